@@ -1,0 +1,15 @@
+import Tensor
+
+/// A stream of standard normal numbers. A value: a copy draws the same numbers again.
+public protocol NoiseSource: Sendable {
+  /// The next `count` numbers, in the order in which the original generator fills a tensor.
+  mutating func normal(_ count: Int) -> [Float]
+}
+
+extension NoiseSource {
+  /// Noise for latents `[N, h, w, C]`, drawn in the order `[N, C, h, w]` in which PyTorch fills them.
+  public mutating func normal(channelsLast shape: Shape) -> Tensor {
+    let drawn = Tensor(normal(shape.count), shape: [shape[0], shape[3], shape[1], shape[2]])
+    return drawn.channelsLast()
+  }
+}

@@ -1,0 +1,40 @@
+import Tensor
+
+/// How noise leaves a latent, step by step. A value: its history is part of it, so a copy is a checkpoint.
+///
+/// Steps are addressed by index, never by timestep: tables with repeated timesteps exist.
+public protocol Scheduler: Sendable {
+  /// The timestep given to the predictor at each step; its count is the number of predictions.
+  var timesteps: [Float] { get }
+  /// What standard normal noise is multiplied by to start the loop at step 0.
+  var initialNoiseScale: Float { get }
+  /// The sample as the predictor wants it at a step.
+  func scaleInput(_ sample: Tensor, at step: Int) -> Tensor
+  /// A clean sample with the noise of a step, for image-to-image.
+  func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor
+  /// One step.
+  ///
+  /// - Parameters:
+  ///   - sample: the latents at `step`, unscaled, any shape.
+  ///   - prediction: the predictor's answer at `timesteps[step]`, of the same shape.
+  ///   - noise: where a stochastic scheduler draws its noise; a deterministic one does not touch it.
+  /// - Throws: `SchedulerError` where `step` is out of range.
+  mutating func advance(_ sample: Tensor, prediction: Tensor, at step: Int, noise: inout any NoiseSource) throws -> StepResult
+}
+
+extension Scheduler {
+  public func scaleInput(_ sample: Tensor, at step: Int) -> Tensor { sample }
+}
+
+/// What a step gives.
+public struct StepResult: Sendable {
+  /// The latents at the next step.
+  public let sample: Tensor
+  /// The clean latents as they look from here, for previews and for schedulers whose last step returns them.
+  public let predictedOriginal: Tensor?
+
+  public init(sample: Tensor, predictedOriginal: Tensor? = nil) {
+    self.sample = sample
+    self.predictedOriginal = predictedOriginal
+  }
+}

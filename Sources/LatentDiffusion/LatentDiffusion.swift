@@ -1,0 +1,9 @@
+@_exported import Tensor
+@_exported import Components
+@_exported import Weights
+@_exported import Layers
+@_exported import Autoencoder
+@_exported import UNet
+@_exported import TextEncoder
+@_exported import Schedulers
+@_exported import Pipeline

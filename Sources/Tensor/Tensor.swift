@@ -1,0 +1,57 @@
+/// A contiguous float32 array with a shape: the one currency between components.
+///
+/// A value: copies share storage until one of them is written. Pictures and feature maps are channels-last
+/// (`[N, H, W, C]`), so tokens `[N, H·W, C]` are the same bytes and a 1×1 convolution is a matrix product.
+public struct Tensor: Sendable {
+  public let shape: Shape
+  var storage: TensorStorage
+
+  /// Storage with whatever was in it before; every element must be written before it is read.
+  init(uninitialized shape: Shape) {
+    precondition(shape.count < Int.max / 8, "A tensor of shape \(shape) is larger than memory.")
+    self.shape = shape
+    storage = TensorStorage(count: shape.count)
+  }
+
+  /// A tensor of one value.
+  public init(repeating value: Float = 0, shape: Shape) {
+    self.init(uninitialized: shape)
+    storage.pointer.update(repeating: value, count: storage.count)
+  }
+
+  /// The elements in row-major order.
+  /// - Precondition: `elements.count == shape.count`.
+  public init(_ elements: [Float], shape: Shape) {
+    precondition(elements.count == shape.count, "\(elements.count) elements cannot fill \(shape).")
+    self.init(uninitialized: shape)
+    elements.withUnsafeBufferPointer { source in
+      if let base = source.baseAddress { storage.pointer.update(from: base, count: source.count) }
+    }
+  }
+
+  /// A vector of the elements.
+  public init(_ elements: [Float]) { self.init(elements, shape: [elements.count]) }
+
+  private init(shape: Shape, storage: TensorStorage) {
+    self.shape = shape
+    self.storage = storage
+  }
+
+  public var count: Int { storage.count }
+
+  /// The elements in row-major order, copied.
+  public var elements: [Float] { Array(UnsafeBufferPointer(start: storage.pointer, count: storage.count)) }
+
+  /// The same elements under another shape.
+  /// - Precondition: the counts are equal.
+  public func reshaped(_ shape: Shape) -> Tensor {
+    precondition(shape.count == count, "\(self.shape) cannot be seen as \(shape).")
+    return Tensor(shape: shape, storage: storage)
+  }
+
+  /// Read access for kernels in this module.
+  var pointer: UnsafePointer<Float> { UnsafePointer(storage.pointer) }
+
+  /// Write access for kernels in this module; only for a tensor nobody else has seen yet.
+  var mutablePointer: UnsafeMutablePointer<Float> { storage.pointer }
+}

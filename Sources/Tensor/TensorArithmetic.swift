@@ -1,0 +1,40 @@
+import Foundation
+
+/// Arithmetic on whole tensors, for the formulas of schedulers and guidance: small tensors, read as they stand in the paper.
+/// Layers use the fused operations instead.
+extension Tensor {
+  public func map(_ transform: (Float) -> Float) -> Tensor {
+    let result = Tensor(uninitialized: shape)
+    for i in 0..<count { result.mutablePointer[i] = transform(pointer[i]) }
+    return result
+  }
+
+  /// Element by element.
+  /// - Precondition: the shapes are equal.
+  public func zip(_ other: Tensor, _ combine: (Float, Float) -> Float) -> Tensor {
+    precondition(shape == other.shape, "\(shape) and \(other.shape) do not match.")
+    let result = Tensor(uninitialized: shape)
+    for i in 0..<count { result.mutablePointer[i] = combine(pointer[i], other.pointer[i]) }
+    return result
+  }
+
+  public static func + (a: Tensor, b: Tensor) -> Tensor { a.zip(b) { $0 + $1 } }
+  public static func - (a: Tensor, b: Tensor) -> Tensor { a.zip(b) { $0 - $1 } }
+  public static func * (a: Tensor, b: Tensor) -> Tensor { a.zip(b) { $0 * $1 } }
+  public static func / (a: Tensor, b: Tensor) -> Tensor { a.zip(b) { $0 / $1 } }
+  public static func + (a: Tensor, b: Float) -> Tensor { a.map { $0 + b } }
+  public static func - (a: Tensor, b: Float) -> Tensor { a.map { $0 - b } }
+  public static func * (a: Tensor, b: Float) -> Tensor { a.map { $0 * b } }
+  public static func * (a: Float, b: Tensor) -> Tensor { b.map { a * $0 } }
+  public static func / (a: Tensor, b: Float) -> Tensor { a.map { $0 / b } }
+  public static prefix func - (a: Tensor) -> Tensor { a.map { -$0 } }
+
+  public func exponential() -> Tensor { map { exp($0) } }
+
+  public func clamped(to range: ClosedRange<Float>) -> Tensor {
+    map { min(max($0, range.lowerBound), range.upperBound) }
+  }
+
+  /// True where no element is infinite or not a number.
+  public var isFinite: Bool { (0..<count).allSatisfy { pointer[$0].isFinite } }
+}

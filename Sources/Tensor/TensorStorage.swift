@@ -1,0 +1,69 @@
+import Synchronization
+
+/// A run of floats aligned for SIMD, taken from `BufferPool` and handed back when the last tensor lets go of it.
+final class TensorStorage: @unchecked Sendable {
+  let pointer: UnsafeMutablePointer<Float>
+  let count: Int
+  private let capacity: Int
+
+  init(count: Int) {
+    (pointer, capacity) = BufferPool.take(count)
+    self.count = count
+  }
+
+  deinit { BufferPool.giveBack(pointer, capacity: capacity) }
+}
+
+/// Keeps buffers that were given back, so that a denoising loop allocates nothing after its first step.
+///
+/// One pool for the process: buffers are anonymous, and two generations that run at once can use each other's.
+/// What lies idle never exceeds what was in use at the peak, and `releaseIdle()` gives all of it back to the system.
+public enum BufferPool {
+  private struct Idle {
+    var buffers: [Int: [UnsafeMutableRawPointer]] = [:]
+    var bytes = 0
+  }
+
+  nonisolated(unsafe) private static var idle = Idle()
+  private static let lock = Mutex<Void>(())
+
+  /// Buffers are rounded up to classes an eighth of a power of two apart, so that shapes a little apart share them.
+  private static func capacity(for count: Int) -> Int {
+    let wanted = max(count, 16)
+    let power = Int.bitWidth - 1 - wanted.leadingZeroBitCount
+    let grain = max(16, 1 << max(0, power - 3))
+    return (wanted + grain - 1) / grain * grain
+  }
+
+  static func take(_ count: Int) -> (UnsafeMutablePointer<Float>, Int) {
+    let capacity = capacity(for: count)
+    let found: UnsafeMutableRawPointer? = lock.withLock { _ in
+      guard let buffer = idle.buffers[capacity]?.popLast() else { return nil }
+      idle.bytes -= capacity * 4
+      return buffer
+    }
+    let raw = found ?? UnsafeMutableRawPointer.allocate(byteCount: capacity * 4, alignment: 64)
+    return (raw.bindMemory(to: Float.self, capacity: capacity), capacity)
+  }
+
+  static func giveBack(_ pointer: UnsafeMutablePointer<Float>, capacity: Int) {
+    let raw = UnsafeMutableRawPointer(pointer)
+    lock.withLock { _ in
+      idle.buffers[capacity, default: []].append(raw)
+      idle.bytes += capacity * 4
+    }
+  }
+
+  /// Bytes that are kept for reuse and hold nothing.
+  public static var idleBytes: Int { lock.withLock { _ in idle.bytes } }
+
+  /// Gives every idle buffer back to the system; call it where the sizes change for good, as between the denoising
+  /// loop and the decoder.
+  public static func releaseIdle() {
+    let buffers = lock.withLock { _ in
+      defer { idle = Idle() }
+      return idle.buffers
+    }
+    for buffer in buffers.values.joined() { buffer.deallocate() }
+  }
+}

@@ -1,0 +1,159 @@
+import Foundation
+import Synchronization
+
+/// Threads of the engine's own: they run whole jobs (a denoising step) and help one another with parallel loops.
+///
+/// A thread that runs a job and meets a loop takes chunks of it itself; idle threads take chunks too. So any number of
+/// jobs shares the threads without deadlock, and never more than `threads` of them compute. Nothing here decides a
+/// result but only when it comes: chunks are cut by the caller, and each writes its own part.
+public final class ThreadPool: Sendable {
+  /// Threads that may compute at once.
+  public let threads: Int
+  private let queue = WorkQueue()
+
+  /// The most threads a pool starts, whatever is asked for.
+  public static let maximumThreads = 1024
+
+  /// - Parameter threads: from 1 up to `maximumThreads`; `nil` takes the machine's processors.
+  public init(threads: Int? = nil) {
+    self.threads = min(max(1, threads ?? ProcessInfo.processInfo.activeProcessorCount), Self.maximumThreads)
+    for number in 0..<self.threads {
+      let thread = Thread { [queue] in queue.serve() }
+      thread.name = "LatentDiffusion \(number)"
+      thread.stackSize = 4 << 20
+      thread.start()
+    }
+  }
+
+  deinit { queue.stop() }
+
+  /// Runs `job` on one of the pool's threads, some time later.
+  func submit(_ job: @escaping @Sendable () -> Void) { queue.add(job) }
+
+  /// Runs `body` for each index below `count`, on this thread and on idle ones, and returns when all are done or
+  /// `isCancelled` said so (then some were not run).
+  func forEach(_ count: Int, isCancelled: () -> Bool, _ body: (Int) -> Void) {
+    guard count > 1, threads > 1 else {
+      for index in 0..<count where !isCancelled() { body(index) }
+      return
+    }
+    withoutActuallyEscaping(isCancelled) { isCancelled in
+      withoutActuallyEscaping(body) { body in
+        let loop = ParallelLoop(count: count, helpers: threads - 1, isCancelled: isCancelled, body: body)
+        queue.add(loop)
+        loop.takeChunks()
+        queue.finish(loop)
+      }
+    }
+  }
+}
+
+/// One parallel loop. It is only ever used between the start and the end of the `forEach` that made it.
+private final class ParallelLoop: @unchecked Sendable {
+  let count: Int
+  let isCancelled: () -> Bool
+  let body: (Int) -> Void
+  let next = Atomic<Int>(0)
+  /// Threads inside besides the one that made it; changed under the queue's lock, read without it.
+  let helping = Atomic<Int>(0)
+  /// Threads that may still join; guarded by the queue's lock.
+  var places: Int
+
+  init(count: Int, helpers: Int, isCancelled: @escaping () -> Bool, body: @escaping (Int) -> Void) {
+    self.count = count
+    self.isCancelled = isCancelled
+    self.body = body
+    places = min(helpers, count - 1)
+  }
+
+  var hasChunks: Bool { next.load(ordering: .relaxed) < count }
+
+  func takeChunks() {
+    while true {
+      let index = next.wrappingAdd(1, ordering: .relaxed).oldValue
+      guard index < count, !isCancelled() else { return }
+      body(index)
+    }
+  }
+}
+
+/// What waits for a thread: loops first, since somebody waits for them, then jobs in their order.
+private final class WorkQueue: @unchecked Sendable {
+  private let condition = NSCondition()
+  private var loops: [ParallelLoop] = []
+  private var jobs: [@Sendable () -> Void] = []
+  private var stopped = false
+  /// Counts additions, so that an idle thread can look for work without the lock.
+  private let additions = Atomic<Int>(0)
+
+  /// Looks before going to sleep: the next loop usually follows within microseconds.
+  private static let looks = 4000
+
+  func add(_ job: @escaping @Sendable () -> Void) {
+    condition.lock()
+    jobs.append(job)
+    announce()
+  }
+
+  func add(_ loop: ParallelLoop) {
+    condition.lock()
+    loops.append(loop)
+    announce()
+  }
+
+  func stop() {
+    condition.lock()
+    stopped = true
+    announce()
+  }
+
+  private func announce() {
+    additions.wrappingAdd(1, ordering: .releasing)
+    condition.broadcast()
+    condition.unlock()
+  }
+
+  /// Closes a loop to newcomers and waits for those inside.
+  func finish(_ loop: ParallelLoop) {
+    condition.lock()
+    loops.removeAll { $0 === loop }
+    condition.unlock()
+    for _ in 0..<Self.looks where loop.helping.load(ordering: .acquiring) > 0 { pause() }
+    guard loop.helping.load(ordering: .acquiring) > 0 else { return }
+    condition.lock()
+    while loop.helping.load(ordering: .acquiring) > 0 { condition.wait() }
+    condition.unlock()
+  }
+
+  /// What a thread of the pool does until the pool ends.
+  func serve() {
+    var seen = 0
+    while true {
+      for _ in 0..<Self.looks where additions.load(ordering: .acquiring) == seen { pause() }
+      condition.lock()
+      seen = additions.load(ordering: .acquiring)
+      if let loop = loops.first(where: { $0.places > 0 && $0.hasChunks }) {
+        loop.places -= 1
+        loop.helping.wrappingAdd(1, ordering: .relaxed)
+        condition.unlock()
+        loop.takeChunks()
+        condition.lock()
+        loop.helping.wrappingSubtract(1, ordering: .releasing)
+        condition.broadcast()
+        condition.unlock()
+      } else if !jobs.isEmpty {
+        let job = jobs.removeFirst()
+        condition.unlock()
+        job()
+      } else if stopped {
+        condition.unlock()
+        return
+      } else {
+        if additions.load(ordering: .acquiring) == seen { condition.wait() }
+        condition.unlock()
+      }
+    }
+  }
+
+  @inline(__always) private func pause() { kernelPause() }
+}

@@ -1,0 +1,37 @@
+import Tensor
+
+/// What can be wrong with parameters.
+public enum WeightError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// The source has no tensor of this name; `similar` is the nearest name that it does have.
+  case missing(name: String, similar: String?)
+  case wrongShape(name: String, expected: Shape, found: Shape)
+  case notFinite(name: String)
+  case unsupportedElementType(name: String, type: String)
+
+  public var description: String {
+    switch self {
+    case .missing(let name, let similar):
+      "The tensor \(name) is missing." + (similar.map { " Did you mean \($0)?" } ?? "")
+    case .wrongShape(let name, let expected, let found):
+      "The tensor \(name) has shape \(found), but \(expected) is expected."
+    case .notFinite(let name):
+      "The tensor \(name) holds values that are infinite or not numbers."
+    case .unsupportedElementType(let name, let type):
+      "The tensor \(name) has elements of type \(type); F32, F16 and BF16 can be read."
+    }
+  }
+}
+
+/// Everything that a loading attempt found wrong.
+public struct WeightErrors: Error, Sendable, Equatable, CustomStringConvertible {
+  public let problems: [WeightError]
+  /// False where the attempt ended before the whole model had been looked at.
+  public let isComplete: Bool
+
+  public var description: String {
+    let shown = problems.prefix(5).map(\.description).joined(separator: " ")
+    let hidden = problems.count - min(problems.count, 5)
+    let count = hidden > 0 ? " (and \(hidden) more problems like these)" : ""
+    return shown + count
+  }
+}

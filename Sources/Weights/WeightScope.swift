@@ -1,0 +1,83 @@
+import Foundation
+import Synchronization
+import Tensor
+
+/// A place in a tree of parameters, written as diffusers and PyTorch write it: `w["down_blocks"][0]["resnets"][1]`.
+///
+/// A layer takes its tensors from its scope. What is missing or misshapen is noted under its whole name and replaced by
+/// zeros, so that one attempt finds every problem; `LoadReport.load` throws them together, and no such model leaves it.
+public struct WeightScope: Sendable {
+  public let prefix: String
+  private let ledger: Ledger
+
+  /// What a loading attempt has met so far.
+  final class Ledger: Sendable {
+    struct State {
+      var used: Set<String> = []
+      var problems: [WeightError] = []
+      var standInBytes = 0
+    }
+    let source: any WeightSource
+    let state = Mutex(State())
+    init(_ source: any WeightSource) { self.source = source }
+  }
+
+  /// Beyond this, a checkpoint has so little of the model that looking further serves nobody.
+  private static let standInLimit = 64 << 20
+
+  init(ledger: Ledger, prefix: String) {
+    self.ledger = ledger
+    self.prefix = prefix
+  }
+
+  private func path(_ name: String) -> String { prefix.isEmpty ? name : prefix + "." + name }
+
+  public subscript(name: String) -> WeightScope { WeightScope(ledger: ledger, prefix: path(name)) }
+  public subscript(index: Int) -> WeightScope { self[String(index)] }
+
+  /// True where the source has a tensor of this name here.
+  public func has(_ name: String) -> Bool { ledger.source.names.contains(path(name)) }
+
+  /// The tensor of this name.
+  ///
+  /// - Returns: zeros where there is none of this shape; the problem is noted.
+  /// - Throws: `WeightErrors`, once so much is missing that the attempt is hopeless.
+  public func tensor(_ name: String, shape: Shape) throws -> WeightTensor {
+    let whole = path(name)
+    ledger.state.withLock { _ = $0.used.insert(whole) }
+    do {
+      return try ledger.source.tensor(whole, shape: shape)
+    } catch {
+      let (bytes, overflow) = shape.count.multipliedReportingOverflow(by: 2)
+      let problems: [WeightError]? = ledger.state.withLock { state in
+        state.problems.append(error)
+        let (sum, sumOverflow) = state.standInBytes.addingReportingOverflow(bytes)
+        state.standInBytes = sum
+        return overflow || sumOverflow || sum > Self.standInLimit ? state.problems : nil
+      }
+      if let problems { throw WeightErrors(problems: problems, isComplete: false) }
+      return WeightTensor(shape: shape, elementType: .float16, data: Data(count: bytes))
+    }
+  }
+}
+
+/// What loading a component found besides the component.
+public struct LoadReport: Sendable, Equatable {
+  /// Tensors of the source that the component did not ask for, sorted.
+  public let unused: [String]
+
+  /// Builds a component from a source.
+  ///
+  /// - Parameter prefix: where in the source the component begins; only names below it count as unused.
+  /// - Throws: `WeightErrors` with everything that is missing or misshapen; what `build` throws.
+  public static func load<Component>(
+    from source: any WeightSource, prefix: String = "", _ build: (WeightScope) throws -> Component
+  ) throws -> (component: Component, report: LoadReport) {
+    let ledger = WeightScope.Ledger(source)
+    let component = try build(WeightScope(ledger: ledger, prefix: prefix))
+    let (used, problems) = ledger.state.withLock { ($0.used, $0.problems) }
+    guard problems.isEmpty else { throw WeightErrors(problems: problems, isComplete: true) }
+    let unused = source.names.subtracting(used).filter { prefix.isEmpty || $0.hasPrefix(prefix + ".") }
+    return (component, LoadReport(unused: unused.sorted()))
+  }
+}
