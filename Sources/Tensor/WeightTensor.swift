@@ -14,13 +14,16 @@ public struct WeightTensor: Sendable {
   public let shape: Shape
   public let elementType: ElementType
   public let data: Data
+  /// True where the data are pages of a mapped file, which can be dropped from memory and read again.
+  public let isMapped: Bool
 
   /// - Precondition: `data` holds exactly `shape.count` elements.
-  public init(shape: Shape, elementType: ElementType, data: Data) {
+  public init(shape: Shape, elementType: ElementType, data: Data, isMapped: Bool = false) {
     precondition(shape.count != Int.max && data.count == shape.count * elementType.bytes, "\(data.count) bytes cannot hold \(shape).")
     self.shape = shape
     self.elementType = elementType
     self.data = data
+    self.isMapped = isMapped
   }
 
   /// float32 values as a weight, for tests and for weights that are computed.
@@ -31,7 +34,9 @@ public struct WeightTensor: Sendable {
 
   /// The same bytes under another shape.
   /// - Precondition: the counts are equal.
-  public func reshaped(_ shape: Shape) -> WeightTensor { WeightTensor(shape: shape, elementType: elementType, data: data) }
+  public func reshaped(_ shape: Shape) -> WeightTensor {
+    WeightTensor(shape: shape, elementType: elementType, data: data, isMapped: isMapped)
+  }
 
   /// The rows `range` of the outermost axis.
   /// - Precondition: the range lies within the axis.
@@ -41,6 +46,38 @@ public struct WeightTensor: Sendable {
     let start = data.startIndex + range.lowerBound * row
     return WeightTensor(
       shape: Shape([range.count] + shape.dimensions.dropFirst()), elementType: elementType,
-      data: data[start..<start + range.count * row])
+      data: data[start..<start + range.count * row], isMapped: isMapped)
+  }
+
+  /// The values as float32.
+  public func decoded() -> Tensor {
+    let result = Tensor(uninitialized: shape)
+    data.withUnsafeBytes { bytes in
+      guard let base = bytes.baseAddress, result.count > 0 else { return }
+      // The file's alignment is not ours: go through a buffer that is aligned for its elements.
+      switch elementType {
+      case .float32:
+        UnsafeMutableRawPointer(result.mutablePointer).copyMemory(from: base, byteCount: bytes.count)
+      case .float16, .bfloat16:
+        let aligned = UnsafeMutablePointer<UInt16>.allocate(capacity: result.count)
+        defer { aligned.deallocate() }
+        UnsafeMutableRawPointer(aligned).copyMemory(from: base, byteCount: bytes.count)
+        let widen = elementType == .float16 ? Kernels.active.widen_f16 : Kernels.active.widen_bf16
+        widen(result.count, aligned, result.mutablePointer)
+      }
+    }
+    return result
+  }
+
+  /// Lets the system drop the pages of the file that hold this tensor; they come back from the file if read again.
+  func releasePages() {
+    guard isMapped else { return }
+    data.withUnsafeBytes { bytes in
+      guard let base = bytes.baseAddress else { return }
+      let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+      let begin = (Int(bitPattern: base) + page - 1) / page * page
+      let end = (Int(bitPattern: base) + bytes.count) / page * page
+      if let pointer = UnsafeMutableRawPointer(bitPattern: begin), end > begin { _ = madvise(pointer, end - begin, MADV_DONTNEED) }
+    }
   }
 }

@@ -1,3 +1,86 @@
+/// SIMD kernels, one table for each instruction set, chosen at run time.
+///
+/// All matrices are row-major float32. Every kernel is pure: it reads its inputs, writes its outputs and keeps nothing.
 #pragma once
+#include <stdint.h>
+
+/// Columns of a weight panel: packed weights are `[panel][k][CK_PANEL]`.
+#define CK_PANEL 32
+
+enum {
+  CK_SET_PLAIN = 0,
+  CK_SET_AVX2 = 1,
+  CK_SET_AVX512 = 2,
+  CK_SET_NEON = 3,
+};
+
+enum {
+  CK_ACTIVATION_NONE = 0,
+  CK_ACTIVATION_SILU = 1,
+  CK_ACTIVATION_GELU = 2,
+  CK_ACTIVATION_QUICK_GELU = 3,
+};
+
+/// How an output of `gemm_panel` begins.
+enum {
+  /// At zero, or at `bias` where there is one.
+  CK_BEGIN_FRESH = 0,
+  /// At what `c` holds.
+  CK_BEGIN_ACCUMULATE = 1,
+};
+
+typedef struct {
+  const char *_Nonnull name;
+
+  /// c[rows][columns] = begin + a[rows][k] · panel[k][32], columns <= 32.
+  /// `bias` has `columns` values and `residual` the rows of `c` (with the stride `ldr`); both only count where the output begins
+  /// fresh.
+  void (*_Nonnull gemm_panel)(
+      long rows, long columns, long k, const float *_Nonnull a, long lda, const float *_Nonnull panel, float *_Nonnull c, long ldc,
+      int begin, const float *_Nullable bias, const float *_Nullable residual, long ldr);
+
+  /// y = activation(x), rows of `columns` values.
+  void (*_Nonnull activate)(int activation, long rows, long columns, const float *_Nonnull x, long ldx, float *_Nonnull y, long ldy);
+
+  /// y[rows][columns] = x[rows][0..<columns] * gelu(x[rows][columns..<2·columns]).
+  void (*_Nonnull geglu)(long rows, long columns, const float *_Nonnull x, float *_Nonnull y);
+
+  /// y = a·x + b·y.
+  void (*_Nonnull axpby)(long count, float a, const float *_Nonnull x, float b, float *_Nonnull y);
+
+  /// For each channel the mean and the sum of squared deviations over `pixels` rows of `channels` values.
+  void (*_Nonnull moments)(long pixels, long channels, const float *_Nonnull x, float *_Nonnull mean, float *_Nonnull m2);
+
+  /// y = activation(x · scale + shift), scale and shift for each channel; activation none or SiLU; rows of y are `ldy` apart.
+  void (*_Nonnull scale_shift)(
+      int activation, long pixels, long channels, const float *_Nonnull x, const float *_Nonnull scale, const float *_Nonnull shift,
+      float *_Nonnull y, long ldy);
+
+  /// Layer normalisation of each row.
+  void (*_Nonnull layer_norm)(
+      long rows, long columns, float epsilon, const float *_Nonnull x, const float *_Nonnull weight, const float *_Nonnull bias,
+      float *_Nonnull y);
+
+  /// One block of an online softmax. For each row: the running maximum and sum take in `columns` new scores, the scores become
+  /// exp(scale · score - maximum), and `rescale` receives what earlier results must be multiplied by.
+  void (*_Nonnull softmax_block)(
+      long rows, long columns, float scale, float *_Nonnull scores, long ld, float *_Nonnull maximum, float *_Nonnull sum,
+      float *_Nonnull rescale);
+
+  /// y[row] *= factors[row], rows of `columns` values.
+  void (*_Nonnull scale_rows)(long rows, long columns, const float *_Nonnull factors, float *_Nonnull y, long ldy);
+
+  /// IEEE half to float.
+  void (*_Nonnull widen_f16)(long count, const uint16_t *_Nonnull x, float *_Nonnull y);
+  /// bfloat16 to float.
+  void (*_Nonnull widen_bf16)(long count, const uint16_t *_Nonnull x, float *_Nonnull y);
+} ck_kernels;
+
+/// The kernels of a set, or null where this machine (or this build) has no such instructions.
+const ck_kernels *_Nullable ck_kernels_for(int set);
+
+/// The kernels in plain C, which every machine has.
+extern const ck_kernels ck_table_plain;
+
 /// Tells the processor that this is a waiting loop.
 void ck_pause(void);

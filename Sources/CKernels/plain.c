@@ -1,0 +1,116 @@
+// The kernels as formulas in plain C: what the vector kernels are compared with, and what runs where there are none.
+#include "CKernels.h"
+#include <math.h>
+#include <string.h>
+
+static void gemm_panel(
+    long rows, long columns, long k, const float *a, long lda, const float *panel, float *c, long ldc, int begin,
+    const float *bias, const float *residual, long ldr) {
+  for (long i = 0; i < rows; i++)
+    for (long j = 0; j < columns; j++) {
+      float sum = begin == CK_BEGIN_ACCUMULATE ? c[i * ldc + j] : (bias ? bias[j] : 0) + (residual ? residual[i * ldr + j] : 0);
+      for (long p = 0; p < k; p++) sum += a[i * lda + p] * panel[p * CK_PANEL + j];
+      c[i * ldc + j] = sum;
+    }
+}
+
+static float gelu(float x) { return 0.5f * x * erfcf(-x * 0.70710678f); }
+
+static float apply(int activation, float x) {
+  switch (activation) {
+  case CK_ACTIVATION_SILU: return x / (1 + expf(-x));
+  case CK_ACTIVATION_GELU: return gelu(x);
+  case CK_ACTIVATION_QUICK_GELU: return x / (1 + expf(-1.702f * x));
+  default: return x;
+  }
+}
+
+static void activate(int activation, long rows, long columns, const float *x, long ldx, float *y, long ldy) {
+  for (long r = 0; r < rows; r++)
+    for (long i = 0; i < columns; i++) y[r * ldy + i] = apply(activation, x[r * ldx + i]);
+}
+
+static void geglu(long rows, long columns, const float *x, float *y) {
+  for (long r = 0; r < rows; r++)
+    for (long i = 0; i < columns; i++) y[r * columns + i] = x[r * 2 * columns + i] * gelu(x[r * 2 * columns + columns + i]);
+}
+
+static void axpby(long count, float a, const float *x, float b, float *y) {
+  for (long i = 0; i < count; i++) y[i] = a * x[i] + b * y[i];
+}
+
+static void scale_rows(long rows, long columns, const float *factors, float *y, long ldy) {
+  for (long r = 0; r < rows; r++)
+    for (long i = 0; i < columns; i++) y[r * ldy + i] *= factors[r];
+}
+
+static void moments(long pixels, long channels, const float *x, float *mean, float *m2) {
+  for (long c = 0; c < channels; c++) {
+    double sum = 0, squares = 0;
+    for (long p = 0; p < pixels; p++) sum += x[p * channels + c];
+    double average = sum / (double)pixels;
+    for (long p = 0; p < pixels; p++) squares += (x[p * channels + c] - average) * (x[p * channels + c] - average);
+    mean[c] = (float)average;
+    m2[c] = (float)squares;
+  }
+}
+
+static void scale_shift(
+    int activation, long pixels, long channels, const float *x, const float *scale, const float *shift, float *y,
+    long ldy) {
+  for (long p = 0; p < pixels; p++)
+    for (long c = 0; c < channels; c++) y[p * ldy + c] = apply(activation, x[p * channels + c] * scale[c] + shift[c]);
+}
+
+static void layer_norm(
+    long rows, long columns, float epsilon, const float *x, const float *weight, const float *bias, float *y) {
+  for (long r = 0; r < rows; r++) {
+    double sum = 0, squares = 0;
+    for (long i = 0; i < columns; i++) sum += x[r * columns + i];
+    double mean = sum / (double)columns;
+    for (long i = 0; i < columns; i++) squares += (x[r * columns + i] - mean) * (x[r * columns + i] - mean);
+    double inverse = 1 / sqrt(squares / (double)columns + epsilon);
+    for (long i = 0; i < columns; i++)
+      y[r * columns + i] = (float)((x[r * columns + i] - mean) * inverse) * weight[i] + bias[i];
+  }
+}
+
+static void softmax_block(
+    long rows, long columns, float scale, float *scores, long ld, float *maximum, float *total, float *rescale) {
+  for (long r = 0; r < rows; r++) {
+    float *row = scores + r * ld, top = maximum[r], sum = 0;
+    for (long i = 0; i < columns; i++) top = fmaxf(top, row[i] * scale);
+    float shift = isinf(top) ? 0 : top;
+    rescale[r] = expf(maximum[r] - shift);
+    for (long i = 0; i < columns; i++) {
+      row[i] = expf(row[i] * scale - shift);
+      sum += row[i];
+    }
+    total[r] = total[r] * rescale[r] + sum;
+    maximum[r] = top;
+  }
+}
+
+static float from_half(uint16_t h) {
+  uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = (h >> 10) & 31, fraction = h & 1023;
+  if (exponent == 0) return (sign ? -1.0f : 1.0f) * ldexpf((float)fraction, -24);
+  uint32_t bits = sign | (exponent == 31 ? 0x7F800000u : (exponent + 112) << 23) | fraction << 13;
+  float value;
+  memcpy(&value, &bits, 4);
+  return value;
+}
+
+static void widen_f16(long count, const uint16_t *x, float *y) {
+  for (long i = 0; i < count; i++) y[i] = from_half(x[i]);
+}
+
+static void widen_bf16(long count, const uint16_t *x, float *y) {
+  for (long i = 0; i < count; i++) {
+    uint32_t bits = (uint32_t)x[i] << 16;
+    memcpy(y + i, &bits, 4);
+  }
+}
+
+const ck_kernels ck_table_plain = {
+    "plain", gemm_panel, activate, geglu, axpby, moments, scale_shift, layer_norm, softmax_block, scale_rows, widen_f16, widen_bf16,
+};

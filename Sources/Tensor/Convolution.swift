@@ -1,0 +1,154 @@
+/// How a convolution's window moves over a picture.
+public struct ConvolutionGeometry: Sendable, Equatable {
+  public var kernelHeight: Int
+  public var kernelWidth: Int
+  public var stride: Int
+  /// Zeros before the first and after the last row and column.
+  public var padding: Padding
+
+  public struct Padding: Sendable, Equatable {
+    public var top: Int, left: Int, bottom: Int, right: Int
+    public init(top: Int, left: Int, bottom: Int, right: Int) {
+      (self.top, self.left, self.bottom, self.right) = (top, left, bottom, right)
+    }
+    public static func all(_ width: Int) -> Padding { Padding(top: width, left: width, bottom: width, right: width) }
+  }
+
+  /// - Precondition: the kernel's sides and the stride are positive.
+  public init(kernelHeight: Int, kernelWidth: Int, stride: Int = 1, padding: Padding) {
+    precondition(kernelHeight > 0 && kernelWidth > 0 && stride > 0, "A window has a size and moves.")
+    (self.kernelHeight, self.kernelWidth, self.stride, self.padding) = (kernelHeight, kernelWidth, stride, padding)
+  }
+
+  func outputHeight(_ height: Int) -> Int { max(0, (height + padding.top + padding.bottom - kernelHeight) / stride + 1) }
+  func outputWidth(_ width: Int) -> Int { max(0, (width + padding.left + padding.right - kernelWidth) / stride + 1) }
+}
+
+extension Tensor {
+  /// A convolution over pictures that lie side by side in channels: bias + residual + Σ window · W, as one matrix product whose left
+  /// operand, the windows, is gathered as it goes.
+  ///
+  /// - Parameters:
+  ///   - inputs: `[N, H, W, Cᵢ]` each; what a concatenation of them on C would give, without making it.
+  ///   - size: resize the inputs to this height and width first, each pixel the nearest one's copy, without making that picture.
+  ///   - weights: `[O, ΣCᵢ, kernelHeight, kernelWidth]`, packed.
+  ///   - bias: `[O]`, or `[N, O]` for one a picture.
+  ///   - residual: of the result's shape.
+  /// - Returns: `[N, H', W', O]`.
+  /// - Precondition: the shapes fit.
+  /// - Throws: `CancellationError`.
+  public static func convolution(
+    _ inputs: [Tensor], resizedTo size: (height: Int, width: Int)? = nil, weights: PackedMatrix, geometry: ConvolutionGeometry,
+    bias: Tensor? = nil, adding residual: Tensor? = nil, in context: ExecutionContext
+  ) throws -> Tensor {
+    let patches = Patches(inputs, size: size, geometry: geometry)
+    precondition(patches.inner == weights.inputs, "Windows of \(patches.inner) values meet weights of \(weights.inputs).")
+    let batch = inputs[0].shape[0]
+    let result = Tensor(uninitialized: [batch, patches.outputHeight, patches.outputWidth, weights.outputs])
+    try MatrixProduct(
+      left: .patches(patches), rows: batch * patches.outputHeight * patches.outputWidth, weights: weights, result: result, bias: bias,
+      residual: residual, activation: .none
+    ).run(in: context)
+    return result
+  }
+}
+
+/// The windows of a convolution as the rows of a matrix: for each output pixel kernelHeight · kernelWidth · ΣC values.
+struct Patches {
+  private let inputs: [Tensor]
+  private let geometry: ConvolutionGeometry
+  /// The picture's row (column) that stands at each row (column) of the resized picture.
+  private let rowMap: [Int]
+  private let columnMap: [Int]
+  private let segments: [Segment]
+  let outputHeight: Int
+  let outputWidth: Int
+  let chunks: [MatrixProduct.Chunk]
+
+  /// Neighbouring channels of one input under one tap of the window: contiguous in memory.
+  private struct Segment {
+    let input: Int
+    let channel: Int
+    let count: Int
+    let row: Int
+    let column: Int
+  }
+
+  init(_ inputs: [Tensor], size: (height: Int, width: Int)?, geometry: ConvolutionGeometry) {
+    precondition(
+      inputs.allSatisfy { $0.shape.rank == 4 && $0.shape.dimensions[..<3] == inputs[0].shape.dimensions[..<3] },
+      "\(inputs.map(\.shape)) do not lie side by side.")
+    self.inputs = inputs
+    self.geometry = geometry
+    rowMap = nearestIndices(from: inputs[0].shape[1], to: size?.height ?? inputs[0].shape[1])
+    columnMap = nearestIndices(from: inputs[0].shape[2], to: size?.width ?? inputs[0].shape[2])
+    outputHeight = geometry.outputHeight(rowMap.count)
+    outputWidth = geometry.outputWidth(columnMap.count)
+    segments = Self.segments(of: inputs.map(\.shape.columns), geometry: geometry)
+    chunks = Self.chunks(of: segments)
+  }
+
+  var inner: Int { chunks.last?.inner.upperBound ?? 0 }
+
+  private static func segments(of channels: [Int], geometry: ConvolutionGeometry) -> [Segment] {
+    var segments: [Segment] = []
+    for row in 0..<geometry.kernelHeight {
+      for column in 0..<geometry.kernelWidth {
+        for (input, count) in channels.enumerated() {
+          for channel in stride(from: 0, to: count, by: MatrixProduct.chunkLength) {
+            let length = min(MatrixProduct.chunkLength, count - channel)
+            segments.append(Segment(input: input, channel: channel, count: length, row: row, column: column))
+          }
+        }
+      }
+    }
+    return segments
+  }
+
+  private static func chunks(of segments: [Segment]) -> [MatrixProduct.Chunk] {
+    var chunks: [MatrixProduct.Chunk] = []
+    var first = 0, begin = 0, length = 0
+    for (index, segment) in segments.enumerated() {
+      if length + segment.count > MatrixProduct.chunkLength {
+        chunks.append(.init(inner: begin..<begin + length, segments: first..<index))
+        (first, begin, length) = (index, begin + length, 0)
+      }
+      length += segment.count
+    }
+    if length > 0 { chunks.append(.init(inner: begin..<begin + length, segments: first..<segments.count)) }
+    return chunks
+  }
+
+  /// Copies the segments of the windows `rows`, one window after the other, `stride` floats apart.
+  func gather(_ chosen: Range<Int>, rows: Range<Int>, into buffer: UnsafeMutablePointer<Float>, stride: Int) {
+    let (height, width) = (inputs[0].shape[1], inputs[0].shape[2])
+    var offset = 0
+    for segment in segments[chosen] {
+      let input = inputs[segment.input]
+      let channels = input.shape.columns
+      let line = rows.lowerBound / outputWidth
+      var (x, y, image) = (rows.lowerBound % outputWidth, line % outputHeight, line / outputHeight)
+      for row in 0..<rows.count {
+        let target = buffer + row * stride + offset
+        let inputY = y * geometry.stride + segment.row - geometry.padding.top
+        let inputX = x * geometry.stride + segment.column - geometry.padding.left
+        if inputY >= 0, inputY < rowMap.count, inputX >= 0, inputX < columnMap.count {
+          let pixel = (image * height + rowMap[inputY]) * width + columnMap[inputX]
+          target.update(from: input.pointer + pixel * channels + segment.channel, count: segment.count)
+        } else {
+          target.update(repeating: 0, count: segment.count)
+        }
+        x += 1
+        if x == outputWidth { (x, y) = (0, y + 1) }
+        if y == outputHeight { (y, image) = (0, image + 1) }
+      }
+      offset += segment.count
+    }
+  }
+}
+
+/// For each index of an axis of length `to` the nearest of one of length `from`, as PyTorch's `nearest` rounds: down.
+func nearestIndices(from: Int, to: Int) -> [Int] {
+  let scale = Float(from) / Float(max(to, 1))
+  return (0..<to).map { min(Int(Float($0) * scale), from - 1) }
+}

@@ -1,0 +1,40 @@
+import CKernels
+import Foundation
+
+/// The SIMD kernels of this process.
+enum Kernels {
+  /// The best set that the processor has. The environment variable `LATENTDIFFUSION_KERNELS` (plain, avx2, avx512, neon) asks for
+  /// another, to compare them; what the processor lacks is not taken.
+  nonisolated(unsafe) static let active: ck_kernels = {
+    let sets = ["plain": CK_SET_PLAIN, "avx2": CK_SET_AVX2, "avx512": CK_SET_AVX512, "neon": CK_SET_NEON]
+    let asked = ProcessInfo.processInfo.environment["LATENTDIFFUSION_KERNELS"].flatMap { sets[$0] }
+    let order = [asked].compactMap { $0 } + [CK_SET_AVX512, CK_SET_AVX2, CK_SET_NEON]
+    for set in order {
+      if let table = ck_kernels_for(Int32(set)) { return table.pointee }
+    }
+    return ck_table_plain
+  }()
+
+  /// The name of the set in use.
+  static var name: String { String(cString: active.name) }
+}
+
+/// Functions that an operation can apply to its result.
+public enum Activation: Sendable {
+  case none
+  /// x · σ(x).
+  case silu
+  /// x · Φ(x), with the error function.
+  case gelu
+  /// x · σ(1.702 x), CLIP's own.
+  case quickGELU
+
+  var code: Int32 {
+    switch self {
+    case .none: Int32(CK_ACTIVATION_NONE)
+    case .silu: Int32(CK_ACTIVATION_SILU)
+    case .gelu: Int32(CK_ACTIVATION_GELU)
+    case .quickGELU: Int32(CK_ACTIVATION_QUICK_GELU)
+    }
+  }
+}

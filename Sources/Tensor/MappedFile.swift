@@ -1,0 +1,27 @@
+import Foundation
+
+extension Data {
+  /// A file's bytes, mapped into memory: read as they are touched, and free to be dropped again.
+  ///
+  /// - Throws: `CocoaError` where the file cannot be opened or mapped.
+  public init(mapping url: URL) throws {
+    let descriptor = open(url.path(percentEncoded: false), O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else {
+      throw CocoaError(errno == ENOENT ? .fileReadNoSuchFile : .fileReadNoPermission, userInfo: [NSFilePathErrorKey: url.path])
+    }
+    defer { close(descriptor) }
+    var information = stat()
+    guard fstat(descriptor, &information) == 0, information.st_mode & S_IFMT == S_IFREG else {
+      throw CocoaError(.fileReadUnknown, userInfo: [NSFilePathErrorKey: url.path])
+    }
+    let size = Int(information.st_size)
+    guard size > 0 else {
+      self.init()
+      return
+    }
+    guard let start = mmap(nil, size, PROT_READ, MAP_PRIVATE, descriptor, 0), start != MAP_FAILED else {
+      throw CocoaError(.fileReadUnknown, userInfo: [NSFilePathErrorKey: url.path])
+    }
+    self.init(bytesNoCopy: start, count: size, deallocator: .custom { pointer, count in munmap(pointer, count) })
+  }
+}

@@ -1,0 +1,197 @@
+import CKernels
+
+/// A group normalisation with its parameters: per picture and group of neighbouring channels, mean 0 and variance 1, then a scale and a
+/// shift for each channel. Source: Wu and He 2018, PyTorch's `GroupNorm`.
+public struct GroupNormalization: Sendable {
+  public let groups: Int
+  public let epsilon: Float
+  /// `[C]`.
+  let weight: Tensor
+  /// `[C]`.
+  let bias: Tensor
+
+  /// - Precondition: weight and bias have the same count, a multiple of `groups`.
+  public init(groups: Int, epsilon: Float, weight: Tensor, bias: Tensor) {
+    precondition(groups > 0 && weight.count == bias.count && weight.count % groups == 0, "\(weight.count) channels in \(groups) groups.")
+    (self.groups, self.epsilon, self.weight, self.bias) = (groups, epsilon, weight, bias)
+  }
+
+  /// activation(normalised), of inputs that lie side by side in channels: what a concatenation of them would give.
+  ///
+  /// - Parameters:
+  ///   - inputs: `[N, …, Cᵢ]`, ΣCᵢ channels in all.
+  ///   - activation: none or SiLU.
+  /// - Returns: `[N, …, ΣCᵢ]`.
+  /// - Throws: `CancellationError`.
+  public func callAsFunction(_ inputs: [Tensor], activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
+    let channels = inputs.reduce(0) { $0 + $1.shape.columns }
+    precondition(channels == weight.count, "\(inputs.map(\.shape)) have not \(weight.count) channels.")
+    let batch = inputs[0].shape[0]
+    let pixels = inputs[0].shape.rows / max(batch, 1)
+    precondition(inputs.allSatisfy { $0.shape.rows == batch * pixels }, "\(inputs.map(\.shape)) do not lie side by side.")
+    let run = max(16, 32768 / max(channels, 1))
+    let runs = (pixels + run - 1) / run
+    let moments = try moments(of: inputs, channels: channels, pixels: pixels, run: run, runs: runs, in: context)
+    let (scale, shift) = affine(from: moments, batch: batch, pixels: pixels, run: run, runs: runs)
+    let result = Tensor(uninitialized: Shape(inputs[0].shape.dimensions.dropLast() + [channels]))
+    try context.parallel(batch * runs) { task in
+      let begin = task % runs * run, image = task / runs
+      let row = image * pixels + begin
+      var offset = 0
+      for input in inputs {
+        let width = input.shape.columns
+        Kernels.active.scale_shift(
+          activation.code, min(run, pixels - begin), width, input.pointer + row * width, scale.pointer + image * channels + offset,
+          shift.pointer + image * channels + offset, result.mutablePointer + row * channels + offset, channels)
+        offset += width
+      }
+    }
+    return result
+  }
+
+  /// Mean and squared deviations of each channel over each run of pixels: `[N · runs, 2, C]`.
+  private func moments(
+    of inputs: [Tensor], channels: Int, pixels: Int, run: Int, runs: Int, in context: ExecutionContext
+  ) throws -> Tensor {
+    let batch = inputs[0].shape[0]
+    let moments = Tensor(uninitialized: [batch * runs, 2, channels])
+    try context.parallel(batch * runs) { task in
+      let begin = task % runs * run
+      var offset = task * 2 * channels
+      for input in inputs {
+        let width = input.shape.columns
+        let start = input.pointer + (task / runs * pixels + begin) * width
+        let mean = moments.mutablePointer + offset
+        Kernels.active.moments(min(run, pixels - begin), width, start, mean, mean + channels)
+        offset += width
+      }
+    }
+    return moments
+  }
+
+  /// The runs' moments merged (Chan, Golub and LeVeque 1979) into one scale and shift for each picture and channel.
+  private func affine(from moments: Tensor, batch: Int, pixels: Int, run: Int, runs: Int) -> (scale: Tensor, shift: Tensor) {
+    let channels = weight.count
+    let width = channels / groups
+    let scale = Tensor(uninitialized: [batch, channels]), shift = Tensor(uninitialized: [batch, channels])
+    for image in 0..<batch {
+      for group in 0..<groups {
+        let range = group * width..<(group + 1) * width
+        var count = 0.0, mean = 0.0, m2 = 0.0
+        for part in 0..<runs {
+          let base = moments.pointer + (image * runs + part) * 2 * channels
+          let partCount = Double(min(run, pixels - part * run))
+          for channel in range {
+            let delta = Double(base[channel]) - mean
+            let total = count + partCount
+            mean += delta * partCount / total
+            m2 += Double(base[channels + channel]) + delta * delta * count * partCount / total
+            count = total
+          }
+        }
+        let inverse = 1 / (m2 / max(count, 1) + Double(epsilon)).squareRoot()
+        for channel in range {
+          let factor = Double(weight.pointer[channel]) * inverse
+          scale.mutablePointer[image * channels + channel] = Float(factor)
+          shift.mutablePointer[image * channels + channel] = Float(Double(bias.pointer[channel]) - mean * factor)
+        }
+      }
+    }
+    return (scale, shift)
+  }
+}
+
+extension Tensor {
+  /// Each row with mean 0 and variance 1, then scaled and shifted. Source: Ba, Kiros and Hinton 2016, PyTorch's `LayerNorm`.
+  ///
+  /// - Parameters:
+  ///   - weight: `[C]`, as `bias`.
+  /// - Throws: `CancellationError`.
+  public func layerNormalized(weight: Tensor, bias: Tensor, epsilon: Float, in context: ExecutionContext) throws -> Tensor {
+    let columns = shape.columns
+    precondition(weight.count == columns && bias.count == columns, "\(shape) has not \(weight.count) columns.")
+    let result = Tensor(uninitialized: shape)
+    try forRuns(in: context) { begin, rows in
+      Kernels.active.layer_norm(
+        rows, columns, epsilon, pointer + begin * columns, weight.pointer, bias.pointer, result.mutablePointer + begin * columns)
+    }
+    return result
+  }
+
+  /// The function of every element.
+  /// - Throws: `CancellationError`.
+  public func activated(_ activation: Activation, in context: ExecutionContext) throws -> Tensor {
+    let columns = shape.columns
+    let result = Tensor(uninitialized: shape)
+    try forRuns(in: context) { begin, rows in
+      Kernels.active.activate(
+        activation.code, rows, columns, pointer + begin * columns, columns, result.mutablePointer + begin * columns, columns)
+    }
+    return result
+  }
+
+  /// The first half of each row times the GELU of the second: `[…, 2C]` → `[…, C]`. Source: Shazeer 2020.
+  /// - Precondition: the rows' length is even.
+  /// - Throws: `CancellationError`.
+  public func gegluGated(in context: ExecutionContext) throws -> Tensor {
+    let columns = shape.columns / 2
+    precondition(columns * 2 == shape.columns, "\(shape) cannot be halved.")
+    let result = Tensor(uninitialized: Shape(shape.dimensions.dropLast() + [columns]))
+    try forRuns(in: context) { begin, rows in
+      Kernels.active.geglu(rows, columns, pointer + begin * 2 * columns, result.mutablePointer + begin * columns)
+    }
+    return result
+  }
+
+  /// Each row's exponentials, divided by their sum.
+  /// - Throws: `CancellationError`.
+  public func softmax(in context: ExecutionContext) throws -> Tensor {
+    let columns = shape.columns
+    let result = Tensor(elements, shape: shape)
+    try forRuns(in: context) { begin, rows in
+      var state = SoftmaxState(rows: rows)
+      let start = result.mutablePointer + begin * columns
+      state.take(start, columns: columns, stride: columns, scale: 1)
+      state.normalize(start, columns: columns, stride: columns)
+    }
+    return result
+  }
+
+  /// Runs of rows of about 64 KiB, in parallel.
+  private func forRuns(in context: ExecutionContext, _ body: (_ begin: Int, _ rows: Int) -> Void) throws {
+    let rows = shape.rows
+    let run = max(1, 16384 / max(shape.columns, 1))
+    try context.parallel((rows + run - 1) / run) { body($0 * run, min(run, rows - $0 * run)) }
+  }
+}
+
+/// The running maxima and sums of an online softmax over some rows. Source: Milakov and Gimelshein 2018.
+struct SoftmaxState {
+  private let rows: Int
+  private let maximum: TensorStorage
+  private let sum: TensorStorage
+  private let factor: TensorStorage
+
+  init(rows: Int) {
+    self.rows = rows
+    (maximum, sum, factor) = (TensorStorage(count: rows), TensorStorage(count: rows), TensorStorage(count: rows))
+    maximum.pointer.update(repeating: -.infinity, count: rows)
+    sum.pointer.update(repeating: 0, count: rows)
+  }
+
+  /// Takes the next scores in and turns them into exponentials.
+  mutating func take(_ scores: UnsafeMutablePointer<Float>, columns: Int, stride: Int, scale: Float) {
+    Kernels.active.softmax_block(rows, columns, scale, scores, stride, maximum.pointer, sum.pointer, factor.pointer)
+  }
+
+  /// Brings what was summed before the last `take` to the maximum of now.
+  func rescale(_ output: UnsafeMutablePointer<Float>, columns: Int, stride: Int) {
+    Kernels.active.scale_rows(rows, columns, factor.pointer, output, stride)
+  }
+
+  /// Divides by the sums; a row without any score becomes zero.
+  mutating func normalize(_ output: UnsafeMutablePointer<Float>, columns: Int, stride: Int) {
+    for row in 0..<rows { factor.pointer[row] = sum.pointer[row] > 0 ? 1 / sum.pointer[row] : 0 }
+    rescale(output, columns: columns, stride: stride)
+  }
+}
