@@ -13,3 +13,7 @@ extension NoiseSource {
     return drawn.channelsLast()
   }
 }
+
+extension TorchGenerator: NoiseSource {}
+extension PhiloxGenerator: NoiseSource {}
+extension NumPyGenerator: NoiseSource {}
