@@ -8,6 +8,8 @@ import Tensor
 /// zeros, so that one attempt finds every problem; `LoadReport.load` throws them together, and no such model leaves it.
 public struct WeightScope: Sendable {
   public let prefix: String
+  /// Where weights are packed: its threads work on them, and its cancellation ends the loading.
+  public let context: ExecutionContext
   private let ledger: Ledger
 
   /// What a loading attempt has met so far.
@@ -25,14 +27,15 @@ public struct WeightScope: Sendable {
   /// Beyond this, a checkpoint has so little of the model that looking further serves nobody.
   private static let standInLimit = 64 << 20
 
-  init(ledger: Ledger, prefix: String) {
+  init(ledger: Ledger, prefix: String, context: ExecutionContext) {
     self.ledger = ledger
     self.prefix = prefix
+    self.context = context
   }
 
   private func path(_ name: String) -> String { prefix.isEmpty ? name : prefix + "." + name }
 
-  public subscript(name: String) -> WeightScope { WeightScope(ledger: ledger, prefix: path(name)) }
+  public subscript(name: String) -> WeightScope { WeightScope(ledger: ledger, prefix: path(name), context: context) }
   public subscript(index: Int) -> WeightScope { self[String(index)] }
 
   /// True where the source has a tensor of this name here.
@@ -71,10 +74,10 @@ public struct LoadReport: Sendable, Equatable {
   /// - Parameter prefix: where in the source the component begins; only names below it count as unused.
   /// - Throws: `WeightErrors` with everything that is missing or misshapen; what `build` throws.
   public static func load<Component>(
-    from source: any WeightSource, prefix: String = "", _ build: (WeightScope) throws -> Component
+    from source: any WeightSource, prefix: String = "", in context: ExecutionContext, _ build: (WeightScope) throws -> Component
   ) throws -> (component: Component, report: LoadReport) {
     let ledger = WeightScope.Ledger(source)
-    let component = try build(WeightScope(ledger: ledger, prefix: prefix))
+    let component = try build(WeightScope(ledger: ledger, prefix: prefix, context: context))
     let (used, problems) = ledger.state.withLock { ($0.used, $0.problems) }
     guard problems.isEmpty else { throw WeightErrors(problems: problems, isComplete: true) }
     let unused = source.names.subtracting(used).filter { prefix.isEmpty || $0.hasPrefix(prefix + ".") }

@@ -1,0 +1,122 @@
+import Layers
+import Tensor
+import Weights
+
+extension AutoencoderKLShape {
+  static let epsilon: Float = 1e-6
+
+  func resnet(_ inChannels: Int, _ outChannels: Int, weights: WeightScope) throws -> ResnetBlock2D {
+    try ResnetBlock2D(inChannels, outChannels, timeChannels: nil, groups: groups, epsilon: Self.epsilon, weights: weights)
+  }
+}
+
+/// The lowest resolution: resnet, attention over all pixels, resnet. Source: diffusers' `UNetMidBlock2D`.
+struct AutoencoderMidBlock: Sendable {
+  private let resnets: [ResnetBlock2D]
+  private let attention: PixelAttention?
+
+  init(_ shape: AutoencoderKLShape, channels: Int, weights: WeightScope) throws {
+    resnets = try (0..<2).map { try shape.resnet(channels, channels, weights: weights["resnets"][$0]) }
+    attention =
+      shape.hasAttention ? try PixelAttention(channels, groups: shape.groups, weights: weights["attentions"][0]) : nil
+  }
+
+  func callAsFunction(_ x: Tensor, in context: ExecutionContext) throws -> Tensor {
+    var x = try resnets[0]([x], in: context)
+    if let attention { x = try attention(x, in: context) }
+    return try resnets[1]([x], in: context)
+  }
+}
+
+/// One head of attention over all pixels, with a way around it. Source: diffusers' `Attention` as `UNetMidBlock2D` makes it.
+private struct PixelAttention: Sendable {
+  private let norm: GroupNorm
+  private let attention: Attention
+
+  init(_ channels: Int, groups: Int, weights: WeightScope) throws {
+    norm = try GroupNorm(groups: groups, channels: channels, epsilon: AutoencoderKLShape.epsilon, weights: weights["group_norm"])
+    attention = try Attention(channels, heads: 1, headChannels: channels, bias: true, weights: weights)
+  }
+
+  func callAsFunction(_ x: Tensor, in context: ExecutionContext) throws -> Tensor {
+    let tokens = Shape([x.shape[0], x.shape[1] * x.shape[2], x.shape[3]])
+    return try attention(norm(x, in: context).reshaped(tokens), adding: x.reshaped(tokens), in: context).reshaped(x.shape)
+  }
+}
+
+/// Pictures to the moments of their latents. Source: diffusers' `Encoder`.
+struct Encoder: Sendable {
+  private let convIn: Convolution2D
+  private let levels: [(resnets: [ResnetBlock2D], downsampler: Downsample2D?)]
+  private let midBlock: AutoencoderMidBlock
+  private let convNormOut: GroupNorm
+  private let convOut: Convolution2D
+
+  init(_ shape: AutoencoderKLShape, weights: WeightScope) throws {
+    let channels = shape.channels
+    let last = channels[channels.count - 1]
+    convIn = try Convolution2D(3, channels[0], kernel: 3, padding: 1, weights: weights["conv_in"])
+    levels = try channels.indices.map { index in
+      let block = weights["down_blocks"][index]
+      let entering = index == 0 ? channels[0] : channels[index - 1]
+      let resnets = try (0..<shape.resnets).map {
+        try shape.resnet($0 == 0 ? entering : channels[index], channels[index], weights: block["resnets"][$0])
+      }
+      let isLast = index == channels.count - 1
+      return (resnets, isLast ? nil : try Downsample2D(channels[index], padding: 0, weights: block["downsamplers"][0]))
+    }
+    midBlock = try AutoencoderMidBlock(shape, channels: last, weights: weights["mid_block"])
+    convNormOut = try GroupNorm(
+      groups: shape.groups, channels: last, epsilon: AutoencoderKLShape.epsilon, weights: weights["conv_norm_out"])
+    convOut = try Convolution2D(last, 2 * shape.latentChannels, kernel: 3, padding: 1, weights: weights["conv_out"])
+  }
+
+  /// `[N, H, W, 3]` → `[N, h, w, 2 · latentChannels]`.
+  func callAsFunction(_ image: Tensor, in context: ExecutionContext) throws -> Tensor {
+    var x = try convIn(image, in: context)
+    for level in levels {
+      for resnet in level.resnets { x = try resnet([x], in: context) }
+      if let downsampler = level.downsampler { x = try downsampler(x, in: context) }
+    }
+    x = try midBlock(x, in: context)
+    return try convOut(convNormOut(x, activation: .silu, in: context), in: context)
+  }
+}
+
+/// Latents to pictures. Source: diffusers' `Decoder`.
+struct Decoder: Sendable {
+  private let convIn: Convolution2D
+  private let midBlock: AutoencoderMidBlock
+  private let levels: [(resnets: [ResnetBlock2D], upsampler: Upsample2D?)]
+  private let convNormOut: GroupNorm
+  private let convOut: Convolution2D
+
+  init(_ shape: AutoencoderKLShape, weights: WeightScope) throws {
+    let channels = Array(shape.channels.reversed())
+    convIn = try Convolution2D(shape.latentChannels, channels[0], kernel: 3, padding: 1, weights: weights["conv_in"])
+    midBlock = try AutoencoderMidBlock(shape, channels: channels[0], weights: weights["mid_block"])
+    levels = try channels.indices.map { index in
+      let block = weights["up_blocks"][index]
+      let entering = index == 0 ? channels[0] : channels[index - 1]
+      let resnets = try (0..<shape.resnets + 1).map {
+        try shape.resnet($0 == 0 ? entering : channels[index], channels[index], weights: block["resnets"][$0])
+      }
+      let isLast = index == channels.count - 1
+      return (resnets, isLast ? nil : try Upsample2D(channels[index], weights: block["upsamplers"][0]))
+    }
+    let last = channels[channels.count - 1]
+    convNormOut = try GroupNorm(
+      groups: shape.groups, channels: last, epsilon: AutoencoderKLShape.epsilon, weights: weights["conv_norm_out"])
+    convOut = try Convolution2D(last, 3, kernel: 3, padding: 1, weights: weights["conv_out"])
+  }
+
+  /// `[N, h, w, latentChannels]` → `[N, H, W, 3]`.
+  func callAsFunction(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor {
+    var x = try midBlock(convIn(latents, in: context), in: context)
+    for level in levels {
+      for resnet in level.resnets { x = try resnet([x], in: context) }
+      if let upsampler = level.upsampler { x = try upsampler(x, in: context) }
+    }
+    return try convOut(convNormOut(x, activation: .silu, in: context), in: context)
+  }
+}

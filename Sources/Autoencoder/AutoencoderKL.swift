@@ -1,0 +1,52 @@
+import Components
+import Layers
+import Tensor
+import Weights
+
+/// The autoencoder of Stable Diffusion. Source: Rombach et al. 2022, diffusers' `AutoencoderKL`.
+public struct AutoencoderKL: LatentAutoencoder {
+  public let shape: AutoencoderKLShape
+  private let encoder: Encoder
+  private let decoder: Decoder
+  private let quantConvolution: Convolution2D?
+  private let postQuantConvolution: Convolution2D?
+
+  /// - Throws: `WeightErrors`, `CancellationError`.
+  public init(_ shape: AutoencoderKLShape, weights: WeightScope) throws {
+    self.shape = shape
+    let channels = shape.latentChannels
+    encoder = try Encoder(shape, weights: weights["encoder"])
+    decoder = try Decoder(shape, weights: weights["decoder"])
+    quantConvolution =
+      shape.hasQuantConvolution ? try Convolution2D(2 * channels, 2 * channels, kernel: 1, weights: weights["quant_conv"]) : nil
+    postQuantConvolution =
+      shape.hasPostQuantConvolution ? try Convolution2D(channels, channels, kernel: 1, weights: weights["post_quant_conv"]) : nil
+  }
+
+  public var spatialScale: Int { shape.spatialScale }
+  public var latentChannels: Int { shape.latentChannels }
+  public var latentScale: Float { shape.scalingFactor }
+  public var latentShift: Float { shape.shiftFactor }
+
+  public func encode(_ image: Tensor, in context: ExecutionContext) throws -> DiagonalGaussian {
+    guard image.shape.rank == 4, image.shape[3] == 3, image.count > 0 else {
+      throw ComponentError.unexpectedShape(
+        component: "The autoencoder", argument: "a picture", expected: "[N, H, W, 3]", found: image.shape)
+    }
+    for side in [image.shape[1], image.shape[2]] where side % spatialScale != 0 {
+      throw ComponentError.indivisibleSide(component: "The autoencoder", side: side, multiple: spatialScale)
+    }
+    var moments = try encoder(image, in: context)
+    if let quantConvolution { moments = try quantConvolution(moments, in: context) }
+    return DiagonalGaussian(
+      mean: moments.channels(0..<latentChannels), logVariance: moments.channels(latentChannels..<2 * latentChannels))
+  }
+
+  public func decode(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor {
+    guard latents.shape.rank == 4, latents.shape[3] == latentChannels, latents.count > 0 else {
+      throw ComponentError.unexpectedShape(
+        component: "The autoencoder", argument: "latents", expected: "[N, h, w, \(latentChannels)]", found: latents.shape)
+    }
+    return try decoder(postQuantConvolution.map { try $0(latents, in: context) } ?? latents, in: context)
+  }
+}

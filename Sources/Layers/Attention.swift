@@ -1,0 +1,64 @@
+import Tensor
+import Weights
+
+/// Attention of tokens to tokens, of the same sequence or another. Source: diffusers' `Attention`.
+public struct Attention: Sendable {
+  private let toQ: Linear
+  private let toK: Linear
+  private let toV: Linear
+  private let toOut: Linear
+  private let heads: Int
+  private let scale: Float
+
+  /// The names of the four projections, which differ between libraries.
+  public enum Naming: Sendable {
+    /// `to_q`, `to_k`, `to_v`, `to_out.0`.
+    case diffusers
+    /// `q_proj`, `k_proj`, `v_proj`, `out_proj`.
+    case transformers
+
+    fileprivate func scopes(_ weights: WeightScope) -> [WeightScope] {
+      switch self {
+      case .diffusers: [weights["to_q"], weights["to_k"], weights["to_v"], weights["to_out"][0]]
+      case .transformers: [weights["q_proj"], weights["k_proj"], weights["v_proj"], weights["out_proj"]]
+      }
+    }
+  }
+
+  /// - Parameters:
+  ///   - channels: of the tokens that ask, and of the result.
+  ///   - contextChannels: of the tokens that answer; nil for those that ask.
+  ///   - heads: how many.
+  ///   - headChannels: of each.
+  ///   - bias: whether queries, keys and values have one; the result always has.
+  /// - Throws: `WeightErrors`, `CancellationError`.
+  public init(
+    _ channels: Int, contextChannels: Int? = nil, heads: Int, headChannels: Int, bias: Bool, naming: Naming = .diffusers,
+    weights: WeightScope
+  ) throws {
+    let inner = heads * headChannels
+    let scopes = naming.scopes(weights)
+    toQ = try Linear(channels, inner, bias: bias, weights: scopes[0])
+    toK = try Linear(contextChannels ?? channels, inner, bias: bias, weights: scopes[1])
+    toV = try Linear(contextChannels ?? channels, inner, bias: bias, weights: scopes[2])
+    toOut = try Linear(inner, channels, weights: scopes[3])
+    self.heads = heads
+    scale = 1 / Float(headChannels).squareRoot()
+  }
+
+  /// - Parameters:
+  ///   - x: `[N, L, channels]`.
+  ///   - other: `[N, S, contextChannels]`; nil for self-attention.
+  ///   - causal: a token sees itself and those before it.
+  ///   - residual: `[N, L, channels]`, added to the result.
+  /// - Returns: `[N, L, channels]`.
+  /// - Throws: `CancellationError`.
+  public func callAsFunction(
+    _ x: Tensor, attendingTo other: Tensor? = nil, causal: Bool = false, adding residual: Tensor? = nil, in context: ExecutionContext
+  ) throws -> Tensor {
+    let mixed = try Tensor.attention(
+      queries: toQ(x, in: context), keys: toK(other ?? x, in: context), values: toV(other ?? x, in: context), heads: heads,
+      scale: scale, causal: causal, in: context)
+    return try toOut(mixed, adding: residual, in: context)
+  }
+}

@@ -1,0 +1,52 @@
+import Tensor
+import Weights
+
+/// A convolution of pictures `[N, H, W, C]`. Source: PyTorch's `Conv2d`.
+public struct Convolution2D: Sendable {
+  private let weight: PackedMatrix
+  private let bias: Tensor
+  private let geometry: ConvolutionGeometry
+
+  /// Takes `weight` `[outChannels, inChannels, kernel, kernel]` and `bias` `[outChannels]`.
+  /// - Throws: `WeightErrors`, `CancellationError`.
+  public init(
+    _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1, padding: ConvolutionGeometry.Padding, weights: WeightScope
+  ) throws {
+    weight = try PackedMatrix(weights.tensor("weight", shape: [outChannels, inChannels, kernel, kernel]), in: weights.context)
+    bias = try weights.tensor("bias", shape: [outChannels]).decoded()
+    geometry = ConvolutionGeometry(kernelHeight: kernel, kernelWidth: kernel, stride: stride, padding: padding)
+  }
+
+  /// A square window with the same zeros on all sides.
+  public init(_ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1, padding: Int = 0, weights: WeightScope) throws {
+    try self.init(inChannels, outChannels, kernel: kernel, stride: stride, padding: .all(padding), weights: weights)
+  }
+
+  /// The convolution of pictures that lie side by side in channels.
+  ///
+  /// - Parameters:
+  ///   - inputs: `[N, H, W, Cᵢ]`, inChannels in all.
+  ///   - size: resize the inputs to this first, each pixel the nearest one's copy.
+  ///   - shift: `[N, outChannels]`, added to every pixel of its picture.
+  ///   - residual: of the result's shape.
+  /// - Returns: `[N, H', W', outChannels]`.
+  /// - Throws: `CancellationError`.
+  public func callAsFunction(
+    _ inputs: Tensor..., resizedTo size: (height: Int, width: Int)? = nil, shiftedBy shift: Tensor? = nil,
+    adding residual: Tensor? = nil, in context: ExecutionContext
+  ) throws -> Tensor {
+    try self(inputs, resizedTo: size, shiftedBy: shift, adding: residual, in: context)
+  }
+
+  public func callAsFunction(
+    _ inputs: [Tensor], resizedTo size: (height: Int, width: Int)? = nil, shiftedBy shift: Tensor? = nil,
+    adding residual: Tensor? = nil, in context: ExecutionContext
+  ) throws -> Tensor {
+    let row = self.bias.reshaped([1, self.bias.count])
+    let bias = shift.map { shift in
+      Tensor.concatenated((0..<shift.shape[0]).map { shift.rows($0..<$0 + 1) + row }, axis: 0)
+    }
+    return try Tensor.convolution(
+      inputs, resizedTo: size, weights: weight, geometry: geometry, bias: bias ?? self.bias, adding: residual, in: context)
+  }
+}

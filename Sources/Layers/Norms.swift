@@ -1,0 +1,47 @@
+import Tensor
+import Weights
+
+/// Group normalisation with parameters from a checkpoint. Source: PyTorch's `GroupNorm`.
+public struct GroupNorm: Sendable {
+  private let normalization: GroupNormalization
+
+  /// Takes `weight` and `bias`, `[channels]`.
+  /// - Precondition: `channels` is a multiple of `groups`: configurations are checked before.
+  /// - Throws: `WeightErrors`.
+  public init(groups: Int, channels: Int, epsilon: Float, weights: WeightScope) throws {
+    normalization = GroupNormalization(
+      groups: groups, epsilon: epsilon, weight: try weights.tensor("weight", shape: [channels]).decoded(),
+      bias: try weights.tensor("bias", shape: [channels]).decoded())
+  }
+
+  /// activation(normalised): `[N, …, Cᵢ]` side by side → `[N, …, channels]`.
+  /// - Throws: `CancellationError`.
+  public func callAsFunction(_ inputs: Tensor..., activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
+    try normalization(inputs, activation: activation, in: context)
+  }
+
+  public func callAsFunction(_ inputs: [Tensor], activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
+    try normalization(inputs, activation: activation, in: context)
+  }
+}
+
+/// Layer normalisation with parameters from a checkpoint. Source: PyTorch's `LayerNorm`.
+public struct LayerNorm: Sendable {
+  private let weight: Tensor
+  private let bias: Tensor
+  private let epsilon: Float
+
+  /// Takes `weight` and `bias`, `[features]`.
+  /// - Throws: `WeightErrors`.
+  public init(_ features: Int, epsilon: Float = 1e-5, weights: WeightScope) throws {
+    weight = try weights.tensor("weight", shape: [features]).decoded()
+    bias = try weights.tensor("bias", shape: [features]).decoded()
+    self.epsilon = epsilon
+  }
+
+  /// `[…, features]` → the same shape.
+  /// - Throws: `CancellationError`.
+  public func callAsFunction(_ x: Tensor, in context: ExecutionContext) throws -> Tensor {
+    try x.layerNormalized(weight: weight, bias: bias, epsilon: epsilon, in: context)
+  }
+}

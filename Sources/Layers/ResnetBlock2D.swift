@@ -1,0 +1,41 @@
+import Tensor
+import Weights
+
+/// Two convolutions with a way around them, and the time between them. Source: He et al. 2016, diffusers' `ResnetBlock2D`.
+public struct ResnetBlock2D: Sendable {
+  private let norm1: GroupNorm
+  private let conv1: Convolution2D
+  private let timeEmbedding: Linear?
+  private let norm2: GroupNorm
+  private let conv2: Convolution2D
+  private let shortcut: Convolution2D?
+
+  /// - Parameters:
+  ///   - timeChannels: the length of the time embedding; nil in an autoencoder, which has none.
+  /// - Throws: `WeightErrors`, `CancellationError`.
+  public init(
+    _ inChannels: Int, _ outChannels: Int, timeChannels: Int?, groups: Int, epsilon: Float, weights: WeightScope
+  ) throws {
+    norm1 = try GroupNorm(groups: groups, channels: inChannels, epsilon: epsilon, weights: weights["norm1"])
+    conv1 = try Convolution2D(inChannels, outChannels, kernel: 3, padding: 1, weights: weights["conv1"])
+    timeEmbedding = try timeChannels.map { try Linear($0, outChannels, weights: weights["time_emb_proj"]) }
+    norm2 = try GroupNorm(groups: groups, channels: outChannels, epsilon: epsilon, weights: weights["norm2"])
+    conv2 = try Convolution2D(outChannels, outChannels, kernel: 3, padding: 1, weights: weights["conv2"])
+    shortcut = inChannels == outChannels ? nil : try Convolution2D(inChannels, outChannels, kernel: 1, weights: weights["conv_shortcut"])
+  }
+
+  /// - Parameters:
+  ///   - inputs: `[N, H, W, Cᵢ]`, side by side in channels, inChannels in all.
+  ///   - time: `[N, timeChannels]`, after its activation: SiLU of the embedding, the same for every block.
+  /// - Returns: `[N, H, W, outChannels]`.
+  /// - Throws: `CancellationError`.
+  public func callAsFunction(_ inputs: [Tensor], time: Tensor? = nil, in context: ExecutionContext) throws -> Tensor {
+    let shift = try time.flatMap { time in try timeEmbedding.map { try $0(time, in: context) } }
+    var hidden = try norm1(inputs, activation: .silu, in: context)
+    hidden = try conv1(hidden, shiftedBy: shift, in: context)
+    hidden = try norm2(hidden, activation: .silu, in: context)
+    // The way around keeps the channels only where there is one input.
+    let around = try shortcut.map { try $0(inputs, in: context) } ?? inputs[0]
+    return try conv2(hidden, adding: around, in: context)
+  }
+}

@@ -1,0 +1,57 @@
+import Foundation
+import Tensor
+import Weights
+
+/// Sinusoids of a number, as transformers encode positions. Source: Vaswani et al. 2017, diffusers' `get_timestep_embedding`.
+public struct Timesteps: Sendable {
+  public let channels: Int
+  /// True: cosines before sines.
+  public let flipSinToCos: Bool
+  /// Taken from the divisor of the exponent.
+  public let frequencyShift: Float
+
+  public init(_ channels: Int, flipSinToCos: Bool, frequencyShift: Float) {
+    (self.channels, self.flipSinToCos, self.frequencyShift) = (channels, flipSinToCos, frequencyShift)
+  }
+
+  /// - Returns: `[N, channels]` for N values.
+  public func callAsFunction(_ values: [Float]) -> Tensor {
+    let half = channels / 2
+    var elements: [Float] = []
+    for value in values {
+      // ω_i = 10000^(-i / (half - shift)), in float32 as the reference computes it.
+      let angles = (0..<half).map { value * exp(-Float(log(10000.0)) * Float($0) / (Float(half) - frequencyShift)) }
+      let (sines, cosines) = (angles.map { sin($0) }, angles.map { cos($0) })
+      elements += flipSinToCos ? cosines + sines : sines + cosines
+      if channels % 2 == 1 { elements.append(0) }
+    }
+    return Tensor(elements, shape: [values.count, channels])
+  }
+}
+
+/// Two linear layers that make sinusoids into the embedding that every block takes. Source: diffusers' `TimestepEmbedding`.
+public struct TimestepEmbedding: Sendable {
+  private let linear1: Linear
+  private let linear2: Linear
+  /// Projects a further condition (LCM's guidance) into the sinusoids' space.
+  private let conditionProjection: Linear?
+
+  /// Takes `linear_1`, `linear_2` and, with `conditionChannels`, `cond_proj`.
+  /// - Throws: `WeightErrors`, `CancellationError`.
+  public init(_ channels: Int, embedding: Int, conditionChannels: Int? = nil, weights: WeightScope) throws {
+    linear1 = try Linear(channels, embedding, weights: weights["linear_1"])
+    linear2 = try Linear(embedding, embedding, weights: weights["linear_2"])
+    conditionProjection = try conditionChannels.map { try Linear($0, channels, bias: false, weights: weights["cond_proj"]) }
+  }
+
+  /// - Parameters:
+  ///   - sinusoids: `[N, channels]`.
+  ///   - condition: `[N, conditionChannels]`.
+  /// - Returns: `[N, embedding]`.
+  /// - Throws: `CancellationError`.
+  public func callAsFunction(_ sinusoids: Tensor, condition: Tensor? = nil, in context: ExecutionContext) throws -> Tensor {
+    var x = sinusoids
+    if let condition, let conditionProjection { x = try conditionProjection(condition, adding: x, in: context) }
+    return try linear2(linear1(x, activation: .silu, in: context), in: context)
+  }
+}

@@ -1,0 +1,116 @@
+import Tensor
+import Weights
+
+/// A feature map seen as tokens, through transformer blocks and back. Source: diffusers' `Transformer2DModel`.
+public struct Transformer2DModel: Sendable {
+  private let norm: GroupNorm
+  private let projIn: Projection
+  private let blocks: [BasicTransformerBlock]
+  private let projOut: Projection
+
+  /// A linear layer or a 1×1 convolution: the same product, stored in two shapes.
+  private enum Projection: Sendable {
+    case linear(Linear)
+    case convolution(Convolution2D)
+
+    init(_ inChannels: Int, _ outChannels: Int, linear: Bool, weights: WeightScope) throws {
+      self =
+        linear
+        ? .linear(try Linear(inChannels, outChannels, weights: weights))
+        : .convolution(try Convolution2D(inChannels, outChannels, kernel: 1, weights: weights))
+    }
+
+    func callAsFunction(_ x: Tensor, adding residual: Tensor? = nil, in context: ExecutionContext) throws -> Tensor {
+      switch self {
+      case .linear(let layer): try layer(x, adding: residual, in: context)
+      case .convolution(let layer): try layer(x, adding: residual, in: context)
+      }
+    }
+  }
+
+  /// - Parameters:
+  ///   - layers: transformer blocks.
+  ///   - linearProjection: whether the projections at both ends are linear layers (SD 2) or 1×1 convolutions (SD 1).
+  /// - Throws: `WeightErrors`, `CancellationError`.
+  public init(
+    _ channels: Int, contextChannels: Int, heads: Int, layers: Int, groups: Int, linearProjection: Bool, onlyCrossAttention: Bool = false,
+    weights: WeightScope
+  ) throws {
+    let inner = channels / heads * heads
+    norm = try GroupNorm(groups: groups, channels: channels, epsilon: 1e-6, weights: weights["norm"])
+    projIn = try Projection(channels, inner, linear: linearProjection, weights: weights["proj_in"])
+    blocks = try (0..<layers).map {
+      try BasicTransformerBlock(
+        inner, contextChannels: contextChannels, heads: heads, onlyCrossAttention: onlyCrossAttention,
+        weights: weights["transformer_blocks"][$0])
+    }
+    projOut = try Projection(inner, channels, linear: linearProjection, weights: weights["proj_out"])
+  }
+
+  /// - Parameters:
+  ///   - x: `[N, H, W, C]`.
+  ///   - text: `[N, L, contextChannels]`.
+  /// - Returns: `[N, H, W, C]`.
+  /// - Throws: `CancellationError`.
+  public func callAsFunction(_ x: Tensor, attendingTo text: Tensor, in context: ExecutionContext) throws -> Tensor {
+    let (batch, height, width) = (x.shape[0], x.shape[1], x.shape[2])
+    let entered = try projIn(norm(x, in: context), in: context)
+    var tokens = entered.reshaped([batch, height * width, entered.shape.columns])
+    for block in blocks { tokens = try block(tokens, attendingTo: text, in: context) }
+    return try projOut(tokens.reshaped([batch, height, width, tokens.shape.columns]), adding: x, in: context)
+  }
+}
+
+/// Attention to itself, attention to the text, a feed-forward net. Source: diffusers' `BasicTransformerBlock`.
+public struct BasicTransformerBlock: Sendable {
+  private let norm1: LayerNorm
+  private let attn1: Attention
+  private let norm2: LayerNorm
+  private let attn2: Attention
+  private let norm3: LayerNorm
+  private let feedForward: FeedForward
+  private let onlyCrossAttention: Bool
+
+  /// - Parameter onlyCrossAttention: the first attention looks at the text, too.
+  /// - Throws: `WeightErrors`, `CancellationError`.
+  public init(_ channels: Int, contextChannels: Int, heads: Int, onlyCrossAttention: Bool, weights: WeightScope) throws {
+    let headChannels = channels / heads
+    norm1 = try LayerNorm(channels, weights: weights["norm1"])
+    attn1 = try Attention(
+      channels, contextChannels: onlyCrossAttention ? contextChannels : nil, heads: heads, headChannels: headChannels, bias: false,
+      weights: weights["attn1"])
+    norm2 = try LayerNorm(channels, weights: weights["norm2"])
+    attn2 = try Attention(
+      channels, contextChannels: contextChannels, heads: heads, headChannels: headChannels, bias: false, weights: weights["attn2"])
+    norm3 = try LayerNorm(channels, weights: weights["norm3"])
+    feedForward = try FeedForward(channels, weights: weights["ff"])
+    self.onlyCrossAttention = onlyCrossAttention
+  }
+
+  /// `[N, L, C]` and text `[N, S, D]` → `[N, L, C]`.
+  /// - Throws: `CancellationError`.
+  public func callAsFunction(_ x: Tensor, attendingTo text: Tensor, in context: ExecutionContext) throws -> Tensor {
+    var x = x
+    x = try attn1(norm1(x, in: context), attendingTo: onlyCrossAttention ? text : nil, adding: x, in: context)
+    x = try attn2(norm2(x, in: context), attendingTo: text, adding: x, in: context)
+    return try feedForward(norm3(x, in: context), adding: x, in: context)
+  }
+}
+
+/// A gated layer four times as wide and a layer back. Source: diffusers' `FeedForward` with `GEGLU`.
+public struct FeedForward: Sendable {
+  private let proj: Linear
+  private let out: Linear
+
+  /// - Throws: `WeightErrors`, `CancellationError`.
+  public init(_ channels: Int, weights: WeightScope) throws {
+    proj = try Linear(channels, 8 * channels, weights: weights["net"][0]["proj"])
+    out = try Linear(4 * channels, channels, weights: weights["net"][2])
+  }
+
+  /// `[…, C]` → `[…, C]`.
+  /// - Throws: `CancellationError`.
+  public func callAsFunction(_ x: Tensor, adding residual: Tensor, in context: ExecutionContext) throws -> Tensor {
+    try out(proj(x, in: context).gegluGated(in: context), adding: residual, in: context)
+  }
+}

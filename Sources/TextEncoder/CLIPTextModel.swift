@@ -1,0 +1,126 @@
+import Layers
+import Tensor
+import Weights
+
+/// What can be wrong with token ids.
+public enum CLIPTextError: Error, Sendable, Equatable, CustomStringConvertible {
+  case tokenOutOfRange(id: Int, vocabulary: Int)
+  case wrongLength(found: Int, maximum: Int)
+  case tooFewLayers(skipped: Int, layers: Int)
+
+  public var description: String {
+    switch self {
+    case .tokenOutOfRange(let id, let vocabulary):
+      "The token \(id) is beyond the text encoder's vocabulary of \(vocabulary): tokenizer and text encoder do not belong together."
+    case .wrongLength(let found, let maximum):
+      "The text encoder takes prompts of equal length, from 1 to \(maximum) tokens, but was given \(found)."
+    case .tooFewLayers(let skipped, let layers):
+      "\(skipped) layers cannot be skipped: the text encoder has \(layers)."
+    }
+  }
+}
+
+/// CLIP's text tower. Source: Radford et al. 2021; transformers' `CLIPTextModel` and, with a projection, `CLIPTextModelWithProjection`.
+public struct CLIPTextModel: Sendable {
+  public let shape: CLIPTextShape
+  private let tokenEmbedding: WeightTensor
+  private let positionEmbedding: Tensor
+  private let layers: [CLIPEncoderLayer]
+  private let finalLayerNorm: LayerNorm
+  private let textProjection: Linear?
+
+  /// The states after the tower.
+  public struct Output: Sendable {
+    /// `[N, L, D]`: after the last layer (or the last but the skipped ones) and the final normalisation.
+    public let lastHiddenState: Tensor
+    /// `[N, L, D]`: after the same layer, before the final normalisation.
+    public let unnormalized: Tensor
+    /// `[N, D]`: the normalised state of each text's end.
+    public let pooled: Tensor
+    /// `[N, P]`: the pooled state projected, where the model has a projection.
+    public let textEmbeds: Tensor?
+  }
+
+  /// Keys as transformers 5 writes them, without `text_model.`.
+  /// - Throws: `WeightErrors`, `CancellationError`.
+  public init(_ shape: CLIPTextShape, weights: WeightScope) throws {
+    self.shape = shape
+    let embeddings = weights["embeddings"]
+    tokenEmbedding = try embeddings["token_embedding"].tensor("weight", shape: [shape.vocabulary, shape.hidden])
+    positionEmbedding = try embeddings["position_embedding"].tensor("weight", shape: [shape.positions, shape.hidden]).decoded()
+    layers = try (0..<shape.layers).map { try CLIPEncoderLayer(shape, weights: weights["encoder"]["layers"][$0]) }
+    finalLayerNorm = try LayerNorm(shape.hidden, epsilon: shape.epsilon, weights: weights["final_layer_norm"])
+    textProjection = try shape.projection.map { try Linear(shape.hidden, $0, bias: false, weights: weights["text_projection"]) }
+  }
+
+  /// - Parameters:
+  ///   - ids: of N texts, all of the same length up to `max_position_embeddings`.
+  ///   - skippedLayers: how many of the last layers to leave out (`clip_skip`).
+  /// - Throws: `CLIPTextError`, `CancellationError`.
+  public func callAsFunction(_ ids: [[Int]], skippedLayers: Int = 0, in context: ExecutionContext) throws -> Output {
+    let length = ids.first?.count ?? 0
+    guard (1...shape.positions).contains(length), ids.allSatisfy({ $0.count == length }) else {
+      throw CLIPTextError.wrongLength(found: length, maximum: shape.positions)
+    }
+    guard (0..<layers.count).contains(skippedLayers) else {
+      throw CLIPTextError.tooFewLayers(skipped: skippedLayers, layers: layers.count)
+    }
+    var x = try embed(ids)
+    for layer in layers.dropLast(skippedLayers) { x = try layer(x, in: context) }
+    let normalized = try finalLayerNorm(x, in: context)
+    let pooled = Tensor.concatenated(ids.enumerated().map { normalized.rows($0..<$0 + 1).token(end(of: $1)) }, axis: 0)
+    return Output(
+      lastHiddenState: normalized, unnormalized: x, pooled: pooled, textEmbeds: try textProjection.map { try $0(pooled, in: context) })
+  }
+
+  /// `[N, L, D]`: each token's vector and its place's.
+  private func embed(_ ids: [[Int]]) throws -> Tensor {
+    if let id = ids.joined().first(where: { !(0..<shape.vocabulary).contains($0) }) {
+      throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: shape.vocabulary)
+    }
+    let length = ids[0].count
+    let rows = ids.joined().map { tokenEmbedding.rows($0..<$0 + 1).decoded() }
+    let tokens = Tensor.concatenated(rows, axis: 0)
+    return (tokens + positionEmbedding.rows(0..<length).repeated(ids.count)).reshaped([ids.count, length, shape.hidden])
+  }
+
+  /// Where a text ends. Configurations from before transformers 4.31 name 2 as the end, which it never was: there the end is the highest id.
+  private func end(of ids: [Int]) -> Int {
+    let wanted = shape.endOfText == 2 ? ids.max() : shape.endOfText
+    return ids.firstIndex { $0 == wanted } ?? 0
+  }
+}
+
+extension Tensor {
+  /// `[1, L, D]` → `[1, D]`.
+  fileprivate func token(_ index: Int) -> Tensor {
+    reshaped([shape[1], shape[2]]).rows(index..<index + 1)
+  }
+}
+
+/// Attention to what came before, then a feed-forward net. Source: transformers' `CLIPEncoderLayer`.
+private struct CLIPEncoderLayer: Sendable {
+  private let layerNorm1: LayerNorm
+  private let selfAttention: Attention
+  private let layerNorm2: LayerNorm
+  private let fc1: Linear
+  private let fc2: Linear
+  private let activation: Activation
+
+  init(_ shape: CLIPTextShape, weights: WeightScope) throws {
+    layerNorm1 = try LayerNorm(shape.hidden, epsilon: shape.epsilon, weights: weights["layer_norm1"])
+    selfAttention = try Attention(
+      shape.hidden, heads: shape.heads, headChannels: shape.hidden / shape.heads, bias: true, naming: .transformers,
+      weights: weights["self_attn"])
+    layerNorm2 = try LayerNorm(shape.hidden, epsilon: shape.epsilon, weights: weights["layer_norm2"])
+    fc1 = try Linear(shape.hidden, shape.intermediate, weights: weights["mlp"]["fc1"])
+    fc2 = try Linear(shape.intermediate, shape.hidden, weights: weights["mlp"]["fc2"])
+    activation = shape.activation
+  }
+
+  func callAsFunction(_ x: Tensor, in context: ExecutionContext) throws -> Tensor {
+    let attended = try selfAttention(layerNorm1(x, in: context), causal: true, adding: x, in: context)
+    let hidden = try fc1(layerNorm2(attended, in: context), activation: activation, in: context)
+    return try fc2(hidden, adding: attended, in: context)
+  }
+}

@@ -1,0 +1,137 @@
+import Layers
+import Tensor
+import Weights
+
+/// Resnets, each followed by attention where the block has it, as all blocks of the U-Net share them.
+struct ResnetStack: Sendable {
+  private let resnets: [ResnetBlock2D]
+  private let attentions: [Transformer2DModel]
+
+  /// - Parameters:
+  ///   - inChannels: of each resnet.
+  ///   - level: nil attention where `block` is plain.
+  init(
+    inChannels: [Int], level: UNet2DShape.Level, block: UNet2DShape.Block, shape: UNet2DShape, timeChannels: Int, weights: WeightScope
+  ) throws {
+    resnets = try inChannels.enumerated().map { index, channels in
+      try ResnetBlock2D(
+        channels, level.channels, timeChannels: timeChannels, groups: shape.groups, epsilon: shape.epsilon,
+        weights: weights["resnets"][index])
+    }
+    attentions =
+      block == .plain
+      ? []
+      : try inChannels.indices.map { try Transformer2DModel(level: level, shape: shape, weights: weights["attentions"][$0]) }
+  }
+
+  var count: Int { resnets.count }
+
+  func callAsFunction(_ index: Int, _ inputs: [Tensor], _ pass: UNetPass) throws -> Tensor {
+    let x = try resnets[index](inputs, time: pass.time, in: pass.context)
+    return attentions.isEmpty ? x : try attentions[index](x, attendingTo: pass.text, in: pass.context)
+  }
+}
+
+/// What is the same for all blocks of one pass.
+struct UNetPass {
+  /// `[N, T]`, SiLU of the time embedding.
+  let time: Tensor
+  /// `[N, L, D]`.
+  let text: Tensor
+  let context: ExecutionContext
+}
+
+extension Transformer2DModel {
+  init(level: UNet2DShape.Level, shape: UNet2DShape, weights: WeightScope) throws {
+    try self.init(
+      level.channels, contextChannels: level.contextChannels, heads: level.heads, layers: level.transformerLayers, groups: shape.groups,
+      linearProjection: shape.linearProjection, onlyCrossAttention: level.onlyCrossAttention, weights: weights)
+  }
+}
+
+/// One resolution on the way down. Source: diffusers' `DownBlock2D` and `CrossAttnDownBlock2D`.
+struct DownBlock: Sendable {
+  private let stack: ResnetStack
+  private let downsampler: Downsample2D?
+
+  init(index: Int, shape: UNet2DShape, timeChannels: Int, weights: WeightScope) throws {
+    let level = shape.levels[index]
+    let entering = index == 0 ? level.channels : shape.levels[index - 1].channels
+    let inChannels = [entering] + Array(repeating: level.channels, count: level.resnets - 1)
+    stack = try ResnetStack(
+      inChannels: inChannels, level: level, block: level.down, shape: shape, timeChannels: timeChannels, weights: weights)
+    let isLast = index == shape.levels.count - 1
+    downsampler =
+      isLast ? nil : try Downsample2D(level.channels, padding: shape.downsamplePadding, weights: weights["downsamplers"][0])
+  }
+
+  /// Appends what every layer gives to `skips`, for the way up.
+  func callAsFunction(_ x: Tensor, skips: inout [Tensor], _ pass: UNetPass) throws -> Tensor {
+    var x = x
+    for index in 0..<stack.count {
+      x = try stack(index, [x], pass)
+      skips.append(x)
+    }
+    if let downsampler {
+      x = try downsampler(x, in: pass.context)
+      skips.append(x)
+    }
+    return x
+  }
+}
+
+/// The lowest resolution: resnet, attention, resnet. Source: diffusers' `UNetMidBlock2DCrossAttn`.
+struct MidBlock: Sendable {
+  private let resnets: [ResnetBlock2D]
+  private let attention: Transformer2DModel
+
+  init(shape: UNet2DShape, level: UNet2DShape.Level, timeChannels: Int, weights: WeightScope) throws {
+    resnets = try (0..<2).map {
+      try ResnetBlock2D(
+        level.channels, level.channels, timeChannels: timeChannels, groups: shape.groups, epsilon: shape.epsilon,
+        weights: weights["resnets"][$0])
+    }
+    attention = try Transformer2DModel(
+      level.channels, contextChannels: level.contextChannels, heads: level.heads, layers: level.transformerLayers, groups: shape.groups,
+      linearProjection: shape.linearProjection, weights: weights["attentions"][0])
+  }
+
+  func callAsFunction(_ x: Tensor, _ pass: UNetPass) throws -> Tensor {
+    let x = try attention(resnets[0]([x], time: pass.time, in: pass.context), attendingTo: pass.text, in: pass.context)
+    return try resnets[1]([x], time: pass.time, in: pass.context)
+  }
+}
+
+/// One resolution on the way up; each resnet also takes what the way down left. Source: diffusers' `UpBlock2D` and `CrossAttnUpBlock2D`.
+struct UpBlock: Sendable {
+  private let stack: ResnetStack
+  private let upsampler: Upsample2D?
+
+  /// - Parameter index: on the way up: 0 is the lowest resolution.
+  init(index: Int, shape: UNet2DShape, timeChannels: Int, weights: WeightScope) throws {
+    let levels = Array(shape.levels.reversed())
+    let level = levels[index]
+    let entering = index == 0 ? level.channels : levels[index - 1].channels
+    let below = index == levels.count - 1 ? level.channels : levels[index + 1].channels
+    let count = level.resnets + 1
+    let inChannels = (0..<count).map { layer in
+      (layer == 0 ? entering : level.channels) + (layer == count - 1 ? below : level.channels)
+    }
+    stack = try ResnetStack(
+      inChannels: inChannels, level: level, block: level.up, shape: shape, timeChannels: timeChannels, weights: weights)
+    upsampler = index == levels.count - 1 ? nil : try Upsample2D(level.channels, weights: weights["upsamplers"][0])
+  }
+
+  /// Takes its skips from the end of `skips`.
+  func callAsFunction(_ x: Tensor, skips: inout [Tensor], _ pass: UNetPass) throws -> Tensor {
+    var x = x
+    for index in 0..<stack.count {
+      let skip = skips.removeLast()
+      x = try stack(index, [x, skip], pass)
+    }
+    guard let upsampler else { return x }
+    // The size to meet is that of the next skip: with odd sides on the way down it is not twice as large.
+    let size = skips.last.map { (height: $0.shape[1], width: $0.shape[2]) }
+    return try upsampler(x, size: size, in: pass.context)
+  }
+}

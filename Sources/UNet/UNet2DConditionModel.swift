@@ -1,0 +1,84 @@
+import Components
+import Foundation
+import Layers
+import Tensor
+import Weights
+
+/// The U-Net of Stable Diffusion: guesses the noise in latents, guided by text. Source: Rombach et al. 2022, diffusers'
+/// `UNet2DConditionModel`.
+public struct UNet2DConditionModel: NoisePredictor {
+  public let shape: UNet2DShape
+  private let sinusoids: Timesteps
+  private let timeEmbedding: TimestepEmbedding
+  private let convIn: Convolution2D
+  private let downBlocks: [DownBlock]
+  private let midBlock: MidBlock?
+  private let upBlocks: [UpBlock]
+  private let convNormOut: GroupNorm
+  private let convOut: Convolution2D
+
+  /// - Throws: `WeightErrors`, `CancellationError`.
+  public init(_ shape: UNet2DShape, weights: WeightScope) throws {
+    self.shape = shape
+    let levels = shape.levels
+    let timeChannels = 4 * levels[0].channels
+    sinusoids = Timesteps(levels[0].channels, flipSinToCos: shape.flipSinToCos, frequencyShift: shape.frequencyShift)
+    timeEmbedding = try TimestepEmbedding(
+      levels[0].channels, embedding: timeChannels, conditionChannels: shape.conditionChannels, weights: weights["time_embedding"])
+    convIn = try Convolution2D(
+      shape.inChannels, levels[0].channels, kernel: shape.inputKernel, padding: (shape.inputKernel - 1) / 2, weights: weights["conv_in"])
+    downBlocks = try levels.indices.map {
+      try DownBlock(index: $0, shape: shape, timeChannels: timeChannels, weights: weights["down_blocks"][$0])
+    }
+    midBlock =
+      shape.hasMiddle
+      ? try MidBlock(shape: shape, level: levels[levels.count - 1], timeChannels: timeChannels, weights: weights["mid_block"]) : nil
+    upBlocks = try levels.indices.map {
+      try UpBlock(index: $0, shape: shape, timeChannels: timeChannels, weights: weights["up_blocks"][$0])
+    }
+    convNormOut = try GroupNorm(
+      groups: shape.groups, channels: levels[0].channels, epsilon: shape.epsilon, weights: weights["conv_norm_out"])
+    convOut = try Convolution2D(
+      levels[0].channels, shape.outChannels, kernel: shape.outputKernel, padding: (shape.outputKernel - 1) / 2,
+      weights: weights["conv_out"])
+  }
+
+  public var inputChannels: Int { shape.inChannels }
+  public var outputChannels: Int { shape.outChannels }
+  public var sampleSize: Int? { shape.sampleSize }
+  public var embedsGuidance: Bool { shape.conditionChannels != nil }
+
+  public func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor {
+    try check(latents, conditioning)
+    let time = try embed(timestep, guidance: conditioning.guidance, batch: latents.shape[0], in: context)
+    let pass = UNetPass(time: time, text: conditioning.hiddenStates, context: context)
+    var x = try convIn(shape.centersInput ? 2 * latents - 1 : latents, in: context)
+    var skips = [x]
+    for block in downBlocks { x = try block(x, skips: &skips, pass) }
+    if let midBlock { x = try midBlock(x, pass) }
+    for block in upBlocks { x = try block(x, skips: &skips, pass) }
+    return try convOut(convNormOut(x, activation: .silu, in: context), in: context)
+  }
+
+  /// `[N, 4C]`: the embedding of the time, activated as every block wants it.
+  private func embed(_ timestep: Float, guidance: Float?, batch: Int, in context: ExecutionContext) throws -> Tensor {
+    let condition = shape.conditionChannels.map { channels in
+      // Source: Meng et al. 2023, with the scale of diffusers' `get_guidance_scale_embedding`.
+      Timesteps(channels, flipSinToCos: false, frequencyShift: 1)([1000 * (guidance ?? 0)])
+    }
+    return try timeEmbedding(sinusoids([timestep]), condition: condition, in: context).activated(.silu, in: context).repeated(batch)
+  }
+
+  private func check(_ latents: Tensor, _ conditioning: Conditioning) throws {
+    let wanted = "[N, h, w, \(inputChannels)]"
+    guard latents.shape.rank == 4, latents.shape[3] == inputChannels, latents.count > 0 else {
+      throw ComponentError.unexpectedShape(component: "The U-Net", argument: "latents", expected: wanted, found: latents.shape)
+    }
+    let text = conditioning.hiddenStates.shape
+    let channels = shape.levels[0].contextChannels
+    guard text.rank == 3, text[0] == latents.shape[0], text[2] == channels, text[1] > 0 else {
+      throw ComponentError.unexpectedShape(
+        component: "The U-Net", argument: "hidden states", expected: "[\(latents.shape[0]), L, \(channels)]", found: text)
+    }
+  }
+}

@@ -1,0 +1,180 @@
+import Foundation
+import Weights
+
+/// The keys of a U-Net's `config.json`, under diffusers' names. Source: `UNet2DConditionModel`.
+struct UNet2DConfiguration: Decodable, Sendable {
+  var sample_size: PerLevel<Int>?
+  var in_channels: Int?
+  var out_channels: Int?
+  var center_input_sample: Bool?
+  var flip_sin_to_cos: Bool?
+  var freq_shift: Float?
+  var down_block_types: [String]?
+  var mid_block_type: String?
+  var up_block_types: [String]?
+  var only_cross_attention: PerLevel<Bool>?
+  var block_out_channels: [Int]?
+  var layers_per_block: PerLevel<Int>?
+  var downsample_padding: Int?
+  var mid_block_scale_factor: Float?
+  var act_fn: String?
+  var norm_num_groups: Int?
+  var norm_eps: Float?
+  var cross_attention_dim: PerLevel<Int>?
+  var transformer_layers_per_block: PerLevel<Int>?
+  var attention_head_dim: PerLevel<Int>?
+  var num_attention_heads: PerLevel<Int>?
+  var use_linear_projection: Bool?
+  var conv_in_kernel: Int?
+  var conv_out_kernel: Int?
+  var time_cond_proj_dim: Int?
+  var dual_cross_attention: Bool?
+  var class_embed_type: String?
+  var num_class_embeds: Int?
+  var addition_embed_type: String?
+  var encoder_hid_dim: Int?
+  var encoder_hid_dim_type: String?
+  var time_embedding_type: String?
+  var time_embedding_act_fn: String?
+  var timestep_post_act: String?
+  var time_embedding_dim: Int?
+  var resnet_time_scale_shift: String?
+  var resnet_skip_time_act: Bool?
+  var resnet_out_scale_factor: Float?
+  var attention_type: String?
+  var cross_attention_norm: String?
+}
+
+/// A U-Net's shape, complete and checked: diffusers' defaults filled in, a value for every level.
+public struct UNet2DShape: Sendable {
+  let inChannels: Int
+  let outChannels: Int
+  let sampleSize: Int?
+  let centersInput: Bool
+  let flipSinToCos: Bool
+  let frequencyShift: Float
+  let levels: [Level]
+  let hasMiddle: Bool
+  let groups: Int
+  let epsilon: Float
+  let linearProjection: Bool
+  let inputKernel: Int
+  let outputKernel: Int
+  let downsamplePadding: Int
+  let conditionChannels: Int?
+
+  /// One resolution, on the way down.
+  struct Level: Sendable {
+    let channels: Int
+    let resnets: Int
+    let down: Block
+    /// What stands at this resolution on the way up.
+    let up: Block
+    let heads: Int
+    let contextChannels: Int
+    let transformerLayers: Int
+    let onlyCrossAttention: Bool
+  }
+
+  enum Block: Sendable { case plain, crossAttention }
+
+  /// - Parameter json: a U-Net's `config.json`.
+  /// - Throws: `ConfigurationError`.
+  public init(json: Data) throws {
+    let c = try decodeConfiguration(UNet2DConfiguration.self, component: "unet", from: json)
+    let check = ConfigurationCheck("unet")
+    try Self.refuseUnsupported(c, check)
+    inChannels = c.in_channels ?? 4
+    outChannels = c.out_channels ?? 4
+    sampleSize = c.sample_size?.expanded(to: 1)?.first ?? c.sample_size?.expanded(to: 2)?.max()
+    centersInput = c.center_input_sample ?? false
+    flipSinToCos = c.flip_sin_to_cos ?? true
+    frequencyShift = c.freq_shift ?? 0
+    groups = c.norm_num_groups ?? 32
+    epsilon = c.norm_eps ?? 1e-5
+    linearProjection = c.use_linear_projection ?? false
+    inputKernel = c.conv_in_kernel ?? 3
+    outputKernel = c.conv_out_kernel ?? 3
+    downsamplePadding = c.downsample_padding ?? 1
+    conditionChannels = c.time_cond_proj_dim
+    hasMiddle = c.mid_block_type != nil
+    let extents = [
+      (inChannels, "in_channels"), (outChannels, "out_channels"), (groups, "norm_num_groups"), (inputKernel, "conv_in_kernel"),
+      (outputKernel, "conv_out_kernel"), (conditionChannels ?? 1, "time_cond_proj_dim"), (sampleSize ?? 1, "sample_size"),
+    ]
+    for (value, key) in extents { try check.extent(value, key) }
+    try check.require((0...1).contains(downsamplePadding), "downsample_padding", "\(downsamplePadding) is not 0 or 1")
+    levels = try Self.levels(c, check)
+    for level in levels {
+      try check.require(
+        level.channels % groups == 0, "norm_num_groups", "\(groups) groups do not divide \(level.channels) channels")
+    }
+    try check.require(
+      (levels.first?.channels ?? 0) >= 2 && frequencyShift.isFinite && Float(levels[0].channels / 2) > frequencyShift, "freq_shift",
+      "it leaves no frequencies")
+  }
+
+  private static func refuseUnsupported(_ c: UNet2DConfiguration, _ check: ConfigurationCheck) throws {
+    let absent: [(String?, String)] = [
+      (c.class_embed_type, "class_embed_type"), (c.addition_embed_type, "addition_embed_type"),
+      (c.encoder_hid_dim_type, "encoder_hid_dim_type"), (c.time_embedding_act_fn, "time_embedding_act_fn"),
+      (c.timestep_post_act, "timestep_post_act"), (c.cross_attention_norm, "cross_attention_norm"),
+      (c.num_class_embeds.map(String.init), "num_class_embeds"), (c.encoder_hid_dim.map(String.init), "encoder_hid_dim"),
+      (c.time_embedding_dim.map(String.init), "time_embedding_dim"),
+    ]
+    for (value, key) in absent { try check.supported(value == nil, key, value ?? "") }
+    let fixed: [(String?, String, String)] = [
+      (c.act_fn, "silu", "act_fn"), (c.time_embedding_type, "positional", "time_embedding_type"),
+      (c.resnet_time_scale_shift, "default", "resnet_time_scale_shift"), (c.attention_type, "default", "attention_type"),
+      (c.mid_block_type, "UNetMidBlock2DCrossAttn", "mid_block_type"),
+    ]
+    for (value, only, key) in fixed {
+      try check.supported(value == nil || value == only || (key == "act_fn" && value == "swish"), key, value ?? "")
+    }
+    try check.supported(c.dual_cross_attention != true, "dual_cross_attention", "true")
+    try check.supported(c.resnet_skip_time_act != true, "resnet_skip_time_act", "true")
+    try check.supported((c.resnet_out_scale_factor ?? 1) == 1, "resnet_out_scale_factor", "\(c.resnet_out_scale_factor ?? 1)")
+    try check.supported((c.mid_block_scale_factor ?? 1) == 1, "mid_block_scale_factor", "\(c.mid_block_scale_factor ?? 1)")
+  }
+
+  private static func levels(_ c: UNet2DConfiguration, _ check: ConfigurationCheck) throws -> [Level] {
+    let channels = c.block_out_channels ?? [320, 640, 1280, 1280]
+    let count = channels.count
+    let cross = Array(repeating: "CrossAttn", count: max(0, count - 1))
+    let down = c.down_block_types ?? cross.map { $0 + "DownBlock2D" } + ["DownBlock2D"]
+    let up = c.up_block_types ?? ["UpBlock2D"] + cross.map { $0 + "UpBlock2D" }
+    try check.require((1...16).contains(count), "block_out_channels", "\(count) levels")
+    try check.require(down.count == count, "down_block_types", "\(down.count) blocks for \(count) levels")
+    try check.require(up.count == count, "up_block_types", "\(up.count) blocks for \(count) levels")
+    func each<Value>(_ list: PerLevel<Value>?, _ usual: Value, _ key: String) throws -> [Value] {
+      guard let values = (list ?? PerLevel(usual)).expanded(to: count) else {
+        throw ConfigurationError.invalid(component: check.component, key: key, reason: "it has not one value for each of \(count) levels")
+      }
+      return values
+    }
+    let resnets = try each(c.layers_per_block, 2, "layers_per_block")
+    // In this class attention_head_dim is the number of heads, unless num_attention_heads is given: an old misnomer of diffusers.
+    let heads = try each(c.num_attention_heads ?? c.attention_head_dim, 8, "attention_head_dim")
+    let context = try each(c.cross_attention_dim, 1280, "cross_attention_dim")
+    let layers = try each(c.transformer_layers_per_block, 1, "transformer_layers_per_block")
+    let only = try each(c.only_cross_attention, false, "only_cross_attention")
+    return try (0..<count).map { i in
+      let values = [
+        (channels[i], "block_out_channels"), (resnets[i], "layers_per_block"), (heads[i], "attention_head_dim"),
+        (context[i], "cross_attention_dim"), (layers[i], "transformer_layers_per_block"),
+      ]
+      for (value, key) in values { try check.extent(value, key) }
+      try check.require(heads[i] <= channels[i], "attention_head_dim", "\(heads[i]) heads for \(channels[i]) channels")
+      return Level(
+        channels: channels[i], resnets: resnets[i], down: try block(down[i], "DownBlock2D", "down_block_types", check),
+        up: try block(up[count - 1 - i], "UpBlock2D", "up_block_types", check), heads: heads[i], contextChannels: context[i],
+        transformerLayers: layers[i], onlyCrossAttention: only[i])
+    }
+  }
+
+  private static func block(_ name: String, _ plain: String, _ key: String, _ check: ConfigurationCheck) throws -> Block {
+    if name == plain { return .plain }
+    try check.supported(name == "CrossAttn" + plain, key, name)
+    return .crossAttention
+  }
+}

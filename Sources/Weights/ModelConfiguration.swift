@@ -1,0 +1,87 @@
+import Foundation
+
+/// What can be wrong with a component's `config.json`.
+public enum ConfigurationError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// The file is no JSON object, or a key has a value of another type than it should.
+  case malformed(component: String, reason: String)
+  /// A value that makes no model.
+  case invalid(component: String, key: String, reason: String)
+  /// A value that diffusers knows and this library does not yet.
+  case unsupported(component: String, key: String, value: String)
+
+  public var description: String {
+    switch self {
+    case .malformed(let component, let reason): "The configuration of \(component) cannot be read: \(reason)."
+    case .invalid(let component, let key, let reason): "The configuration of \(component) has a bad \(key): \(reason)."
+    case .unsupported(let component, let key, let value):
+      "The configuration of \(component) asks for \(key) = \(value), which is not supported."
+    }
+  }
+}
+
+/// A value for all levels of a network, or one for each: `8` or `[5, 10, 20, 20]`.
+public struct PerLevel<Value: Decodable & Sendable>: Decodable, Sendable {
+  private let values: [Value]
+  private let isList: Bool
+
+  public init(_ value: Value) { (values, isList) = ([value], false) }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.singleValueContainer()
+    if let one = try? container.decode(Value.self) {
+      (values, isList) = ([one], false)
+    } else {
+      (values, isList) = (try container.decode([Value].self), true)
+    }
+  }
+
+  /// A value for each of `levels`; nil where the list has another length.
+  public func expanded(to levels: Int) -> [Value]? {
+    if !isList { return values.first.map { Array(repeating: $0, count: levels) } }
+    return values.count == levels ? values : nil
+  }
+}
+
+/// Reads a component's `config.json`.
+///
+/// - Throws: `ConfigurationError.malformed`, which names the key.
+public func decodeConfiguration<Configuration: Decodable>(
+  _ type: Configuration.Type, component: String, from json: Data
+) throws -> Configuration {
+  do {
+    return try JSONDecoder().decode(type, from: json)
+  } catch let DecodingError.typeMismatch(_, context), let DecodingError.valueNotFound(_, context) {
+    throw ConfigurationError.malformed(component: component, reason: "\(key(context)) has a value of the wrong type")
+  } catch let DecodingError.keyNotFound(key, _) {
+    throw ConfigurationError.malformed(component: component, reason: "\(key.stringValue) is missing")
+  } catch let DecodingError.dataCorrupted(context) where !context.codingPath.isEmpty {
+    throw ConfigurationError.malformed(component: component, reason: "\(key(context)) has a value out of range")
+  } catch {
+    throw ConfigurationError.malformed(component: component, reason: "it is no JSON object")
+  }
+
+  func key(_ context: DecodingError.Context) -> String { context.codingPath.map(\.stringValue).joined(separator: ".") }
+}
+
+/// Checks of configuration values, each of which throws `ConfigurationError.invalid`.
+public struct ConfigurationCheck: Sendable {
+  public let component: String
+  public init(_ component: String) { self.component = component }
+
+  /// Larger extents are no model that anybody has; products of two of them still fit.
+  public static let largestExtent = 1 << 20
+
+  public func extent(_ value: Int, _ key: String) throws {
+    guard (1...Self.largestExtent).contains(value) else {
+      throw ConfigurationError.invalid(component: component, key: key, reason: "\(value) is not between 1 and \(Self.largestExtent)")
+    }
+  }
+
+  public func require(_ condition: Bool, _ key: String, _ reason: @autoclosure () -> String) throws {
+    guard condition else { throw ConfigurationError.invalid(component: component, key: key, reason: reason()) }
+  }
+
+  public func supported(_ condition: Bool, _ key: String, _ value: @autoclosure () -> String) throws {
+    guard condition else { throw ConfigurationError.unsupported(component: component, key: key, value: value()) }
+  }
+}
