@@ -43,6 +43,8 @@ public final class ThreadPool: Sendable {
         queue.add(loop)
         loop.takeChunks()
         queue.finish(loop)
+        // A helper may hold on to the loop a moment longer, but not to what must not outlive this call.
+        loop.forgetWork()
       }
     }
   }
@@ -51,8 +53,8 @@ public final class ThreadPool: Sendable {
 /// One parallel loop. It is only ever used between the start and the end of the `forEach` that made it.
 private final class ParallelLoop: @unchecked Sendable {
   let count: Int
-  let isCancelled: () -> Bool
-  let body: (Int) -> Void
+  private var isCancelled: (() -> Bool)?
+  private var body: ((Int) -> Void)?
   let next = Atomic<Int>(0)
   /// Threads inside besides the one that made it; changed under the queue's lock, read without it.
   let helping = Atomic<Int>(0)
@@ -68,7 +70,10 @@ private final class ParallelLoop: @unchecked Sendable {
 
   var hasChunks: Bool { next.load(ordering: .relaxed) < count }
 
+  func forgetWork() { (isCancelled, body) = (nil, nil) }
+
   func takeChunks() {
+    guard let isCancelled, let body else { return }
     while true {
       let index = next.wrappingAdd(1, ordering: .relaxed).oldValue
       guard index < count, !isCancelled() else { return }
