@@ -52,12 +52,13 @@ extension Tensor {
   /// The only channel `count` times.
   func channelRepeated(_ count: Int) -> Tensor { Tensor.concatenated(Array(repeating: self, count: count), axis: -1) }
 
-  /// The picture at another size, by Lanczos' filter over three lobes, widened where the picture shrinks, clamped to 0…1.
+  /// The picture at another size, by Lanczos' filter over three lobes, widened where the picture shrinks; rows first, each pass
+  /// clamped to 0…1, as Pillow does it, but not rounded.
   func resampled(height: Int, width: Int) -> Tensor {
     guard height != shape[1] || width != shape[2] else { return self }
     // Rows and columns apart: the one pass works on the second axis, so the picture is turned for the other.
     let wide = resampledColumns(width)
-    return wide.permuted([0, 2, 1, 3]).resampledColumns(height).permuted([0, 2, 1, 3]).clamped(to: 0...1)
+    return wide.permuted([0, 2, 1, 3]).resampledColumns(height).permuted([0, 2, 1, 3])
   }
 
   private func resampledColumns(_ width: Int) -> Tensor {
@@ -78,7 +79,7 @@ extension Tensor {
         }
       }
     }
-    return Tensor(result, shape: [shape[0], shape[1], width, channels])
+    return Tensor(result, shape: [shape[0], shape[1], width, channels]).clamped(to: 0...1)
   }
 }
 
