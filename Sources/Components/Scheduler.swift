@@ -6,6 +6,8 @@ import Tensor
 public protocol Scheduler: Sendable {
   /// The timestep given to the predictor at each step; its count is the number of predictions.
   var timesteps: [Float] { get }
+  /// Predictions that one step of the user's count takes: 2 for Heun's method. What image-to-image leaves out at the start are whole steps.
+  var order: Int { get }
   /// What standard normal noise is multiplied by to start the loop at step 0.
   var initialNoiseScale: Float { get }
   /// The sample as the predictor wants it at a step.
@@ -23,6 +25,7 @@ public protocol Scheduler: Sendable {
 }
 
 extension Scheduler {
+  public var order: Int { 1 }
   public func scaleInput(_ sample: Tensor, at step: Int) -> Tensor { sample }
 }
 

@@ -1,0 +1,115 @@
+import Components
+import Tensor
+
+/// Latent diffusion out of three components and a scheduler: text to picture, picture to picture, inpainting, outpainting,
+/// instruction editing.
+///
+/// It knows its components by their protocols alone. A value: change a component and the copy is another pipeline.
+///
+/// ```swift
+/// let images = try await pipeline.images(for: GenerationRequest("a red apple"))
+/// ```
+///
+/// The reference is diffusers: `StableDiffusionPipeline`, its `Img2Img`, `Inpaint` and `InstructPix2Pix` variants, and
+/// `LatentConsistencyModelPipeline`.
+public struct DiffusionPipeline: Sendable {
+  public var predictor: any NoisePredictor
+  public var autoencoder: any LatentAutoencoder
+  public var conditioner: any TextConditioner
+  /// Makes the schedule of a generation from a number of steps and the strength, which is 1 where the task has none.
+  public var schedule: @Sendable (_ steps: Int, _ strength: Double) throws -> Schedule
+  /// The matrix of previews; nil: it is fitted to the autoencoder when a generation needs one.
+  public var latentPreview: LatentPreview?
+
+  /// - Parameter scheduler: makes the scheduler for a number of steps.
+  public init(
+    predictor: any NoisePredictor, autoencoder: any LatentAutoencoder, conditioner: any TextConditioner,
+    scheduler: @escaping @Sendable (_ steps: Int) throws -> any Scheduler
+  ) {
+    self.init(predictor: predictor, autoencoder: autoencoder, conditioner: conditioner) { steps, strength in
+      Schedule(try scheduler(steps), steps: steps, strength: strength)
+    }
+  }
+
+  /// - Parameter schedule: for schedulers that shorten their own table (LCM).
+  public init(
+    predictor: any NoisePredictor, autoencoder: any LatentAutoencoder, conditioner: any TextConditioner,
+    schedule: @escaping @Sendable (_ steps: Int, _ strength: Double) throws -> Schedule
+  ) {
+    self.predictor = predictor
+    self.autoencoder = autoencoder
+    self.conditioner = conditioner
+    self.schedule = schedule
+  }
+
+  /// What both sides of a picture must be multiples of, in pixels.
+  public var sideMultiple: Int { autoencoder.spatialScale * predictor.sideMultiple }
+
+  /// Starts a generation; nothing is computed before the first event is asked for.
+  ///
+  /// - Throws: `GenerationError` where the request cannot be carried out, and what making the scheduler throws.
+  public func generate(_ request: GenerationRequest, in context: ExecutionContext = ExecutionContext()) throws -> Generation {
+    Generation(plan: try Plan(request, for: self), context: context)
+  }
+
+  /// All pictures of a request.
+  ///
+  /// - Parameter progress: told of every step, on the task that called.
+  /// - Throws: `GenerationError`, `CancellationError`, and what the components throw.
+  public func images(
+    for request: GenerationRequest, in context: ExecutionContext = ExecutionContext(),
+    progress: (GenerationStep) throws -> Void = { _ in }
+  ) async throws -> [GeneratedImage] {
+    var images: [GeneratedImage] = []
+    for try await event in try generate(request, in: context) {
+      switch event {
+      case .step(let step): try progress(step)
+      case .image(let image): images.append(image)
+      }
+    }
+    return images
+  }
+
+  /// The most likely latents of pictures.
+  ///
+  /// - Parameter image: `[N, H, W, 3]`, 0…1, both sides multiples of the autoencoder's scale.
+  /// - Returns: `[N, h, w, C]`, scaled as the noise predictor takes them.
+  /// - Throws: `GenerationError`, `CancellationError`, and what the autoencoder throws.
+  public func encode(_ image: Tensor, in context: ExecutionContext = ExecutionContext()) async throws -> Tensor {
+    try image.checkPicture("The image", channels: 3)
+    let scale = autoencoder.spatialScale
+    guard image.shape[1].isMultiple(of: scale), image.shape[2].isMultiple(of: scale) else {
+      throw GenerationError.indivisibleSize(width: image.shape[2], height: image.shape[1], multiple: scale)
+    }
+    return try await context.run { autoencoder.scaled(try posterior(of: image.centered, in: $0).mode) }
+  }
+
+  /// The pictures of latents.
+  ///
+  /// - Parameter latents: `[N, h, w, C]`, scaled, as a generation and `encode` return them.
+  /// - Returns: `[N, H, W, 3]`, 0…1.
+  /// - Throws: `GenerationError`, `CancellationError`, and what the autoencoder throws.
+  public func decode(_ latents: Tensor, in context: ExecutionContext = ExecutionContext()) async throws -> Tensor {
+    try latents.checkPicture("The latents", channels: autoencoder.latentChannels)
+    return try await context.run { context in
+      // One at a time: a decoder's buffers are large.
+      try Tensor.concatenated((0..<latents.shape[0]).map { try autoencoder.image(of: latents.rows($0..<$0 + 1), in: context) }, axis: 0)
+    }
+  }
+
+  /// - Parameter image: `[N, H, W, 3]`, -1…1.
+  func posterior(of image: Tensor, in context: ExecutionContext) throws -> DiagonalGaussian {
+    let posterior = try autoencoder.encode(image, in: context)
+    let scale = autoencoder.spatialScale
+    let expected: Shape = [image.shape[0], image.shape[1] / scale, image.shape[2] / scale, autoencoder.latentChannels]
+    guard posterior.mean.shape == expected, posterior.logVariance.shape == expected else {
+      throw ComponentError.unexpectedShape(
+        component: "The pipeline", argument: "encoded pictures", expected: expected.description, found: posterior.mean.shape)
+    }
+    return posterior
+  }
+
+  func preview(in context: ExecutionContext) throws -> LatentPreview {
+    try latentPreview ?? LatentPreview(fittedTo: autoencoder, in: context)
+  }
+}

@@ -1,0 +1,96 @@
+import Components
+import Tensor
+
+/// A generation under way: first its steps, then its pictures.
+///
+/// It is pulled: one `next()` runs one step or decodes one picture, on the engine's threads; whoever does not ask for more has
+/// stopped it. Cancelling the task ends the step that is running, within milliseconds, with `CancellationError`.
+public struct Generation: AsyncSequence, Sendable {
+  let plan: Plan
+  let context: ExecutionContext
+
+  public func makeAsyncIterator() -> Iterator { Iterator(stage: .planned(plan), context: context) }
+
+  public struct Iterator: AsyncIteratorProtocol {
+    fileprivate var stage: Stage
+    fileprivate let context: ExecutionContext
+
+    /// - Throws: `CancellationError`, `GenerationError`, and what the components throw. Nothing comes after an error.
+    public mutating func next() async throws -> GenerationEvent? {
+      let current = stage
+      stage = .finished
+      let (event, following) = try await context.run { try current.next(in: $0) }
+      stage = following
+      return event
+    }
+  }
+
+  /// Where a generation is. Each stage gives its event and the stage that follows.
+  fileprivate enum Stage: Sendable {
+    case planned(Plan)
+    case denoising(DenoisingLoop, Plan, LatentPreview?)
+    case decoding(Tensor, Plan, index: Int)
+    case finished
+
+    func next(in context: ExecutionContext) throws -> (GenerationEvent?, Stage) {
+      switch self {
+      case .planned(let plan):
+        let preview = try plan.request.previewInterval.map { _ in try plan.pipeline.preview(in: context) }
+        return try Stage.denoising(plan.loop(in: context), plan, preview).next(in: context)
+      case .denoising(var loop, let plan, let preview):
+        let step = try loop.step(plan: plan, preview: preview, in: context)
+        guard loop.isFinished else { return (.step(step), .denoising(loop, plan, preview)) }
+        return (.step(step), .decoding(loop.latents, plan, index: 0))
+      case .decoding(let latents, let plan, let index):
+        // The decoder's buffers are far larger than the loop's, so nothing is gained by keeping those.
+        if index == 0 { BufferPool.releaseIdle() }
+        let image = try plan.image(index, of: latents, in: context)
+        return (.image(image), index + 1 < latents.shape[0] ? .decoding(latents, plan, index: index + 1) : .finished)
+      case .finished:
+        return (nil, .finished)
+      }
+    }
+  }
+}
+
+extension DenoisingLoop {
+  fileprivate mutating func step(plan: Plan, preview: LatentPreview?, in context: ExecutionContext) throws -> GenerationStep {
+    let (index, timestep) = (step - firstStep, scheduler.timesteps[step])
+    let predictedOriginal = try advance(in: context)
+    let isDue = plan.request.previewInterval.map { (index + 1).isMultiple(of: $0) } ?? false
+    return GenerationStep(
+      index: index, count: scheduler.timesteps.count - firstStep, timestep: timestep, latents: latents,
+      preview: isDue ? preview?.image(of: predictedOriginal ?? latents) : nil)
+  }
+}
+
+/// What a generation has to tell.
+public enum GenerationEvent: Sendable {
+  case step(GenerationStep)
+  case image(GeneratedImage)
+}
+
+/// A step that has been run.
+public struct GenerationStep: Sendable {
+  /// From 0.
+  public let index: Int
+  /// Steps of the generation. Schedulers can take more predictions than the steps that were asked for (Heun, PNDM).
+  public let count: Int
+  /// On the training scale.
+  public let timestep: Float
+  /// `[N, h, w, C]`, after the step. After the last one these are what is decoded; whoever wants only latents stops there.
+  public let latents: Tensor
+  /// `[N, h, w, 3]`, 0…1: a rough picture at the latents' size, where one was asked for.
+  public let preview: Tensor?
+}
+
+/// A picture and what it was made of.
+public struct GeneratedImage: Sendable {
+  /// Among the pictures of the request: those of the first prompt come first.
+  public let index: Int
+  public let prompt: Prompt
+  /// `[1, H, W, 3]`, 0…1.
+  public let image: Tensor
+  /// `[1, h, w, C]`, as they were before decoding (scaled).
+  public let latents: Tensor
+}

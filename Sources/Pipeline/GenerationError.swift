@@ -1,0 +1,58 @@
+import Tensor
+
+/// Why a request cannot be carried out.
+public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// There is nothing to draw.
+  case noPrompts
+  /// Neither none, nor one for all, nor one for each prompt.
+  case negativePromptCount(prompts: Int, negativePrompts: Int)
+  /// A number outside what it may be.
+  case outOfRange(name: String, value: String, allowed: String)
+  /// A side that the autoencoder or the noise predictor cannot divide.
+  case indivisibleSize(width: Int, height: Int, multiple: Int)
+  /// More pixels than a request may have, all pictures together.
+  case tooLarge(width: Int, height: Int, images: Int)
+  /// A picture that has not one multiple of what the model works in.
+  case imageTooSmall(width: Int, height: Int, multiple: Int)
+  /// A tensor of another shape than the request needs.
+  case unexpectedShape(name: String, expected: String, found: Shape)
+  /// A tensor with an infinite element, or one that is not a number.
+  case notFinite(name: String)
+  /// A mask has the size of its picture.
+  case maskSize(mask: Shape, image: Shape)
+  /// The strength leaves out every step.
+  case noStepsLeft(steps: Int, strength: Double)
+  /// The noise predictor has not the channels that the task needs.
+  case modelDoesNotFit(task: String, inputChannels: Int, expected: String)
+  /// The latents became infinite or not numbers, so that the picture would be black.
+  case diverged(step: Int)
+
+  public var description: String {
+    switch self {
+    case .noPrompts:
+      "The request has no prompt; give at least one (it may be empty)."
+    case .negativePromptCount(let prompts, let negativePrompts):
+      "\(negativePrompts) negative prompts do not fit \(prompts) prompts; give none, one for all, or one for each."
+    case .outOfRange(let name, let value, let allowed):
+      "\(name) is \(value); it must be \(allowed)."
+    case .indivisibleSize(let width, let height, let multiple):
+      "\(width)×\(height) does not fit this model; both sides must be multiples of \(multiple)."
+    case .tooLarge(let width, let height, let images):
+      "\(images) of \(width)×\(height) are too many pixels; ask for less than \(GenerationRequest.maximumPixels) in all."
+    case .imageTooSmall(let width, let height, let multiple):
+      "A picture of \(width)×\(height) is too small for this model; both sides must be at least \(multiple)."
+    case .unexpectedShape(let name, let expected, let found):
+      "\(name) has shape \(found), but \(expected) is needed."
+    case .notFinite(let name):
+      "\(name) has elements that are infinite or not numbers."
+    case .maskSize(let mask, let image):
+      "The mask of shape \(mask) has another size than the image of shape \(image); give both the same width and height."
+    case .noStepsLeft(let steps, let strength):
+      "A strength of \(strength) leaves none of the \(steps) steps; raise the strength or the number of steps."
+    case .modelDoesNotFit(let task, let inputChannels, let expected):
+      "This model takes \(inputChannels) channels and is not made for \(task), which needs \(expected)."
+    case .diverged(let step):
+      "The latents are no longer numbers after step \(step + 1); the weights may be damaged, or the guidance far too high."
+    }
+  }
+}

@@ -1,0 +1,171 @@
+import Components
+import Tensor
+
+/// A request that was found possible, with everything decided that can be decided without computing.
+struct Plan: Sendable {
+  let pipeline: DiffusionPipeline
+  let request: GenerationRequest
+  let schedule: Schedule
+  /// Of the pictures that go through the model.
+  let size: PixelSize
+  /// Of the pictures that come out; smaller where the model's input was filled up.
+  let outputSize: PixelSize
+
+  var count: Int { request.prompts.count * request.imagesPerPrompt }
+
+  var latentShape: Shape {
+    let scale = pipeline.autoencoder.spatialScale
+    return [count, size.height / scale, size.width / scale, pipeline.autoencoder.latentChannels]
+  }
+
+  /// - Throws: `GenerationError`, and what making the scheduler throws.
+  init(_ request: GenerationRequest, for pipeline: DiffusionPipeline) throws {
+    try request.checkNumbers()
+    (size, outputSize) = try request.sizes(for: pipeline)
+    self.pipeline = pipeline
+    self.request = request
+    schedule = try pipeline.schedule(request.steps, request.task.strength ?? 1)
+    guard (0..<schedule.scheduler.timesteps.count).contains(schedule.firstStep) else {
+      throw GenerationError.noStepsLeft(steps: request.steps, strength: request.task.strength ?? 1)
+    }
+    try pipeline.checkChannels(for: request.task)
+    try checkTensors()
+  }
+
+  private func checkTensors() throws {
+    if let noise = request.noise {
+      guard noise.shape == latentShape else {
+        throw GenerationError.unexpectedShape(name: "The noise", expected: latentShape.description, found: noise.shape)
+      }
+      guard noise.isFinite else { throw GenerationError.notFinite(name: "The noise") }
+    }
+    for (name, tensor) in request.task.inputs where !count.isMultiple(of: tensor.shape[0]) {
+      throw GenerationError.unexpectedShape(
+        name: name, expected: "[N, …] where N divides the \(count) pictures of the request", found: tensor.shape)
+    }
+  }
+}
+
+struct PixelSize: Sendable, Equatable {
+  let width: Int
+  let height: Int
+}
+
+extension GenerationTask {
+  var strength: Double? {
+    switch self {
+    case .textToImage, .edit: nil
+    case .imageToImage(_, let strength): strength
+    case .inpaint(let inpainting): inpainting.strength
+    }
+  }
+
+  /// The tensors with their names in errors.
+  var inputs: [(String, Tensor)] {
+    switch self {
+    case .textToImage: []
+    case .imageToImage(.pixels(let image), _), .edit(let image, _): [("The image", image)]
+    case .imageToImage(.latents(let latents), _): [("The latents", latents)]
+    case .inpaint(let inpainting): [("The image", inpainting.image), ("The mask", inpainting.mask)]
+    }
+  }
+
+  /// A picture that does not fit the model is filled up instead of resampled.
+  var fillsUp: Bool {
+    if case .inpaint(let inpainting) = self { inpainting.keepsPixelsOutsideMask } else { false }
+  }
+}
+
+extension GenerationRequest {
+  fileprivate func checkNumbers() throws(GenerationError) {
+    guard !prompts.isEmpty else { throw .noPrompts }
+    guard [0, 1, prompts.count].contains(negativePrompts.count) else {
+      throw .negativePromptCount(prompts: prompts.count, negativePrompts: negativePrompts.count)
+    }
+    try check("The number of images per prompt", imagesPerPrompt, in: 1...Self.maximumPixels)
+    try check("The number of steps", steps, in: 1...100_000)
+    try check("The guidance", guidance, in: 0...1e6)
+    try check("The guidance rescaling", guidanceRescale, in: 0...1)
+    try check("The width", width ?? 1, in: 1...Self.maximumPixels)
+    try check("The height", height ?? 1, in: 1...Self.maximumPixels)
+    try check("The preview interval", previewInterval ?? 1, in: 1...Int.max)
+    if let strength = task.strength { try check("The strength", strength, in: 0...1) }
+    if case .edit(_, let imageGuidance) = task { try check("The image guidance", imageGuidance, in: 0...1e6) }
+  }
+
+  private func check<Number: Comparable>(_ name: String, _ value: Number, in range: ClosedRange<Number>) throws(GenerationError) {
+    // Not a number is contained nowhere.
+    guard range.contains(value) else {
+      throw .outOfRange(name: name, value: "\(value)", allowed: "from \(range.lowerBound) to \(range.upperBound)")
+    }
+  }
+
+  /// The size in the model and the size of the result.
+  fileprivate func sizes(for pipeline: DiffusionPipeline) throws(GenerationError) -> (PixelSize, PixelSize) {
+    let multiple = pipeline.sideMultiple
+    let source = try sourceSize(for: pipeline)
+    // A side of the source fits by itself; a side that was asked for must.
+    func fitted(_ side: Int) -> Int { (task.fillsUp ? (side + multiple - 1) : side) / multiple * multiple }
+    let size = PixelSize(width: width ?? fitted(source.width), height: height ?? fitted(source.height))
+    guard size.width > 0, size.height > 0 else {
+      throw .imageTooSmall(width: source.width, height: source.height, multiple: multiple)
+    }
+    guard size.width.isMultiple(of: multiple), size.height.isMultiple(of: multiple) else {
+      throw .indivisibleSize(width: size.width, height: size.height, multiple: multiple)
+    }
+    // `Shape` says `Int.max` where the product does not fit.
+    let images = Shape([prompts.count, imagesPerPrompt]).count
+    guard Shape([images, size.width, size.height]).count <= Self.maximumPixels else {
+      throw .tooLarge(width: size.width, height: size.height, images: images)
+    }
+    let output = task.fillsUp ? PixelSize(width: width ?? source.width, height: height ?? source.height) : size
+    return (size, output)
+  }
+
+  /// The size of what the task starts from: its picture, or what the model was trained on.
+  private func sourceSize(for pipeline: DiffusionPipeline) throws(GenerationError) -> PixelSize {
+    let scale = pipeline.autoencoder.spatialScale
+    switch task {
+    case .textToImage:
+      let side = (pipeline.predictor.sampleSize ?? 64) * scale
+      return PixelSize(width: side, height: side)
+    case .imageToImage(.latents(let latents), _):
+      try latents.checkPicture("The latents", channels: pipeline.autoencoder.latentChannels)
+      let size = PixelSize(width: latents.shape[2] * scale, height: latents.shape[1] * scale)
+      guard (width ?? size.width) == size.width, (height ?? size.height) == size.height else {
+        throw .unexpectedShape(name: "The latents", expected: "\(height ?? 0)×\(width ?? 0) pixels", found: latents.shape)
+      }
+      return size
+    case .imageToImage(.pixels(let image), _), .edit(let image, _):
+      try image.checkPicture("The image", channels: 3)
+      return PixelSize(width: image.shape[2], height: image.shape[1])
+    case .inpaint(let inpainting):
+      let (image, mask) = (inpainting.image, inpainting.mask)
+      try image.checkPicture("The image", channels: 3)
+      try mask.checkPicture("The mask", channels: 1)
+      guard mask.shape[1] == image.shape[1], mask.shape[2] == image.shape[2], [1, image.shape[0]].contains(mask.shape[0]) else {
+        throw .maskSize(mask: mask.shape, image: image.shape)
+      }
+      return PixelSize(width: image.shape[2], height: image.shape[1])
+    }
+  }
+}
+
+extension DiffusionPipeline {
+  fileprivate func checkChannels(for task: GenerationTask) throws(GenerationError) {
+    let (channels, found) = (autoencoder.latentChannels, predictor.inputChannels)
+    let (name, expected): (String, [Int]) =
+      switch task {
+      case .textToImage: ("text-to-image", [channels])
+      case .imageToImage: ("image-to-image", [channels])
+      case .inpaint: ("inpainting", [channels, 2 * channels + 1])
+      case .edit: ("instruction editing", [2 * channels])
+      }
+    guard predictor.outputChannels == channels else {
+      throw .modelDoesNotFit(task: name, inputChannels: found, expected: "predictions of \(channels) channels, as the autoencoder has")
+    }
+    guard expected.contains(found) else {
+      throw .modelDoesNotFit(task: name, inputChannels: found, expected: expected.map(String.init).joined(separator: " or "))
+    }
+  }
+}

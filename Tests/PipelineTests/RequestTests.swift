@@ -1,0 +1,100 @@
+import Components
+import Pipeline
+import Tensor
+import Testing
+
+@Suite struct RequestTests {
+  private func refused(
+    _ expected: GenerationError, by pipeline: DiffusionPipeline = toyPipeline(), location: SourceLocation = #_sourceLocation,
+    _ change: (inout GenerationRequest) -> Void
+  ) {
+    var request = toyRequest("a")
+    change(&request)
+    #expect(throws: expected, sourceLocation: location) { _ = try pipeline.generate(request) }
+  }
+
+  @Test func countsMustBePossible() {
+    refused(.noPrompts) { $0.prompts = [] }
+    refused(.negativePromptCount(prompts: 1, negativePrompts: 2)) { $0.negativePrompts = ["a", "b"] }
+    let some = "from 1 to \(GenerationRequest.maximumPixels)"
+    refused(.outOfRange(name: "The number of images per prompt", value: "0", allowed: some)) { $0.imagesPerPrompt = 0 }
+    refused(.outOfRange(name: "The number of steps", value: "0", allowed: "from 1 to 100000")) { $0.steps = 0 }
+    refused(.outOfRange(name: "The number of steps", value: "-3", allowed: "from 1 to 100000")) { $0.steps = -3 }
+    refused(.outOfRange(name: "The preview interval", value: "0", allowed: "from 1 to \(Int.max)")) { $0.previewInterval = 0 }
+  }
+
+  @Test(arguments: [-1, Double.infinity, -Double.infinity, Double.nan]) func guidanceMustBeANumber(guidance: Double) {
+    refused(.outOfRange(name: "The guidance", value: "\(guidance)", allowed: "from 0.0 to 1000000.0")) { $0.guidance = guidance }
+    refused(.outOfRange(name: "The strength", value: "\(guidance)", allowed: "from 0.0 to 1.0")) {
+      $0.task = .imageToImage(.pixels(toyImage(width: 8, height: 8)), strength: guidance)
+    }
+    refused(
+      .outOfRange(name: "The image guidance", value: "\(guidance)", allowed: "from 0.0 to 1000000.0"),
+      by: toyPipeline(ToyPredictor(inputChannels: 8))
+    ) { $0.task = .edit(toyImage(width: 8, height: 8), imageGuidance: guidance) }
+  }
+
+  @Test func sizesMustFit() {
+    refused(.indivisibleSize(width: 20, height: 22, multiple: 4)) { $0.height = 22 }
+    refused(.indivisibleSize(width: 16, height: 20, multiple: 8), by: toyPipeline(ToyPredictor(sideMultiple: 2))) { $0.height = 20 }
+    refused(.outOfRange(name: "The width", value: "0", allowed: "from 1 to \(GenerationRequest.maximumPixels)")) { $0.width = 0 }
+    refused(.outOfRange(name: "The width", value: "\(Int.max)", allowed: "from 1 to \(GenerationRequest.maximumPixels)")) {
+      $0.width = .max
+    }
+    refused(.tooLarge(width: 1 << 20, height: 1 << 20, images: 1)) { ($0.width, $0.height) = (1 << 20, 1 << 20) }
+    refused(.tooLarge(width: 20, height: 20, images: 1 << 28)) { $0.imagesPerPrompt = 1 << 28 }
+  }
+
+  @Test func picturesMustBePictures() {
+    refused(.imageTooSmall(width: 1, height: 1, multiple: 4)) {
+      $0.task = .imageToImage(.pixels(toyImage(width: 1, height: 1)))
+    }
+    let flat = Tensor(shape: [8, 8, 3])
+    refused(.unexpectedShape(name: "The image", expected: "[N, height, width, 3]", found: [8, 8, 3])) {
+      $0.task = .imageToImage(.pixels(flat))
+    }
+    refused(.unexpectedShape(name: "The image", expected: "[N, height, width, 3]", found: [1, 0, 8, 3])) {
+      $0.task = .imageToImage(.pixels(Tensor(shape: [1, 0, 8, 3])))
+    }
+    refused(.notFinite(name: "The image")) { $0.task = .imageToImage(.pixels(Tensor(repeating: .nan, shape: [1, 8, 8, 3]))) }
+    refused(.maskSize(mask: [1, 8, 4, 1], image: [1, 8, 8, 3])) {
+      $0.task = .inpaint(Inpainting(image: toyImage(width: 8, height: 8), mask: toyMask(width: 4, height: 8)))
+    }
+    refused(
+      .unexpectedShape(name: "The image", expected: "[N, …] where N divides the 1 pictures of the request", found: [2, 8, 8, 3])
+    ) { $0.task = .imageToImage(.pixels(Tensor(shape: [2, 8, 8, 3]))) }
+  }
+
+  @Test func noiseMustFit() {
+    refused(.unexpectedShape(name: "The noise", expected: "[1, 5, 5, 4]", found: [1, 5, 4, 4])) { $0.noise = Tensor(shape: [1, 5, 4, 4]) }
+    refused(.notFinite(name: "The noise")) { $0.noise = Tensor(repeating: .infinity, shape: [1, 5, 5, 4]) }
+  }
+
+  @Test func aStepMustBeLeft() {
+    refused(.noStepsLeft(steps: 4, strength: 0.2)) {
+      $0.task = .imageToImage(.pixels(toyImage(width: 8, height: 8)), strength: 0.2)
+    }
+    refused(.noStepsLeft(steps: 4, strength: 0)) {
+      $0.task = .inpaint(
+        Inpainting(image: toyImage(width: 8, height: 8), mask: toyMask(width: 8, height: 8), strength: 0))
+    }
+  }
+
+  @Test func modelsMustFitTheTask() {
+    let image = toyImage(width: 8, height: 8)
+    let nine = toyPipeline(ToyPredictor(inputChannels: 9))
+    refused(.modelDoesNotFit(task: "text-to-image", inputChannels: 9, expected: "4"), by: nine) { _ in }
+    refused(.modelDoesNotFit(task: "image-to-image", inputChannels: 9, expected: "4"), by: nine) {
+      $0.task = .imageToImage(.pixels(image))
+    }
+    refused(.modelDoesNotFit(task: "instruction editing", inputChannels: 4, expected: "8")) { $0.task = .edit(image) }
+    refused(
+      .modelDoesNotFit(task: "inpainting", inputChannels: 8, expected: "4 or 9"), by: toyPipeline(ToyPredictor(inputChannels: 8))
+    ) { $0.task = .inpaint(Inpainting(image: image, mask: toyMask(width: 8, height: 8))) }
+  }
+
+  @Test func errorsSayWhatToDo() {
+    let error = GenerationError.indivisibleSize(width: 100, height: 99, multiple: 8)
+    #expect("\(error)" == "100×99 does not fit this model; both sides must be multiples of 8.")
+  }
+}
