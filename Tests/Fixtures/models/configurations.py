@@ -1,0 +1,306 @@
+"""The tiny models: what is peculiar about each, and how their random weights are drawn."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
+    PNDMScheduler,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+MERGES = 400
+BETAS = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000)
+
+CROSS, PLAIN = "CrossAttn", ""
+
+
+def unet(levels, channels, **more):
+    """A U-Net configuration; `levels` says for each level whether it has cross attention."""
+    return dict(
+        down_block_types=tuple(f"{kind}DownBlock2D" for kind in levels),
+        up_block_types=tuple(f"{kind}UpBlock2D" for kind in reversed(levels)),
+        block_out_channels=channels,
+        **{"sample_size": 8, "in_channels": 4, "out_channels": 4, "layers_per_block": 1, "norm_num_groups": 4,
+           "cross_attention_dim": 16, "attention_head_dim": 2, **more},
+    )
+
+
+def vae(channels, **more):
+    return dict(
+        block_out_channels=channels,
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        **{"latent_channels": 4, "layers_per_block": 1, "norm_num_groups": 4, "sample_size": 8 << len(channels) - 1, **more},
+    )
+
+
+def text(hidden=16, heads=2, layers=3, act="quick_gelu", length=16, projection=16, **ids):
+    """`ids` are the special tokens' ids where they are not the true ones (as in Stable Diffusion 1's own configuration)."""
+    return dict(hidden_size=hidden, intermediate_size=4 * hidden, num_attention_heads=heads, num_hidden_layers=layers,
+                hidden_act=act, max_position_embeddings=length, projection_dim=projection, **ids)
+
+
+# `timestep` and `sides` (latents h × w) are those of the single U-Net pass, `picture` (h × w) that of the autoencoder's.
+MODELS = {
+    "sd1": dict(
+        pipeline=StableDiffusionPipeline,
+        unet=unet([CROSS, CROSS, PLAIN], (8, 8, 12), layers_per_block=2),
+        vae=vae((8, 8, 16), layers_per_block=2),
+        text=text(length=24, bos_token_id=0, eos_token_id=2, pad_token_id=1),
+        scheduler=PNDMScheduler,
+        scheduler_config=dict(**BETAS, set_alpha_to_one=False, skip_prk_steps=True, steps_offset=1, trained_betas=None,
+                              clip_sample=False),
+        dtype=dict(unet=torch.float16, vae=torch.float16),
+        timestep=501.0, sides=(8, 8), picture=(16, 24),
+    ),
+    "sd2": dict(
+        pipeline=StableDiffusionPipeline,
+        unet=unet([CROSS, CROSS, PLAIN], (8, 16, 24), attention_head_dim=(2, 4, 3), use_linear_projection=True,
+                  upcast_attention=True, cross_attention_dim=24, layers_per_block=2),
+        vae=vae((8, 16)),
+        text=text(hidden=24, heads=3, layers=2, act="gelu", projection=24),
+        pad="!",
+        scheduler=DDIMScheduler,
+        scheduler_config=dict(**BETAS, set_alpha_to_one=False, skip_prk_steps=True, steps_offset=1, trained_betas=None,
+                              clip_sample=False, prediction_type="v_prediction"),
+        dtype=dict(unet=torch.float16, vae=torch.float16, text_encoder=torch.float16),
+        shard=dict(unet="160KB"),
+        timestep=321.0, sides=(8, 12), picture=(16, 16), pictures=2,
+    ),
+    "inpaint9": dict(
+        pipeline=StableDiffusionInpaintPipeline,
+        unet=unet([CROSS, PLAIN], (8, 16), in_channels=9),
+        vae=vae((8, 8, 16)),
+        text=text(),
+        scheduler=PNDMScheduler,
+        scheduler_config=dict(**BETAS, set_alpha_to_one=False, skip_prk_steps=True, steps_offset=1, trained_betas=None,
+                              clip_sample=False),
+        dtype=dict(unet=torch.float16, vae=torch.float16),
+        old_keys=True,
+        timestep=81.0, sides=(8, 8), picture=(16, 16),
+    ),
+    "edit8": dict(
+        pipeline=StableDiffusionInstructPix2PixPipeline,
+        unet=unet([PLAIN, CROSS], (8, 12), in_channels=8, layers_per_block=2),
+        vae=vae((8, 8, 16)),
+        text=text(layers=2),
+        scheduler=EulerDiscreteScheduler,
+        scheduler_config=dict(**BETAS, steps_offset=1, trained_betas=None, prediction_type="epsilon",
+                              interpolation_type="linear"),
+        dtype=dict(unet=torch.float16, vae=torch.float16),
+        old_config=True,
+        timestep=961.0, sides=(8, 8), picture=(24, 16),
+    ),
+    "lcm": dict(
+        pipeline=LatentConsistencyModelPipeline,
+        unet=unet([CROSS, CROSS], (8, 16), time_cond_proj_dim=16, sample_size=16),
+        vae=vae((8,)),
+        text=text(layers=2),
+        scheduler=LCMScheduler,
+        scheduler_config=dict(**BETAS, set_alpha_to_one=True, steps_offset=1, original_inference_steps=50, clip_sample=False,
+                              prediction_type="epsilon", timestep_spacing="leading", timestep_scaling=10.0),
+        shard=dict(unet="160KB"),
+        timestep=759.0, sides=(8, 8), picture=(16, 8),
+    ),
+    "odd": dict(
+        pipeline=StableDiffusionPipeline,
+        unet=unet([PLAIN, CROSS, PLAIN], (8, 20, 12), attention_head_dim=(2, 4, 3), transformer_layers_per_block=2,
+                  cross_attention_dim=20, flip_sin_to_cos=False, freq_shift=1, norm_eps=1e-6, sample_size=10),
+        vae=vae((12, 4, 8), use_quant_conv=False, use_post_quant_conv=False, mid_block_add_attention=False, layers_per_block=1,
+                scaling_factor=0.3611, sample_size=40),
+        text=text(hidden=20, heads=4, layers=1, act="gelu", length=11, projection=12),
+        scheduler=EulerDiscreteScheduler,
+        scheduler_config=dict(**BETAS, steps_offset=1, trained_betas=None, prediction_type="epsilon",
+                              interpolation_type="linear", timestep_spacing="leading"),
+        dtype=dict(unet=torch.bfloat16),
+        shard=dict(unet="160KB"),
+        timestep=640.25, sides=(9, 7), picture=(20, 12),
+    ),
+    # A text encoder alone, of the kind that Stable Diffusion XL has as its second.
+    "projection": dict(
+        text=text(hidden=16, heads=4, layers=3, act="gelu", length=13, projection=24), pad="!", text_class=CLIPTextModelWithProjection,
+    ),
+}
+
+
+# MARK: weights
+
+
+def randomise(module, generator):
+    """Gives every parameter a value that matters: no zero bias, no norm weight of one, projections that keep the variance."""
+    for name, parameter in module.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        owner = module.get_submodule(name.rpartition(".")[0])
+        if "norm" in type(owner).__name__.lower():
+            value = 1 + 0.25 * noise if name.endswith("weight") else 0.2 * noise
+        elif isinstance(owner, torch.nn.Embedding):
+            value = noise
+        elif parameter.ndim == 1:
+            value = 0.2 * noise
+        else:
+            gain = 1.6 if any(name.endswith(f"{p}.weight") for p in ("to_q", "to_k", "q_proj", "k_proj")) else 1.0
+            value = gain * noise / parameter[0].numel() ** 0.5
+        parameter.data.copy_(value)
+
+
+def fit_prediction(model, config, scheduler, generator):
+    """Chooses conv_out so that the network is a passable denoiser: loops then stay in range, as a trained model's do.
+
+    A random network's features contain the input, so a least-squares fit of the last convolution is enough. A random
+    share is added, through which text and time have their say.
+    """
+    features, target = [], []
+    hook = model.conv_out.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+    side = config["sample_size"]
+    for _ in range(24):
+        t = torch.randint(0, 1000, (1,), generator=generator)
+        clean, noise = (torch.randn(4, 4, side, side, generator=generator) for _ in range(2))
+        noisy = scheduler.add_noise(clean, noise, t.repeat(4))
+        more = torch.randn(4, config["in_channels"] - 4, side, side, generator=generator)
+        states = torch.randn(4, 8, config["cross_attention_dim"], generator=generator)
+        condition = torch.randn(4, config.get("time_cond_proj_dim") or 1, generator=generator)
+        with torch.no_grad():
+            model(torch.cat([noisy, more], 1), t, states,
+                  timestep_cond=condition if config.get("time_cond_proj_dim") else None)
+        a = scheduler.alphas_cumprod[t]
+        velocity = scheduler.config.get("prediction_type") == "v_prediction"
+        target.append(a.sqrt() * noise - (1 - a).sqrt() * clean if velocity else noise)
+    hook.remove()
+    columns = torch.nn.functional.unfold(torch.cat(features), 3, padding=1).transpose(1, 2).flatten(0, 1)
+    columns = torch.cat([columns, torch.ones(len(columns), 1)], 1).double()
+    wanted = torch.cat(target).permute(0, 2, 3, 1).flatten(0, 2).double()
+    gram = columns.T @ columns + 1e-3 * len(columns) * torch.eye(columns.shape[1], dtype=torch.float64)
+    solution = torch.linalg.solve(gram, columns.T @ wanted).float()
+    weight = model.conv_out.weight
+    random = torch.randn(weight.shape, generator=generator) / weight[0].numel() ** 0.5
+    weight.data.copy_(solution[:-1].T.reshape(weight.shape) + 0.35 * random)
+    model.conv_out.bias.data.copy_(solution[-1] + 0.05 * torch.randn(4, generator=generator))
+
+
+def scale_autoencoder(model, config, generator):
+    """Latents of standard deviation about one once scaled, a variance that matters, pictures that fill -1…1."""
+    picture = torch.rand(2, 3, 32, 32, generator=generator) * 2 - 1
+    last = model.quant_conv or model.encoder.conv_out
+    with torch.no_grad():
+        moments = model._encode(picture)
+        wanted = torch.cat([torch.full((4,), 0.9 / model.config.scaling_factor), torch.full((4,), 1.0)])
+        factor = wanted / moments.std(dim=(0, 2, 3))
+        last.weight *= factor[:, None, None, None]
+        last.bias *= factor
+        latents = torch.randn(2, 4, 8, 8, generator=generator) / model.config.scaling_factor
+        factor = 0.45 / model.decode(latents).sample.std(dim=(0, 2, 3))
+        model.decoder.conv_out.weight *= factor[:, None, None, None]
+        model.decoder.conv_out.bias *= factor
+
+
+# MARK: tokenizer
+
+
+def write_tokenizer(folder, merges_file, length, pad="<|endoftext|>"):
+    """CLIP's tokenizer with the first few hundred of its merges, in the files that transformers 4 and earlier wrote."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    lines = merges_file.read_text(encoding="utf-8").split("\n")[: MERGES + 1]
+    symbols = list(bytes_to_unicode().values())
+    tokens = symbols + [s + "</w>" for s in symbols] + [line.replace(" ", "") for line in lines[1:]]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True)
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(tokens)}, ensure_ascii=False), encoding="utf-8")
+
+    def special(content):
+        return dict(content=content, lstrip=False, normalized=True, rstrip=False, single_word=False)
+
+    marks = dict(bos_token=special("<|startoftext|>"), eos_token=special("<|endoftext|>"), unk_token=special("<|endoftext|>"),
+                 pad_token=pad)
+    write_json(folder / "special_tokens_map.json", marks)
+    write_json(folder / "tokenizer_config.json", dict(
+        add_prefix_space=False, do_lower_case=True, errors="replace", model_max_length=length, tokenizer_class="CLIPTokenizer", **marks))
+    return len(tokens)
+
+
+def write_json(path, value):
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+# MARK: a model's folder
+
+
+def make_model(name, folder, merges_file, seed):
+    """Writes the model as diffusers does, with what is peculiar to older checkpoints where the model is to have it."""
+    model = MODELS[name]
+    generator = torch.Generator().manual_seed(seed)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    length = model["text"]["max_position_embeddings"]
+    count = write_tokenizer(folder / "tokenizer", merges_file, length, model.get("pad", "<|endoftext|>"))
+
+    true_ids = dict(bos_token_id=count - 2, eos_token_id=count - 1, pad_token_id=0 if "pad" in model else count - 1)
+    encoder = model.get("text_class", CLIPTextModel)(CLIPTextConfig(vocab_size=count, **{**true_ids, **model["text"]}))
+    randomise(encoder, generator)
+    parts = dict(text_encoder=encoder.eval())
+    if "unet" in model:
+        # As the published folders have it: what a file leaves out is the default of whichever class reads it.
+        (folder / "scheduler").mkdir()
+        write_json(folder / "scheduler" / "scheduler_config.json", dict(
+            _class_name=model["scheduler"].__name__, _diffusers_version="0.42.1", **model["scheduler_config"]))
+        scheduler = model["scheduler"].from_pretrained(folder / "scheduler")
+        parts["unet"] = UNet2DConditionModel(**model["unet"]).eval()
+        parts["vae"] = AutoencoderKL(**model["vae"]).eval()
+        for part in (parts["unet"], parts["vae"]):
+            randomise(part, generator)
+        fit_prediction(parts["unet"], model["unet"], scheduler, generator)
+        scale_autoencoder(parts["vae"], model["vae"], generator)
+        # The pipeline's constructor may adapt configurations, and writes model_index.json.
+        pipeline = model["pipeline"](
+            **parts, scheduler=scheduler, tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"), safety_checker=None,
+            feature_extractor=None, requires_safety_checker=False)
+        pipeline.save_config(folder)
+    for part, module in parts.items():
+        module.to(model.get("dtype", {}).get(part, torch.float32))
+        module.save_pretrained(folder / part, max_shard_size=model.get("shard", {}).get(part, "10GB"))
+    if model.get("old_keys"):
+        rename_keys(folder)
+    if model.get("old_config"):
+        shorten_configurations(folder)
+
+
+def rename_keys(folder):
+    """The names under which older versions saved: `text_model.` and a table of positions, the autoencoder's attention."""
+    path = folder / "text_encoder" / "model.safetensors"
+    tensors = {f"text_model.{key}": value for key, value in load_file(path).items()}
+    length = len(tensors["text_model.embeddings.position_embedding.weight"])
+    tensors["text_model.embeddings.position_ids"] = torch.arange(length)[None]
+    save_file(tensors, path, {"format": "pt"})
+    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    for new, old in {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}.items():
+        tensors = {key.replace(f"attentions.0.{new}.", f"attentions.0.{old}."): value for key, value in tensors.items()}
+    save_file(tensors, path, {"format": "pt"})
+
+
+def shorten_configurations(folder):
+    """Configurations as short as the first ones: later keys are absent, and mean their defaults."""
+    kept = {
+        "unet": "_class_name act_fn attention_head_dim block_out_channels center_input_sample cross_attention_dim down_block_types"
+        " downsample_padding flip_sin_to_cos freq_shift in_channels layers_per_block mid_block_scale_factor norm_eps"
+        " norm_num_groups out_channels sample_size up_block_types",
+        "vae": "_class_name act_fn block_out_channels down_block_types in_channels latent_channels layers_per_block"
+        " norm_num_groups out_channels sample_size up_block_types",
+    }
+    for part, keys in kept.items():
+        path = folder / part / "config.json"
+        config = json.loads(path.read_text())
+        write_json(path, {key: config[key] for key in keys.split()} | {"_diffusers_version": "0.6.0"})
