@@ -31,6 +31,8 @@ public struct AutoencoderKLShape: Sendable {
   let hasQuantConvolution: Bool
   let hasPostQuantConvolution: Bool
   let hasAttention: Bool
+  /// The usual side of a picture, where the configuration says so.
+  let sampleSize: Int?
 
   /// - Parameter json: an autoencoder's `config.json`.
   /// - Throws: `ConfigurationError`.
@@ -46,9 +48,10 @@ public struct AutoencoderKLShape: Sendable {
     hasQuantConvolution = c.use_quant_conv ?? true
     hasPostQuantConvolution = c.use_post_quant_conv ?? true
     hasAttention = c.mid_block_add_attention ?? true
+    sampleSize = c.sample_size?.expanded(to: 1)?.first
     try check.require((1...16).contains(channels.count), "block_out_channels", "\(channels.count) levels")
     for value in channels { try check.extent(value, "block_out_channels") }
-    for (value, key) in [(resnets, "layers_per_block"), (groups, "norm_num_groups"), (latentChannels, "latent_channels")] {
+    for (value, key) in [(resnets, "layers_per_block"), (groups, "norm_num_groups"), (latentChannels, "latent_channels"), (sampleSize ?? 1, "sample_size")] {
       try check.extent(value, key)
     }
     for value in channels {

@@ -111,6 +111,58 @@ static void widen_bf16(long count, const uint16_t *x, float *y) {
   }
 }
 
+// The matrices of F(4×4, 3×3), Lavin and Gray 2015.
+static const float BT[6][6] = {{4, 0, -5, 0, 1, 0},  {0, -4, -4, 1, 1, 0}, {0, 4, -4, -1, 1, 0},
+                               {0, -2, -1, 2, 1, 0}, {0, 2, -1, -2, 1, 0}, {0, 4, 0, -5, 0, 1}};
+static const float AT[4][6] = {{1, 1, 1, 1, 1, 0}, {0, 1, -1, 2, -2, 0}, {0, 1, 1, 4, 4, 0}, {0, 1, -1, 8, -8, 1}};
+static const float G[6][3] = {{1.0f / 4, 0, 0},
+                              {-1.0f / 6, -1.0f / 6, -1.0f / 6},
+                              {-1.0f / 6, 1.0f / 6, -1.0f / 6},
+                              {1.0f / 24, 1.0f / 12, 1.0f / 6},
+                              {1.0f / 24, -1.0f / 12, 1.0f / 6},
+                              {0, 0, 1}};
+
+/// out[rows][rows] = L · in[n][n] · Lᵀ for L[rows][n].
+static void sandwich(int rows, int n, const float *l, const float *in, float *out) {
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < rows; j++) {
+      float sum = 0;
+      for (int p = 0; p < n; p++)
+        for (int q = 0; q < n; q++) sum += l[i * n + p] * in[p * n + q] * l[j * n + q];
+      out[i * rows + j] = sum;
+    }
+}
+
+static void winograd_input(long channels, const float *const *pixels, float *v, long ldv) {
+  for (long c = 0; c < channels; c++) {
+    float d[36], out[36];
+    for (int i = 0; i < 36; i++) d[i] = pixels[i][c];
+    sandwich(6, 6, &BT[0][0], d, out);
+    for (int i = 0; i < 36; i++) v[i * ldv + c] = out[i];
+  }
+}
+
+static void winograd_output(
+    long channels, const float *m, long ldm, const float *bias, const float *const *residuals, float *const *pixels) {
+  for (long c = 0; c < channels; c++) {
+    float d[36], out[16];
+    for (int i = 0; i < 36; i++) d[i] = m[i * ldm + c];
+    sandwich(4, 6, &AT[0][0], d, out);
+    for (int i = 0; i < 16; i++)
+      if (pixels[i]) pixels[i][c] = out[i] + bias[c] + (residuals ? residuals[i][c] : 0);
+  }
+}
+
+static void winograd_weights(const float *taps, long ldt, float *u, long ldu) {
+  for (int column = 0; column < CK_PANEL; column++) {
+    float g[9], out[36];
+    for (int i = 0; i < 9; i++) g[i] = taps[i * ldt + column];
+    sandwich(6, 3, &G[0][0], g, out);
+    for (int i = 0; i < 36; i++) u[i * ldu + column] = out[i];
+  }
+}
+
 const ck_kernels ck_table_plain = {
     "plain", gemm_panel, activate, geglu, axpby, moments, scale_shift, layer_norm, softmax_block, scale_rows, widen_f16, widen_bf16,
+    winograd_input, winograd_output, winograd_weights,
 };

@@ -45,6 +45,17 @@ struct UNet2DConfiguration: Decodable, Sendable {
   var cross_attention_norm: String?
 }
 
+/// `mid_block_type`: absent means the usual block, null means none.
+private struct MiddleBlock: Decodable {
+  let isThere: Bool
+  private enum CodingKeys: String, CodingKey { case mid_block_type }
+
+  init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    isThere = try !container.contains(.mid_block_type) || !container.decodeNil(forKey: .mid_block_type)
+  }
+}
+
 /// A U-Net's shape, complete and checked: diffusers' defaults filled in, a value for every level.
 public struct UNet2DShape: Sendable {
   let inChannels: Int
@@ -66,6 +77,8 @@ public struct UNet2DShape: Sendable {
   /// One resolution, on the way down.
   struct Level: Sendable {
     let channels: Int
+    /// The usual height and width of the maps, where the configuration says so.
+    let side: Int?
     let resnets: Int
     let down: Block
     /// What stands at this resolution on the way up.
@@ -97,14 +110,14 @@ public struct UNet2DShape: Sendable {
     outputKernel = c.conv_out_kernel ?? 3
     downsamplePadding = c.downsample_padding ?? 1
     conditionChannels = c.time_cond_proj_dim
-    hasMiddle = c.mid_block_type != nil
+    hasMiddle = try decodeConfiguration(MiddleBlock.self, component: "unet", from: json).isThere
     let extents = [
       (inChannels, "in_channels"), (outChannels, "out_channels"), (groups, "norm_num_groups"), (inputKernel, "conv_in_kernel"),
       (outputKernel, "conv_out_kernel"), (conditionChannels ?? 1, "time_cond_proj_dim"), (sampleSize ?? 1, "sample_size"),
     ]
     for (value, key) in extents { try check.extent(value, key) }
     try check.require((0...1).contains(downsamplePadding), "downsample_padding", "\(downsamplePadding) is not 0 or 1")
-    levels = try Self.levels(c, check)
+    levels = try Self.levels(c, side: sampleSize, check)
     for level in levels {
       try check.require(
         level.channels % groups == 0, "norm_num_groups", "\(groups) groups do not divide \(level.channels) channels")
@@ -137,7 +150,7 @@ public struct UNet2DShape: Sendable {
     try check.supported((c.mid_block_scale_factor ?? 1) == 1, "mid_block_scale_factor", "\(c.mid_block_scale_factor ?? 1)")
   }
 
-  private static func levels(_ c: UNet2DConfiguration, _ check: ConfigurationCheck) throws -> [Level] {
+  private static func levels(_ c: UNet2DConfiguration, side: Int?, _ check: ConfigurationCheck) throws -> [Level] {
     let channels = c.block_out_channels ?? [320, 640, 1280, 1280]
     let count = channels.count
     let cross = Array(repeating: "CrossAttn", count: max(0, count - 1))
@@ -166,7 +179,7 @@ public struct UNet2DShape: Sendable {
       for (value, key) in values { try check.extent(value, key) }
       try check.require(heads[i] <= channels[i], "attention_head_dim", "\(heads[i]) heads for \(channels[i]) channels")
       return Level(
-        channels: channels[i], resnets: resnets[i], down: try block(down[i], "DownBlock2D", "down_block_types", check),
+        channels: channels[i], side: side.map { $0 >> i }, resnets: resnets[i], down: try block(down[i], "DownBlock2D", "down_block_types", check),
         up: try block(up[count - 1 - i], "UpBlock2D", "up_block_types", check), heads: heads[i], contextChannels: context[i],
         transformerLayers: layers[i], onlyCrossAttention: only[i])
     }

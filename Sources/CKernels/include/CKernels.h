@@ -74,6 +74,17 @@ typedef struct {
   void (*_Nonnull widen_f16)(long count, const uint16_t *_Nonnull x, float *_Nonnull y);
   /// bfloat16 to float.
   void (*_Nonnull widen_bf16)(long count, const uint16_t *_Nonnull x, float *_Nonnull y);
+
+  /// Winograd's F(4×4, 3×3): the 36 values BᵀdB of a tile of 6 × 6 pixels, each `ldv` after the other, for every channel.
+  void (*_Nonnull winograd_input)(long channels, const float *_Nonnull const *_Nonnull pixels, float *_Nonnull v, long ldv);
+
+  /// The 4 × 4 pixels AᵀmA of 36 products, plus bias and, where given, the residuals' pixels. A null pixel is not written.
+  void (*_Nonnull winograd_output)(
+      long channels, const float *_Nonnull m, long ldm, const float *_Nonnull bias,
+      const float *_Nullable const *_Nullable residuals, float *_Nullable const *_Nonnull pixels);
+
+  /// The 36 values GgGᵀ of a 3 × 3 window whose nine taps are `ldt` apart, for the 32 columns of a panel.
+  void (*_Nonnull winograd_weights)(const float *_Nonnull taps, long ldt, float *_Nonnull u, long ldu);
 } ck_kernels;
 
 /// The kernels of a set, or null where this machine (or this build) has no such instructions.
