@@ -1,0 +1,114 @@
+import Tensor
+
+/// An 8-bit picture in memory: sRGB colours and, where its file had one, an alpha channel.
+public struct Picture: Sendable, Equatable {
+  public let width: Int
+  public let height: Int
+  /// Red, green, blue of each pixel, row after row from the top: `width · height · 3` values. They are not multiplied by alpha.
+  public let pixels: [UInt8]
+  /// The opacity of each pixel: `width · height` values, or nothing for an opaque picture.
+  public let alpha: [UInt8]?
+
+  /// The longest side of a picture that is read from a file.
+  public static let largestSide = 16384
+  /// The most pixels of a picture that is read from a file.
+  public static let largestPixelCount = 1 << 28
+  /// The longest file that is read, in bytes.
+  public static let largestFile = 1 << 30
+
+  /// - Precondition: both sides are positive and the counts fit them.
+  public init(width: Int, height: Int, pixels: [UInt8], alpha: [UInt8]? = nil) {
+    precondition(width > 0 && height > 0, "A picture of \(width)×\(height) has no pixels.")
+    precondition(pixels.count == Shape([height, width, 3]).count, "\(pixels.count) values cannot fill \(width)×\(height) pixels.")
+    precondition(alpha == nil || alpha?.count == width * height, "Alpha must have one value a pixel.")
+    self.width = width
+    self.height = height
+    self.pixels = pixels
+    self.alpha = alpha
+  }
+
+  /// The same colours without their alpha, so that what was transparent shows; Pillow's `convert("RGB")`.
+  public var withoutAlpha: Picture { Picture(width: width, height: height, pixels: pixels) }
+
+  /// The picture on a background of one colour, opaque.
+  public func flattened(overRed red: UInt8 = 255, green: UInt8 = 255, blue: UInt8 = 255) -> Picture {
+    guard let alpha else { return self }
+    let background = [Int(red), Int(green), Int(blue)]
+    var result = pixels
+    for (pixel, opacity) in alpha.enumerated() where opacity != 255 {
+      let opacity = Int(opacity)
+      for channel in 0..<3 {
+        let mixed = Int(pixels[pixel * 3 + channel]) * opacity + background[channel] * (255 - opacity)
+        result[pixel * 3 + channel] = UInt8(dividedBy255(mixed))
+      }
+    }
+    return Picture(width: width, height: height, pixels: result)
+  }
+}
+
+/// `value / 255` to the nearest, for `value` of at most 255².
+func dividedBy255(_ value: Int) -> Int {
+  let rounded = value + 128
+  return (rounded + rounded >> 8) >> 8
+}
+
+extension Picture {
+  /// Where a mask is in a picture.
+  public enum MaskChannel: Sendable {
+    /// How bright it is, whatever its alpha.
+    case luminance
+    /// How opaque it is; 1 everywhere in an opaque picture.
+    case alpha
+  }
+
+  /// The colours as `[1, height, width, 3]`, 0…1, on white where the picture is transparent.
+  public func tensor() -> Tensor {
+    Tensor(flattened().pixels.map { Float($0) / 255 }, shape: [1, height, width, 3])
+  }
+
+  /// A mask as `[1, height, width, 1]`, 0…1. Luminance is that of ITU-R 601, as Pillow's `convert("L")`.
+  public func mask(from channel: MaskChannel = .luminance) -> Tensor {
+    let values: [Float] =
+      switch channel {
+      case .luminance:
+        (0..<width * height).map { pixel in
+          let red = Int(pixels[pixel * 3]), green = Int(pixels[pixel * 3 + 1]), blue = Int(pixels[pixel * 3 + 2])
+          return Float((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16) / 255
+        }
+      case .alpha:
+        alpha.map { $0.map { Float($0) / 255 } } ?? [Float](repeating: 1, count: width * height)
+      }
+    return Tensor(values, shape: [1, height, width, 1])
+  }
+
+  /// One picture of a batch `[N, height, width, 3]` of colours 0…1, rounded to the nearest and halves to even as NumPy does, which is
+  /// what diffusers' `VaeImageProcessor.numpy_to_pil` says. Values outside are clamped and what is no number becomes 0.
+  /// - Precondition: the shape is that, no side is 0, and there is a picture of this index.
+  public init(_ tensor: Tensor, index: Int = 0) {
+    precondition(tensor.shape.rank == 4 && tensor.shape[3] == 3, "A tensor of shape \(tensor.shape) is no batch of RGB pictures.")
+    precondition(index >= 0 && index < tensor.shape[0], "A tensor of shape \(tensor.shape) has no picture \(index).")
+    let count = tensor.count / tensor.shape[0]
+    let pixels = tensor.elements[index * count..<(index + 1) * count].map { value in
+      value > 0 ? UInt8((min(value, 1) * 255).rounded(.toNearestOrEven)) : 0
+    }
+    self.init(width: tensor.shape[2], height: tensor.shape[1], pixels: pixels)
+  }
+}
+
+extension Picture {
+  /// From red, green, blue and alpha of each pixel.
+  init(width: Int, height: Int, rgba: [UInt8]) {
+    var pixels: [UInt8] = []
+    pixels.reserveCapacity(rgba.count / 4 * 3)
+    for start in stride(from: 0, to: rgba.count, by: 4) { pixels.append(contentsOf: rgba[start..<start + 3]) }
+    let alpha = stride(from: 3, to: rgba.count, by: 4).map { rgba[$0] }
+    self.init(width: width, height: height, pixels: pixels, alpha: alpha)
+  }
+
+  /// Red, green, blue and alpha of each pixel; nothing for an opaque picture.
+  var rgba: [UInt8]? {
+    alpha.map { alpha in
+      alpha.indices.flatMap { [pixels[$0 * 3], pixels[$0 * 3 + 1], pixels[$0 * 3 + 2], alpha[$0]] }
+    }
+  }
+}

@@ -1,0 +1,150 @@
+import Foundation
+import Tensor
+
+/// The formats that can be read and written.
+public enum PictureFormat: Sendable, Equatable {
+  case png, jpeg
+
+  /// The format that a file's extension names. Ask before a long computation whose result goes there.
+  /// - Throws: `ImageFileError.unknownExtension`.
+  public init(extensionOf url: URL) throws(ImageFileError) {
+    switch url.pathExtension.lowercased() {
+    case "png": self = .png
+    case "jpg", "jpeg": self = .jpeg
+    default: throw .unknownExtension(name: url.path(percentEncoded: false))
+    }
+  }
+
+  /// The format whose files begin like this one.
+  init(signatureOf bytes: [UInt8], name: String) throws(ImageFileError) {
+    guard !bytes.isEmpty else { throw .empty(name: name) }
+    if bytes.starts(with: PNGChunks.signature) {
+      self = .png
+    } else if bytes.starts(with: JPEGMarkers.signature) {
+      self = .jpeg
+    } else {
+      throw .unknownFormat(name: name, found: Self.foreignFormat(of: bytes))
+    }
+  }
+
+  private static func foreignFormat(of bytes: [UInt8]) -> String? {
+    func has(_ text: String, at offset: Int) -> Bool { bytes.dropFirst(offset).starts(with: Array(text.utf8)) }
+    if has("GIF8", at: 0) { return "GIF" }
+    if has("RIFF", at: 0), has("WEBP", at: 8) { return "WebP" }
+    if has("BM", at: 0) { return "BMP" }
+    if has("II*\0", at: 0) || has("MM\0*", at: 0) { return "TIFF" }
+    if has("ftypavi", at: 4) { return "AVIF" }
+    if ["ftyphei", "ftyphev", "ftypmif"].contains(where: { has($0, at: 4) }) { return "HEIC" }
+    if has("%PDF", at: 0) { return "PDF" }
+    if has("<svg", at: 0) || has("<?xml", at: 0) { return "SVG or XML" }
+    return nil
+  }
+}
+
+extension Picture {
+  /// Reads a PNG or JPEG file, whatever its extension says, turned the way its EXIF orientation tells.
+  ///
+  /// All colour types of PNG become 8-bit RGB as they are stored: nothing is converted from the colour space that a file names, and
+  /// 16 bits are cut to 8. Grey and CMYK JPEGs become RGB.
+  /// - Throws: `ImageFileError`.
+  public init(contentsOf url: URL) throws(ImageFileError) {
+    let name = url.isFileURL ? url.path(percentEncoded: false) : url.absoluteString
+    try self.init(bytes: fileBytes(at: url, name: name), name: name)
+  }
+
+  /// Reads the contents of a PNG or JPEG file.
+  /// - Parameter name: what errors call it.
+  /// - Throws: `ImageFileError`.
+  public init(data: Data, name: String = "The picture") throws(ImageFileError) { try self.init(bytes: Array(data), name: name) }
+
+  private init(bytes: [UInt8], name: String) throws(ImageFileError) {
+    switch try PictureFormat(signatureOf: bytes, name: name) {
+    case .png:
+      let file = try PNGChunks(bytes, name: name)
+      try Self.checkSize(width: file.width, height: file.height, name: name)
+      let picture = try Picture(png: file, name: name)
+      self = file.orientation?.upright(picture) ?? picture
+    case .jpeg:
+      let file = try JPEGMarkers(bytes, name: name)
+      try Self.checkSize(width: file.width, height: file.height, name: name)
+      let picture = try Picture(jpeg: bytes, header: file, name: name)
+      self = file.orientation?.upright(picture) ?? picture
+    }
+  }
+
+  /// A file of a few bytes can claim a size that fills all memory.
+  private static func checkSize(width: Int, height: Int, name: String) throws(ImageFileError) {
+    guard width <= largestSide, height <= largestSide, width * height <= largestPixelCount
+    else { throw .tooLarge(name: name, width: width, height: height) }
+  }
+
+  /// A PNG file, with alpha where the picture has it.
+  /// - Parameter parameters: text for the chunk `parameters`, such as `GenerationParameters.text`: stable-diffusion-webui and many
+  ///   other programs show it.
+  /// - Throws: `ImageFileError.notEncodable`.
+  public func pngData(parameters: String? = nil) throws(ImageFileError) -> Data {
+    let encoded = try encodedPNG()
+    guard let parameters else { return Data(encoded) }
+    return Data(try PNGChunks(encoded, name: "The picture").adding(text: parameters, keyword: "parameters"))
+  }
+
+  /// A JPEG file, on white where the picture is transparent. Colours keep their full resolution from a quality of 90 on.
+  /// - Parameter quality: 1…100; values outside are clamped.
+  /// - Throws: `ImageFileError.notEncodable`.
+  public func jpegData(quality: Int = 95) throws(ImageFileError) -> Data {
+    Data(try flattened().encodedJPEG(quality: min(max(quality, 1), 100)))
+  }
+
+  /// Writes a PNG or JPEG file, by the extension; it is there as a whole or not at all.
+  /// - Parameter parameters: text that tells how the picture was made; a JPEG file has no place for it.
+  /// - Throws: `ImageFileError` where the extension is none of these or the picture is too large for the format, and `FileWriteError`.
+  public func write(to url: URL, parameters: String? = nil) throws {
+    let data =
+      switch try PictureFormat(extensionOf: url) {
+      case .png: try pngData(parameters: parameters)
+      case .jpeg: try jpegData()
+      }
+    try data.writeBesideThenRename(to: url)
+  }
+}
+
+extension GenerationParameters {
+  /// What a PNG file's chunk `parameters` tells, if it has one.
+  /// - Throws: `ImageFileError` where the file cannot be read or is no PNG.
+  public init?(contentsOf url: URL) throws(ImageFileError) {
+    let name = url.path(percentEncoded: false)
+    try self.init(data: Data(fileBytes(at: url, name: name)), name: name)
+  }
+
+  /// What the chunk `parameters` of a PNG file's contents tells, if there is one.
+  /// - Throws: `ImageFileError` where it is no whole PNG.
+  public init?(data: Data, name: String = "The picture") throws(ImageFileError) {
+    let bytes = Array(data)
+    guard try PictureFormat(signatureOf: bytes, name: name) == .png, let text = try PNGChunks(bytes, name: name).text("parameters")
+    else { return nil }
+    self.init(parsing: text)
+  }
+}
+
+private func fileBytes(at url: URL, name: String) throws(ImageFileError) -> [UInt8] {
+  guard url.isFileURL else { throw .notFound(name: name) }
+  var isFolder: ObjCBool = false
+  guard FileManager.default.fileExists(atPath: name, isDirectory: &isFolder) else { throw .notFound(name: name) }
+  guard !isFolder.boolValue else { throw .isFolder(name: name) }
+  var data = Data()
+  do {
+    let handle = try FileHandle(forReadingFrom: url)
+    defer { try? handle.close() }
+    // Piece by piece and with an end: a device such as /dev/zero has none.
+    while let piece = try handle.read(upToCount: data.isEmpty ? 64 : 1 << 24), !piece.isEmpty {
+      if data.isEmpty { _ = try PictureFormat(signatureOf: Array(piece), name: name) }
+      guard data.count + piece.count <= Picture.largestFile else { throw ImageFileError.fileTooLarge(name: name) }
+      data.append(piece)
+    }
+  } catch let error as ImageFileError {
+    throw error
+  } catch {
+    throw .notReadable(name: name, reason: "its permissions or its disk forbid it")
+  }
+  return Array(data)
+}
