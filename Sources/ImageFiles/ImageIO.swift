@@ -23,20 +23,28 @@
 
     private init(_ image: CGImage, width: Int, height: Int, hasAlpha: Bool, name: String) throws(ImageFileError) {
       guard image.width == width, image.height == height else { throw .damaged(name: name, reason: "its header is wrong") }
-      // Colours are taken as they are stored: an RGB picture is declared sRGB whatever its profile, so nothing is converted.
-      let stored = image.colorSpace?.model == .rgb ? sRGB.flatMap { image.copy(colorSpace: $0) } ?? image : image
-      guard let sRGB,
+      // Colours are taken as they are stored: an RGB picture is declared sRGB whatever its profile, and a grey one keeps its space.
+      let model = image.colorSpace?.model
+      let isGrey = model == .monochrome && !hasAlpha
+      let stored = model == .rgb ? sRGB().flatMap { image.copy(colorSpace: $0) } ?? image : image
+      let alphaInfo: CGImageAlphaInfo = isGrey ? .none : .last
+      let channels = isGrey ? 1 : 4
+      guard let space = isGrey ? image.colorSpace : sRGB(),
         let format = vImage_CGImageFormat(
-          bitsPerComponent: 8, bitsPerPixel: 32, colorSpace: sRGB, bitmapInfo: CGBitmapInfo(rawValue: CGImageAlphaInfo.last.rawValue)),
+          bitsPerComponent: 8, bitsPerPixel: 8 * channels, colorSpace: space, bitmapInfo: CGBitmapInfo(rawValue: alphaInfo.rawValue)),
         let buffer = try? vImage_Buffer(cgImage: stored, format: format)
       else { throw .damaged(name: name, reason: "its pixels cannot be converted to RGB") }
       defer { buffer.free() }
       // Rows may be padded.
-      let rgba = (0..<height).flatMap { row in
-        UnsafeRawBufferPointer(start: buffer.data + row * buffer.rowBytes, count: width * 4)
+      let samples = (0..<height).flatMap { row in
+        UnsafeRawBufferPointer(start: buffer.data + row * buffer.rowBytes, count: width * channels)
       }
-      let picture = Picture(width: width, height: height, rgba: rgba)
-      self = hasAlpha ? picture : picture.withoutAlpha
+      if isGrey {
+        self.init(width: width, height: height, pixels: samples.flatMap { [$0, $0, $0] })
+      } else {
+        let picture = Picture(width: width, height: height, rgba: samples)
+        self = hasAlpha ? picture : picture.withoutAlpha
+      }
     }
 
     private func encoded(as type: String, quality: Double?) throws(ImageFileError) -> [UInt8] {
@@ -44,12 +52,12 @@
       let channels = alpha == nil ? 3 : 4
       let alphaInfo: CGImageAlphaInfo = alpha == nil ? .none : .last
       let result = NSMutableData()
-      guard let sRGB, let provider = CGDataProvider(data: Data(samples) as CFData),
+      guard let space = sRGB(), let provider = CGDataProvider(data: Data(samples) as CFData),
         let image = CGImage(
-          width: width, height: height, bitsPerComponent: 8, bitsPerPixel: channels * 8, bytesPerRow: width * channels, space: sRGB,
+          width: width, height: height, bitsPerComponent: 8, bitsPerPixel: channels * 8, bytesPerRow: width * channels, space: space,
           bitmapInfo: CGBitmapInfo(rawValue: alphaInfo.rawValue), provider: provider, decode: nil, shouldInterpolate: false,
           intent: .defaultIntent),
-        let destination = CGImageDestinationCreateWithData(result, type as CFString, 1, nil)
+        let destination = CGImageDestinationCreateWithData(result as CFMutableData, type as CFString, 1, nil)
       else { throw .notEncodable(reason: "\(width)×\(height) pixels may be too many for this format") }
       let options = quality.map { [kCGImageDestinationLossyCompressionQuality: $0] as CFDictionary }
       CGImageDestinationAddImage(destination, image, options)
@@ -60,7 +68,7 @@
     }
   }
 
-  private let sRGB = CGColorSpace(name: CGColorSpace.sRGB)
+  private func sRGB() -> CGColorSpace? { CGColorSpace(name: CGColorSpace.sRGB) }
 
   private func decoded(_ bytes: [UInt8], name: String) throws(ImageFileError) -> CGImage {
     let options = [kCGImageSourceShouldCacheImmediately: true] as CFDictionary

@@ -22,7 +22,7 @@ public enum FileWriteError: Error, Sendable, Equatable, CustomStringConvertible 
 
   init(path: String, code: Int32) {
     switch code {
-    case ENOENT, ENOTDIR: self = .missingFolder(path: path, folder: folder(of: path))
+    case ENOENT where access(folder(of: path), F_OK) != 0, ENOTDIR: self = .missingFolder(path: path, folder: folder(of: path))
     case EISDIR: self = .isFolder(path: path)
     case EACCES, EPERM, EROFS: self = .notPermitted(path: path)
     case ENOSPC, EDQUOT: self = .diskFull(path: path)

@@ -103,6 +103,12 @@ private final class Scratch {
       let type = try FileManager.default.attributesOfItem(atPath: "/dev/full")[.type] as? FileAttributeType
       #expect(type == .typeCharacterSpecial)
     }
+
+    @Test func aFolderThatTakesNoFilesIsNotCalledMissing() throws {
+      #expect(throws: FileWriteError.failed(path: "/proc/none.png", reason: "No such file or directory")) {
+        try data.writeBesideThenRename(to: URL(filePath: "/proc/none.png"))
+      }
+    }
   #endif
 
   @Test func writesIntoAPipe() async throws {

@@ -118,7 +118,8 @@ reading("transparent-palette.png", png(indices, 4, 3, chunk(b"PLTE", palette[:16
 # Chunks that describe the colour space change nothing.
 for name, extra in {
     "gamma-linear": chunk(b"gAMA", struct.pack(">I", 100000)),
-    "gamma-dark": chunk(b"gAMA", struct.pack(">I", 30000)) + chunk(b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)),
+    "gamma-dark": chunk(b"gAMA", struct.pack(">I", 30000))
+    + chunk(b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)),
     "srgb": chunk(b"sRGB", b"\0"),
     "profile": chunk(b"iCCP", b"p\0\0" + zlib.compress(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())),
     "background": chunk(b"bKGD", struct.pack(">3H", 1, 2, 3)),
@@ -207,7 +208,8 @@ for name, text in {
 
 # Rounding, as diffusers' VaeImageProcessor.numpy_to_pil: halves, ends and beyond.
 
-values = np.concatenate([(np.arange(0, 255) + 0.5) / 255, np.arange(256) / 255, [-1, 2, 1e30, -1e30, 0.99999994], rng.random(250), [0.5, 0.25]])
+halves, whole_levels = (np.arange(0, 255) + 0.5) / 255, np.arange(256) / 255
+values = np.concatenate([halves, whole_levels, [-1, 2, 1e30, -1e30, 0.99999994], rng.random(250), [0.5, 0.25]])
 values = np.resize(values.astype(np.float32), (1, 16, 16, 3))
 rounded = (values.clip(0, 1) * 255).round().astype(np.uint8)
 cases["rounding"] = {"values": base64.b64encode(values.tobytes()).decode(), "pixels": b64(rounded)}
@@ -226,7 +228,8 @@ frame = photo_bytes.index(b"\xff\xc0")
 bomb = photo_bytes[: frame + 5] + struct.pack(">HH", 65000, 65000) + photo_bytes[frame + 9 :]
 idat = whole.index(b"IDAT")
 for name, data in {
-    "huge.png": header(0x7FFFFFFF, 0x7FFFFFFF), "long.png": header(16385, 1), "many.png": header(16384, 16385), "no-width.png": header(0, 5),
+    "huge.png": header(0x7FFFFFFF, 0x7FFFFFFF), "long.png": header(16385, 1), "many.png": header(16384, 16385),
+    "no-width.png": header(0, 5),
     "too-little.png": png(rgb[:4], 8, 2)[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", W, H, 8, 2, 0, 0, 0)) + png(rgb[:4], 8, 2)[33:],
     "checksum.png": whole[: idat + 9] + bytes([whole[idat + 9] ^ 1]) + whole[idat + 10 :],
     "no-pixels.png": whole[: idat - 4] + chunk(b"IEND", b""), "no-palette.png": png(indices, 4, 3), "bad-depth.png": png(rgb, 5, 2),
