@@ -1,0 +1,117 @@
+/// A token that is cut out of the text before byte-pair encoding sees it (transformers' `AddedToken`).
+struct AddedToken: Equatable, Sendable {
+  var content: Spelling
+  /// Whether it is matched in the normalised text, after itself was normalised, or in the text as written.
+  var isNormalized: Bool
+  /// Whether decoding may skip it.
+  var isSpecial: Bool
+  /// Whether it may not touch other word characters.
+  var isSingleWord = false
+  /// Whether it swallows the white space before and after it.
+  var stripsLeft = false
+  var stripsRight = false
+}
+
+/// The added tokens of a tokenizer with their identifiers.
+struct AddedTokens: Sendable {
+  private(set) var identifiers: [Spelling: Int] = [:]
+  private(set) var tokens: [Int: AddedToken] = [:]
+  let literal, normalized: AddedTokenMatcher
+
+  /// - Parameter additions: in the order in which they are added; a later one of the same content replaces the earlier.
+  init(_ additions: [AddedToken], vocabulary: [Spelling: UInt32], ignoringSpecial: Bool) {
+    var nextIdentifier = vocabulary.count
+    for token in additions where !token.content.isEmpty {
+      let identifier: Int
+      if let known = identifiers[token.content] ?? vocabulary[token.content].map(Int.init) {
+        identifier = known
+      } else {
+        identifier = nextIdentifier
+        nextIdentifier += 1
+      }
+      identifiers[token.content] = identifier
+      tokens[identifier] = token
+    }
+    let sorted = tokens.sorted { $0.key < $1.key }
+    func matcher(normalized: Bool) -> AddedTokenMatcher {
+      AddedTokenMatcher(
+        sorted.filter { $0.value.isNormalized == normalized }
+          .map { AddedTokenMatcher.Pattern(identifier: $0.key, token: $0.value, isIgnored: ignoringSpecial && $0.value.isSpecial) })
+    }
+    literal = matcher(normalized: false)
+    normalized = matcher(normalized: true)
+  }
+
+  /// The spelling that decoding shows.
+  func spelling(of identifier: Int) -> Spelling? {
+    guard let token = tokens[identifier] else { return nil }
+    return token.isNormalized ? Spelling(String(String.UnicodeScalarView(token.pattern)).utf8) : token.content
+  }
+}
+
+/// Finds added tokens: leftmost first, of several at one place the longest.
+struct AddedTokenMatcher: Sendable {
+  struct Pattern: Sendable {
+    let identifier: Int
+    let token: AddedToken
+    /// Whether a match is treated as plain text (`split_special_tokens`).
+    let isIgnored: Bool
+    let scalars: [Unicode.Scalar]
+
+    init(identifier: Int, token: AddedToken, isIgnored: Bool) {
+      self.identifier = identifier
+      self.token = token
+      self.isIgnored = isIgnored
+      scalars = token.pattern
+    }
+  }
+
+  enum Piece {
+    case text(Range<Int>)
+    case token(Int)
+  }
+
+  /// By first scalar, the longest first.
+  private let patterns: [Unicode.Scalar: [Pattern]]
+
+  init(_ patterns: [Pattern]) {
+    self.patterns = Dictionary(grouping: patterns.filter { !$0.scalars.isEmpty }, by: { $0.scalars[0] })
+      .mapValues { $0.sorted { ($1.scalars.count, $0.identifier) < ($0.scalars.count, $1.identifier) } }
+  }
+
+  /// The pieces that `scalars` consists of, in order.
+  func split(_ scalars: [Unicode.Scalar]) -> [Piece] {
+    var pieces: [Piece] = []
+    var textStart = 0
+    var position = 0
+    while position < scalars.count {
+      guard let pattern = patterns[scalars[position]]?.first(where: { scalars[position...].starts(with: $0.scalars) }) else {
+        position += 1
+        continue
+      }
+      var (start, end) = (position, position + pattern.scalars.count)
+      position = end
+      if pattern.isIgnored || pattern.token.isSingleWord && touchesWord(start..<end, in: scalars) { continue }
+      while pattern.token.stripsLeft, start > textStart, scalars[start - 1].properties.isWhitespace { start -= 1 }
+      while pattern.token.stripsRight, end < scalars.count, scalars[end].properties.isWhitespace { end += 1 }
+      if textStart < start { pieces.append(.text(textStart..<start)) }
+      pieces.append(.token(pattern.identifier))
+      textStart = end
+    }
+    if textStart < scalars.count { pieces.append(.text(textStart..<scalars.count)) }
+    return pieces
+  }
+
+  private func touchesWord(_ range: Range<Int>, in scalars: [Unicode.Scalar]) -> Bool {
+    range.lowerBound > 0 && scalars[range.lowerBound - 1].isWordScalar
+      || range.upperBound < scalars.count && scalars[range.upperBound].isWordScalar
+  }
+}
+
+extension AddedToken {
+  /// What is looked for in the text.
+  fileprivate var pattern: [Unicode.Scalar] {
+    let scalars = Array(content.text.unicodeScalars)
+    return isNormalized ? PromptNormalizer.normalize(scalars) : scalars
+  }
+}

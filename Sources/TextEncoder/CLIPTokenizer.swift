@@ -1,0 +1,114 @@
+/// CLIP's tokenizer: text to the identifiers that its text model embeds, equal to transformers 5's `CLIPTokenizer`.
+///
+/// The text is cut at its added tokens (`<|endoftext|>` and their like may stand in a prompt), normalised (composed, white space
+/// collapsed, lower case), cut into words, and each word's bytes are merged by byte-pair encoding.
+public struct CLIPTokenizer: Sendable {
+  /// The length of `encodePadded`, in tokens (`model_max_length`; 77 where the files name none).
+  public let maximumLength: Int
+  public let bosTokenID, eosTokenID, padTokenID: Int
+
+  private let encoding: BytePairEncoding
+  private let spellings: [Int: Spelling]
+  private let added: AddedTokens
+  private let truncationSide, paddingSide: TokenizerConfiguration.Side
+
+  init(vocabulary: [Spelling: UInt32], merges: [MergeRule], configuration: TokenizerConfiguration) throws(TokenizerError) {
+    encoding = try BytePairEncoding(vocabulary: vocabulary, merges: merges, unknown: configuration.unknown)
+    spellings = Dictionary(vocabulary.map { (Int($0.value), $0.key) }, uniquingKeysWith: { $0.lexicographicallyPrecedes($1) ? $0 : $1 })
+    let added = AddedTokens(configuration.addedTokens, vocabulary: vocabulary, ignoringSpecial: configuration.splitsSpecialTokens)
+    guard let bos = added.identifiers[configuration.bos], let eos = added.identifiers[configuration.eos],
+      let padding = added.identifiers[configuration.padding]
+    else {
+      throw .invalidConfiguration(file: "tokenizer_config.json", reason: "its begin, end or padding token is empty")
+    }
+    self.added = added
+    (bosTokenID, eosTokenID, padTokenID) = (bos, eos, padding)
+    maximumLength = configuration.maximumLength
+    truncationSide = configuration.truncationSide
+    paddingSide = configuration.paddingSide
+  }
+
+  /// The whole text between the begin and the end token; as `tokenizer(text).input_ids`.
+  public func encode(_ text: String) -> [Int] {
+    [bosTokenID] + content(of: text, limit: .max) + [eosTokenID]
+  }
+
+  /// Exactly `maximumLength` identifiers: truncated inside the begin and the end token, or padded; as
+  /// `tokenizer(text, padding="max_length", truncation=True).input_ids`.
+  public func encodePadded(_ text: String) -> [Int] {
+    let room = maximumLength - 2
+    // From the right, nothing beyond the room has to be looked at.
+    let content = content(of: text, limit: truncationSide == .right ? room : .max)
+    let kept = truncationSide == .right ? content.prefix(room) : content.suffix(room)
+    let tokens = [bosTokenID] + kept + [eosTokenID]
+    let padding = [Int](repeating: padTokenID, count: maximumLength - tokens.count)
+    return paddingSide == .right ? tokens + padding : padding + tokens
+  }
+
+  /// The spellings of the text's tokens, without begin and end: bytes as printable characters, `</w>` where a word ends.
+  public func tokens(_ text: String) -> [String] {
+    content(of: text, limit: .max).map { (added.tokens[$0]?.content ?? spellings[$0] ?? []).text }
+  }
+
+  /// The text that identifiers stand for; unknown ones are left out, and spaces at its ends; as `tokenizer.decode`.
+  ///
+  /// - Parameter skipSpecialTokens: leaves out begin, end, padding and other special tokens.
+  public func decode(_ identifiers: [Int], skipSpecialTokens: Bool = false) -> String {
+    var bytes: [UInt8] = []
+    for identifier in identifiers {
+      if skipSpecialTokens, added.tokens[identifier]?.isSpecial == true { continue }
+      guard let spelling = added.spelling(of: identifier) ?? spellings[identifier] else { continue }
+      bytes.append(contentsOf: ByteAlphabet.bytes(of: spelling))
+    }
+    var scalars = String.UnicodeScalarView()
+    var rest = bytes[...]
+    while !rest.isEmpty {
+      if rest.starts(with: ByteAlphabet.endOfWord) {
+        rest = rest.dropFirst(ByteAlphabet.endOfWord.count)
+        scalars.append(" ")
+      } else {
+        let end = rest.dropFirst().firstIndex(of: ByteAlphabet.endOfWord[0]) ?? rest.endIndex
+        scalars.append(contentsOf: String(decoding: rest[rest.startIndex..<end], as: UTF8.self).unicodeScalars)
+        rest = rest[end...]
+      }
+    }
+    // Python's `strip`.
+    func isSpace(_ scalar: Unicode.Scalar) -> Bool { scalar.properties.isWhitespace || (0x1C...0x1F).contains(scalar.value) }
+    guard let first = scalars.firstIndex(where: { !isSpace($0) }), let last = scalars.lastIndex(where: { !isSpace($0) }) else {
+      return ""
+    }
+    return String(scalars[first...last])
+  }
+
+  /// The identifiers of the text alone: all, or at least the first `limit`.
+  private func content(of text: String, limit: Int) -> [Int] {
+    var result: [Int] = []
+    let scalars = Array(text.unicodeScalars)
+    for piece in added.literal.split(scalars) {
+      switch piece {
+      case .token(let identifier): result.append(identifier)
+      case .text(let range): append(scalars[range], limit: limit, to: &result)
+      }
+      if result.count >= limit { break }
+    }
+    return result
+  }
+
+  private func append(_ text: ArraySlice<Unicode.Scalar>, limit: Int, to result: inout [Int]) {
+    let scalars = PromptNormalizer.normalize(text)
+    var word: [UInt8] = []
+    for piece in added.normalized.split(scalars) {
+      switch piece {
+      case .token(let identifier):
+        result.append(identifier)
+      case .text(let range):
+        var scanner = WordScanner(scalars[range])
+        while result.count < limit, let range = scanner.next() {
+          word.removeAll(keepingCapacity: true)
+          for scalar in scalars[range] { word.append(contentsOf: UTF8.encode(scalar) ?? UTF8.encodedReplacementCharacter) }
+          encoding.encode(word, into: &result)
+        }
+      }
+    }
+  }
+}

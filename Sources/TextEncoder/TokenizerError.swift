@@ -1,0 +1,29 @@
+/// What can be wrong with a tokenizer's files. Text itself never is: every prompt has tokens.
+public enum TokenizerError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// The folder holds neither `tokenizer.json` nor both `vocab.json` and `merges.txt`.
+  case missingFile(path: String)
+  case unreadableFile(path: String, reason: String)
+  case invalidVocabulary(reason: String)
+  /// `line` counts from 1; in a `tokenizer.json` it is the number of the merge.
+  case invalidMerges(line: Int, reason: String)
+  case invalidConfiguration(file: String, reason: String)
+  /// A resource of this package is not beside the program.
+  case missingResource(name: String)
+
+  public var description: String {
+    switch self {
+    case .missingFile(let path):
+      "The tokenizer file \(path) is missing; a tokenizer folder needs vocab.json and merges.txt, or tokenizer.json."
+    case .unreadableFile(let path, let reason):
+      "The tokenizer file \(path) cannot be read: \(reason)."
+    case .invalidVocabulary(let reason):
+      "The tokenizer's vocabulary is not one of byte-pair encoding: \(reason)."
+    case .invalidMerges(let line, let reason):
+      "The tokenizer's merges are broken at line \(line): \(reason)."
+    case .invalidConfiguration(let file, let reason):
+      "The tokenizer's \(file) is not valid: \(reason)."
+    case .missingResource(let name):
+      "The resource folder \(name) is not beside the program; copy it from the build folder to where the program lies."
+    }
+  }
+}
