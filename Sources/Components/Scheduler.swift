@@ -6,6 +6,9 @@ import Tensor
 public protocol Scheduler: Sendable {
   /// The timestep given to the predictor at each step; its count is the number of predictions.
   var timesteps: [Float] { get }
+  /// The noise in the sample for each unit of signal, σ = √((1 − ᾱ)/ᾱ), at each step, then after the last: one more than
+  /// `timesteps`. Empty where a scheduler does not know.
+  var sigmas: [Float] { get }
   /// Predictions that one step of the user's count takes: 2 for Heun's method. What image-to-image leaves out at the start are whole steps.
   var order: Int { get }
   /// What standard normal noise is multiplied by to start the loop at step 0.
@@ -25,6 +28,7 @@ public protocol Scheduler: Sendable {
 }
 
 extension Scheduler {
+  public var sigmas: [Float] { [] }
   public var order: Int { 1 }
   public func scaleInput(_ sample: Tensor, at step: Int) -> Tensor { sample }
 }

@@ -1,0 +1,64 @@
+import Components
+import Tensor
+
+/// Sampling that skips timesteps, without noise (η = 0) or with (η up to 1, where it is DDPM's).
+///
+/// Source: Song, Meng and Ermon, "Denoising diffusion implicit models", arXiv 2010.02502; diffusers' `DDIMScheduler`.
+public struct DDIMScheduler: Scheduler {
+  private let schedule: AlphaSchedule
+  private let prediction: PredictionType
+  private let clipping: Clipping
+  /// Training timesteps to a step.
+  private let stride: Int
+  private let eta: Float
+
+  /// - Parameters:
+  ///   - configuration: `scheduler_config.json`; absent keys take `DDIMScheduler`'s defaults.
+  ///   - steps: how many predictions, at most `num_train_timesteps`.
+  ///   - eta: η, 0…1: how much of DDPM's noise each step adds.
+  /// - Throws: `SchedulerError`.
+  public init(
+    _ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int, eta: Float = 0
+  ) throws(SchedulerError) {
+    guard 0...1 ~= eta else { throw .unusableValue(key: "eta", found: "\(eta)", needed: "a number from 0 to 1") }
+    let table = try NoiseTable(configuration, defaults: NoiseTable.Defaults())
+    try table.check(steps: steps, for: "DDIM")
+    prediction = try PredictionType(configuration)
+    clipping = try Clipping(configuration, clips: true)
+    stride = table.trainTimesteps / steps
+    self.eta = eta
+    let spaced = try SpacedTimesteps(configuration, default: .leading, trainTimesteps: table.trainTimesteps)
+    schedule = try AlphaSchedule(
+      spaced.reachingZero(steps: steps, rounded: true).map { Int($0) }, table: table,
+      setsAlphaToOne: configuration.setAlphaToOne ?? true, prediction: prediction, scheduler: "DDIM")
+  }
+
+  public var timesteps: [Float] { schedule.timesteps.map { Float($0) } }
+  /// √((1 − ᾱ)/ᾱ) at the timesteps, then what `set_alpha_to_one` leaves.
+  public var sigmas: [Float] { schedule.sigmas }
+  public var initialNoiseScale: Float { 1 }
+
+  public func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor {
+    schedule.addNoise(noise, to: sample, at: step)
+  }
+
+  public mutating func advance(
+    _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
+  ) throws -> StepResult {
+    try check(step, sample, output)
+    let timestep = schedule.timesteps[step]
+    let (alphaBar, previousAlphaBar) = (schedule.alphaCumprod(timestep), schedule.alphaCumprod(timestep - stride))
+    let (betaBar, previousBetaBar) = (1 - alphaBar, 1 - previousAlphaBar)
+    let (alpha, sigma) = (alphaBar.squareRoot(), betaBar.squareRoot())
+
+    let original = clipping(prediction.original(sample, output, alpha: alpha, sigma: sigma))
+    let epsilon = prediction.noise(sample, output, alpha: alpha, sigma: sigma)
+    // Equation 16: σ_t = η √((1 − ᾱ_{t−1})/(1 − ᾱ_t)) √(1 − ᾱ_t/ᾱ_{t−1}).
+    let deviation = eta * (previousBetaBar / betaBar * (1 - alphaBar / previousAlphaBar)).squareRoot()
+    // Equation 12: √ᾱ_{t−1} x₀ + √(1 − ᾱ_{t−1} − σ_t²) ε + σ_t z.
+    let direction = (1 - previousAlphaBar - deviation * deviation).squareRoot() * epsilon
+    let mean = previousAlphaBar.squareRoot() * original + direction
+    guard eta > 0 else { return StepResult(sample: mean, predictedOriginal: original) }
+    return StepResult(sample: mean + deviation * noise.normal(like: sample), predictedOriginal: original)
+  }
+}

@@ -1,0 +1,48 @@
+import Components
+import Tensor
+
+/// Euler's method to a lower noise level than the next, and fresh noise up to it.
+///
+/// Source: `sample_euler_ancestral` of k-diffusion; diffusers' `EulerAncestralDiscreteScheduler`. Predictions of the clean sample, which
+/// diffusers refuses here, are taken as in Euler's method.
+public struct EulerAncestralDiscreteScheduler: Scheduler {
+  private let schedule: SigmaSchedule
+  private let prediction: PredictionType
+
+  /// - Parameters:
+  ///   - configuration: `scheduler_config.json`; absent keys take `EulerAncestralDiscreteScheduler`'s defaults.
+  ///   - steps: how many predictions, at most `num_train_timesteps`.
+  /// - Throws: `SchedulerError`.
+  public init(_ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int) throws(SchedulerError) {
+    var defaults = NoiseTable.Defaults()
+    defaults.keepsSignal = true
+    let table = try NoiseTable(configuration, defaults: defaults)
+    try table.check(steps: steps, for: "Euler ancestral")
+    prediction = try PredictionType(configuration)
+    schedule = try SigmaSchedule(configuration, steps: steps, table: table)
+  }
+
+  public var timesteps: [Float] { schedule.timesteps }
+  public var sigmas: [Float] { schedule.sigmas }
+  public var initialNoiseScale: Float { schedule.initialNoiseScale }
+
+  public func scaleInput(_ sample: Tensor, at step: Int) -> Tensor { schedule.scaleInput(sample, at: step) }
+
+  public func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor {
+    schedule.addNoise(noise, to: sample, at: step)
+  }
+
+  public mutating func advance(
+    _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
+  ) throws -> StepResult {
+    try check(step, sample, output)
+    let (sigma, next) = (schedule.sigmas[step], schedule.sigmas[step + 1])
+    let original = prediction.original(sample, output, sigma: sigma)
+    // σ_up² = σ_{i+1}² (σ_i² − σ_{i+1}²)/σ_i², and σ_down² + σ_up² = σ_{i+1}².
+    let up = (next * next * (sigma * sigma - next * next) / (sigma * sigma)).squareRoot()
+    let down = (next * next - up * up).squareRoot()
+    let derivative = (sample - original) / sigma
+    let mean = sample + derivative * (down - sigma)
+    return StepResult(sample: mean + noise.normal(like: sample) * up, predictedOriginal: original)
+  }
+}

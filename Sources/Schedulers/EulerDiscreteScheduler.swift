@@ -1,0 +1,60 @@
+import Components
+import Foundation
+import Tensor
+
+/// Euler's method on the probability flow.
+///
+/// Source: Karras, Aittala, Aila and Laine, "Elucidating the design space of diffusion-based generative models", arXiv 2206.00364,
+/// algorithm 2 without churn and correction; diffusers' `EulerDiscreteScheduler`.
+public struct EulerDiscreteScheduler: Scheduler {
+  /// What the predictor is told (`timestep_type`): a training timestep, or ¼ log σ.
+  enum TimestepType: String, CaseIterable {
+    case discrete
+    case continuous
+  }
+
+  private var schedule: SigmaSchedule
+  private let prediction: PredictionType
+
+  /// - Parameters:
+  ///   - configuration: `scheduler_config.json`; absent keys take `EulerDiscreteScheduler`'s defaults.
+  ///   - steps: how many predictions, at most `num_train_timesteps`.
+  /// - Throws: `SchedulerError`.
+  public init(_ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int) throws(SchedulerError) {
+    var defaults = NoiseTable.Defaults()
+    defaults.keepsSignal = true
+    let table = try NoiseTable(configuration, defaults: defaults)
+    try table.check(steps: steps, for: "Euler")
+    prediction = try PredictionType(configuration)
+    let timestepType = try configuration.choice(.timestepType, configuration.timestepType, default: TimestepType.discrete)
+    let options = SigmaSchedule.Options(
+      shape: try SigmaShape(configuration),
+      interpolation: try configuration.choice(.interpolationType, configuration.interpolationType, default: .linear),
+      final: try FinalSigma(configuration))
+    schedule = try SigmaSchedule(configuration, steps: steps, table: table, options: options)
+    if timestepType == .continuous, prediction == .vPrediction {
+      schedule.timesteps = zip(schedule.timesteps, schedule.sigmas).map { 0.25 * log($1) }
+    }
+  }
+
+  public var timesteps: [Float] { schedule.timesteps }
+  public var sigmas: [Float] { schedule.sigmas }
+  public var initialNoiseScale: Float { schedule.initialNoiseScale }
+
+  public func scaleInput(_ sample: Tensor, at step: Int) -> Tensor { schedule.scaleInput(sample, at: step) }
+
+  public func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor {
+    schedule.addNoise(noise, to: sample, at: step)
+  }
+
+  public mutating func advance(
+    _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
+  ) throws -> StepResult {
+    try check(step, sample, output)
+    let (sigma, next) = (schedule.sigmas[step], schedule.sigmas[step + 1])
+    let original = prediction.original(sample, output, sigma: sigma)
+    // dx/dσ = (x − x₀)/σ.
+    let derivative = (sample - original) / sigma
+    return StepResult(sample: sample + derivative * (next - sigma), predictedOriginal: original)
+  }
+}

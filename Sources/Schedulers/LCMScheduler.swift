@@ -1,0 +1,73 @@
+import Components
+import Foundation
+import Tensor
+
+/// Multistep consistency sampling: each step guesses the clean latents, all but the last add noise again.
+///
+/// Its timesteps are some of the `original_inference_steps` of the teacher that the model was distilled from.
+///
+/// Source: Luo, Tan, Huang, Li and Zhao, "Latent consistency models", arXiv 2310.04378; diffusers' `LCMScheduler`.
+public struct LCMScheduler: Scheduler {
+  private let schedule: AlphaSchedule
+  private let prediction: PredictionType
+  private let clipping: Clipping
+  private let timestepScaling: Float
+
+  /// - Parameters:
+  ///   - configuration: `scheduler_config.json`; absent keys take `LCMScheduler`'s defaults.
+  ///   - steps: how many predictions, at most `original_inference_steps · strength`.
+  ///   - strength: above 0, at most 1: how far into the noise the first timestep lies, for image-to-image that makes all its steps.
+  /// - Throws: `SchedulerError`.
+  public init(
+    _ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int, strength: Double = 1
+  ) throws(SchedulerError) {
+    let table = try NoiseTable(
+      configuration, defaults: NoiseTable.Defaults(betaStart: 0.00085, betaEnd: 0.012, schedule: .scaledLinear))
+    guard strength > 0, strength <= 1 else {
+      throw .unusableValue(key: "strength", found: "\(strength)", needed: "above 0 and at most 1")
+    }
+    let originalSteps = try configuration.count(
+      .originalInferenceSteps, configuration.originalInferenceSteps, default: 50, in: 1...table.trainTimesteps)
+    let stride = table.trainTimesteps / originalSteps
+    let teacher = (1...originalSteps).prefix(Int(Double(originalSteps) * strength)).map { $0 * stride - 1 }
+    guard steps >= 1, steps <= teacher.count else {
+      throw .unusableSteps(
+        steps, scheduler: "LCM", needed: "1 to original_inference_steps · strength, \(teacher.count)")
+    }
+    prediction = try PredictionType(configuration)
+    clipping = try Clipping(configuration, clips: false)
+    timestepScaling = try configuration.number(.timestepScaling, configuration.timestepScaling, default: 10, in: 1e-6...1e9)
+    // Places in the teacher's table, from noise to picture: floor(i · count / steps).
+    let step = Double(teacher.count) / Double(steps)
+    let timesteps = (0..<steps).map { teacher[teacher.count - 1 - Int(Double($0) * step)] }
+    schedule = try AlphaSchedule(timesteps, table: table, setsAlphaToOne: true, prediction: prediction, scheduler: "LCM")
+  }
+
+  public var timesteps: [Float] { schedule.timesteps.map { Float($0) } }
+  /// √((1 − ᾱ)/ᾱ) at the timesteps, then 0.
+  public var sigmas: [Float] { schedule.sigmas }
+  public var initialNoiseScale: Float { 1 }
+
+  public func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor {
+    schedule.addNoise(noise, to: sample, at: step)
+  }
+
+  public mutating func advance(
+    _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
+  ) throws -> StepResult {
+    try check(step, sample, output)
+    let timestep = schedule.timesteps[step]
+    let alphaBar = schedule.alphaCumprod(timestep)
+    let original = clipping(
+      prediction.original(sample, output, alpha: alphaBar.squareRoot(), sigma: (1 - alphaBar).squareRoot()))
+    // The boundary condition: at t = 0 the consistency function is the identity (appendix D; σ_data = ½).
+    let scaled = Float(timestep) * timestepScaling
+    let skip = 0.25 / (scaled * scaled + 0.25)
+    let out = scaled / (scaled * scaled + 0.25).squareRoot()
+    let denoised = out * original + skip * sample
+    guard step + 1 < schedule.timesteps.count else { return StepResult(sample: denoised, predictedOriginal: denoised) }
+    let nextAlphaBar = schedule.alphaCumprod(schedule.timesteps[step + 1])
+    let next = nextAlphaBar.squareRoot() * denoised + (1 - nextAlphaBar).squareRoot() * noise.normal(like: sample)
+    return StepResult(sample: next, predictedOriginal: denoised)
+  }
+}

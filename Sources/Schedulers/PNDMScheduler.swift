@@ -1,0 +1,137 @@
+import Components
+import Tensor
+
+/// Pseudo linear multistep sampling of fourth order, with or without a pseudo Runge–Kutta warm-up (`skip_prk_steps`).
+///
+/// The warm-up takes four predictions a step for the first three steps. Without it the second timestep is visited twice, so
+/// there is one prediction more than steps. Both phases count the steps taken, not the table's, as diffusers does.
+///
+/// Source: Liu, Ren, Lin and Zhao, "Pseudo numerical methods for diffusion models on manifolds", arXiv 2202.09778; diffusers'
+/// `PNDMScheduler`. Predictions of the clean sample, which diffusers refuses, are converted where those of the velocity are.
+public struct PNDMScheduler: Scheduler {
+  private let schedule: AlphaSchedule
+  private let prediction: PredictionType
+  /// Training timesteps to a step.
+  private let stride: Int
+  /// The last training timestep.
+  private let lastTimestep: Int
+  /// Predictions of the warm-up, the first of the table.
+  private let warmUp: Int
+
+  /// Steps taken.
+  private var taken = 0
+  /// The last predictions, four at most, oldest first.
+  private var outputs: [Tensor] = []
+  /// The sample that a step of several predictions began with.
+  private var origin: Tensor?
+  /// The Runge–Kutta sum so far.
+  private var weighted: Tensor?
+
+  /// - Parameters:
+  ///   - configuration: `scheduler_config.json`; absent keys take `PNDMScheduler`'s defaults.
+  ///   - steps: at most `num_train_timesteps`, and at least 4 with the warm-up.
+  /// - Throws: `SchedulerError`.
+  public init(_ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int) throws(SchedulerError) {
+    var defaults = NoiseTable.Defaults()
+    defaults.rescales = false
+    let table = try NoiseTable(configuration, defaults: defaults)
+    try table.check(steps: steps, for: "PNDM")
+    prediction = try PredictionType(configuration)
+    stride = table.trainTimesteps / steps
+    lastTimestep = table.trainTimesteps - 1
+    let spaced = try SpacedTimesteps(configuration, default: .leading, trainTimesteps: table.trainTimesteps)
+    var timesteps = spaced.reachingZero(steps: steps, rounded: true).map { Int($0) }
+    if configuration.skipPRKSteps ?? false {
+      warmUp = 0
+      if steps > 1 { timesteps.insert(timesteps[1], at: 1) }
+    } else {
+      guard steps >= 4 else { throw .unusableSteps(steps, scheduler: "PNDM", needed: "4 or more, or set skip_prk_steps") }
+      // Each of the first three steps looks at its start, twice at its middle, and at its end.
+      let half = stride / 2
+      let runge = (0..<3).flatMap { step -> [Int] in
+        let (start, end) = (timesteps[step], timesteps[step + 1])
+        return [start, end + half, end + half, end]
+      }
+      warmUp = runge.count
+      timesteps = runge + timesteps.dropFirst(3)
+    }
+    schedule = try AlphaSchedule(
+      timesteps, table: table, setsAlphaToOne: configuration.setAlphaToOne ?? false, prediction: prediction, scheduler: "PNDM")
+  }
+
+  public var timesteps: [Float] { schedule.timesteps.map { Float($0) } }
+  /// √((1 − ᾱ)/ᾱ) at the timesteps, then what `set_alpha_to_one` leaves.
+  public var sigmas: [Float] { schedule.sigmas }
+  public var initialNoiseScale: Float { 1 }
+
+  public func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor {
+    schedule.addNoise(noise, to: sample, at: step)
+  }
+
+  public mutating func advance(
+    _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
+  ) throws -> StepResult {
+    try check(step, sample, output)
+    let timestep = schedule.timesteps[step]
+    let alphaBar = schedule.alphaCumprod(timestep)
+    let original = prediction.original(sample, output, alpha: alphaBar.squareRoot(), sigma: (1 - alphaBar).squareRoot())
+    let next = taken < warmUp ? rungeKutta(sample, output, timestep) : linearMultistep(sample, output, timestep)
+    taken += 1
+    return StepResult(sample: next, predictedOriginal: original)
+  }
+
+  /// A quarter of a Runge–Kutta step (equation 13).
+  private mutating func rungeKutta(_ sample: Tensor, _ output: Tensor, _ timestep: Int) -> Tensor {
+    let start = schedule.timesteps[taken / 4 * 4]
+    let end = timestep - (taken % 2 == 0 ? stride / 2 : 0)
+    var slope = output
+    switch taken % 4 {
+    case 0:
+      weighted = weighted.map { $0 + (1 / 6) * output } ?? (1 / 6) * output
+      outputs.append(output)
+      origin = sample
+    case 3:
+      slope = weighted.map { $0 + (1 / 6) * output } ?? output
+      weighted = nil
+    default:
+      weighted = weighted.map { $0 + (1 / 3) * output }
+    }
+    return transfer(origin ?? sample, from: start, to: end, output: slope)
+  }
+
+  /// A step by the last four predictions (equation 12), by fewer where there are not as many.
+  private mutating func linearMultistep(_ sample: Tensor, _ output: Tensor, _ timestep: Int) -> Tensor {
+    var (start, end) = (timestep, timestep - stride)
+    if taken == 1 {
+      // The second prediction, at the end of the first step, takes that step again with the mean of both slopes.
+      (start, end) = (min(timestep + stride, lastTimestep), timestep)
+      let slope = outputs.last.map { (output + $0) / 2 } ?? output
+      defer { origin = nil }
+      return transfer(origin ?? sample, from: start, to: end, output: slope)
+    }
+    outputs = outputs.suffix(3) + [output]
+    if taken == 0 { origin = sample }
+    return transfer(sample, from: start, to: end, output: multistepSlope)
+  }
+
+  /// Adams and Bashforth's weights.
+  private var multistepSlope: Tensor {
+    let e = Array(outputs.reversed())
+    return switch e.count {
+    case 1: e[0]
+    case 2: (3 * e[0] - e[1]) / 2
+    case 3: (23 * e[0] - 16 * e[1] + 5 * e[2]) / 12
+    default: (1 / 24) * (55 * e[0] - 59 * e[1] + 37 * e[2] - 9 * e[3])
+    }
+  }
+
+  /// The transfer part φ (equation 11): x_{t−δ} = √(ᾱ_{t−δ}/ᾱ_t) x_t
+  /// − (ᾱ_{t−δ} − ᾱ_t) ε / (ᾱ_t √(1 − ᾱ_{t−δ}) + √(ᾱ_t (1 − ᾱ_t) ᾱ_{t−δ})).
+  private func transfer(_ sample: Tensor, from start: Int, to end: Int, output: Tensor) -> Tensor {
+    let (alphaBar, nextAlphaBar) = (schedule.alphaCumprod(start), schedule.alphaCumprod(end))
+    let (betaBar, nextBetaBar) = (1 - alphaBar, 1 - nextAlphaBar)
+    let epsilon = prediction.noise(sample, output, alpha: alphaBar.squareRoot(), sigma: betaBar.squareRoot())
+    let divisor = alphaBar * nextBetaBar.squareRoot() + (alphaBar * betaBar * nextAlphaBar).squareRoot()
+    return (nextAlphaBar / alphaBar).squareRoot() * sample - (nextAlphaBar - alphaBar) * epsilon / divisor
+  }
+}

@@ -1,0 +1,108 @@
+import Components
+import Tensor
+
+/// What the noise predictor predicts (`prediction_type`).
+public enum PredictionType: String, CaseIterable, Sendable {
+  /// The noise ε.
+  case epsilon
+  /// The clean sample x₀.
+  case sample
+  /// The velocity v = α ε − σ x₀ (Salimans and Ho, arXiv 2202.00512).
+  case vPrediction = "v_prediction"
+
+  init(_ configuration: SchedulerConfiguration) throws(SchedulerError) {
+    self = try configuration.choice(.predictionType, configuration.predictionType, default: .epsilon)
+  }
+
+  /// x₀ where x = α x₀ + σ ε.
+  func original(_ sample: Tensor, _ prediction: Tensor, alpha: Float, sigma: Float) -> Tensor {
+    switch self {
+    case .epsilon: (sample - sigma * prediction) / alpha
+    case .sample: prediction
+    case .vPrediction: alpha * sample - sigma * prediction
+    }
+  }
+
+  /// ε where x = α x₀ + σ ε.
+  func noise(_ sample: Tensor, _ prediction: Tensor, alpha: Float, sigma: Float) -> Tensor {
+    switch self {
+    case .epsilon: prediction
+    case .sample: (sample - alpha * prediction) / sigma
+    case .vPrediction: alpha * prediction + sigma * sample
+    }
+  }
+
+  /// x₀ where x = x₀ + σ ε.
+  func original(_ sample: Tensor, _ prediction: Tensor, sigma: Float) -> Tensor {
+    switch self {
+    case .epsilon: sample - sigma * prediction
+    case .sample: prediction
+    case .vPrediction: prediction * (-sigma / (sigma * sigma + 1).squareRoot()) + sample / (sigma * sigma + 1)
+    }
+  }
+}
+
+/// What is done to the predicted clean sample before it is used.
+enum Clipping: Sendable {
+  case none
+  /// `clip_sample`: values beyond ±range are cut.
+  case range(Float)
+  /// `thresholding`: values beyond a quantile of the sample's own magnitudes are cut, and the rest scaled to ±1 (Saharia et al.,
+  /// "Photorealistic text-to-image diffusion models", arXiv 2205.11487, section 2.3).
+  case dynamic(ratio: Float, maximum: Float)
+
+  /// - Parameter clips: the scheduler's default of `clip_sample`; nil where it has no such key.
+  /// - Parameter thresholds: whether it has `thresholding`.
+  init(_ configuration: SchedulerConfiguration, clips: Bool?, thresholds: Bool = true) throws(SchedulerError) {
+    if thresholds, configuration.thresholding ?? false {
+      self = .dynamic(
+        ratio: try configuration.number(
+          .dynamicThresholdingRatio, configuration.dynamicThresholdingRatio, default: 0.995, in: 0...1),
+        maximum: try configuration.number(.sampleMaxValue, configuration.sampleMaxValue, default: 1, in: 1e-6...1e6))
+    } else if let clips, configuration.clipSample ?? clips {
+      self = .range(try configuration.number(.clipSampleRange, configuration.clipSampleRange, default: 1, in: 1e-6...1e6))
+    } else {
+      self = .none
+    }
+  }
+
+  func callAsFunction(_ sample: Tensor) -> Tensor {
+    switch self {
+    case .none: sample
+    case .range(let limit): sample.clamped(to: -limit...limit)
+    case .dynamic(let ratio, let maximum):
+      Tensor.concatenated(
+        (0..<sample.shape[0]).map { row in
+          let one = sample.rows(row..<row + 1)
+          let limit = min(max(Self.quantile(ratio, of: one.elements.map(abs)), 1), maximum)
+          return one.clamped(to: -limit...limit) / limit
+        }, axis: 0)
+    }
+  }
+
+  /// torch.quantile: linear between the two nearest, in float32.
+  private static func quantile(_ ratio: Float, of values: [Float]) -> Float {
+    // A value that is no number has no place in an order; it makes the quantile one too, as PyTorch has it.
+    guard !values.contains(where: \.isNaN), let last = values.indices.last else { return 1 }
+    let sorted = values.sorted()
+    let rank = ratio * Float(last)
+    let (below, above) = (sorted[min(Int(rank), last)], sorted[min(Int(rank.rounded(.up)), last)])
+    let weight = rank - rank.rounded(.down)
+    return weight < 0.5 ? below + weight * (above - below) : above - (above - below) * (1 - weight)
+  }
+}
+
+extension Scheduler {
+  /// Refuses a step that the scheduler does not have, and a prediction that is none of the sample.
+  func check(_ step: Int, _ sample: Tensor, _ prediction: Tensor) throws(SchedulerError) {
+    guard timesteps.indices.contains(step) else { throw .stepOutOfRange(step, count: timesteps.count) }
+    guard sample.shape == prediction.shape else { throw .shapeMismatch(sample: sample.shape, prediction: prediction.shape) }
+  }
+}
+
+extension NoiseSource {
+  /// Noise for a sample, drawn in the order in which PyTorch would fill it: latents `[N, h, w, C]` in the order `[N, C, h, w]`.
+  mutating func normal(like sample: Tensor) -> Tensor {
+    sample.shape.rank == 4 ? normal(channelsLast: sample.shape) : Tensor(normal(sample.count), shape: sample.shape)
+  }
+}

@@ -1,0 +1,46 @@
+import Tensor
+
+/// Why a scheduler cannot be made, or cannot take a step.
+public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// The configuration is no JSON object, or a value has another type than its key takes.
+  case unreadableConfiguration(String)
+  /// The configuration does not say which scheduler it is for.
+  case missingClassName
+  /// Nobody knows a scheduler of this name.
+  case unknownScheduler(String)
+  /// A key has a value that is none of those known.
+  case unknownValue(key: String, found: String, known: [String])
+  /// A key has a value that nothing can be computed with.
+  case unusableValue(key: String, found: String, needed: String)
+  /// Keys that exclude each other are all on.
+  case conflictingKeys([String])
+  /// A number of steps that the scheduler cannot make.
+  case unusableSteps(Int, scheduler: String, needed: String)
+  /// A step beyond the table.
+  case stepOutOfRange(Int, count: Int)
+  /// The prediction does not have the shape of the sample.
+  case shapeMismatch(sample: Shape, prediction: Shape)
+
+  public var description: String {
+    switch self {
+    case .unreadableConfiguration(let reason):
+      "The scheduler's configuration cannot be read: \(reason)."
+    case .missingClassName:
+      "The scheduler's configuration has no _class_name; name a scheduler: \(SchedulerKind.names)."
+    case .unknownScheduler(let name):
+      "There is no scheduler named \"\(name.prefix(80))\"; known are \(SchedulerKind.names)."
+    case .unknownValue(let key, let found, let known):
+      "\(key) is \"\(found.prefix(80))\" in the scheduler's configuration; known are \(known.joined(separator: ", "))."
+    case .unusableValue(let key, let found, let needed):
+      "\(key) is \(found) in the scheduler's configuration; it must be \(needed)."
+    case .conflictingKeys(let keys):
+      "The scheduler's configuration turns on \(keys.joined(separator: " and ")); keep one of them."
+    case .unusableSteps(let steps, let scheduler, let needed):
+      "\(scheduler) cannot make \(steps) steps; ask for \(needed)."
+    case .stepOutOfRange(let step, let count):
+      "Step \(step) does not exist; the scheduler has \(count) steps, counted from 0."
+    case .shapeMismatch(let sample, let prediction):
+      "The prediction has shape \(prediction), but the sample has \(sample); they must be equal."
+    }
+  }
+}

@@ -1,0 +1,73 @@
+import Components
+
+/// The schedulers that can be asked for by name; the raw values are the names.
+public enum SchedulerKind: String, CaseIterable, Sendable {
+  case ddpm, ddim, pndm, lms, euler
+  case eulerAncestral = "euler-a"
+  case heun
+  case dpmSolverMultistep = "dpmpp-2m"
+  case dpmSolverMultistepKarras = "dpmpp-2m-karras"
+  case uniPC = "unipc"
+  case lcm
+
+  static var names: String { allCases.map(\.rawValue).joined(separator: ", ") }
+
+  /// The scheduler of a name, `euler-a`, or of a diffusers class, `EulerAncestralDiscreteScheduler`.
+  /// - Throws: `SchedulerError.unknownScheduler`.
+  public init(named name: String) throws(SchedulerError) {
+    guard let kind = SchedulerKind(rawValue: name) ?? Self.allCases.first(where: { $0.className == name }) else {
+      throw .unknownScheduler(name)
+    }
+    self = kind
+  }
+
+  /// The scheduler that a configuration was written for (`_class_name`).
+  /// - Throws: `SchedulerError.missingClassName`, `unknownScheduler`.
+  public init(of configuration: SchedulerConfiguration) throws(SchedulerError) {
+    guard let name = configuration.className else { throw .missingClassName }
+    try self.init(named: name)
+  }
+
+  /// diffusers' class.
+  public var className: String {
+    switch self {
+    case .ddpm: "DDPMScheduler"
+    case .ddim: "DDIMScheduler"
+    case .pndm: "PNDMScheduler"
+    case .lms: "LMSDiscreteScheduler"
+    case .euler: "EulerDiscreteScheduler"
+    case .eulerAncestral: "EulerAncestralDiscreteScheduler"
+    case .heun: "HeunDiscreteScheduler"
+    case .dpmSolverMultistep, .dpmSolverMultistepKarras: "DPMSolverMultistepScheduler"
+    case .uniPC: "UniPCMultistepScheduler"
+    case .lcm: "LCMScheduler"
+    }
+  }
+
+  /// The scheduler with its tables for a number of steps.
+  ///
+  /// The configuration may be another scheduler's: keys that both know are carried over, all others take this one's defaults, as
+  /// with diffusers' `from_config`.
+  /// - Parameters:
+  ///   - configuration: `scheduler_config.json`.
+  ///   - steps: as the scheduler's own initialiser takes them.
+  /// - Throws: `SchedulerError`.
+  public func make(configuration: SchedulerConfiguration, steps: Int) throws(SchedulerError) -> any Scheduler {
+    switch self {
+    case .ddpm: return try DDPMScheduler(configuration, steps: steps)
+    case .ddim: return try DDIMScheduler(configuration, steps: steps)
+    case .pndm: return try PNDMScheduler(configuration, steps: steps)
+    case .lms: return try LMSDiscreteScheduler(configuration, steps: steps)
+    case .euler: return try EulerDiscreteScheduler(configuration, steps: steps)
+    case .eulerAncestral: return try EulerAncestralDiscreteScheduler(configuration, steps: steps)
+    case .heun: return try HeunDiscreteScheduler(configuration, steps: steps)
+    case .dpmSolverMultistep: return try DPMSolverMultistepScheduler(configuration, steps: steps)
+    case .dpmSolverMultistepKarras:
+      var karras = configuration
+      karras.useKarrasSigmas = true
+      return try DPMSolverMultistepScheduler(karras, steps: steps)
+    case .uniPC: return try UniPCMultistepScheduler(configuration, steps: steps)
+    case .lcm: return try LCMScheduler(configuration, steps: steps)
+    }
+  }
+}
