@@ -8,6 +8,8 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
   case negativePromptCount(prompts: Int, negativePrompts: Int)
   /// A number outside what it may be.
   case outOfRange(name: String, value: String, allowed: String)
+  /// Neither the request nor the model says how large the pictures are to be.
+  case noSize
   /// A side that the autoencoder or the noise predictor cannot divide.
   case indivisibleSize(width: Int, height: Int, multiple: Int)
   /// More pixels than a request may have, all pictures together.
@@ -35,6 +37,8 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
       "\(negativePrompts) negative prompts do not fit \(prompts) prompts; give none, one for all, or one for each."
     case .outOfRange(let name, let value, let allowed):
       "\(name) is \(value); it must be \(allowed)."
+    case .noSize:
+      "The model does not say what size it was made for; give a width and a height."
     case .indivisibleSize(let width, let height, let multiple):
       "\(width)×\(height) does not fit this model; both sides must be multiples of \(multiple)."
     case .tooLarge(let width, let height, let images):

@@ -41,6 +41,7 @@ import Testing
     refused(.outOfRange(name: "The width", value: "\(Int.max)", allowed: "from 1 to \(GenerationRequest.maximumPixels)")) {
       $0.width = .max
     }
+    refused(.noSize, by: toyPipeline(ToyPredictor(sampleSize: nil))) { $0.width = 20 }
     refused(.tooLarge(width: 1 << 20, height: 1 << 20, images: 1)) { ($0.width, $0.height) = (1 << 20, 1 << 20) }
     refused(.tooLarge(width: 20, height: 20, images: 1 << 28)) { $0.imagesPerPrompt = 1 << 28 }
   }
