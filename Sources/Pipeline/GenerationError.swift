@@ -4,6 +4,8 @@ import Tensor
 public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible {
   /// There is nothing to draw.
   case noPrompts
+  /// A prompt that no text encoder can have a use for.
+  case promptTooLong(bytes: Int)
   /// Neither none, nor one for all, nor one for each prompt.
   case negativePromptCount(prompts: Int, negativePrompts: Int)
   /// A number outside what it may be.
@@ -33,6 +35,8 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
     switch self {
     case .noPrompts:
       "The request has no prompt; give at least one (it may be empty)."
+    case .promptTooLong(let bytes):
+      "A prompt has \(bytes) bytes; give at most \(GenerationRequest.maximumPromptBytes)."
     case .negativePromptCount(let prompts, let negativePrompts):
       "\(negativePrompts) negative prompts do not fit \(prompts) prompts; give none, one for all, or one for each."
     case .outOfRange(let name, let value, let allowed):

@@ -79,6 +79,9 @@ extension GenerationTask {
 extension GenerationRequest {
   fileprivate func checkNumbers() throws(GenerationError) {
     guard !prompts.isEmpty else { throw .noPrompts }
+    for prompt in prompts + negativePrompts where prompt.text.utf8.count > Self.maximumPromptBytes {
+      throw .promptTooLong(bytes: prompt.text.utf8.count)
+    }
     guard [0, 1, prompts.count].contains(negativePrompts.count) else {
       throw .negativePromptCount(prompts: prompts.count, negativePrompts: negativePrompts.count)
     }

@@ -15,6 +15,7 @@ import Testing
 
   @Test func countsMustBePossible() {
     refused(.noPrompts) { $0.prompts = [] }
+    refused(.promptTooLong(bytes: 10 << 20)) { $0.prompts = [Prompt(String(repeating: "a", count: 10 << 20))] }
     refused(.negativePromptCount(prompts: 1, negativePrompts: 2)) { $0.negativePrompts = ["a", "b"] }
     let some = "from 1 to \(GenerationRequest.maximumPixels)"
     refused(.outOfRange(name: "The number of images per prompt", value: "0", allowed: some)) { $0.imagesPerPrompt = 0 }
