@@ -4,10 +4,14 @@ import Tensor
 public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible {
   /// There is nothing to draw.
   case noPrompts
+  /// A prompt that no text encoder can have a use for.
+  case promptTooLong(bytes: Int)
   /// Neither none, nor one for all, nor one for each prompt.
   case negativePromptCount(prompts: Int, negativePrompts: Int)
   /// A number outside what it may be.
   case outOfRange(name: String, value: String, allowed: String)
+  /// Neither the request nor the model says how large the pictures are to be.
+  case noSize
   /// A side that the autoencoder or the noise predictor cannot divide.
   case indivisibleSize(width: Int, height: Int, multiple: Int)
   /// More pixels than a request may have, all pictures together.
@@ -31,10 +35,14 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
     switch self {
     case .noPrompts:
       "The request has no prompt; give at least one (it may be empty)."
+    case .promptTooLong(let bytes):
+      "A prompt has \(bytes) bytes; give at most \(GenerationRequest.maximumPromptBytes)."
     case .negativePromptCount(let prompts, let negativePrompts):
       "\(negativePrompts) negative prompts do not fit \(prompts) prompts; give none, one for all, or one for each."
     case .outOfRange(let name, let value, let allowed):
       "\(name) is \(value); it must be \(allowed)."
+    case .noSize:
+      "The model does not say what size it was made for; give a width and a height."
     case .indivisibleSize(let width, let height, let multiple):
       "\(width)×\(height) does not fit this model; both sides must be multiples of \(multiple)."
     case .tooLarge(let width, let height, let images):

@@ -45,6 +45,8 @@ public struct GenerationRequest: Sendable {
 
   /// The pixels that the pictures of one request may have together.
   public static let maximumPixels = 1 << 28
+  /// The length of a prompt in UTF-8; models see far less of it.
+  public static let maximumPromptBytes = 1 << 20
 }
 
 /// What the loop starts from and what it keeps to.

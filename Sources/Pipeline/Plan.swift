@@ -79,6 +79,9 @@ extension GenerationTask {
 extension GenerationRequest {
   fileprivate func checkNumbers() throws(GenerationError) {
     guard !prompts.isEmpty else { throw .noPrompts }
+    for prompt in prompts + negativePrompts where prompt.text.utf8.count > Self.maximumPromptBytes {
+      throw .promptTooLong(bytes: prompt.text.utf8.count)
+    }
     guard [0, 1, prompts.count].contains(negativePrompts.count) else {
       throw .negativePromptCount(prompts: prompts.count, negativePrompts: negativePrompts.count)
     }
@@ -127,8 +130,9 @@ extension GenerationRequest {
     let scale = pipeline.autoencoder.spatialScale
     switch task {
     case .textToImage:
-      let side = (pipeline.predictor.sampleSize ?? 64) * scale
-      return PixelSize(width: side, height: side)
+      if let width, let height { return PixelSize(width: width, height: height) }
+      guard let side = pipeline.predictor.sampleSize else { throw .noSize }
+      return PixelSize(width: side * scale, height: side * scale)
     case .imageToImage(.latents(let latents), _):
       try latents.checkPicture("The latents", channels: pipeline.autoencoder.latentChannels)
       let size = PixelSize(width: latents.shape[2] * scale, height: latents.shape[1] * scale)

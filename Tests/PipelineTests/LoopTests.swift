@@ -21,7 +21,8 @@ import Testing
         (0..<100).map { i in
           let (pixel, c) = (i / 4, i % 4)
           let left = (pixel / 5 * 5 + (pixel % 5 + 4) % 5) * 4 + c
-          return 0.5 * scaled[i] + 0.1 * scaled[left] + 0.1 * Float(1000 - 10 * step) / 1000 + 0.3 * mean(text)
+          let own = (0.5 + 0.2 * mean(text)) * scaled[i]
+          return own + 0.1 * scaled[left] + 0.1 * Float(1000 - 10 * step) / 1000 + 0.3 * mean(text)
         }
       }
       let guided = Swift.zip(prediction(""), prediction("a cat")).map { $0 + 2 * ($1 - $0) }
@@ -202,15 +203,19 @@ import Testing
     await #expect(throws: ComponentError.self) { _ = try await pipeline.images(for: request) }
   }
 
-  @Test func rescalingRestoresTheSpreadOfThePromptsPrediction() async throws {
-    func spread(_ rescale: Double) async throws -> [Float] {
-      var request = toyRequest("a", steps: 1)
-      request.guidanceRescale = rescale
-      request.guidance = 9
-      return try await toyPipeline().images(for: request)[0].latents.elements
+  @Test func rescalingFullyGivesTheSpreadOfThePromptsPrediction() async throws {
+    func spread(_ guidance: Double, _ rescale: Double) async throws -> Float {
+      var request = toyRequest("^", steps: 1)
+      (request.guidance, request.guidanceRescale) = (guidance, rescale)
+      request.noise = noise
+      let change = try await toyPipeline().images(for: request)[0].latents - 3 * noise
+      let mean = change.elements.reduce(0, +) / 100
+      return change.elements.reduce(0) { $0 + ($1 - mean) * ($1 - mean) }.squareRoot()
     }
-    // The toy's guided and unguided predictions differ by a constant alone, so their spreads are equal and nothing changes.
-    let apart = difference(try await spread(0), try await spread(0.7))
-    #expect(apart.value < 1e-5)
+    var generator = TorchGenerator(seed: 2)
+    let noise = generator.normal(channelsLast: [1, 5, 5, 4])
+    let (prompt, guided, restored) = (try await spread(1, 0), try await spread(9, 0), try await spread(9, 1))
+    #expect(guided > 1.1 * prompt)
+    #expect(abs(restored / prompt - 1) < 1e-4)
   }
 }

@@ -15,6 +15,7 @@ import Testing
 
   @Test func countsMustBePossible() {
     refused(.noPrompts) { $0.prompts = [] }
+    refused(.promptTooLong(bytes: 10 << 20)) { $0.prompts = [Prompt(String(repeating: "a", count: 10 << 20))] }
     refused(.negativePromptCount(prompts: 1, negativePrompts: 2)) { $0.negativePrompts = ["a", "b"] }
     let some = "from 1 to \(GenerationRequest.maximumPixels)"
     refused(.outOfRange(name: "The number of images per prompt", value: "0", allowed: some)) { $0.imagesPerPrompt = 0 }
@@ -41,6 +42,7 @@ import Testing
     refused(.outOfRange(name: "The width", value: "\(Int.max)", allowed: "from 1 to \(GenerationRequest.maximumPixels)")) {
       $0.width = .max
     }
+    refused(.noSize, by: toyPipeline(ToyPredictor(sampleSize: nil))) { $0.width = 20 }
     refused(.tooLarge(width: 1 << 20, height: 1 << 20, images: 1)) { ($0.width, $0.height) = (1 << 20, 1 << 20) }
     refused(.tooLarge(width: 20, height: 20, images: 1 << 28)) { $0.imagesPerPrompt = 1 << 28 }
   }

@@ -20,8 +20,8 @@ final class Diary: Sendable {
   func note(_ pass: Pass) { state.withLock { $0.append(pass) } }
 }
 
-/// prediction = 0.5·x + 0.1·(x, one pixel to the left) + 0.1·t/1000 + 0.3·mean(text) + Σ (k + 1)/K · 0.2 · extra channel k
-/// + 0.25·sin(0.1·w).
+/// prediction = (0.5 + 0.2·text)·x + 0.1·(x, one pixel to the left) + 0.1·t/1000 + 0.3·text + Σ (k + 1)/K · 0.2 · extra channel k
+/// + 0.25·sin(0.1·w), where text is the mean of its states.
 struct ToyPredictor: NoisePredictor {
   var inputChannels = 4
   var outputChannels = 4
@@ -44,15 +44,16 @@ struct ToyPredictor: NoisePredictor {
     var result: [Float] = []
     for n in 0..<count {
       let text = states[n * states.count / count..<(n + 1) * states.count / count]
-      let constant =
-        0.1 * timestep / 1000 + 0.3 * text.reduce(0, +) / Float(text.count) + 0.25 * sin(0.1 * (conditioning.guidance ?? 0))
+      let mean = text.reduce(0, +) / Float(text.count)
+      let constant = 0.1 * timestep / 1000 + 0.3 * mean + 0.25 * sin(0.1 * (conditioning.guidance ?? 0))
+      let factor = 0.5 + 0.2 * mean
       for y in 0..<height {
         for x in 0..<width {
           let pixel = ((n * height + y) * width + x) * inputChannels
           let left = ((n * height + y) * width + (x + width - 1) % width) * inputChannels
           var extra: Float = 0
           for k in 0..<extras { extra += Float(k + 1) / Float(extras) * 0.2 * input[pixel + outputChannels + k] }
-          for c in 0..<outputChannels { result.append(0.5 * input[pixel + c] + 0.1 * input[left + c] + constant + extra) }
+          for c in 0..<outputChannels { result.append(factor * input[pixel + c] + 0.1 * input[left + c] + constant + extra) }
         }
       }
     }

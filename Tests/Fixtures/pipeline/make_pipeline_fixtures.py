@@ -33,8 +33,8 @@ class ToyUNet(torch.nn.Module):
 
     def forward(self, sample, timestep, encoder_hidden_states, timestep_cond=None, **_):
         x, extra = sample[:, :4], sample[:, 4:]
-        text = encoder_hidden_states.mean(dim=(1, 2))
-        result = 0.5 * x + 0.1 * torch.roll(x, 1, dims=3) + 0.1 * float(timestep) / 1000 + 0.3 * text[:, None, None, None]
+        text = encoder_hidden_states.mean(dim=(1, 2))[:, None, None, None]
+        result = (0.5 + 0.2 * text) * x + 0.1 * torch.roll(x, 1, dims=3) + 0.1 * float(timestep) / 1000 + 0.3 * text
         for k in range(extra.shape[1]):
             result = result + (k + 1) / extra.shape[1] * 0.2 * extra[:, k : k + 1]
         if timestep_cond is not None:
