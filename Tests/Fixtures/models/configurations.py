@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import torch
 from diffusers import (
@@ -19,6 +18,8 @@ from diffusers import (
 )
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from clip_tokenizer import write_json, write_tokenizer
 
 MERGES = 400
 BETAS = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000)
@@ -205,36 +206,6 @@ def scale_autoencoder(model, config, generator):
         model.decoder.conv_out.bias *= factor
 
 
-# MARK: tokenizer
-
-
-def write_tokenizer(folder, merges_file, length, pad="<|endoftext|>"):
-    """CLIP's tokenizer with the first few hundred of its merges, in the files that transformers 4 and earlier wrote."""
-    from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-    lines = merges_file.read_text(encoding="utf-8").split("\n")[: MERGES + 1]
-    symbols = list(bytes_to_unicode().values())
-    tokens = symbols + [s + "</w>" for s in symbols] + [line.replace(" ", "") for line in lines[1:]]
-    tokens += ["<|startoftext|>", "<|endoftext|>"]
-    folder.mkdir(parents=True)
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(tokens)}, ensure_ascii=False), encoding="utf-8")
-
-    def special(content):
-        return dict(content=content, lstrip=False, normalized=True, rstrip=False, single_word=False)
-
-    marks = dict(bos_token=special("<|startoftext|>"), eos_token=special("<|endoftext|>"), unk_token=special("<|endoftext|>"),
-                 pad_token=pad)
-    write_json(folder / "special_tokens_map.json", marks)
-    write_json(folder / "tokenizer_config.json", dict(
-        add_prefix_space=False, do_lower_case=True, errors="replace", model_max_length=length, tokenizer_class="CLIPTokenizer", **marks))
-    return len(tokens)
-
-
-def write_json(path, value):
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 # MARK: a model's folder
 
 
@@ -245,7 +216,7 @@ def make_model(name, folder, merges_file, seed):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     length = model["text"]["max_position_embeddings"]
-    count = write_tokenizer(folder / "tokenizer", merges_file, length, model.get("pad", "<|endoftext|>"))
+    count = write_tokenizer(folder / "tokenizer", merges_file, length, model.get("pad", "<|endoftext|>"), MERGES)
 
     true_ids = dict(bos_token_id=count - 2, eos_token_id=count - 1, pad_token_id=0 if "pad" in model else count - 1)
     encoder = model.get("text_class", CLIPTextModel)(CLIPTextConfig(vocab_size=count, **{**true_ids, **model["text"]}))
