@@ -69,6 +69,17 @@ public struct WeightTensor: Sendable {
     return result
   }
 
+  /// False where an element is infinite or not a number.
+  public var isFinite: Bool {
+    data.withUnsafeBytes { bytes in
+      switch elementType {
+      case .float32: exponentsLeaveRoom(bytes, mask: 0x7F80_0000 as UInt32)
+      case .float16: exponentsLeaveRoom(bytes, mask: 0x7C00 as UInt16)
+      case .bfloat16: exponentsLeaveRoom(bytes, mask: 0x7F80 as UInt16)
+      }
+    }
+  }
+
   /// Lets the system drop the pages of the file that hold this tensor; they come back from the file if read again.
   func releasePages() {
     guard isMapped else { return }
@@ -80,4 +91,15 @@ public struct WeightTensor: Sendable {
       if let pointer = UnsafeMutableRawPointer(bitPattern: begin), end > begin { _ = madvise(pointer, end - begin, MADV_DONTNEED) }
     }
   }
+}
+
+/// True where no exponent has all its bits set, as those of infinities and NaNs have.
+private func exponentsLeaveRoom<Bits: FixedWidthInteger & UnsignedInteger>(_ bytes: UnsafeRawBufferPointer, mask: Bits) -> Bool {
+  // Such an exponent, and only such a one, carries into the sign's place when one is added. No branch: this runs as fast as memory.
+  let one = mask & (0 &- mask)
+  var carries: Bits = 0
+  for index in 0..<bytes.count / MemoryLayout<Bits>.size {
+    carries |= (bytes.loadUnaligned(fromByteOffset: index * MemoryLayout<Bits>.size, as: Bits.self) & mask) &+ one
+  }
+  return carries & ~(Bits.max >> 1) == 0
 }

@@ -48,8 +48,10 @@ public struct WeightScope: Sendable {
   public func tensor(_ name: String, shape: Shape) throws -> WeightTensor {
     let whole = path(name)
     ledger.state.withLock { _ = $0.used.insert(whole) }
-    do {
-      return try ledger.source.tensor(whole, shape: shape)
+    do throws(WeightError) {
+      let tensor = try ledger.source.tensor(whole, shape: shape)
+      guard tensor.isFinite else { throw WeightError.notFinite(name: whole) }
+      return tensor
     } catch {
       let (bytes, overflow) = shape.count.multipliedReportingOverflow(by: 2)
       let problems: [WeightError]? = ledger.state.withLock { state in

@@ -1,0 +1,48 @@
+/// What can be wrong with a safetensors file or the index of a set of them.
+public enum SafetensorsError: Error, Sendable, Equatable, CustomStringConvertible {
+  case unreadable(path: String, reason: String)
+  case tooShort(path: String, bytes: Int)
+  /// The length that the file gives for its header goes beyond the file, or beyond what is accepted.
+  case headerTooLong(path: String, bytes: UInt64, limit: Int)
+  case malformedHeader(path: String, reason: String)
+  case unknownElementType(path: String, name: String, type: String)
+  case invalidTensor(path: String, name: String, reason: String)
+  /// The header describes more or fewer bytes than follow it.
+  case wrongLength(path: String, described: Int, found: Int)
+  case malformedIndex(path: String, reason: String)
+  case missingShard(path: String, shard: String)
+  case missingFromShard(name: String, path: String)
+
+  public var description: String {
+    switch self {
+    case .unreadable(let path, let reason):
+      "\(path) cannot be read: \(reason)."
+    case .tooShort(let path, let bytes):
+      "\(path) is no safetensors file: it has only \(bytes) bytes."
+    case .headerTooLong(let path, let bytes, let limit):
+      "\(path) is truncated or no safetensors file: it announces a header of \(bytes) bytes, and at most \(limit) are possible."
+    case .malformedHeader(let path, let reason):
+      "\(path) has a damaged header: \(printable(reason))."
+    case .unknownElementType(let path, let name, let type):
+      "\(path) is damaged: the tensor \(printable(name)) has elements of the unknown type \(printable(type))."
+    case .invalidTensor(let path, let name, let reason):
+      "\(path) is damaged: the tensor \(printable(name)) \(reason)."
+    case .wrongLength(let path, let described, let found) where found < described:
+      "\(path) is truncated: \(described) bytes of tensors are announced, but there are \(found); download it again."
+    case .wrongLength(let path, let described, let found):
+      "\(path) is damaged: \(described) bytes of tensors are announced, but there are \(found)."
+    case .malformedIndex(let path, let reason):
+      "\(path) is no index of safetensors files: \(printable(reason))."
+    case .missingShard(let path, let shard):
+      "\(path) names the file \(printable(shard)), which is not beside it; download it too."
+    case .missingFromShard(let name, let path):
+      "The tensor \(printable(name)) is not in \(path), where the index says it is; the files do not belong together."
+    }
+  }
+}
+
+/// Text out of a file, fit to stand in a message: of bearable length, without control characters.
+func printable(_ text: String) -> String {
+  let shown = String(text.unicodeScalars.prefix(300).map { $0.properties.generalCategory == .control ? "\u{FFFD}" : Character($0) })
+  return text.unicodeScalars.count > 300 ? shown + "…" : shown
+}

@@ -1,0 +1,88 @@
+import Foundation
+import Tensor
+
+/// A safetensors file, mapped into memory: a tensor is read when something touches it.
+///
+/// The checks are those of the format's reference implementation: tensors lie one after the other without gap or overlap, and fill the
+/// file exactly. Elements that are not F32, F16 or BF16 are listed, and refused only when a layer asks for them.
+public struct SafetensorsFile: WeightSource {
+  public let url: URL
+  /// The file's `__metadata__`.
+  public let metadata: [String: String]
+  let table: WeightTable
+
+  public var names: Set<String> { table.names }
+  public var tensors: [String: StoredTensor] { table.tensors }
+
+  public func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor { try table.tensor(name, shape: shape) }
+
+  /// The longest header that is accepted, as in the reference implementation.
+  static let longestHeader = 100_000_000
+
+  /// Bits an element of each type that the format knows.
+  static let elementBits = [
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F4": 4, "F6_E2M3": 6,
+    "F6_E3M2": 6, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
+  ]
+
+  /// - Throws: `SafetensorsError`.
+  public init(_ url: URL) throws(SafetensorsError) {
+    let path = url.path(percentEncoded: false)
+    let file: Data
+    do {
+      file = try Data(mapping: url)
+    } catch let error as CocoaError where error.code == .fileReadNoSuchFile {
+      throw .unreadable(path: path, reason: "there is no such file")
+    } catch let error as CocoaError where error.code == .fileReadNoPermission {
+      throw .unreadable(path: path, reason: "its permissions forbid it")
+    } catch {
+      throw .unreadable(path: path, reason: "it is no ordinary file, or there is not enough memory to map it")
+    }
+    self.url = url
+    (metadata, table) = try Self.parse(file, path: path)
+  }
+
+  private static func parse(_ file: Data, path: String) throws(SafetensorsError) -> ([String: String], WeightTable) {
+    guard file.count >= 8 else { throw .tooShort(path: path, bytes: file.count) }
+    let announced = file.prefix(8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+    let limit = min(longestHeader, file.count - 8)
+    guard let length = Int(exactly: announced), length <= limit else {
+      throw .headerTooLong(path: path, bytes: announced, limit: limit)
+    }
+    let header: SafetensorsHeader
+    do {
+      header = try SafetensorsHeader(Array(file[8..<8 + length]))
+    } catch {
+      throw .malformedHeader(path: path, reason: error.reason)
+    }
+    let data = file[(8 + length)...]
+    var tensors = Dictionary<String, StoredTensor>(minimumCapacity: header.entries.count)
+    var end = 0
+    for entry in header.entries.sorted(by: { ($0.begin, $0.end) < ($1.begin, $1.end) }) {
+      try check(entry, after: end, path: path)
+      end = entry.end
+      guard end <= data.count else { continue }
+      tensors[entry.name] = StoredTensor(
+        shape: Shape(entry.shape), elementType: entry.elementType, data: data[data.startIndex + entry.begin..<data.startIndex + end],
+        isMapped: true)
+    }
+    guard end == data.count else { throw .wrongLength(path: path, described: end, found: data.count) }
+    return (header.metadata, WeightTable(tensors))
+  }
+
+  private static func check(_ entry: SafetensorsHeader.Entry, after end: Int, path: String) throws(SafetensorsError) {
+    guard let bits = elementBits[entry.elementType] else {
+      throw .unknownElementType(path: path, name: entry.name, type: entry.elementType)
+    }
+    func fail(_ reason: String) -> SafetensorsError { .invalidTensor(path: path, name: entry.name, reason: reason) }
+    guard entry.begin <= entry.end else { throw fail("ends before it begins") }
+    guard entry.begin >= end else { throw fail("overlaps another") }
+    guard entry.begin == end else { throw fail("begins after a gap of \(entry.begin - end) bytes") }
+    let shape = Shape(entry.shape)
+    let (size, overflow) = shape.count.multipliedReportingOverflow(by: bits)
+    guard shape.count != Int.max, !overflow else { throw fail("is too large") }
+    guard size % 8 == 0, size / 8 == entry.end - entry.begin else {
+      throw fail("has \(entry.end - entry.begin) bytes, which do not fit its type and shape")
+    }
+  }
+}

@@ -1,0 +1,73 @@
+import Foundation
+import Tensor
+
+/// A tensor of a file, whatever the type of its elements.
+public struct StoredTensor: Sendable {
+  public let shape: Shape
+  /// The type as safetensors names it: `F16`, `I64`, …
+  public let elementType: String
+  public let data: Data
+  /// True where the data are pages of a mapped file.
+  public let isMapped: Bool
+
+  public init(shape: Shape, elementType: String, data: Data, isMapped: Bool = false) {
+    self.shape = shape
+    self.elementType = elementType
+    self.data = data
+    self.isMapped = isMapped
+  }
+
+  /// The same bytes under another shape; nil where the counts differ.
+  func reshaped(_ shape: Shape) -> StoredTensor? {
+    guard shape.count == self.shape.count else { return nil }
+    return StoredTensor(shape: shape, elementType: elementType, data: data, isMapped: isMapped)
+  }
+
+  /// The outermost axis cut into equal parts; nil where it cannot be.
+  func split(_ parts: Int) -> [StoredTensor]? {
+    guard let rows = shape.dimensions.first, rows % parts == 0, data.count % parts == 0 else { return nil }
+    let bytes = data.count / parts
+    let part = Shape([rows / parts] + shape.dimensions.dropFirst())
+    return (0..<parts).map { index in
+      let start = data.startIndex + index * bytes
+      return StoredTensor(shape: part, elementType: elementType, data: data[start..<start + bytes], isMapped: isMapped)
+    }
+  }
+}
+
+/// Tensors by name: what is left of any checkpoint once it has been opened and its names are those the layers ask for.
+public struct WeightTable: WeightSource {
+  public let tensors: [String: StoredTensor]
+  public let names: Set<String>
+
+  public init(_ tensors: [String: StoredTensor]) {
+    self.tensors = tensors
+    names = Set(tensors.keys)
+  }
+
+  public func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor {
+    guard let stored = tensors[name] else { throw .missing(name: name, similar: nearestName(to: name)) }
+    guard let type = ElementType(rawValue: stored.elementType) else {
+      throw .unsupportedElementType(name: name, type: stored.elementType)
+    }
+    guard stored.shape == shape, shape.count != Int.max, stored.data.count == shape.count * type.bytes else {
+      throw .wrongShape(name: name, expected: shape, found: stored.shape)
+    }
+    return WeightTensor(shape: shape, elementType: type, data: stored.data, isMapped: stored.isMapped)
+  }
+
+  /// The name that shares the longest beginning and end with the one looked for, where that is most of it.
+  private func nearestName(to name: String) -> String? {
+    guard names.count <= 20_000 else { return nil }
+    let wanted = Array(name.utf8)
+    var best: (name: String, shared: Int)?
+    for candidate in names {
+      let start = zip(wanted, candidate.utf8).prefix { $0 == $1 }.count
+      let end = zip(wanted.reversed(), candidate.utf8.reversed()).prefix { $0 == $1 }.count
+      let shared = min(start + end, wanted.count, candidate.utf8.count)
+      // Equals are decided by the alphabet, so that a message is the same every time.
+      if best.map({ shared > $0.shared || (shared == $0.shared && candidate < $0.name) }) ?? true { best = (candidate, shared) }
+    }
+    return best.flatMap { 4 * $0.shared >= 3 * max(wanted.count, $0.name.utf8.count) ? $0.name : nil }
+  }
+}

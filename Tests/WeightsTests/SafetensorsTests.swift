@@ -1,0 +1,211 @@
+import Foundation
+import Tensor
+import TestSupport
+import Testing
+import Weights
+
+/// A folder that goes away with its test.
+final class TemporaryFolder {
+  let url = FileManager.default.temporaryDirectory.appending(path: "weights-" + UUID().uuidString, directoryHint: .isDirectory)
+  init() throws { try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true) }
+  deinit { try? FileManager.default.removeItem(at: url) }
+
+  /// Writes a file, with the folders it lies in.
+  @discardableResult func write(_ name: String, _ data: Data) throws -> URL {
+    let file = url.appending(path: name)
+    try FileManager.default.createDirectory(at: file.deletingLastPathComponent(), withIntermediateDirectories: true)
+    try data.write(to: file)
+    return file
+  }
+
+  @discardableResult func write(_ name: String, _ text: String) throws -> URL { try write(name, Data(text.utf8)) }
+}
+
+/// A safetensors file of any header and data, however wrong.
+func rawSafetensors(_ header: String, data: Data, length: UInt64? = nil) -> Data {
+  let bytes = Data(header.utf8)
+  let length = length ?? UInt64(bytes.count)
+  return Data((0..<8).map { UInt8(truncatingIfNeeded: length >> (8 * $0)) }) + bytes + data
+}
+
+@Suite struct SafetensorsTests {
+  private let folder = fixtures.appending(path: "weights")
+
+  @Test func readsWhatTheReferenceWrote() throws {
+    let file = try SafetensorsFile(folder.appending(path: "mixed.safetensors"))
+    let expected = try JSONDecoder().decode([String: [Float]].self, from: Data(contentsOf: folder.appending(path: "mixed.json")))
+    #expect(expected.count == 6)
+    for (name, values) in expected {
+      let shape = try #require(file.tensors[name]).shape
+      let tensor = try file.tensor(name, shape: shape).decoded()
+      #expect(tensor.elements == values, "\(name)")
+    }
+    #expect(file.metadata == ["format": "pt", "note": "line\nbreak, \"quotes\" and 🙂"])
+    #expect(file.names.count == 8)
+    #expect(file.tensors["position_ids"]?.shape == [1, 7])
+    #expect(file.tensors["scalar"]?.shape == [])
+    #expect(throws: WeightError.unsupportedElementType(name: "position_ids", type: "I64")) {
+      try file.tensor("position_ids", shape: [1, 7])
+    }
+    #expect(throws: WeightError.wrongShape(name: "f16", expected: [5, 3], found: [3, 5])) { try file.tensor("f16", shape: [5, 3]) }
+    #expect(throws: WeightError.missing(name: "position_id", similar: "position_ids")) { try file.tensor("position_id", shape: [1]) }
+    #expect(throws: WeightError.missing(name: "unet", similar: nil)) { try file.tensor("unet", shape: [1]) }
+  }
+
+  @Test func readsItsOwnWriting() throws {
+    let folder = try TemporaryFolder()
+    let url = folder.url.appending(path: "ours.safetensors")
+    let latents = Tensor((0..<24).map { Float($0) / 7 }, shape: [1, 4, 2, 3])
+    let name = "a \"b\" \\ \u{1} ü 🙂"
+    try SafetensorsWriter.write([name: latents, "one": Tensor([3])], metadata: ["prompt": "x\ny"], to: url)
+    let file = try SafetensorsFile(url)
+    #expect(try file.tensor(name, shape: [1, 4, 2, 3]).decoded().elements == latents.elements)
+    #expect(try file.tensor("one", shape: [1]).decoded().elements == [3])
+    #expect(file.metadata == ["prompt": "x\ny"])
+
+    let half = try SafetensorsFile(fixtures.appending(path: "weights/mixed.safetensors")).tensor("f16", shape: [3, 5])
+    try SafetensorsWriter.write(["one": WeightTensor(Tensor([1])), "half": half], to: url)
+    #expect(try SafetensorsFile(url).tensor("half", shape: [3, 5]).data == half.data)
+    #expect(throws: FileWriteError.self) {
+      try SafetensorsWriter.write(["one": Tensor([1])], to: folder.url.appending(path: "none/x.safetensors"))
+    }
+  }
+
+  @Test func readsEmptyFiles() throws {
+    let folder = try TemporaryFolder()
+    #expect(try SafetensorsFile(folder.write("a", rawSafetensors("{}", data: Data()))).names.isEmpty)
+    #expect(try SafetensorsFile(folder.write("b", rawSafetensors("{}   \n", data: Data()))).names.isEmpty)
+  }
+
+  /// What each kind of damage is called.
+  enum Damage: Equatable { case tooShort, headerTooLong, header, type, tensor, length }
+
+  private func damage(_ data: Data) throws -> Damage? {
+    let folder = try TemporaryFolder()
+    let url = try folder.write("x.safetensors", data)
+    do {
+      _ = try SafetensorsFile(url)
+      return nil
+    } catch {
+      #expect(error.description.hasSuffix(".") && !error.description.contains { $0.isNewline }, "\(error)")
+      switch error {
+      case .tooShort: return .tooShort
+      case .headerTooLong: return .headerTooLong
+      case .malformedHeader: return .header
+      case .unknownElementType: return .type
+      case .invalidTensor: return .tensor
+      case .wrongLength: return .length
+      default: return nil
+      }
+    }
+  }
+
+  private static func entry(_ name: String, _ type: String = "F32", _ shape: String = "[2]", _ offsets: String = "[0,8]") -> String {
+    "\"\(name)\":{\"dtype\":\"\(type)\",\"shape\":\(shape),\"data_offsets\":\(offsets)}"
+  }
+
+  private static let bad: [(String, Int, Damage)] = [
+    ("[]", 0, .header), ("", 0, .header), ("7", 0, .header), ("{", 0, .header), ("{}x", 0, .header), ("{\"a\"}", 0, .header),
+    ("{\"a\":1}", 0, .header), ("{\"a\":{}}", 0, .header), ("{\(entry("a")),}", 8, .header), ("{\(entry("a"))", 8, .header),
+    (" {\(entry("a"))}", 8, .header), ("{\(entry("a")),\(entry("a"))}", 8, .header),
+    ("{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, .header),
+    ("{\"__metadata__\":{\"a\":1}}", 0, .header), ("{\"__metadata__\":{\"a\":\"1\",\"a\":\"2\"}}", 0, .header),
+    ("{\"__metadata__\":{},\"__metadata__\":{}}", 0, .header),
+    ("{\"a\":{\"x\":" + String(repeating: "[", count: 100_000), 0, .header),
+    (String(repeating: "{\"a\":", count: 100_000), 0, .header),
+    ("{\(entry("\u{1}"))}", 8, .header), ("{\(entry("\\ud800"))}", 8, .header), ("{\(entry("\\q"))}", 8, .header),
+    ("{\(entry("\\u12"))}", 8, .header), ("{\"a", 0, .header),
+    ("{\(entry("a", "F32", "[-1]"))}", 8, .header), ("{\(entry("a", "F32", "[2.0]"))}", 8, .header),
+    ("{\(entry("a", "F32", "[1e308]"))}", 8, .header), ("{\(entry("a", "F32", "[02]"))}", 8, .header),
+    ("{\(entry("a", "F32", "[\"2\"]"))}", 8, .header), ("{\(entry("a", "F32", "[99999999999999999999]"))}", 8, .header),
+    ("{\(entry("a", "F32", "[2]", "[0]"))}", 8, .header), ("{\(entry("a", "F32", "[2]", "[0,8,8]"))}", 8, .header),
+    ("{\(entry("a", "F32", "[2]", "[-8,0]"))}", 8, .header), ("{\(entry("a", "F32", "[2]", "[0,18446744073709551616]"))}", 8, .header),
+    ("{\(entry("a", "F33"))}", 8, .type), ("{\(entry("a", ""))}", 8, .type),
+    ("{\(entry("a", "F32", "[4611686018427387904,4]"))}", 8, .tensor), ("{\(entry("a", "F32", "[9223372036854775807]"))}", 8, .tensor),
+    ("{\(entry("a", "F32", "[2305843009213693952]"))}", 8, .tensor), ("{\(entry("a", "F32", "[3]"))}", 8, .tensor),
+    ("{\(entry("a", "F16"))}", 8, .tensor), ("{\(entry("a", "F32", "[2]", "[8,0]"))}", 8, .tensor),
+    ("{\(entry("a", "F32", "[2]", "[4,12]"))}", 12, .tensor), ("{\(entry("a")),\(entry("b"))}", 8, .tensor),
+    ("{\(entry("a")),\(entry("b", "F32", "[2]", "[4,12]"))}", 12, .tensor),
+    ("{\(entry("a")),\(entry("b", "F32", "[2]", "[12,20]"))}", 20, .tensor), ("{\(entry("a", "F4", "[3]", "[0,1]"))}", 1, .tensor),
+    ("{\(entry("a"))}", 7, .length), ("{\(entry("a"))}", 9, .length), ("{\(entry("a"))}", 0, .length), ("{}", 1, .length),
+    ("{\(entry("a", "F32", "[2305843009213693951]", "[0,9223372036854775804]"))}", 8, .tensor),
+    ("{\(entry("a", "U8", "[9223372036854775806]", "[0,9223372036854775806]"))}", 8, .tensor),
+    ("{\(entry("a", "U8", "[1000000000000000]", "[0,1000000000000000]"))}", 8, .length),
+  ]
+
+  @Test(arguments: bad.indices) func refusesDamage(_ index: Int) throws {
+    let (header, count, expected) = Self.bad[index]
+    #expect(try damage(rawSafetensors(header, data: Data(count: count))) == expected, "\(header.prefix(200))")
+  }
+
+  @Test func refusesFilesCutAnywhere() throws {
+    let whole = SafetensorsWriter.encode(["a": WeightTensor(Tensor([1, 2])), "b": WeightTensor(Tensor([3]))], metadata: ["k": "v"])
+    for count in 0..<whole.count { #expect(try damage(whole.prefix(count)) != nil, "cut to \(count) bytes") }
+    #expect(try damage(whole) == nil)
+  }
+
+  @Test func refusesFalseHeaderLengths() throws {
+    #expect(try damage(Data(count: 7)) == .tooShort)
+    #expect(try damage(rawSafetensors("{}", data: Data(), length: 3)) == .headerTooLong)
+    #expect(try damage(rawSafetensors("{}", data: Data(), length: .max)) == .headerTooLong)
+    #expect(try damage(rawSafetensors("{}", data: Data(), length: 1 << 63)) == .headerTooLong)
+    #expect(try damage(rawSafetensors("{}", data: Data(), length: 0)) == .header)
+  }
+
+  @Test func refusesStringsThatAreNoText() throws {
+    var data = rawSafetensors("{\(Self.entry("abc"))}", data: Data(count: 8))
+    data[data.startIndex + 11] = 0xFF
+    #expect(try damage(data) == .header)
+  }
+
+  @Test func acceptsWhatTheReferenceAccepts() throws {
+    let more = "{\"a\":{\"extra\":{\"x\":[1,-2.5e3,null,\"\\ud83d\\ude42\"]},\"shape\":[ 2 ],\"dtype\":\"F32\",\"data_offsets\":[0, 8]}}"
+    #expect(try damage(rawSafetensors(more, data: Data(count: 8))) == nil)
+    let empty = "{\(Self.entry("a")),\(Self.entry("b", "F32", "[0,9]", "[8,8]")),\(Self.entry("c", "U8", "[1]", "[8,9]"))}"
+    #expect(try damage(rawSafetensors(empty, data: Data(count: 9))) == nil)
+  }
+
+  @Test func namesFilesThatCannotBeRead() throws {
+    let folder = try TemporaryFolder()
+    for url in [folder.url, folder.url.appending(path: "none"), folder.url.appending(path: "x\0y"), URL(filePath: "/dev/null")] {
+      let error = #expect(throws: SafetensorsError.self) { try SafetensorsFile(url) }
+      guard case .unreadable = error else {
+        Issue.record("\(url): \(String(describing: error))")
+        continue
+      }
+    }
+  }
+}
+
+@Suite struct ShardTests {
+  private static let index = "diffusion_pytorch_model.safetensors.index.json"
+
+  @Test func joinsShards() throws {
+    let unet = fixtures.appending(path: "models/sd2/unet")
+    let sharded = try ShardedSafetensors(index: unet.appending(path: Self.index))
+    #expect(sharded.shards.count == 3)
+    let parts = try (1...3).map { try SafetensorsFile(unet.appending(path: "diffusion_pytorch_model-0000\($0)-of-00003.safetensors")) }
+    #expect(sharded.names.count == parts.map(\.names.count).reduce(0, +))
+    for part in parts {
+      for (name, stored) in part.tensors { #expect(try sharded.tensor(name, shape: stored.shape).data == stored.data, "\(name)") }
+    }
+  }
+
+  @Test(arguments: [
+    ("{\"weight_map\":{\"a\":\"gone.safetensors\"}}", "gone.safetensors, which is not beside it"),
+    ("{\"weight_map\":{\"a\":\"../one.safetensors\"}}", "not the name of a file beside it"),
+    ("{\"weight_map\":{\"a\":\"/etc/passwd\"}}", "not the name of a file beside it"),
+    ("{\"weight_map\":{\"a\":\"..\"}}", "not the name of a file beside it"),
+    ("{\"weight_map\":{\"a\":\"\"}}", "not the name of a file beside it"),
+    ("{\"weight_map\":{\"z\":\"one.safetensors\"}}", "The tensor z is not in"),
+    ("{\"weight_map\":{\"a\":7}}", "no weight_map"), ("{}", "no weight_map"), ("[]", "no weight_map"), ("x", "no weight_map"),
+    (String(repeating: "[", count: 100_000), "no weight_map"),
+  ])
+  func refusesBadIndices(_ json: String, _ expected: String) throws {
+    let folder = try TemporaryFolder()
+    try folder.write("one.safetensors", SafetensorsWriter.encode(["a": WeightTensor(Tensor([1]))]))
+    let index = try folder.write(Self.index, json)
+    let error = #expect(throws: SafetensorsError.self) { try ShardedSafetensors(index: index) }
+    #expect(error?.description.contains(expected) == true, "\(String(describing: error))")
+  }
+}
