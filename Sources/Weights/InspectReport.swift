@@ -1,0 +1,110 @@
+import Foundation
+import Tensor
+
+/// What a model is, as far as its files say: the report of `ldm inspect`.
+public struct InspectReport: Codable, Sendable, Equatable {
+  public struct Component: Codable, Sendable, Equatable {
+    public var name: String
+    public var className: String?
+    public var tensors: Int
+    /// Numbers in all tensors.
+    public var parameters: Int
+    /// Bytes of all tensors.
+    public var bytes: Int
+    /// How many tensors have elements of each type.
+    public var elementTypes: [String: Int]
+    /// The files' names.
+    public var files: [String]
+    /// Tensors that the component does not use; filled in by whoever loads it.
+    public var unused: [String]?
+    /// Tensors that the component asks for and the files lack; filled in by whoever loads it.
+    public var missing: [String]?
+    /// Why the component's files cannot be used; nil where they can.
+    public var problem: String?
+  }
+
+  public var path: String
+  public var layout: ModelFiles.Layout
+  public var className: String?
+  /// What kind of model it seems to be, in words.
+  public var family: String
+  /// `epsilon`, `v_prediction` or `sample`, where the scheduler's configuration says it.
+  public var predictionType: String?
+  public var components: [Component]
+  public var parameters: Int
+  /// Bytes of all weight files.
+  public var bytesOnDisk: Int
+  /// Tensors of a single file that belong to no component, such as averages that training keeps.
+  public var ignoredTensors: Int
+
+  /// Looks at the files without loading them. What is wrong with a component is noted there.
+  public init(_ files: ModelFiles) {
+    var all: Set<URL> = []
+    components = files.components.map { Self.component($0, of: files, &all) }
+    path = files.url.path(percentEncoded: false)
+    layout = files.layout
+    className = files.className
+    let facts = Facts(files)
+    family = facts.family
+    predictionType = facts.predictionType
+    parameters = components.reduce(0) { $0 &+ $1.parameters }
+    bytesOnDisk = all.reduce(0) { $0 + ((try? $1.resourceValues(forKeys: [.fileSizeKey]).fileSize) ?? 0) }
+    ignoredTensors = files.ignoredTensors
+  }
+
+  private static func component(_ name: String, of files: ModelFiles, _ all: inout Set<URL>) -> Component {
+    var component = Component(
+      name: name, className: files.className(of: name), tensors: 0, parameters: 0, bytes: 0, elementTypes: [:], files: [])
+    // What has no parameters of its own has no configuration of a network either.
+    guard !["scheduler", "tokenizer", "feature_extractor"].contains(where: { name.hasPrefix($0) }) else { return component }
+    do {
+      let (table, sources) = try files.table(of: name)
+      for tensor in table.tensors.values {
+        component.parameters += tensor.shape.count
+        component.bytes += tensor.data.count
+        component.elementTypes[tensor.elementType, default: 0] += 1
+      }
+      component.tensors = table.tensors.count
+      component.files = sources.map(\.url.lastPathComponent)
+      all.formUnion(sources.map { $0.url.resolvingSymlinksInPath() })
+    } catch {
+      component.problem = "\(error)"
+    }
+    return component
+  }
+
+  /// The few configuration values by which families are told apart; what cannot be read is as if it were not there.
+  private struct Facts {
+    private struct UNet: Decodable {
+      var in_channels: Int?
+      var cross_attention_dim: PerLevel<Int>?
+      var use_linear_projection: Bool?
+      var time_cond_proj_dim: Int?
+      var addition_embed_type: String?
+    }
+    private struct Scheduler: Decodable { var prediction_type: String? }
+
+    var family = "unknown"
+    var predictionType: String?
+
+    init(_ files: ModelFiles) {
+      func read<Value: Decodable>(_ type: Value.Type, _ component: String) -> Value? {
+        guard let json = try? files.configuration(of: component) else { return nil }
+        return try? decodeConfiguration(type, component: component, from: json)
+      }
+      if let scheduler = read(Scheduler.self, "scheduler") { predictionType = scheduler.prediction_type ?? "epsilon" }
+      guard let unet = read(UNet.self, "unet") else { return }
+      let context = unet.cross_attention_dim?.expanded(to: 1)?.first
+      let version =
+        if unet.addition_embed_type == "text_time" { "XL" } else { context == 1024 || unet.use_linear_projection == true ? "2.x" : "1.x" }
+      let task =
+        switch unet.in_channels {
+        case 9: " inpainting"
+        case 8: " instruction editing"
+        default: unet.time_cond_proj_dim == nil ? "" : " latent consistency"
+        }
+      let isUsual = [768, 1024, 2048].contains(context)
+      family = "Stable Diffusion \(version)\(task)" + (isUsual ? "" : ", of its own size")
+    }
+  }
+}
