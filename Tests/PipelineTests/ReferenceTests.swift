@@ -1,6 +1,7 @@
 import Components
 import Foundation
 import Pipeline
+import Schedulers
 import Synchronization
 import Tensor
 import TestSupport
@@ -17,6 +18,7 @@ import Testing
     let guidance: Double
     let strength, imageGuidance, guidanceRescale: Double?
     let noise: UInt64?
+    let schedulerConfiguration: SchedulerConfiguration?
     let latents, image: [Float]
 
     var testDescription: String { "\(task), \(scheduler), strength \(strength ?? 1), guidance \(guidance), \(prompts.count) prompts" }
@@ -36,11 +38,14 @@ import Testing
     try JSONDecoder().decode(File.self, from: Data(contentsOf: fixtures.appending(path: "pipeline/cases.json")))
   }
 
-  static let toyCases: [Case] = ((try? file())?.cases ?? []).filter { $0.scheduler.hasPrefix("toy") }
+  private static let cases: [Case] = (try? file())?.cases ?? []
+  static let toyCases = cases.filter { $0.schedulerConfiguration == nil }
+  static let schedulerCases = cases.filter { $0.schedulerConfiguration != nil }
 
   @Test func allCasesAreHere() throws {
     #expect(try Self.file().cases.count == 51)
     #expect(Self.toyCases.count == 19)
+    #expect(Self.schedulerCases.count == 32)
   }
 
   @Test(arguments: toyCases) func diffusersOnTheSameToys(reference: Case) async throws {
@@ -49,10 +54,26 @@ import Testing
         steps: steps, order: reference.scheduler == "toy-second-order" ? 2 : 1, stir: reference.scheduler == "toy-stirred" ? 0.25 : 0)
     }.images(for: reference.request)
     // Rounding alone: a few operations on numbers around 10.
+    compare(images, reference, tolerance: 2e-5)
+  }
+
+  /// Every scheduler at work: where it starts in the middle, and what it adds to a picture under a mask.
+  @Test(arguments: schedulerCases) func diffusersWithItsSchedulers(reference: Case) async throws {
+    let configuration = try #require(reference.schedulerConfiguration)
+    let kind = try SchedulerKind(of: configuration)
+    var pipeline = reference.pipeline { try kind.make(configuration: configuration, steps: $0) }
+    if reference.task == "lcm-img2img" {
+      pipeline.schedule = { steps, strength in Schedule(try LCMScheduler(configuration, steps: steps, strength: strength)) }
+    }
+    let spread = reference.latents.map(abs).max() ?? 1
+    compare(try await pipeline.images(for: reference.request), reference, tolerance: 2e-5 * max(1, spread))
+  }
+
+  private func compare(_ images: [GeneratedImage], _ reference: Case, tolerance: Float) {
     let latents = difference(images.flatMap(\.latents.elements), reference.latents)
-    #expect(latents.value < 2e-5, "latents differ by \(latents.value) at \(latents.index)")
+    #expect(latents.value < tolerance, "latents differ by \(latents.value) at \(latents.index)")
     let pixels = difference(images.flatMap { corners($0.image) }, reference.image)
-    #expect(pixels.value < 2e-5, "pixels differ by \(pixels.value) at \(pixels.index)")
+    #expect(pixels.value < tolerance, "pixels differ by \(pixels.value) at \(pixels.index)")
   }
 
   /// Pillow rounds to whole steps of 255 after each of its two passes.
