@@ -1,0 +1,214 @@
+import Foundation
+import Tensor
+
+/// The configurations that diffusers would give to the components of a single file: what the tensors' shapes say, and where they say
+/// nothing, what all published models of the kind have.
+enum DerivedConfiguration {
+  typealias Tensors = [String: StoredTensor]
+
+  /// What is not there though nothing can be known without it.
+  struct Missing: Error {
+    let component: String
+    let what: String
+  }
+
+  /// The keys of `UNet2DConditionModel`'s configuration.
+  struct UNet: Encodable {
+    let _class_name = "UNet2DConditionModel"
+    let sample_size: Int
+    let in_channels: Int
+    let out_channels: Int
+    let down_block_types: [String]
+    let mid_block_type: String?
+    let up_block_types: [String]
+    let block_out_channels: [Int]
+    let layers_per_block: [Int]
+    let transformer_layers_per_block: [Int]
+    let cross_attention_dim: Int
+    let attention_head_dim: [Int]
+    let use_linear_projection: Bool
+    let norm_num_groups: Int
+    let time_cond_proj_dim: Int?
+    let num_class_embeds: Int?
+  }
+
+  /// The keys of `AutoencoderKL`'s configuration.
+  struct Autoencoder: Encodable {
+    let _class_name = "AutoencoderKL"
+    let sample_size: Int
+    let in_channels: Int
+    let out_channels: Int
+    let down_block_types: [String]
+    let up_block_types: [String]
+    let block_out_channels: [Int]
+    let layers_per_block: Int
+    let latent_channels: Int
+    let norm_num_groups: Int
+    let scaling_factor: Double
+    let use_quant_conv: Bool
+    let use_post_quant_conv: Bool
+    let mid_block_add_attention: Bool
+  }
+
+  /// The keys of `CLIPTextConfig`.
+  struct Text: Encodable {
+    let architectures = ["CLIPTextModel"]
+    let model_type = "clip_text_model"
+    let vocab_size: Int
+    let hidden_size: Int
+    let intermediate_size: Int
+    let num_hidden_layers: Int
+    let num_attention_heads: Int
+    let max_position_embeddings: Int
+    let hidden_act: String
+    let layer_norm_eps = 1e-5
+    let bos_token_id: Int
+    let eos_token_id: Int
+  }
+
+  /// The keys of `CLIPTokenizer`'s configuration.
+  struct Tokenizer: Encodable {
+    let tokenizer_class = "CLIPTokenizer"
+    let model_max_length: Int
+    let bos_token = "<|startoftext|>"
+    let eos_token = "<|endoftext|>"
+    let unk_token = "<|endoftext|>"
+    let pad_token: String
+  }
+
+  /// The keys of a scheduler's configuration.
+  struct Scheduler: Encodable {
+    let _class_name: String
+    let beta_start = 0.00085
+    let beta_end = 0.012
+    let beta_schedule = "scaled_linear"
+    let num_train_timesteps = 1000
+    let prediction_type: String
+    let set_alpha_to_one = false
+    let skip_prk_steps = true
+    let steps_offset = 1
+    let clip_sample = false
+    let timestep_spacing = "leading"
+  }
+
+  // MARK: from diffusers' names
+
+  /// - Parameter latentSide: how many latents a side the model was trained for; the file does not say it.
+  static func unet(_ tensors: Tensors, latentSide: Int) throws(Missing) -> UNet {
+    func extent(_ name: String, _ axis: Int) throws(Missing) -> Int { try tensors.extent(name, axis, of: "U-Net") }
+    let levels = tensors.count(of: "down_blocks.")
+    guard levelCounts.contains(levels), let middle = tensors.transformer(in: "mid_block.") ?? tensors.transformer(in: "") else {
+      throw Missing(component: "U-Net", what: "its blocks, or all attention to text")
+    }
+    var channels: [Int] = []
+    for level in 0..<levels { channels.append(try extent("down_blocks.\(level).resnets.0.conv2.weight", 0)) }
+    let isLinear = hasLinearProjections(tensors)
+    return UNet(
+      sample_size: latentSide, in_channels: try extent("conv_in.weight", 1), out_channels: try extent("conv_out.weight", 0),
+      down_block_types: (0..<levels).map { tensors.transformer(in: "down_blocks.\($0).") == nil ? "DownBlock2D" : "CrossAttnDownBlock2D" },
+      mid_block_type: tensors.count(of: "mid_block.resnets.") > 0 ? "UNetMidBlock2DCrossAttn" : nil,
+      up_block_types: (0..<levels).map { tensors.transformer(in: "up_blocks.\($0).") == nil ? "UpBlock2D" : "CrossAttnUpBlock2D" },
+      block_out_channels: channels, layers_per_block: (0..<levels).map { tensors.count(of: "down_blocks.\($0).resnets.") },
+      transformer_layers_per_block: (0..<levels).map { level in
+        let place =
+          tensors.transformer(in: "down_blocks.\(level).") ?? tensors.transformer(in: "up_blocks.\(levels - 1 - level).") ?? middle
+        return tensors.count(of: place + "transformer_blocks.")
+      },
+      cross_attention_dim: try extent(middle + "transformer_blocks.0.attn2.to_k.weight", 1),
+      // Version 1 has 8 heads everywhere, version 2 heads of 64 channels. The key is diffusers' old misnomer for the number of heads.
+      attention_head_dim: channels.map { isLinear ? max(1, $0 / 64) : 8 }, use_linear_projection: isLinear,
+      norm_num_groups: groups(channels), time_cond_proj_dim: tensors["time_embedding.cond_proj.weight"]?.shape.extent(1),
+      num_class_embeds: tensors["class_embedding.weight"]?.shape.extent(0))
+  }
+
+  static func autoencoder(_ tensors: Tensors, pixels: Int) throws(Missing) -> Autoencoder {
+    func extent(_ name: String, _ axis: Int) throws(Missing) -> Int { try tensors.extent(name, axis, of: "autoencoder") }
+    let levels = tensors.count(of: "encoder.down_blocks.")
+    guard levelCounts.contains(levels) else { throw Missing(component: "autoencoder", what: "the encoder's blocks") }
+    var channels: [Int] = []
+    for level in 0..<levels { channels.append(try extent("encoder.down_blocks.\(level).resnets.0.conv2.weight", 0)) }
+    return Autoencoder(
+      sample_size: pixels, in_channels: try extent("encoder.conv_in.weight", 1), out_channels: try extent("decoder.conv_out.weight", 0),
+      down_block_types: Array(repeating: "DownEncoderBlock2D", count: levels),
+      up_block_types: Array(repeating: "UpDecoderBlock2D", count: levels), block_out_channels: channels,
+      layers_per_block: tensors.count(of: "encoder.down_blocks.0.resnets."), latent_channels: try extent("decoder.conv_in.weight", 1),
+      norm_num_groups: groups(channels), scaling_factor: 0.18215, use_quant_conv: tensors["quant_conv.weight"] != nil,
+      use_post_quant_conv: tensors["post_quant_conv.weight"] != nil,
+      mid_block_add_attention: tensors["encoder.mid_block.attentions.0.to_q.weight"] != nil)
+  }
+
+  static func text(_ tensors: Tensors, isOpenCLIP: Bool) throws(Missing) -> Text {
+    func extent(_ name: String, _ axis: Int) throws(Missing) -> Int { try tensors.extent(name, axis, of: "text encoder") }
+    let hidden = try extent("embeddings.token_embedding.weight", 1)
+    let vocabulary = try extent("embeddings.token_embedding.weight", 0)
+    return Text(
+      vocab_size: vocabulary, hidden_size: hidden, intermediate_size: try extent("encoder.layers.0.mlp.fc1.weight", 0),
+      num_hidden_layers: tensors.count(of: "encoder.layers."), num_attention_heads: max(1, hidden / 64),
+      max_position_embeddings: try extent("embeddings.position_embedding.weight", 0), hidden_act: isOpenCLIP ? "gelu" : "quick_gelu",
+      // CLIP's vocabulary ends with these two.
+      bos_token_id: max(0, vocabulary - 2), eos_token_id: max(0, vocabulary - 1))
+  }
+
+  static func tokenizer(length: Int, isOpenCLIP: Bool) -> Tokenizer {
+    // OpenCLIP fills a text up with zeros, and 0 is the exclamation mark.
+    Tokenizer(model_max_length: length, pad_token: isOpenCLIP ? "!" : "<|endoftext|>")
+  }
+
+  /// What the network predicts, which no shape tells.
+  ///
+  /// The file's own `modelspec.prediction_type` decides. Without it diffusers' rule holds: a text-to-image model of version 2 predicts v,
+  /// except where `global_step` is 875000, which is how the published 512-pixel model is known; all others predict the noise.
+  static func scheduler(_ file: SafetensorsFile, isVersion2: Bool, inputChannels: Int?) -> Scheduler {
+    let isV: Bool
+    switch file.metadata["modelspec.prediction_type"]?.lowercased() {
+    case "v", "v_prediction", "v-prediction": isV = true
+    case "epsilon", "eps": isV = false
+    default: isV = isVersion2 && inputChannels != 9 && file.tensors["global_step"]?.wholeNumber != 875_000
+    }
+    // PNDM is what version 1's folders name, DDIM what version 2.1's does.
+    return Scheduler(_class_name: isV ? "DDIMScheduler" : "PNDMScheduler", prediction_type: isV ? "v_prediction" : "epsilon")
+  }
+
+  /// More levels than this would leave nothing of a picture.
+  private static let levelCounts = 1...16
+
+  /// True where the transformers' projections are matrices (version 2), false where they are 1×1 convolutions.
+  static func hasLinearProjections(_ tensors: Tensors) -> Bool {
+    tensors.contains { $0.key.hasSuffix(".proj_in.weight") && $0.value.shape.rank == 2 }
+  }
+
+  /// 32 groups, as all published models have; for narrower ones the most that divide 32 and every width.
+  private static func groups(_ channels: [Int]) -> Int {
+    [32, 16, 8, 4, 2].first { groups in channels.allSatisfy { $0 % groups == 0 } } ?? 1
+  }
+}
+
+extension [String: StoredTensor] {
+  fileprivate func extent(_ name: String, _ axis: Int, of component: String) throws(DerivedConfiguration.Missing) -> Int {
+    guard let extent = self[name]?.shape.extent(axis) else { throw DerivedConfiguration.Missing(component: component, what: name) }
+    return extent
+  }
+
+  /// Where the first transformer below a prefix is, in the order of the names.
+  fileprivate func transformer(in prefix: String) -> String? {
+    let suffix = "transformer_blocks.0.attn2.to_k.weight"
+    return keys.filter { $0.hasPrefix(prefix) && $0.hasSuffix("." + suffix) }.min().map { String($0.dropLast(suffix.count)) }
+  }
+}
+
+extension StoredTensor {
+  /// The value of a single I64.
+  fileprivate var wholeNumber: Int64? {
+    guard elementType == "I64", shape.count == 1, data.count == 8 else { return nil }
+    return Int64(bitPattern: data.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) })
+  }
+}
+
+extension Encodable {
+  /// A derived configuration as JSON. The same tensors give the same text, and nothing in them can fail to be encoded.
+  var json: Data {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .prettyPrinted]
+    return (try? encoder.encode(self)) ?? Data("{}".utf8)
+  }
+}

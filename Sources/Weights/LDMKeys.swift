@@ -1,0 +1,184 @@
+import Tensor
+
+/// diffusers' names for the tensors of the original latent diffusion code. The number of levels and of blocks in them follows from the keys.
+///
+/// A key that has no counterpart keeps its name, so that a load report shows it as unused.
+enum LDMKeys {
+  typealias Tensors = [String: StoredTensor]
+
+  // MARK: U-Net
+
+  private static let resnet = [
+    "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2", "out_layers.3": "conv2",
+    "skip_connection": "conv_shortcut",
+  ]
+
+  private static let aroundBlocks = [
+    "time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2",
+    "time_embed.cond_proj": "time_embedding.cond_proj",
+    "label_emb": "class_embedding", "out.0": "conv_norm_out", "out.2": "conv_out",
+  ]
+
+  /// `UNetModel` → `UNet2DConditionModel`.
+  static func unet(_ tensors: Tensors) -> Tensors {
+    let modules = unetModules(Set(tensors.keys))
+    return tensors.renamed { key in
+      let (module, parameter) = key.cutAtLast()
+      if let name = aroundBlocks[module] { return name + "." + parameter }
+      let parts = module.split(separator: ".").map(String.init)
+      // A block's number and its module's stand before what is inside the module; a resampling convolution has a word more.
+      for depth in [4, 3, 2] where parts.count >= depth {
+        guard let place = modules[parts.prefix(depth).joined(separator: ".")] else { continue }
+        let inside = parts.dropFirst(depth).joined(separator: ".")
+        let name = place.contains(".resnets.") ? resnet[inside] ?? inside : inside
+        return [place, name, parameter].filter { !$0.isEmpty }.joined(separator: ".")
+      }
+      return nil
+    }
+  }
+
+  /// Where each of the numbered modules is in diffusers.
+  ///
+  /// The original counts the blocks of all levels in one list; a level ends with the block that resamples.
+  private static func unetModules(_ keys: Set<String>) -> [String: String] {
+    let prefixes = Set(keys.flatMap(\.prefixes))
+    var modules = ["input_blocks.0.0": "conv_in"]
+    var (level, resnet) = (0, 0)
+    for block in (1...).lazy.map({ "input_blocks.\($0)" }).prefix(while: { prefixes.contains($0) }) {
+      if prefixes.contains(block + ".0.op") {
+        modules[block + ".0.op"] = "down_blocks.\(level).downsamplers.0.conv"
+        (level, resnet) = (level + 1, 0)
+      } else {
+        modules[block + ".0"] = "down_blocks.\(level).resnets.\(resnet)"
+        modules[block + ".1"] = "down_blocks.\(level).attentions.\(resnet)"
+        resnet += 1
+      }
+    }
+    for index in (0...).lazy.prefix(while: { prefixes.contains("middle_block.\($0)") }) {
+      modules["middle_block.\(index)"] = index % 2 == 0 ? "mid_block.resnets.\(index / 2)" : "mid_block.attentions.\(index / 2)"
+    }
+    (level, resnet) = (0, 0)
+    for block in (0...).lazy.map({ "output_blocks.\($0)" }).prefix(while: { prefixes.contains($0) }) {
+      modules[block + ".0"] = "up_blocks.\(level).resnets.\(resnet)"
+      modules[block + ".1"] = "up_blocks.\(level).attentions.\(resnet)"
+      resnet += 1
+      for module in [block + ".1.conv", block + ".2.conv"] where prefixes.contains(module) {
+        modules[module] = "up_blocks.\(level).upsamplers.0.conv"
+        (level, resnet) = (level + 1, 0)
+      }
+    }
+    return modules
+  }
+
+  // MARK: autoencoder
+
+  private static let autoencoderAttention = ["norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"]
+
+  /// `AutoencoderKL` of the original → diffusers' `AutoencoderKL`, whose decoder counts its levels from the other end.
+  static func autoencoder(_ tensors: Tensors) -> Tensors {
+    let levels = tensors.count(of: "decoder.up.")
+    return tensors.filter { !$0.key.hasPrefix("loss.") }.renamed { key in
+      let (module, parameter) = key.cutAtLast()
+      var parts = module.split(separator: ".").map(String.init)
+      guard parts.count >= 2 else { return nil }
+      let half = parts.removeFirst()
+      guard let inside = autoencoderModule(parts, levels: levels) else { return nil }
+      return "\(half).\(inside).\(parameter)"
+    }
+  }
+
+  /// A module inside of the encoder or decoder.
+  private static func autoencoderModule(_ parts: [String], levels: Int) -> String? {
+    let last = parts[parts.count - 1] == "nin_shortcut" ? "conv_shortcut" : parts[parts.count - 1]
+    switch (parts[0], parts.count) {
+    case ("norm_out", 1): return "conv_norm_out"
+    case ("mid", 3) where parts[1] == "attn_1": return autoencoderAttention[last].map { "mid_block.attentions.0." + $0 }
+    case ("mid", 3) where parts[1] == "block_1": return "mid_block.resnets.0." + last
+    case ("mid", 3) where parts[1] == "block_2": return "mid_block.resnets.1." + last
+    case ("down", 5) where parts[2] == "block": return "down_blocks.\(parts[1]).resnets.\(parts[3]).\(last)"
+    case ("down", 4) where parts[2] == "downsample": return "down_blocks.\(parts[1]).downsamplers.0.\(last)"
+    case ("up", 4...5):
+      guard let level = Int(parts[1]), (0..<levels).contains(level) else { return nil }
+      if parts[2] == "upsample" { return "up_blocks.\(levels - 1 - level).upsamplers.0.\(last)" }
+      return parts.count == 5 && parts[2] == "block" ? "up_blocks.\(levels - 1 - level).resnets.\(parts[3]).\(last)" : nil
+    default: return nil
+    }
+  }
+
+  // MARK: text encoders
+
+  /// CLIP as transformers wrote it inside of version 1's checkpoints.
+  static func clip(_ tensors: Tensors) -> Tensors { WeightTable(tensors).renamed(KeyNames.textEncoder).tensors }
+
+  private static let openCLIPModules = [
+    "token_embedding.weight": "embeddings.token_embedding.weight", "positional_embedding": "embeddings.position_embedding.weight",
+    "ln_final.weight": "final_layer_norm.weight", "ln_final.bias": "final_layer_norm.bias",
+  ]
+
+  private static let openCLIPLayer = [
+    "ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
+  ]
+
+  /// OpenCLIP's text tower → `CLIPTextModel`: one matrix for queries, keys and values becomes three.
+  ///
+  /// Version 2 takes the state before the last block, which is therefore left out; a file that was converted back from diffusers
+  /// has neither that block nor `text_projection`.
+  static func openCLIP(_ tensors: Tensors) -> Tensors {
+    let layers = tensors.count(of: "transformer.resblocks.")
+    let isOriginal = tensors["text_projection"] != nil || layers == 24
+    let last = "transformer.resblocks.\(layers - 1)."
+    var result: Tensors = [:]
+    for (key, tensor) in tensors where !(isOriginal && layers > 1 && key.hasPrefix(last)) {
+      if ["text_projection", "logit_scale", "attn_mask"].contains(key) { continue }
+      let parts = key.split(separator: ".").map(String.init)
+      if let name = openCLIPModules[key] {
+        result[name] = tensor
+      } else if parts.count >= 4, parts[0] == "transformer", parts[1] == "resblocks" {
+        let layer = "encoder.layers.\(parts[2])."
+        let (module, parameter) = parts.dropFirst(3).joined(separator: ".").cutAtLast()
+        if let name = openCLIPLayer[module] {
+          result["\(layer)\(name).\(parameter)"] = tensor
+        } else if module == "attn", parameter.hasPrefix("in_proj_"), let three = tensor.split(3) {
+          let kind = parameter.dropFirst("in_proj_".count)
+          for (name, part) in zip(["q_proj", "k_proj", "v_proj"], three) { result["\(layer)self_attn.\(name).\(kind)"] = part }
+        } else {
+          result[key] = tensor
+        }
+      } else {
+        result[key] = tensor
+      }
+    }
+    return result
+  }
+}
+
+extension [String: StoredTensor] {
+  /// The same tensors under new names, those without one under their own.
+  fileprivate func renamed(_ name: (String) -> String?) -> Self {
+    WeightTable(self).renamed { name($0) ?? $0 }.tensors
+  }
+
+  /// How many numbers, from 0 up without a gap, follow a prefix in the names.
+  func count(of prefix: String) -> Int {
+    let numbers = Set(keys.lazy.filter { $0.hasPrefix(prefix) }.map { $0.dropFirst(prefix.count).prefix { $0 != "." } })
+    return (0...).lazy.prefix { numbers.contains(Substring(String($0))) }.count
+  }
+}
+
+extension String {
+  /// What stands before the last dot, and after it.
+  fileprivate func cutAtLast() -> (module: String, parameter: String) {
+    guard let dot = lastIndex(of: ".") else { return ("", self) }
+    return (String(self[..<dot]), String(self[index(after: dot)...]))
+  }
+
+  /// What stands before each of the first four dots.
+  fileprivate var prefixes: [String] {
+    indices.lazy.filter { self[$0] == "." }.prefix(4).map { String(self[..<$0]) }
+  }
+}
+
+extension Shape {
+  /// An extent, or nil where there is no such axis.
+  func extent(_ axis: Int) -> Int? { axis < rank ? dimensions[axis] : nil }
+}

@@ -1,0 +1,123 @@
+import Foundation
+import Tensor
+
+/// The files of a model, whichever way they are laid out: what its components are, their configurations and their weights.
+///
+/// All names are diffusers': those of `config.json` and of the tensors. A single file in the layout of the original latent diffusion code
+/// answers with its tensors under those names, and with configurations that follow from the tensors' shapes.
+public struct ModelFiles: Sendable {
+  public enum Layout: String, Codable, Sendable {
+    /// A folder with `model_index.json`.
+    case diffusers
+    /// One `.safetensors` file with the keys of the original code.
+    case singleFile
+  }
+
+  private enum Source: Sendable {
+    case folder(ModelFolder)
+    case checkpoint(LDMCheckpoint)
+  }
+
+  public let url: URL
+  private let source: Source
+
+  /// - Parameter url: a model's folder, or a `.safetensors` file.
+  /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`.
+  public static func open(_ url: URL) throws -> ModelFiles {
+    let path = url.path(percentEncoded: false)
+    var isFolder: ObjCBool = false
+    guard url.isFileURL, !path.utf8.contains(0), FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
+      throw ModelFilesError.notFound(path: printable(path))
+    }
+    if isFolder.boolValue { return ModelFiles(url: url, source: .folder(try ModelFolder(url))) }
+    if ["ckpt", "bin", "pt", "pth"].contains(url.pathExtension.lowercased()) { throw ModelFilesError.pickledWeights(path: path) }
+    return ModelFiles(url: url, source: .checkpoint(try LDMCheckpoint(SafetensorsFile(url))))
+  }
+
+  private init(url: URL, source: Source) { (self.url, self.source) = (url, source) }
+
+  public var layout: Layout {
+    switch source {
+    case .folder: .diffusers
+    case .checkpoint: .singleFile
+    }
+  }
+
+  /// The pipeline's class in diffusers, where the files say it.
+  public var className: String? {
+    switch source {
+    case .folder(let folder): folder.className
+    case .checkpoint(let checkpoint): checkpoint.className
+    }
+  }
+
+  /// What the model consists of: `unet`, `vae`, `text_encoder`, `scheduler`, …, sorted.
+  public var components: [String] {
+    switch source {
+    case .folder(let folder): folder.components.map(\.name)
+    case .checkpoint(let checkpoint): checkpoint.components.keys.sorted()
+    }
+  }
+
+  /// A component's class in diffusers or transformers; nil where there is no such component.
+  public func className(of component: String) -> String? {
+    switch source {
+    case .folder(let folder): folder.components.first { $0.name == component }?.className
+    case .checkpoint(let checkpoint): checkpoint.components[component]?.className
+    }
+  }
+
+  /// The JSON of a component's `config.json`, `scheduler_config.json` or `tokenizer_config.json`; nil where it has none.
+  ///
+  /// - Throws: `ModelFilesError`.
+  public func configuration(of component: String) throws -> Data? {
+    switch source {
+    case .folder(let folder): try folder.configuration(of: component)
+    case .checkpoint(let checkpoint): try checkpoint.component(component).configuration
+    }
+  }
+
+  /// A component's tensors, under the names that diffusers 0.42 and transformers 5 give them: CLIP's without `text_model.`.
+  ///
+  /// - Throws: `ModelFilesError`, `SafetensorsError`.
+  public func weights(of component: String) throws -> any WeightSource { try table(of: component).table }
+
+  func table(of component: String) throws -> (table: WeightTable, files: [SafetensorsFile]) {
+    switch source {
+    case .folder(let folder): return try folder.weights(of: component)
+    case .checkpoint(let checkpoint):
+      guard let table = try checkpoint.component(component).table else {
+        throw ModelFilesError.missingWeights(folder: url.path(percentEncoded: false) + " (\(component))")
+      }
+      return (table, [checkpoint.file])
+    }
+  }
+
+  /// A file of a component, such as `vocab.json` of `tokenizer`; nil where there is none, and always for a single file.
+  public func file(_ component: String, _ name: String) -> URL? {
+    switch source {
+    case .folder(let folder): folder.file(component, name)
+    case .checkpoint: nil
+    }
+  }
+
+  /// The contents of `generation_defaults.json`, in which a model recommends steps and guidance; nil where there is none.
+  ///
+  /// - Throws: `ModelFilesError`.
+  public var generationDefaults: Data? {
+    get throws {
+      switch source {
+      case .folder(let folder): try folder.contents(of: "generation_defaults.json")
+      case .checkpoint: nil
+      }
+    }
+  }
+
+  /// Tensors of a single file that belong to no component: averages kept for training, noise schedules.
+  var ignoredTensors: Int {
+    switch source {
+    case .folder: 0
+    case .checkpoint(let checkpoint): checkpoint.ignoredTensors
+    }
+  }
+}

@@ -1,0 +1,42 @@
+/// Why the files of a model cannot be used.
+public enum ModelFilesError: Error, Sendable, Equatable, CustomStringConvertible {
+  case notFound(path: String)
+  /// A folder without `model_index.json`.
+  case missingIndex(folder: String)
+  case malformedIndex(path: String, reason: String)
+  /// A component that the model's index names and its folder lacks.
+  case missingComponent(name: String, path: String)
+  /// A component that the model does not have.
+  case noSuchComponent(name: String, model: String)
+  case unreadable(path: String, reason: String)
+  case missingWeights(folder: String)
+  /// There are weights, but only in a format that can run programs when it is read.
+  case pickledWeights(path: String)
+  case notAModel(path: String, reason: String)
+  case unsupported(path: String, family: String)
+
+  public var description: String {
+    switch self {
+    case .notFound(let path):
+      "There is no model at \(path); give the folder of a model or a .safetensors file."
+    case .missingIndex(let folder):
+      "\(folder) is not the folder of a model: it has no model_index.json."
+    case .malformedIndex(let path, let reason):
+      "\(path) cannot be used: \(printable(reason))."
+    case .missingComponent(let name, let path):
+      "The model's \(printable(name)) is missing: there is no folder \(path)."
+    case .noSuchComponent(let name, let model):
+      "The model at \(model) has no \(printable(name))."
+    case .unreadable(let path, let reason):
+      "\(path) cannot be read: \(reason)."
+    case .missingWeights(let folder):
+      "\(folder) has no weights: a .safetensors file is expected there."
+    case .pickledWeights(let path):
+      "\(path) is in a format that can run programs when it is read; get the model as .safetensors instead."
+    case .notAModel(let path, let reason):
+      "\(path) is not a model that can be read: \(printable(reason))."
+    case .unsupported(let path, let family):
+      "\(path) is a \(family) model, which is not supported."
+    }
+  }
+}

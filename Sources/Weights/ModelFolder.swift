@@ -1,0 +1,160 @@
+import Foundation
+import Tensor
+
+/// A model as diffusers saves it: a folder with `model_index.json` and a folder for each component.
+struct ModelFolder: Sendable {
+  let url: URL
+  /// The pipeline's class.
+  let className: String?
+  /// The components' names, sorted, and the class of each.
+  let components: [(name: String, className: String)]
+
+  /// - Throws: `ModelFilesError`.
+  init(_ url: URL) throws(ModelFilesError) {
+    self.url = url
+    let index = url.appending(path: "model_index.json")
+    let path = index.path(percentEncoded: false)
+    guard FileManager.default.fileExists(atPath: path) else { throw .missingIndex(folder: url.path(percentEncoded: false)) }
+    let entries: [String: IndexEntry]
+    do {
+      entries = try JSONDecoder().decode([String: IndexEntry].self, from: try Self.read(index))
+    } catch let error as ModelFilesError {
+      throw error
+    } catch {
+      throw .malformedIndex(path: path, reason: "it is no JSON object")
+    }
+    if case .text(let name) = entries["_class_name"] { className = name } else { className = nil }
+    var components: [(name: String, className: String)] = []
+    for (name, entry) in entries.sorted(by: { $0.key < $1.key }) {
+      guard !name.hasPrefix("_"), case .component(let className) = entry else { continue }
+      guard Self.isPlain(name) else { throw .malformedIndex(path: path, reason: "\(name) is not the name of a folder in it") }
+      components.append((name, className))
+    }
+    guard !components.isEmpty else { throw .malformedIndex(path: path, reason: "it names no components") }
+    self.components = components
+  }
+
+  /// What a member of `model_index.json` says.
+  private enum IndexEntry: Decodable {
+    case text(String)
+    case component(className: String)
+    /// A component that is left out (`[null, null]`), or a setting of the pipeline.
+    case other
+
+    init(from decoder: any Decoder) throws {
+      let container = try decoder.singleValueContainer()
+      if let text = try? container.decode(String.self) {
+        self = .text(text)
+      } else if let pair = try? container.decode([String?].self), pair.count == 2, let className = pair[1] {
+        self = .component(className: className)
+      } else {
+        self = .other
+      }
+    }
+  }
+
+  /// True for a name that stays in its folder.
+  static func isPlain(_ name: String) -> Bool {
+    !name.isEmpty && name != "." && name != ".." && !name.contains { $0 == "/" || $0 == "\\" || $0 == "\0" }
+  }
+
+  private static func read(_ url: URL) throws(ModelFilesError) -> Data {
+    do {
+      return try Data(mapping: url)
+    } catch {
+      throw .unreadable(path: url.path(percentEncoded: false), reason: "it is no ordinary file, or its permissions forbid it")
+    }
+  }
+
+  /// The folder of a component.
+  private func folder(_ component: String) throws(ModelFilesError) -> URL {
+    guard components.contains(where: { $0.name == component }) else {
+      throw .noSuchComponent(name: component, model: url.path(percentEncoded: false))
+    }
+    let folder = url.appending(path: component, directoryHint: .isDirectory)
+    var isFolder: ObjCBool = false
+    guard FileManager.default.fileExists(atPath: folder.path(percentEncoded: false), isDirectory: &isFolder), isFolder.boolValue else {
+      throw .missingComponent(name: component, path: folder.path(percentEncoded: false))
+    }
+    return folder
+  }
+
+  /// A file of a component; nil where there is none of this name.
+  func file(_ component: String, _ name: String) -> URL? {
+    guard Self.isPlain(name), let file = try? folder(component).appending(path: name) else { return nil }
+    return FileManager.default.fileExists(atPath: file.path(percentEncoded: false)) ? file : nil
+  }
+
+  /// The component's configuration, or nil where its folder has none.
+  func configuration(of component: String) throws(ModelFilesError) -> Data? {
+    _ = try folder(component)
+    for name in ["config.json", "scheduler_config.json", "tokenizer_config.json"] {
+      if let file = file(component, name) { return try Self.read(file) }
+    }
+    return nil
+  }
+
+  /// A file of the model itself; nil where there is none of this name.
+  func contents(of name: String) throws(ModelFilesError) -> Data? {
+    let file = url.appending(path: name)
+    return FileManager.default.fileExists(atPath: file.path(percentEncoded: false)) ? try Self.read(file) : nil
+  }
+
+  /// A component's weights under the newest names, and the files they are in.
+  ///
+  /// - Throws: `ModelFilesError`, `SafetensorsError`.
+  func weights(of component: String) throws -> (table: WeightTable, files: [SafetensorsFile]) {
+    let file = try WeightFiles(in: try folder(component)).preferred
+    let (table, files): (WeightTable, [SafetensorsFile])
+    if file.pathExtension == "json" {
+      let sharded = try ShardedSafetensors(index: file)
+      (table, files) = (sharded.table, sharded.shards)
+    } else {
+      let single = try SafetensorsFile(file)
+      (table, files) = (single.table, [single])
+    }
+    return (table.renamed { KeyNames.current($0, component: component) }, files)
+  }
+}
+
+/// The weight files in a component's folder, of which there may be several variants.
+private struct WeightFiles {
+  /// The file, or the index of several files, that diffusers would take; a variant only where there is nothing else.
+  let preferred: URL
+
+  init(in folder: URL) throws(ModelFilesError) {
+    let path = folder.path(percentEncoded: false)
+    guard let names = try? FileManager.default.contentsOfDirectory(atPath: path) else {
+      throw .unreadable(path: path, reason: "its permissions forbid it")
+    }
+    let ranked = names.compactMap { name in Self.rank(name).map { (rank: $0, name: name) } }
+    if let best = ranked.min(by: { ($0.rank, $0.name) < ($1.rank, $1.name) }) {
+      preferred = folder.appending(path: best.name)
+    } else if let pickled = names.sorted().first(where: { name in Self.pickles.contains { name.hasSuffix($0) } }) {
+      throw .pickledWeights(path: folder.appending(path: pickled).path(percentEncoded: false))
+    } else {
+      throw .missingWeights(folder: path)
+    }
+  }
+
+  static let pickles = [".bin", ".ckpt", ".pt", ".pth", ".bin.index.json"]
+
+  /// How good a choice a file is, the smaller the better: `model.safetensors` before its index, before `model.fp16.safetensors`, before
+  /// other variants. Nil for what is no weights, and for a part that only an index makes sense of.
+  private static func rank(_ name: String) -> Int? {
+    for (order, stem) in ["diffusion_pytorch_model", "model"].enumerated() {
+      guard name.hasPrefix(stem + ".") else { continue }
+      let parts = name.dropFirst(stem.count + 1).split(separator: ".", omittingEmptySubsequences: false)
+      switch parts {
+      case ["safetensors"]: return order
+      case ["safetensors", "index", "json"]: return 2 + order
+      case ["fp16", "safetensors"]: return 4 + order
+      case ["safetensors", "index", "fp16", "json"], ["fp16", "safetensors", "index", "json"]: return 6 + order
+      case _ where parts.count == 2 && parts[1] == "safetensors" && !parts[0].contains("-of-"): return 8 + order
+      case _ where parts.count == 4 && parts.prefix(2) == ["safetensors", "index"] && parts[3] == "json": return 10 + order
+      default: continue
+      }
+    }
+    return nil
+  }
+}

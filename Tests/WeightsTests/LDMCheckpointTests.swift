@@ -1,0 +1,240 @@
+import Foundation
+import Tensor
+import TestSupport
+import Testing
+import Weights
+
+/// A value in a JSON file, to compare configurations with.
+enum JSONValue: Decodable, Equatable {
+  case null
+  case bool(Bool)
+  case number(Double)
+  case text(String)
+  case list([JSONValue])
+  case object([String: JSONValue])
+
+  init(from decoder: any Decoder) throws {
+    let container = try decoder.singleValueContainer()
+    if container.decodeNil() {
+      self = .null
+    } else if let value = try? container.decode(Bool.self) {
+      self = .bool(value)
+    } else if let value = try? container.decode(Double.self) {
+      self = .number(value)
+    } else if let value = try? container.decode(String.self) {
+      self = .text(value)
+    } else if let value = try? container.decode([JSONValue].self) {
+      self = .list(value)
+    } else {
+      self = .object(try container.decode([String: JSONValue].self))
+    }
+  }
+
+  /// Equal, or one value for all levels beside a list of as many.
+  func says(_ other: JSONValue) -> Bool {
+    if case .list(let values) = self, case .list = other { return .list(values) == other }
+    if case .list(let values) = self { return !values.isEmpty && values.allSatisfy { $0 == other } }
+    return self == other
+  }
+
+  static func of(_ files: ModelFiles, _ component: String) throws -> [String: JSONValue] {
+    let json = try #require(try files.configuration(of: component))
+    return try JSONDecoder().decode([String: JSONValue].self, from: json)
+  }
+}
+
+/// 64-bit FNV-1a, as the fixtures' script computes it.
+private func fnv(_ data: Data) -> String {
+  let value = data.reduce(0xCBF2_9CE4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
+  let digits = String(value, radix: 16)
+  return String(repeating: "0", count: 16 - digits.count) + digits
+}
+
+@Suite struct LDMCheckpointTests {
+  private static let folder = fixtures.appending(path: "weights")
+  private let folder = Self.folder
+
+  private struct Expected: Decodable {
+    struct Tensor: Decodable {
+      let shape: [Int]
+      let hash: String
+    }
+    let tensors: [String: [String: Tensor]]
+    let configurations: [String: [String: JSONValue]]
+  }
+
+  private struct Shapes: Decodable {
+    let checkpoint: [String: [Int]]
+    let tensors: [String: [String: [Int]]]
+    let configurations: [String: [String: JSONValue]]
+  }
+
+  private func expect(_ configurations: [String: [String: JSONValue]], of files: ModelFiles) throws {
+    for (component, expected) in configurations {
+      let found = try JSONValue.of(files, component)
+      for (key, value) in expected { #expect(found[key]?.says(value) == true, "\(component) \(key): \(String(describing: found[key]))") }
+    }
+  }
+
+  @Test(arguments: ["sd1", "sd2"]) func hasTheTensorsThatDiffusersHas(_ name: String) throws {
+    let files = try ModelFiles.open(folder.appending(path: "\(name).safetensors"))
+    let expected = try JSONDecoder().decode(Expected.self, from: Data(contentsOf: folder.appending(path: "\(name).json")))
+    #expect(files.layout == .singleFile)
+    #expect(files.components == ["scheduler", "text_encoder", "tokenizer", "unet", "vae"])
+    for (component, tensors) in expected.tensors {
+      let weights = try files.weights(of: component)
+      #expect(weights.names == Set(tensors.keys), "\(component) \(weights.names.symmetricDifference(tensors.keys).sorted())")
+      for (key, tensor) in tensors {
+        let found = try weights.tensor(key, shape: Shape(tensor.shape))
+        #expect(fnv(found.data) == tensor.hash, "\(component) \(key)")
+      }
+    }
+    try expect(expected.configurations, of: files)
+  }
+
+  /// A file of the published size with nothing in it: it takes no room on the disk.
+  private func sparse(_ shapes: [String: [Int]], at url: URL) throws {
+    var members: [String] = []
+    var end = 0
+    for (name, shape) in shapes.sorted(by: { $0.key < $1.key }) {
+      let bytes = 2 * shape.reduce(1, *)
+      members.append("\"\(name)\":{\"dtype\":\"F16\",\"shape\":\(shape),\"data_offsets\":[\(end),\(end + bytes)]}")
+      end += bytes
+    }
+    let start = rawSafetensors("{\(members.joined(separator: ","))}", data: Data())
+    try start.write(to: url)
+    let handle = try FileHandle(forWritingTo: url)
+    try handle.truncate(atOffset: UInt64(start.count + end))
+    try handle.close()
+  }
+
+  @Test(arguments: [("sd15", "PNDMScheduler", 1_066_235_307), ("sd21", "DDIMScheduler", 1_289_952_427)])
+  func knowsThePublishedSizes(_ name: String, _ scheduler: String, _ parameters: Int) throws {
+    let temporary = try TemporaryFolder()
+    let shapes = try JSONDecoder().decode(Shapes.self, from: Data(contentsOf: folder.appending(path: "\(name)-shapes.json")))
+    let url = temporary.url.appending(path: "model.safetensors")
+    try sparse(shapes.checkpoint, at: url)
+    let files = try ModelFiles.open(url)
+    for (component, tensors) in shapes.tensors {
+      let weights = try files.weights(of: component)
+      #expect(weights.names == Set(tensors.keys), "\(component)")
+      for (key, shape) in tensors { #expect(throws: Never.self) { try weights.tensor(key, shape: Shape(shape)) } }
+    }
+    try expect(shapes.configurations, of: files)
+    #expect(files.className(of: "scheduler") == scheduler)
+    let report = InspectReport(files)
+    #expect(report.parameters == parameters)
+    #expect(report.family == (name == "sd15" ? "Stable Diffusion 1.x" : "Stable Diffusion 2.x"))
+  }
+
+  // MARK: variants
+
+  /// The tiny version 1 or 2 with some tensors replaced, and what training of the original tells besides.
+  private func variant(
+    of name: String = "sd1", _ changes: [String: WeightTensor?] = [:], metadata: [String: String] = [:], steps: Int64? = nil
+  ) throws -> (TemporaryFolder, ModelFiles) {
+    let file = try SafetensorsFile(folder.appending(path: "\(name).safetensors"))
+    var tensors: [String: WeightTensor] = [:]
+    for (key, stored) in file.tensors where ElementType(rawValue: stored.elementType) != nil {
+      tensors[key] = try file.tensor(key, shape: stored.shape)
+    }
+    for (key, tensor) in changes { tensors[key] = tensor }
+    var data = SafetensorsWriter.encode(tensors, metadata: metadata)
+    if let steps { data = try Self.adding(steps, to: data) }
+    let temporary = try TemporaryFolder()
+    return (temporary, try ModelFiles.open(temporary.write("model.safetensors", data)))
+  }
+
+  /// The writer knows no whole numbers, so `global_step` is put at the end by hand.
+  private static func adding(_ steps: Int64, to file: Data) throws -> Data {
+    let length = file.prefix(8).reversed().reduce(0) { $0 << 8 | Int($1) }
+    var header = String(decoding: file[8..<8 + length], as: UTF8.self)
+    while header.last != "}" { header.removeLast() }
+    let end = file.count - 8 - length
+    header.removeLast()
+    header += ",\"global_step\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[\(end),\(end + 8)]}}"
+    let bytes = Data((0..<8).map { UInt8(truncatingIfNeeded: steps >> (8 * $0)) })
+    return rawSafetensors(header, data: file[(8 + length)...] + bytes)
+  }
+
+  private static func prediction(_ files: ModelFiles) throws -> JSONValue? { try JSONValue.of(files, "scheduler")["prediction_type"] }
+
+  @Test func tellsWhatIsPredicted() throws {
+    #expect(try Self.prediction(variant().1) == .text("epsilon"))
+    #expect(try Self.prediction(variant(of: "sd2").1) == .text("v_prediction"))
+    #expect(try Self.prediction(variant(of: "sd2", steps: 875_000).1) == .text("epsilon"))
+    #expect(try Self.prediction(variant(of: "sd2", steps: 875_001).1) == .text("v_prediction"))
+    #expect(try Self.prediction(variant(of: "sd2", metadata: ["modelspec.prediction_type": "epsilon"]).1) == .text("epsilon"))
+    #expect(try Self.prediction(variant(metadata: ["modelspec.prediction_type": "v"]).1) == .text("v_prediction"))
+    let base = try variant(of: "sd2", steps: 875_000).1
+    #expect(try JSONValue.of(base, "unet")["sample_size"] == .number(128))
+    #expect(try JSONValue.of(base, "tokenizer")["pad_token"] == .text("!"))
+    #expect(base.className(of: "scheduler") == "PNDMScheduler")
+  }
+
+  @Test(arguments: [(9, "StableDiffusionInpaintPipeline"), (8, "StableDiffusionInstructPix2PixPipeline"), (4, "StableDiffusionPipeline")])
+  func knowsOtherInputs(_ channels: Int, _ className: String) throws {
+    let input = try RandomWeights(seed: 1).tensor("conv_in.weight", shape: [4, channels, 3, 3])
+    let files = try variant(of: "sd2", ["model.diffusion_model.input_blocks.0.0.weight": input]).1
+    #expect(files.className == className)
+    #expect(try JSONValue.of(files, "unet")["in_channels"] == .number(Double(channels)))
+    #expect(try Self.prediction(files) == .text(channels == 9 ? "epsilon" : "v_prediction"))
+    #expect(try files.weights(of: "unet").tensor("conv_in.weight", shape: [4, channels, 3, 3]).data == input.data)
+  }
+
+  @Test func keepsUnknownKeysWhereAReportShowsThem() throws {
+    let stray = WeightTensor(Tensor([1]))
+    let files = try variant([
+      "model.diffusion_model.input_blocks.1.7.weight": stray, "model.diffusion_model.new.weight": stray,
+      "first_stage_model.encoder.x": stray,
+      "first_stage_model.decoder.up.-1.block.0.norm1.weight": stray, "first_stage_model.x": stray, "cond_stage_model.transformer.y": stray,
+      "model.diffusion_model.time_embed.cond_proj.weight": WeightTensor(Tensor(shape: [32, 5])),
+    ]).1
+    #expect(
+      try files.weights(of: "unet").names.isSuperset(of: ["input_blocks.1.7.weight", "new.weight", "time_embedding.cond_proj.weight"]))
+    #expect(try files.weights(of: "vae").names.isSuperset(of: ["encoder.x", "decoder.up.-1.block.0.norm1.weight", "x"]))
+    #expect(try files.weights(of: "text_encoder").names.contains("y"))
+    #expect(try JSONValue.of(files, "unet")["time_cond_proj_dim"] == .number(5))
+    #expect(InspectReport(files).ignoredTensors == 3)
+  }
+
+  @Test func aFileConvertedBackFromDiffusersHasNoLastBlock() throws {
+    let file = try SafetensorsFile(folder.appending(path: "sd2.safetensors"))
+    var gone: [String: WeightTensor?] = ["cond_stage_model.model.text_projection": nil]
+    for key in file.names where key.contains("resblocks.2.") { gone[key] = .some(nil) }
+    let files = try variant(of: "sd2", gone).1
+    #expect(try JSONValue.of(files, "text_encoder")["num_hidden_layers"] == .number(2))
+    #expect(try files.weights(of: "text_encoder").names == ModelFiles.open(file.url).weights(of: "text_encoder").names)
+  }
+
+  @Test func refusesWhatIsNoWholeModel() throws {
+    let one = WeightTensor(Tensor([1]))
+    let cases: [([String: WeightTensor], String)] = [
+      (["x": one], "no tensors below model.diffusion_model"), ([:], "no tensors below"), (["down_blocks.0.x": one], "one component"),
+      (["lora_unet_x": one], "LoRA"), (["model.diffusion_model.x": one], "its U-Net lacks"),
+      (["first_stage_model.encoder.conv_in.weight": one], "its autoencoder lacks the encoder's blocks"),
+      (["first_stage_model.encoder.down.0.block.0.conv2.weight": one], "its autoencoder lacks encoder.conv_in.weight"),
+      (["cond_stage_model.transformer.x": one], "its text encoder lacks embeddings.token_embedding.weight"),
+      (["cond_stage_model.model.x": one], "its text encoder lacks"),
+      (["vae.x": one, "conditioner.embedders.0.x": one], "Stable Diffusion XL"),
+      (["model.diffusion_model.joint_blocks.0.x": one], "Stable Diffusion 3"),
+    ]
+    for (tensors, expected) in cases {
+      let temporary = try TemporaryFolder()
+      let url = try temporary.write("model.safetensors", SafetensorsWriter.encode(tensors))
+      let error = #expect(throws: ModelFilesError.self) { try ModelFiles.open(url) }
+      #expect(error?.description.contains(expected) == true, "\(String(describing: error))")
+    }
+  }
+
+  @Test func componentsMayBeAbsent() throws {
+    let file = try SafetensorsFile(folder.appending(path: "sd1.safetensors"))
+    var gone: [String: WeightTensor?] = [:]
+    for key in file.names where !key.hasPrefix("model.diffusion_model.") { gone[key] = .some(nil) }
+    let files = try variant(gone).1
+    #expect(files.components == ["scheduler", "unet"])
+    #expect(throws: ModelFilesError.noSuchComponent(name: "vae", model: files.url.path)) { try files.weights(of: "vae") }
+    #expect(throws: ModelFilesError.self) { try files.weights(of: "scheduler") }
+    #expect(files.file("tokenizer", "vocab.json") == nil)
+  }
+}
