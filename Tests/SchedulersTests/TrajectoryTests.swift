@@ -1,0 +1,69 @@
+import Components
+import Schedulers
+import Tensor
+import Testing
+
+/// Every step of diffusers' trajectories, at 1e-5 of the sample's largest value.
+///
+/// Where a schedule begins with next to no signal, σ above 100 (zero terminal SNR, the squared cosine), a clean sample is the small
+/// difference of values some σ times as large, and PyTorch's float32, whose square roots are themselves an ulp off, leaves 1e-4.
+@Suite struct TrajectoryTests {
+  private func tolerance(_ scheduler: any Scheduler) -> Float { scheduler.sigmas.allSatisfy { $0 < 100 } ? 1e-5 : 1e-4 }
+
+  @Test(arguments: SchedulerKind.allCases.filter { $0 != .dpmSolverMultistepKarras })
+  func equalsDiffusers(_ kind: SchedulerKind) throws {
+    var worst: Float = 0
+    let cases = try Trajectory.cases(of: kind)
+    #expect(cases.count >= 20)
+    for expected in cases {
+      let scheduler = try make(kind, expected)
+      try compareTables(scheduler, expected)
+      worst = max(worst, try compareSteps(scheduler, expected))
+    }
+    print("\(kind.rawValue): \(cases.count) trajectories, largest relative difference \(worst)")
+  }
+
+  private func make(_ kind: SchedulerKind, _ expected: Trajectory.Case) throws -> any Scheduler {
+    let (configuration, steps) = (expected.configuration, expected.trajectory.steps)
+    if let eta = expected.trajectory.eta { return try DDIMScheduler(configuration, steps: steps, eta: eta) }
+    if let strength = expected.trajectory.strength { return try LCMScheduler(configuration, steps: steps, strength: strength) }
+    return try kind.make(configuration: configuration, steps: steps)
+  }
+
+  private func compareTables(_ scheduler: any Scheduler, _ expected: Trajectory.Case) throws {
+    let timesteps = Difference(scheduler.timesteps, expected.trajectory.timesteps)
+    #expect(timesteps.relative < 1e-6, "timesteps: \(timesteps); \(expected.name)")
+    #expect(abs(scheduler.initialNoiseScale / expected.trajectory.initialNoiseScale - 1) < 1e-6, "\(expected.name)")
+    #expect(scheduler.sigmas.count > scheduler.timesteps.count)
+    if let sigmas = expected.trajectory.sigmas {
+      let difference = Difference(scheduler.sigmas, sigmas.map { $0 ?? .infinity })
+      #expect(difference.relative < 1e-6, "sigmas: \(difference); \(expected.name)")
+    }
+  }
+
+  private func compareSteps(_ start: any Scheduler, _ expected: Trajectory.Case) throws -> Float {
+    var scheduler = start
+    let tolerance = tolerance(start)
+    let begin = expected.trajectory.begin
+    var noise: any NoiseSource = Pseudo.Source()
+    var sample = begin == 0 ? Pseudo.noise * scheduler.initialNoiseScale : scheduler.addNoise(Pseudo.noise, to: Pseudo.data, at: begin)
+    var original: Tensor?
+    let first = Difference(sample.elements, expected.samples[0].elements)
+    #expect(first.relative < tolerance, "start: \(first); \(expected.name)")
+    var worst = first.relative
+    for (step, target) in zip(begin..<scheduler.timesteps.count, expected.samples.dropFirst()) {
+      let prediction = Pseudo.predict(scheduler.scaleInput(sample, at: step), timestep: scheduler.timesteps[step])
+      let result = try scheduler.advance(sample, prediction: prediction, at: step, noise: &noise)
+      (sample, original) = (result.sample, result.predictedOriginal)
+      let difference = Difference(sample.elements, target.elements)
+      #expect(difference.relative < tolerance, "step \(step): \(difference); \(expected.name)")
+      worst = max(worst, difference.relative)
+    }
+    let predicted = try #require(original)
+    if let target = expected.original {
+      let difference = Difference(predicted.elements, target.elements)
+      #expect(difference.relative < tolerance, "predicted original: \(difference); \(expected.name)")
+    }
+    return worst
+  }
+}
