@@ -110,7 +110,8 @@ import Testing
       Loop(name: "Euler, with noise", kind: .euler, configuration: plain, begin: 8, sum: 57062.9297, mean: 74.3007),
       Loop(name: "Euler ancestral", kind: .eulerAncestral, configuration: plain, sum: 152.3192, mean: 0.1983),
       Loop(
-        name: "Euler ancestral, velocity", kind: .eulerAncestral, configuration: configuration(1100, velocity), sum: 108.4439, mean: 0.1412),
+        name: "Euler ancestral, velocity", kind: .eulerAncestral, configuration: configuration(1100, velocity), sum: 108.4439,
+        mean: 0.1412),
       Loop(name: "Euler ancestral, with noise", kind: .eulerAncestral, configuration: plain, begin: 8, sum: 56163.0508, mean: 73.1290),
       Loop(name: "Heun", kind: .heun, configuration: plain, sum: 0.1233, mean: 0.0002),
       Loop(name: "Heun, velocity", kind: .heun, configuration: configuration(1100, velocity), sum: 4.6934e-07, mean: 6.1112e-10),
