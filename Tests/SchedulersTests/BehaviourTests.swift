@@ -1,6 +1,7 @@
 import Components
 import Schedulers
 import Tensor
+import TestSupport
 import Testing
 
 /// What follows from the formulas, and is in none of diffusers' numbers.
@@ -50,13 +51,11 @@ import Testing
         default: alpha * epsilon - sigma * alpha * clean
         }
       let result = try scheduler.advance(sample, prediction: prediction, at: step, noise: &noise)
-      let guess = Difference(try #require(result.predictedOriginal).elements, clean.elements)
-      #expect(guess.relative < 2e-4, "\(kind) \(type) step \(step): \(guess)")
+      expectClose(try #require(result.predictedOriginal), clean, tolerance: 2e-4, "\(kind) \(type) step \(step)")
       sample = result.sample
     }
-    let end = Difference(sample.elements, Pseudo.data.elements)
-    // DDPM and DDIM stop at their table's end; σ is next to nothing there.
-    #expect(end.relative < 2e-2, "\(kind) \(type): \(end)")
+    // DDPM and DDIM stop at their table's end, where σ is next to nothing; PNDM mixes predictions of other samples than the last.
+    expectClose(sample, Pseudo.data, tolerance: 5e-2, "\(kind) \(type)")
   }
 
   @Test func drawsNoiseInPyTorchsOrder() throws {
@@ -67,12 +66,12 @@ import Testing
     var reference = TorchGenerator(seed: 3)
     let expected = Tensor(reference.normal(48), shape: [2, 4, 2, 3]).channelsLast()
     let scale = drawn.elements[0] / expected.elements[0]
-    #expect(Difference(drawn.elements, (expected * scale).elements).relative < 1e-5)
+    expectClose(drawn, expected * scale, tolerance: 1e-5)
     // Other ranks have no channels to move.
     var flat: any NoiseSource = TorchGenerator(seed: 3)
     let row = Tensor(shape: [48])
     let plain = try scheduler.advance(row, prediction: row, at: 0, noise: &flat).sample
-    #expect(Difference(plain.elements, (expected.channelsFirst() * scale).elements).relative < 1e-5)
+    expectClose(plain.elements, (expected.channelsFirst() * scale).elements, tolerance: 1e-5)
   }
 
   @Test func onlyHeunTakesTwoPredictionsAStep() throws {

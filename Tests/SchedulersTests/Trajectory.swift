@@ -80,27 +80,3 @@ enum Pseudo {
     }
   }
 }
-
-/// The largest difference in units of the reference's largest magnitude, and where it is.
-struct Difference: CustomStringConvertible {
-  let relative: Float
-  let index: Int
-  let description: String
-
-  init(_ found: [Float], _ expected: [Float]) {
-    let scale = max(expected.map(abs).max() ?? 0, .leastNormalMagnitude)
-    let differences = zip(found, expected).map { $0 == $1 ? 0 : abs($0 - $1) / scale }
-    // A value that is no number is as far away as can be.
-    let worst =
-      differences.indices.max {
-        (differences[$0].isNaN ? .infinity : differences[$0]) < (differences[$1].isNaN ? .infinity : differences[$1])
-      } ?? 0
-    let matches = found.count == expected.count
-    relative = matches ? differences.isEmpty ? 0 : differences[worst].isNaN ? .infinity : differences[worst] : .infinity
-    index = worst
-    description =
-      !matches
-      ? "\(found.count) values, expected \(expected.count)"
-      : differences.isEmpty ? "none" : "\(relative) relative at \(worst): \(found[worst]), expected \(expected[worst])"
-  }
-}
