@@ -62,7 +62,7 @@ public struct CLIPTextModel: Sendable {
     guard (1...shape.positions).contains(length), ids.allSatisfy({ $0.count == length }) else {
       throw CLIPTextError.wrongLength(found: length, maximum: shape.positions)
     }
-    guard (0..<layers.count).contains(skippedLayers) else {
+    guard (0...layers.count).contains(skippedLayers) else {
       throw CLIPTextError.tooFewLayers(skipped: skippedLayers, layers: layers.count)
     }
     var x = try embed(ids)

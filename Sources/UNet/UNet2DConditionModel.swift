@@ -48,9 +48,10 @@ public struct UNet2DConditionModel: NoisePredictor {
   public var sampleSize: Int? { shape.sampleSize }
   public var embedsGuidance: Bool { shape.conditionChannels != nil }
 
+  /// Takes `timestep_cond` `[N, time_cond_proj_dim]` from the conditioning's additional inputs in place of the guidance's embedding.
   public func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor {
     try check(latents, conditioning)
-    let time = try embed(timestep, guidance: conditioning.guidance, batch: latents.shape[0], in: context)
+    let time = try embed(timestep, conditioning: conditioning, batch: latents.shape[0], in: context)
     let pass = UNetPass(time: time, text: conditioning.hiddenStates, context: context)
     var x = try convIn(shape.centersInput ? 2 * latents - 1 : latents, in: context)
     var skips = [x]
@@ -61,12 +62,19 @@ public struct UNet2DConditionModel: NoisePredictor {
   }
 
   /// `[N, 4C]`: the embedding of the time, activated as every block wants it.
-  private func embed(_ timestep: Float, guidance: Float?, batch: Int, in context: ExecutionContext) throws -> Tensor {
-    let condition = shape.conditionChannels.map { channels in
-      // Source: Meng et al. 2023, with the scale of diffusers' `get_guidance_scale_embedding`.
-      Timesteps(channels, flipSinToCos: false, frequencyShift: 1)([1000 * (guidance ?? 0)])
+  private func embed(_ timestep: Float, conditioning: Conditioning, batch: Int, in context: ExecutionContext) throws -> Tensor {
+    let time = sinusoids([timestep])
+    guard let channels = shape.conditionChannels else {
+      return try timeEmbedding(time, in: context).activated(.silu, in: context).repeated(batch)
     }
-    return try timeEmbedding(sinusoids([timestep]), condition: condition, in: context).activated(.silu, in: context).repeated(batch)
+    // Source: Meng et al. 2023, with the scale of diffusers' `get_guidance_scale_embedding`.
+    let guidance = Timesteps(channels, flipSinToCos: false, frequencyShift: 1)([1000 * (conditioning.guidance ?? 0)])
+    let condition = conditioning.additional["timestep_cond"] ?? guidance.repeated(batch)
+    guard condition.shape == [batch, channels] else {
+      throw ComponentError.unexpectedShape(
+        component: "The U-Net", argument: "timestep_cond", expected: "[\(batch), \(channels)]", found: condition.shape)
+    }
+    return try timeEmbedding(time.repeated(batch), condition: condition, in: context).activated(.silu, in: context)
   }
 
   private func check(_ latents: Tensor, _ conditioning: Conditioning) throws {

@@ -14,29 +14,34 @@ public struct ReferenceModel: Sendable, CustomTestStringConvertible {
 
   /// A pass of `cases.json`, with its tensors as PyTorch lays them out.
   public func pass<Inputs: Decodable>(_ name: String, _ inputs: Inputs.Type) throws -> (inputs: Inputs, tensors: [String: Tensor]) {
-    struct Cases: Decodable { let passes: [String: Pass] }
-    struct Pass: Decodable {
-      let files: [String]
-      let inputs: Inputs
-      enum CodingKeys: CodingKey { case files }
-      init(from decoder: any Decoder) throws {
-        files = try decoder.container(keyedBy: CodingKeys.self).decode([String].self, forKey: .files)
-        inputs = try Inputs(from: decoder)
-      }
-    }
-    struct Named: Decodable { let passes: [String: Either] }
-    /// Passes differ in their inputs: only the one that is asked for has to fit.
-    struct Either: Decodable {
-      let pass: Pass?
-      init(from decoder: any Decoder) throws { pass = try? Pass(from: decoder) }
-    }
-    let cases = try JSONDecoder().decode(Named.self, from: Data(contentsOf: folder.appending(path: "cases.json")))
+    let cases = try JSONDecoder().decode(Cases<Inputs>.self, from: Data(contentsOf: folder.appending(path: "cases.json")))
     let pass = try #require(cases.passes[name]?.pass, "\(self.name) has no pass \(name)")
     var tensors: [String: Tensor] = [:]
     for file in pass.files {
       tensors.merge(try readTensors(folder.appending(path: "reference/\(file)"))) { first, _ in first }
     }
     return (pass.inputs, tensors)
+  }
+}
+
+private struct Cases<Inputs: Decodable>: Decodable {
+  let passes: [String: Either<Inputs>]
+}
+
+/// Passes differ in their inputs: only the one that is asked for has to fit.
+private struct Either<Inputs: Decodable>: Decodable {
+  let pass: Pass<Inputs>?
+  init(from decoder: any Decoder) throws { pass = try? Pass(from: decoder) }
+}
+
+private struct Pass<Inputs: Decodable>: Decodable {
+  let files: [String]
+  let inputs: Inputs
+  private enum CodingKeys: CodingKey { case files }
+
+  init(from decoder: any Decoder) throws {
+    files = try decoder.container(keyedBy: CodingKeys.self).decode([String].self, forKey: .files)
+    inputs = try Inputs(from: decoder)
   }
 }
 

@@ -13,7 +13,7 @@ import Weights
 
   @Test(arguments: ["sd1", "sd2", "inpaint9", "edit8", "lcm", "odd"].map(ReferenceModel.init))
   func equalsDiffusers(_ model: ReferenceModel) throws {
-    struct Inputs: Decodable { let timestep: Float; let guidance: Float? }
+    struct Inputs: Decodable { let timestep: Float }
     let (inputs, tensors) = try model.pass("unet", Inputs.self)
     let files = try ModelFiles.open(model.folder)
     let json = try #require(try files.configuration(of: "unet"))
@@ -25,7 +25,7 @@ import Weights
     let comparison = ModuleComparison(tensors, tolerance: Self.tolerance)
     context.observer = { comparison.observe($0, $1) }
     let conditioning = Conditioning(
-      hiddenStates: try #require(tensors["input.encoder_hidden_states"]), guidance: inputs.guidance)
+      hiddenStates: try #require(tensors["input.encoder_hidden_states"]), additional: ["timestep_cond": tensors["input.timestep_cond"]].compactMapValues { $0 })
     let latents = try #require(tensors["input.sample"]).channelsLast()
     let found = try unet.predict(latents, timestep: inputs.timestep, conditioning: conditioning, in: context)
     expectClose(found, try #require(tensors["output"]).channelsLast(), tolerance: Self.tolerance, "output")
