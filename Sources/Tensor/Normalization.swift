@@ -191,7 +191,7 @@ struct SoftmaxState {
 
   /// Divides by the sums; a row without any score becomes zero.
   mutating func normalize(_ output: UnsafeMutablePointer<Float>, columns: Int, stride: Int) {
-    for row in 0..<rows { factor.pointer[row] = sum.pointer[row] > 0 ? 1 / sum.pointer[row] : 0 }
+    for row in 0..<rows { factor.pointer[row] = sum.pointer[row] == 0 ? 0 : 1 / sum.pointer[row] }
     rescale(output, columns: columns, stride: stride)
   }
 }
