@@ -25,6 +25,7 @@ public struct GroupNormalization: Sendable {
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ inputs: [Tensor], activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
     let channels = inputs.reduce(0) { $0 + $1.shape.columns }
+    precondition(activation == .none || activation == .silu, "A normalisation ends with SiLU or nothing.")
     precondition(channels == weight.count, "\(inputs.map(\.shape)) have not \(weight.count) channels.")
     let batch = inputs[0].shape[0]
     let pixels = inputs[0].shape.rows / max(batch, 1)
