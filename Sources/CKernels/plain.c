@@ -80,7 +80,7 @@ static void softmax_block(
   for (long r = 0; r < rows; r++) {
     float *row = scores + r * ld, top = maximum[r], sum = 0;
     for (long i = 0; i < columns; i++) top = fmaxf(top, row[i] * scale);
-    float shift = isinf(top) ? 0 : top;
+    float shift = top == -INFINITY ? 0 : top;
     rescale[r] = expf(maximum[r] - shift);
     for (long i = 0; i < columns; i++) {
       row[i] = expf(row[i] * scale - shift);

@@ -107,6 +107,8 @@ private struct TiledAttention {
     let output = result.mutablePointer + offset
     let scores = TensorStorage(count: range.count * Self.keyBlock)
     var state = SoftmaxState(rows: range.count)
+    // Who sees nothing adds nothing.
+    if keyCount == 0 { for row in 0..<range.count { (output + row * stride).update(repeating: 0, count: width) } }
     for begin in Swift.stride(from: 0, to: causal ? min(keyCount, range.upperBound) : keyCount, by: Self.keyBlock) {
       let keys = begin..<min(keyCount, begin + Self.keyBlock)
       score(queries.pointer + offset, rows: range, keys: keys, pair: pair, into: scores.pointer)

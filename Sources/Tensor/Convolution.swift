@@ -20,8 +20,11 @@ public struct ConvolutionGeometry: Sendable, Equatable {
     (self.kernelHeight, self.kernelWidth, self.stride, self.padding) = (kernelHeight, kernelWidth, stride, padding)
   }
 
-  func outputHeight(_ height: Int) -> Int { max(0, (height + padding.top + padding.bottom - kernelHeight) / stride + 1) }
-  func outputWidth(_ width: Int) -> Int { max(0, (width + padding.left + padding.right - kernelWidth) / stride + 1) }
+  func outputHeight(_ height: Int) -> Int { places(height + padding.top + padding.bottom - kernelHeight) }
+  func outputWidth(_ width: Int) -> Int { places(width + padding.left + padding.right - kernelWidth) }
+
+  /// Where a window may stand that has `room` to move: none if it does not fit.
+  private func places(_ room: Int) -> Int { room < 0 ? 0 : room / stride + 1 }
 }
 
 extension Tensor {
@@ -78,6 +81,7 @@ struct Patches {
     precondition(
       inputs.allSatisfy { $0.shape.rank == 4 && $0.shape.dimensions[..<3] == inputs[0].shape.dimensions[..<3] },
       "\(inputs.map(\.shape)) do not lie side by side.")
+    precondition(size == nil || inputs[0].shape[1] > 0 && inputs[0].shape[2] > 0, "\(inputs[0].shape) has no pixel to copy.")
     self.inputs = inputs
     self.geometry = geometry
     rowMap = nearestIndices(from: inputs[0].shape[1], to: size?.height ?? inputs[0].shape[1])
@@ -115,7 +119,7 @@ struct Patches {
       }
       length += segment.count
     }
-    if length > 0 { chunks.append(.init(inner: begin..<begin + length, segments: first..<segments.count)) }
+    if length > 0 || chunks.isEmpty { chunks.append(.init(inner: begin..<begin + length, segments: first..<segments.count)) }
     return chunks
   }
 

@@ -15,7 +15,15 @@ public struct ExecutionContext: Sendable {
   public var observer: (@Sendable (_ module: String, _ result: Tensor) -> Void)?
 
   private final class Cancellation: Sendable {
-    let isRequested = Atomic<Bool>(false)
+    private let wanted = Atomic<Bool>(false)
+    /// What this one is a part of.
+    private let whole: Cancellation?
+
+    init(within whole: Cancellation? = nil) { self.whole = whole }
+
+    var isRequested: Bool { wanted.load(ordering: .relaxed) || whole?.isRequested ?? false }
+
+    func request() { wanted.store(true, ordering: .relaxed) }
   }
 
   /// A context on the threads that all default contexts of the process share: one for each processor.
@@ -24,9 +32,11 @@ public struct ExecutionContext: Sendable {
   /// - Parameter threads: threads of its own, from 1 up.
   public init(threads: Int) { self.init(pool: ThreadPool(threads: threads)) }
 
-  public init(pool: ThreadPool) {
+  public init(pool: ThreadPool) { self.init(pool: pool, cancellation: Cancellation()) }
+
+  private init(pool: ThreadPool, cancellation: Cancellation) {
     self.pool = pool
-    cancellation = Cancellation()
+    self.cancellation = cancellation
   }
 
   private static let machine = ThreadPool()
@@ -34,19 +44,19 @@ public struct ExecutionContext: Sendable {
   public var threads: Int { pool.threads }
 
   /// Ends everything that runs in this context with `CancellationError`.
-  public func cancel() { cancellation.isRequested.store(true, ordering: .relaxed) }
+  public func cancel() { cancellation.request() }
 
-  public var isCancelled: Bool { cancellation.isRequested.load(ordering: .relaxed) }
+  public var isCancelled: Bool { cancellation.isRequested }
 
   public func checkCancellation() throws {
     if isCancelled { throw CancellationError() }
   }
 
-  /// Runs blocking work on an engine thread; cancelling the task ends it within.
+  /// Runs blocking work on an engine thread; cancelling the task, or this context, ends it within.
   ///
   /// - Throws: what `work` throws, and `CancellationError`.
   public func run<Result: Sendable>(_ work: @escaping @Sendable (ExecutionContext) throws -> Result) async throws -> Result {
-    var context = ExecutionContext(pool: pool)
+    var context = ExecutionContext(pool: pool, cancellation: Cancellation(within: cancellation))
     context.observer = observer
     let child = context
     try checkCancellation()
@@ -68,7 +78,7 @@ public struct ExecutionContext: Sendable {
   /// Runs `body` for every index below `count`, in parallel; each must write to a place of its own.
   ///
   /// - Throws: `CancellationError`; some indices were not run then.
-  func parallel(_ count: Int, _ body: (Int) -> Void) throws {
+  package func parallel(_ count: Int, _ body: (Int) -> Void) throws {
     try checkCancellation()
     pool.forEach(count, isCancelled: { isCancelled }, body)
     try checkCancellation()

@@ -53,7 +53,9 @@ struct MatrixProduct {
 
   func run(in context: ExecutionContext) throws {
     precondition(residual.map { $0.shape.count == result.count } ?? true, "The residual does not match \(result.shape).")
-    precondition(bias.map { $0.shape.columns == weights.outputs } ?? true, "The bias does not match \(weights.outputs) outputs.")
+    precondition(
+      bias.map { $0.shape.columns == weights.outputs && rows % max($0.shape.rows, 1) == 0 } ?? true,
+      "The bias does not match \(rows) rows of \(weights.outputs) outputs.")
     guard rows > 0, weights.outputs > 0 else { return }
     let chunks = chunks()
     let blocks = (rows + Self.blockRows - 1) / Self.blockRows
@@ -78,7 +80,8 @@ struct MatrixProduct {
   private func chunks() -> [Chunk] {
     switch left {
     case .matrix:
-      return stride(from: 0, to: weights.inputs, by: Self.chunkLength).map {
+      // Without inputs there is one empty chunk still: the result begins at its bias.
+      return stride(from: 0, to: max(weights.inputs, 1), by: Self.chunkLength).map {
         Chunk(inner: $0..<min(weights.inputs, $0 + Self.chunkLength), segments: 0..<0)
       }
     case .patches(let patches):

@@ -25,6 +25,7 @@ public struct GroupNormalization: Sendable {
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ inputs: [Tensor], activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
     let channels = inputs.reduce(0) { $0 + $1.shape.columns }
+    precondition(activation == .none || activation == .silu, "A normalisation ends with SiLU or nothing.")
     precondition(channels == weight.count, "\(inputs.map(\.shape)) have not \(weight.count) channels.")
     let batch = inputs[0].shape[0]
     let pixels = inputs[0].shape.rows / max(batch, 1)
@@ -191,7 +192,7 @@ struct SoftmaxState {
 
   /// Divides by the sums; a row without any score becomes zero.
   mutating func normalize(_ output: UnsafeMutablePointer<Float>, columns: Int, stride: Int) {
-    for row in 0..<rows { factor.pointer[row] = sum.pointer[row] > 0 ? 1 / sum.pointer[row] : 0 }
+    for row in 0..<rows { factor.pointer[row] = sum.pointer[row] == 0 ? 0 : 1 / sum.pointer[row] }
     rescale(output, columns: columns, stride: stride)
   }
 }
