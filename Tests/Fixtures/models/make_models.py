@@ -10,7 +10,6 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import json
 import sys
 from pathlib import Path
 
@@ -22,6 +21,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from configurations import MODELS, make_model, write_json
 from passes import decode_pass, encode_pass, text_pass, unet_pass
+from pictures import mask, picture
+from pipelines import CASES, MASKS, PICTURES, run
 
 HERE = Path(__file__).resolve().parent
 MERGES_FILE = HERE.parents[2] / "Sources/TextEncoder/Resources/CLIPVocabulary/merges.txt"
@@ -56,8 +57,8 @@ def single_passes(name, folder, seed):
     ids = tokenizer(PROMPTS, padding="max_length", truncation=True, max_length=tokenizer.model_max_length).input_ids
     passes = {"text": dict(prompts=PROMPTS, ids=ids, files=save(text_pass(encoder, ids), reference, "text"))}
     if "unet" in model:
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32).eval()
-        vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval()
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet", dtype=torch.float32).eval()
+        vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32).eval()
         files = save(unet_pass(unet, model["sides"], model["timestep"], generator), reference, "unet")
         passes["unet"] = dict(timestep=model["timestep"], files=files)
         for kind, run in (("encode", encode_pass), ("decode", decode_pass)):
@@ -66,16 +67,48 @@ def single_passes(name, folder, seed):
     return passes
 
 
+def worth_keeping(given, tensors):
+    """Leaves out what other cases show as well: pictures of runs that differ in the scheduler alone, steps of whole batches."""
+    if "scheduler" in given:
+        tensors = {key: value for key, value in tensors.items() if key not in ("image", "input.image", "input.mask")}
+    if len(tensors["latents"]) > 1:
+        tensors = {key: value for key, value in tensors.items() if not key.startswith("latents.")}
+    return tensors
+
+
+def end_to_end(name, folder, inputs):
+    """The pipelines' cases of a model, run and described."""
+    described = []
+    for given in CASES.get(name, []):
+        config, tensors = run(folder, inputs, given)
+        precise = run(folder, inputs, given, torch.float64)[1]["latents"].float()
+        deviation = float((precise - tensors["latents"]).abs().max() / precise.std())
+        assert deviation < 1e-4, f"{name} {given['name']}: float32 and float64 differ by {deviation}: no case to compare with"
+        timesteps = tensors.pop("timesteps")
+        tensors = worth_keeping(given, tensors)
+        described.append({**given, "files": save(tensors, folder / "reference", given["name"]), "timesteps": timesteps.tolist(),
+                          "draws": [list(value.shape) for key, value in tensors.items() if key.startswith("draw.")],
+                          "float64_deviation": float(f"{deviation:.1e}"),
+                          "scheduler_config": config})
+    return described
+
+
 def main(names):
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    inputs = HERE / "inputs"
+    inputs.mkdir(exist_ok=True)
+    for seed, (file, size) in enumerate(PICTURES.items()):
+        picture(*size, seed).save(inputs / file)
+    for file, size in MASKS.items():
+        mask(*size).save(inputs / file)
     for name in names or MODELS:
         seed = 1000 + list(MODELS).index(name)
         folder = HERE / name
         make_model(name, folder, MERGES_FILE, seed)
-        cases = dict(passes=single_passes(name, folder, seed + 100))
+        cases = dict(passes=single_passes(name, folder, seed + 100), pipelines=end_to_end(name, folder, inputs))
         write_json(folder / "cases.json", cases)
         print(name, "made")
 

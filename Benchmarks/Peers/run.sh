@@ -1,0 +1,43 @@
+#!/bin/sh
+# Measures this library against PyTorch side by side. Arguments go to compare.py (--rows, --rounds, --threads, --at-most …).
+#
+#   PEERS_CACHE   where the virtual environment and the model are kept (6 GB); ~/.cache/latent-diffusion-peers if not set
+#   PEERS_PYTHON  a Python that has what requirements.txt lists, instead of an environment made for it
+#   PEERS_MODEL   a model's folder, instead of a random one of Stable Diffusion 1.5's size
+#   PEERS_TOOL    a built ldm, instead of building it
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+cache=${PEERS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/latent-diffusion-peers}
+mkdir -p "$cache"
+
+python=${PEERS_PYTHON:-}
+if [ -z "$python" ]; then
+  # Named by what is in it: another list of versions gets another environment.
+  environment=$cache/venv-$(cksum < "$here/requirements.txt" | cut -d' ' -f1)
+  python=$environment/bin/python
+  if [ ! -e "$environment/complete" ]; then
+    echo "Making a virtual environment in $environment …" >&2
+    command -v python3 > /dev/null || { echo "Python 3.10 or later is needed to run PyTorch: install python3 and python3-venv." >&2; exit 1; }
+    rm -rf "$environment"
+    python3 -m venv "$environment" || { echo "python3 cannot make virtual environments here: install python3-venv." >&2; exit 1; }
+    "$python" -m pip install --quiet --requirement "$here/requirements.txt"
+    touch "$environment/complete"
+  fi
+fi
+
+model=${PEERS_MODEL:-$cache/sd15-random-float16}
+if [ ! -e "$model" ]; then
+  echo "Making a random model of Stable Diffusion 1.5's size in $model …" >&2
+  rm -rf "$model.unfinished"
+  "$python" "$here/make_sd15.py" "$model" --dtype float16
+fi
+
+tool=${PEERS_TOOL:-}
+if [ -z "$tool" ]; then
+  echo "Building ldm …" >&2
+  swift build -c release --package-path "$root/Examples" --product ldm >&2
+  tool=$(swift build -c release --package-path "$root/Examples" --show-bin-path)/ldm
+fi
+
+exec "$python" "$here/compare.py" --tool "$tool" --model "$model" "$@"

@@ -1,0 +1,197 @@
+"""End-to-end cases: whole pipelines as diffusers runs them, with everything that is random written down."""
+
+import contextlib
+
+import diffusers
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
+    LMSDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
+from PIL import Image
+from transformers import CLIPTextModel
+
+SCHEDULERS = {
+    "ddpm": (DDPMScheduler, {}),
+    "ddim": (DDIMScheduler, {}),
+    "pndm": (PNDMScheduler, {}),
+    "lms": (LMSDiscreteScheduler, {}),
+    "euler": (EulerDiscreteScheduler, {}),
+    "euler-a": (EulerAncestralDiscreteScheduler, {}),
+    "heun": (HeunDiscreteScheduler, {}),
+    "dpmpp-2m": (DPMSolverMultistepScheduler, {}),
+    "dpmpp-2m-karras": (DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
+    "unipc": (UniPCMultistepScheduler, {}),
+    "lcm": (LCMScheduler, {}),
+}
+CAT, BOAT = "a photo of the cat", "Two boats in the rain"
+BLURRED = "blurred, grey"
+
+
+def case(name, pipeline, prompt=CAT, **more):
+    """What cases.json says of a run; `scheduler` absent means that of the model's folder."""
+    return {"name": name, "pipeline": pipeline, "prompts": [prompt] if isinstance(prompt, str) else prompt, "steps": 10, **more}
+
+
+def text_to_image(side, wide):
+    """The cases that every text-to-image model has; `wide` is a size (width, height) that is not square."""
+    size = dict(width=side, height=side)
+    return [
+        case("txt2img", "text-to-image", **size, guidance=7.5, seed=0),
+        case("txt2img-unguided", "text-to-image", **size, guidance=1.0, seed=1),
+        case("txt2img-negative", "text-to-image", **size, guidance=5.0, seed=2, negative_prompts=[BLURRED]),
+        case("txt2img-batch", "text-to-image", [CAT, BOAT], **size, guidance=4.0, seed=3, images_per_prompt=2,
+             negative_prompts=[BLURRED, ""]),
+        case("txt2img-wide", "text-to-image", BOAT, width=wide[0], height=wide[1], guidance=3.0, seed=4),
+    ]
+
+
+def switched(side, names, guidance):
+    return [case(f"txt2img-{name}", "text-to-image", width=side, height=side, guidance=guidance, seed=5, scheduler=name) for name in names]
+
+
+def image_to_image(names, **more):
+    return [
+        case(f"img2img-{name}-{round(100 * strength)}", "image-to-image", image="picture.png", strength=strength, guidance=5.0, seed=6,
+             scheduler=name, **more)
+        for name in names for strength in (0.3, 0.75)
+    ]
+
+
+def inpaint(name, image="picture.png", mask="mask.png", width=32, height=32, **more):
+    return case(f"inpaint-{name}", "inpainting", image=image, mask=mask, width=width, height=height,
+                **{"guidance": 5.0, "seed": 7, "strength": 1.0, **more})
+
+
+def edit(name, **more):
+    return case(f"edit-{name}", "editing", **{"image": "picture.png", "guidance": 7.5, "image_guidance": 1.5, "seed": 8, **more})
+
+
+CASES = {
+    "sd1": [
+        *text_to_image(32, (48, 32)),
+        *switched(32, SCHEDULERS, 7.5),
+        case("txt2img-clip-skip-1", "text-to-image", width=32, height=32, guidance=4.0, seed=9, clip_skip=1),
+        *image_to_image(SCHEDULERS),
+        case("img2img-batch", "image-to-image", [CAT, BOAT], image="picture.png", strength=0.6, guidance=4.0, seed=10,
+             images_per_prompt=2),
+        case("img2img-resized", "image-to-image", image="picture-37x50.png", strength=0.6, guidance=4.0, seed=11),
+        *(inpaint(f"{name}-100", scheduler=name) for name in ("ddim", "pndm", "euler", "euler-a", "heun", "dpmpp-2m", "unipc", "lcm")),
+        *(inpaint(f"{name}-60", scheduler=name, strength=0.6) for name in ("ddim", "pndm", "euler", "euler-a", "heun", "dpmpp-2m")),
+        inpaint("wide", image="picture-48x32.png", mask="mask-48x32.png", width=48, images_per_prompt=2),
+        inpaint("unguided", guidance=1.0),
+    ],
+    "sd2": [
+        *text_to_image(16, (24, 16)),
+        *switched(16, SCHEDULERS, 5.0),
+        *image_to_image(["ddim", "euler", "euler-a", "dpmpp-2m"]),
+    ],
+    "inpaint9": [
+        inpaint("pndm-100"),
+        inpaint("unguided", guidance=1.0),
+        inpaint("negative", negative_prompts=[BLURRED]),
+        inpaint("pndm-60", strength=0.6),
+        *(inpaint(f"{name}-100", scheduler=name) for name in ("ddim", "euler", "euler-a")),
+        *(inpaint(f"{name}-60", scheduler=name, strength=0.6) for name in ("ddim", "euler-a")),
+        inpaint("wide-batch", image="picture-48x32.png", mask="mask-48x32.png", width=48, prompt=[CAT, BOAT], images_per_prompt=2),
+    ],
+    "edit8": [
+        edit("euler"),
+        edit("unguided", guidance=1.0),
+        edit("strong", image_guidance=2.5, guidance=4.0, negative_prompts=[BLURRED]),
+        *(edit(name, scheduler=name) for name in ("ddim", "euler-a", "dpmpp-2m")),
+        edit("wide-batch", image="picture-48x32.png", images_per_prompt=2, prompt=[CAT, BOAT]),
+    ],
+    "lcm": [
+        case("lcm", "latent-consistency", width=16, height=16, guidance=8.5, seed=12),
+        case("lcm-4-steps", "latent-consistency", width=16, height=16, guidance=8.5, seed=13, steps=4),
+        case("lcm-1-step", "latent-consistency", width=16, height=16, guidance=3.0, seed=13, steps=1),
+        case("lcm-unguided", "latent-consistency", width=16, height=16, guidance=1.0, seed=14, steps=4),
+        case("lcm-batch", "latent-consistency", [CAT, BOAT], width=24, height=16, guidance=5.0, seed=15, steps=4, images_per_prompt=2),
+        case("txt2img-ddim", "text-to-image", width=16, height=16, guidance=6.0, seed=16, scheduler="ddim"),
+        case("img2img-75", "image-to-image", image="picture-16x16.png", strength=0.75, guidance=5.0, seed=17),
+    ],
+    "odd": [
+        *text_to_image(40, (56, 40)),
+        *image_to_image(["euler"]),
+        case("img2img-odd-sides", "image-to-image", image="picture-37x50.png", strength=0.6, guidance=4.0, seed=11),
+    ],
+}
+PICTURES = {"picture.png": (32, 32), "picture-48x32.png": (48, 32), "picture-37x50.png": (37, 50), "picture-16x16.png": (16, 16)}
+MASKS = {"mask.png": (32, 32), "mask-48x32.png": (48, 32)}
+PIPELINES = {
+    "text-to-image": diffusers.StableDiffusionPipeline,
+    "image-to-image": diffusers.StableDiffusionImg2ImgPipeline,
+    "inpainting": diffusers.StableDiffusionInpaintPipeline,
+    "editing": diffusers.StableDiffusionInstructPix2PixPipeline,
+    "latent-consistency": diffusers.LatentConsistencyModelPipeline,
+}
+
+
+@contextlib.contextmanager
+def drawing(draws, dtype):
+    """Writes down what is drawn. Numbers are drawn in float32 whatever type is asked for, so that types can be compared."""
+    original = torch.randn
+
+    def randn(*shape, generator=None, **more):
+        drawn = original(*shape, generator=generator, **{**more, "dtype": torch.float32})
+        draws.append(drawn)
+        return drawn.to(dtype)
+
+    torch.randn = randn
+    try:
+        yield
+    finally:
+        torch.randn = original
+
+
+def load(folder, kind, dtype):
+    return PIPELINES[kind].from_pretrained(
+        folder, dtype=dtype, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+
+
+def run(folder, inputs, given, dtype=torch.float32):
+    """Runs a case and returns the scheduler's configuration and the tensors: draws, latents after each step, the picture."""
+    pipeline = load(folder, given["pipeline"], dtype)
+    # diffusers looks for the final norm where transformers 4 has it.
+    CLIPTextModel.text_model = property(lambda encoder: encoder)
+    pipeline.set_progress_bar_config(disable=True)
+    if "scheduler" in given:
+        kind, more = SCHEDULERS[given["scheduler"]]
+        pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **more)
+    draws, latents, timesteps, tensors = [], [], [], {}
+
+    def record(_, __, timestep, values):
+        timesteps.append(float(timestep))
+        latents.append(values["latents"])
+        return values
+
+    arguments = dict(prompt=given["prompts"], num_inference_steps=given["steps"], guidance_scale=given["guidance"],
+                     num_images_per_prompt=given.get("images_per_prompt", 1), output_type="pt", callback_on_step_end=record,
+                     generator=torch.Generator().manual_seed(given["seed"]))
+    renamed = {"negative_prompts": "negative_prompt", "image_guidance": "image_guidance_scale", "width": "width", "height": "height",
+               "strength": "strength", "clip_skip": "clip_skip"}
+    arguments |= {renamed[key]: given[key] for key in renamed if key in given}
+    for key, argument in {"image": "image", "mask": "mask_image"}.items():
+        if key in given:
+            arguments[argument] = Image.open(inputs / given[key])
+    if "image" in given:
+        size = {key: given[key] for key in ("width", "height") if key in given}
+        tensors["input.image"] = pipeline.image_processor.preprocess(arguments["image"], **size)
+    if "mask" in given:
+        tensors["input.mask"] = pipeline.mask_processor.preprocess(arguments["mask_image"], **size)
+    with drawing(draws, dtype):
+        picture = pipeline(**arguments).images
+    tensors |= {f"draw.{i}": drawn for i, drawn in enumerate(draws)}
+    tensors |= {f"latents.{i}": state for i, state in enumerate(latents)}
+    tensors |= {"latents": latents[-1], "image": picture, "timesteps": torch.tensor(timesteps)}
+    config = {key: value for key, value in pipeline.scheduler.config.items() if not key.startswith("_")}
+    return {"_class_name": type(pipeline.scheduler).__name__, **config}, tensors
