@@ -45,6 +45,11 @@ public struct DiffusionPipeline: Sendable {
   /// What both sides of a picture must be multiples of, in pixels.
   public var sideMultiple: Int { autoencoder.spatialScale * predictor.sideMultiple }
 
+  /// The shape `[N, h, w, C]` of a request's latents, which is that of the noise it may bring.
+  ///
+  /// - Throws: `GenerationError` where the request cannot be carried out.
+  public func latentShape(for request: GenerationRequest) throws -> Shape { try Plan(request, for: self).latentShape }
+
   /// Starts a generation; nothing is computed before the first event is asked for.
   ///
   /// - Throws: `GenerationError` where the request cannot be carried out, and what making the scheduler throws.

@@ -67,7 +67,10 @@ import Testing
     ) { $0.task = .imageToImage(.pixels(Tensor(shape: [2, 8, 8, 3]))) }
   }
 
-  @Test func noiseMustFit() {
+  @Test func noiseMustFit() throws {
+    var batch = toyRequest("a", "b")
+    (batch.imagesPerPrompt, batch.width) = (3, 40)
+    #expect(try toyPipeline().latentShape(for: batch) == [6, 5, 10, 4])
     refused(.unexpectedShape(name: "The noise", expected: "[1, 5, 5, 4]", found: [1, 5, 4, 4])) { $0.noise = Tensor(shape: [1, 5, 4, 4]) }
     refused(.notFinite(name: "The noise")) { $0.noise = Tensor(repeating: .infinity, shape: [1, 5, 5, 4]) }
   }
