@@ -20,8 +20,9 @@ struct GenerateOptions: ParsableArguments {
     do {
       let context = model.context
       progress.begin("Loading \(model.name)")
-      let loaded = try await model.load(scheduler: sampling.scheduler, in: context)
-      var request = request(task, defaults: loaded)
+      var loaded = try await model.load(in: context)
+      if let scheduler = sampling.scheduler { loaded.use(scheduler) }
+      var request = request(task, for: loaded)
       if let noise, let path = sampling.loadNoise {
         let expected = try loaded.pipeline.latentShape(for: request)
         guard noise.shape == expected else {
@@ -37,28 +38,25 @@ struct GenerateOptions: ParsableArguments {
     }
   }
 
-  private func request(_ task: GenerationTask, defaults: LoadedModel) -> GenerationRequest {
-    var request = GenerationRequest(Prompt(prompt.prompt), seed: sampling.seed ?? .random(in: 0...UInt64(UInt32.max)))
+  private func request(_ task: GenerationTask, for model: StableDiffusion) -> GenerationRequest {
+    var request = model.request(Prompt(prompt.prompt))
     request.task = task
+    request.seed = sampling.seed ?? request.seed
     request.negativePrompts = prompt.negativePrompt.map { [Prompt($0)] } ?? []
-    request.steps = sampling.steps ?? defaults.steps
-    request.guidance = sampling.guidance ?? defaults.guidance
+    request.steps = sampling.steps ?? request.steps
+    request.guidance = sampling.guidance ?? request.guidance
     request.imagesPerPrompt = sampling.count
     request.width = sampling.width
     request.height = sampling.height
-    if case .textToImage = task {
-      request.width = request.width ?? defaults.width
-      request.height = request.height ?? defaults.height
-    }
     return request
   }
 
   /// - Returns: a sentence about what was written.
-  private func write(_ images: [GeneratedImage], request: GenerationRequest, model: LoadedModel) throws -> String {
+  private func write(_ images: [GeneratedImage], request: GenerationRequest, model loaded: StableDiffusion) throws -> String {
     let files = output.pictures(images.count)
     try Signals.whole {
       for (image, file) in zip(images, files) {
-        try Picture(image.image).write(to: file, parameters: parameters(of: image, request: request, model: model).text)
+        try Picture(image.image).write(to: file, parameters: parameters(of: image, request: request, model: loaded).text)
       }
       if let path = output.saveLatents {
         try writeTensor("latents", Tensor.concatenated(images.map(\.latents), axis: 0).channelsFirst(), to: path)
@@ -72,7 +70,7 @@ struct GenerateOptions: ParsableArguments {
     return "\(names.joined(separator: ", ")): \(shape[2])×\(shape[1]), seed \(request.seed)"
   }
 
-  private func parameters(of image: GeneratedImage, request: GenerationRequest, model: LoadedModel) -> GenerationParameters {
+  private func parameters(of image: GeneratedImage, request: GenerationRequest, model loaded: StableDiffusion) -> GenerationParameters {
     let (height, width) = (image.image.shape[1], image.image.shape[2])
     let strength: Double? =
       switch request.task {
@@ -86,7 +84,8 @@ struct GenerateOptions: ParsableArguments {
       ? [] : [.init("Batch size", "\(request.imagesPerPrompt)"), .init("Batch pos", "\(image.index)")]
     return GenerationParameters(
       prompt: prompt.prompt, negativePrompt: prompt.negativePrompt ?? "", steps: request.steps,
-      sampler: (sampling.scheduler ?? model.scheduler).rawValue, guidanceScale: Float(request.guidance), seed: request.seed, width: width,
+      sampler: (sampling.scheduler ?? loaded.schedulerKind).rawValue, guidanceScale: Float(request.guidance), seed: request.seed,
+      width: width,
       height: height, model: model.name, strength: strength.map { Float($0) }, others: batch)
   }
 }

@@ -3,20 +3,6 @@ import Foundation
 import ImageFiles
 import LatentDiffusion
 
-struct ModelOptions: ParsableArguments {
-  @Option(parsing: .unconditional, help: "A folder in diffusers' layout or a .safetensors file. Without it, the embedded model is used.")
-  var model: String?
-
-  @Option(parsing: .unconditional, help: "Threads to compute on. Without it, one for each processor.")
-  var threads: Int?
-
-  func validate() throws {
-    guard (1...1024).contains(threads ?? 1) else { throw ValidationError("--threads must be from 1 to 1024.") }
-  }
-
-  var context: ExecutionContext { threads.map { ExecutionContext(threads: $0) } ?? ExecutionContext() }
-}
-
 struct PromptOptions: ParsableArguments {
   @Option(parsing: .unconditional, help: "What to draw.")
   var prompt: String
