@@ -63,6 +63,7 @@ public struct StableDiffusion: Sendable {
     pipeline = DiffusionPipeline(
       predictor: unet, autoencoder: autoencoder, conditioner: try CLIPTextConditioner(tokenizer: tokenizer, model: text),
       schedule: schedule)
+    if let width = defaults.width, let height = defaults.height { pipeline.defaultSize = PixelSize(width: width, height: height) }
     // The model's own configuration must make a scheduler, or every later request fails.
     _ = try schedulerKind.make(configuration: schedulerConfiguration, steps: 1)
   }
@@ -77,8 +78,6 @@ public struct StableDiffusion: Sendable {
     var request = GenerationRequest(prompt, seed: seed)
     request.steps = defaults.steps ?? request.steps
     request.guidance = defaults.guidance ?? request.guidance
-    request.width = defaults.width
-    request.height = defaults.height
     return request
   }
 
@@ -94,7 +93,7 @@ public struct StableDiffusion: Sendable {
     }
   }
 
-  private static func tokenizer(of files: ModelFiles) throws -> CLIPTokenizer {
+  static func tokenizer(of files: ModelFiles) throws -> CLIPTokenizer {
     let file = ["tokenizer.json", "vocab.json"].lazy.compactMap { files.file("tokenizer", $0) }.first
     if let file { return try CLIPTokenizer(folder: file.deletingLastPathComponent()) }
     guard files.layout == .singleFile else {

@@ -18,6 +18,8 @@ public struct DiffusionPipeline: Sendable {
   public var conditioner: any TextConditioner
   /// Makes the schedule of a generation from a number of steps and the strength, which is 1 where the task has none.
   public var schedule: @Sendable (_ steps: Int, _ strength: Double) throws -> Schedule
+  /// The size of pictures that start from nothing and for which the request names none; nil: what the predictor was trained on.
+  public var defaultSize: PixelSize?
   /// The matrix of previews; nil: it is fitted to the autoencoder when a generation needs one.
   public var latentPreview: LatentPreview?
 
@@ -44,6 +46,11 @@ public struct DiffusionPipeline: Sendable {
 
   /// What both sides of a picture must be multiples of, in pixels.
   public var sideMultiple: Int { autoencoder.spatialScale * predictor.sideMultiple }
+
+  /// The shape `[N, h, w, C]` of a request's latents, which is that of the noise it may bring.
+  ///
+  /// - Throws: `GenerationError` where the request cannot be carried out.
+  public func latentShape(for request: GenerationRequest) throws -> Shape { try Plan(request, for: self).latentShape }
 
   /// Starts a generation; nothing is computed before the first event is asked for.
   ///

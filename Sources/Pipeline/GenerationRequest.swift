@@ -49,6 +49,17 @@ public struct GenerationRequest: Sendable {
   public static let maximumPromptBytes = 1 << 20
 }
 
+/// The size of a picture in pixels.
+public struct PixelSize: Sendable, Hashable {
+  public let width: Int
+  public let height: Int
+
+  public init(width: Int, height: Int) {
+    self.width = width
+    self.height = height
+  }
+}
+
 /// What the loop starts from and what it keeps to.
 public enum GenerationTask: Sendable {
   /// From noise alone.

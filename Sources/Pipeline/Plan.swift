@@ -46,11 +46,6 @@ struct Plan: Sendable {
   }
 }
 
-struct PixelSize: Sendable, Equatable {
-  let width: Int
-  let height: Int
-}
-
 extension GenerationTask {
   var strength: Double? {
     switch self {
@@ -131,6 +126,7 @@ extension GenerationRequest {
     switch task {
     case .textToImage:
       if let width, let height { return PixelSize(width: width, height: height) }
+      if let size = pipeline.defaultSize { return size }
       guard let side = pipeline.predictor.sampleSize else { throw .noSize }
       return PixelSize(width: side * scale, height: side * scale)
     case .imageToImage(.latents(let latents), _):

@@ -47,6 +47,17 @@ import Testing
     refused(.tooLarge(width: 20, height: 20, images: 1 << 28)) { $0.imagesPerPrompt = 1 << 28 }
   }
 
+  @Test func aDefaultSizeIsForPicturesFromNothing() throws {
+    var pipeline = toyPipeline()
+    pipeline.defaultSize = PixelSize(width: 8, height: 12)
+    #expect(try pipeline.latentShape(for: toyRequest("a")) == [1, 3, 2, 4])
+    var request = toyRequest("a")
+    request.width = 16
+    #expect(try pipeline.latentShape(for: request) == [1, 3, 4, 4])
+    request = toyRequest("a", task: .imageToImage(.pixels(toyImage(width: 20, height: 16))))
+    #expect(try pipeline.latentShape(for: request) == [1, 4, 5, 4])
+  }
+
   @Test func picturesMustBePictures() {
     refused(.imageTooSmall(width: 1, height: 1, multiple: 4)) {
       $0.task = .imageToImage(.pixels(toyImage(width: 1, height: 1)))
@@ -67,7 +78,10 @@ import Testing
     ) { $0.task = .imageToImage(.pixels(Tensor(shape: [2, 8, 8, 3]))) }
   }
 
-  @Test func noiseMustFit() {
+  @Test func noiseMustFit() throws {
+    var batch = toyRequest("a", "b")
+    (batch.imagesPerPrompt, batch.width) = (3, 40)
+    #expect(try toyPipeline().latentShape(for: batch) == [6, 5, 10, 4])
     refused(.unexpectedShape(name: "The noise", expected: "[1, 5, 5, 4]", found: [1, 5, 4, 4])) { $0.noise = Tensor(shape: [1, 5, 4, 4]) }
     refused(.notFinite(name: "The noise")) { $0.noise = Tensor(repeating: .infinity, shape: [1, 5, 5, 4]) }
   }

@@ -1,0 +1,31 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// A package of its own: it uses the library from outside, as any program does.
+let package = Package(
+  name: "Examples",
+  platforms: [.macOS(.v15)],
+  products: [.executable(name: "ldm", targets: ["ldm"])],
+  dependencies: [
+    .package(name: "LatentDiffusion", path: ".."),
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+  ],
+  targets: [
+    .executableTarget(
+      name: "ldm",
+      dependencies: [
+        .product(name: "LatentDiffusion", package: "LatentDiffusion"),
+        .product(name: "EmojiModel", package: "LatentDiffusion"),
+        .product(name: "ImageFiles", package: "LatentDiffusion"),
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ]),
+    // The program of the README.
+    .executableTarget(
+      name: "TenLines",
+      dependencies: [
+        .product(name: "LatentDiffusion", package: "LatentDiffusion"),
+        .product(name: "EmojiModel", package: "LatentDiffusion"),
+        .product(name: "ImageFiles", package: "LatentDiffusion"),
+      ]),
+  ]
+)

@@ -1,0 +1,8 @@
+import EmojiModel
+import Foundation
+import ImageFiles
+import LatentDiffusion
+
+let model = try StableDiffusion.load(from: EmojiModel.folder())
+let images = try await model.pipeline.images(for: model.request("a red apple", seed: 42))
+try Picture(images[0].image).write(to: URL(filePath: "apple.png"))

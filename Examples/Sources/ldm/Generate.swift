@@ -1,0 +1,190 @@
+import ArgumentParser
+import Foundation
+import ImageFiles
+import LatentDiffusion
+
+/// What all commands that make pictures share.
+struct GenerateOptions: ParsableArguments {
+  @OptionGroup(title: "Model") var model: ModelOptions
+  @OptionGroup(title: "Prompt") var prompt: PromptOptions
+  @OptionGroup(title: "Sampling") var sampling: SamplingOptions
+  @OptionGroup(title: "Output") var output: OutputOptions
+
+  /// Makes pictures and writes them.
+  /// - Parameter task: what the pictures start from; read before the model, since its mistakes are the quicker ones to tell.
+  func run(_ task: @autoclosure () throws -> GenerationTask) async throws {
+    try output.check(count: sampling.count)
+    let task = try task()
+    let noise = try sampling.loadNoise.map { try readLatents($0, names: ["noise"]) }
+    let progress = Progress()
+    do {
+      let context = model.context
+      progress.begin("Loading \(model.name)")
+      var loaded = try await model.load(in: context)
+      if let scheduler = sampling.scheduler { loaded.use(scheduler) }
+      var request = request(task, for: loaded)
+      if let noise, let path = sampling.loadNoise {
+        let expected = try loaded.pipeline.latentShape(for: request)
+        guard noise.shape == expected else {
+          throw Failure("\(path) holds noise of shape \(channelsFirst(noise.shape)), but this picture needs \(channelsFirst(expected)).")
+        }
+        request.noise = noise
+      }
+      let images = try await loaded.pipeline.images(for: request, in: context) { progress.step($0) }
+      progress.end(try write(images, request: request, model: loaded))
+    } catch {
+      progress.clear()
+      throw error
+    }
+  }
+
+  private func request(_ task: GenerationTask, for model: StableDiffusion) -> GenerationRequest {
+    var request = model.request(Prompt(prompt.prompt))
+    request.task = task
+    request.seed = sampling.seed ?? request.seed
+    request.negativePrompts = prompt.negativePrompt.map { [Prompt($0)] } ?? []
+    request.steps = sampling.steps ?? request.steps
+    request.guidance = sampling.guidance ?? request.guidance
+    request.imagesPerPrompt = sampling.count
+    request.width = sampling.width
+    request.height = sampling.height
+    return request
+  }
+
+  /// - Returns: a sentence about what was written.
+  private func write(_ images: [GeneratedImage], request: GenerationRequest, model loaded: StableDiffusion) throws -> String {
+    let files = output.pictures(images.count)
+    try Signals.whole {
+      for (image, file) in zip(images, files) {
+        try Picture(image.image).write(to: file, parameters: parameters(of: image, request: request, model: loaded).text)
+      }
+      if let path = output.saveLatents {
+        try writeTensor("latents", Tensor.concatenated(images.map(\.latents), axis: 0).channelsFirst(), to: path)
+      }
+      if let path = output.saveImageTensor {
+        try writeTensor("image", Tensor.concatenated(images.map(\.image), axis: 0), to: path)
+      }
+    }
+    let names = files.map { $0.relativePath.hasPrefix("./") ? String($0.relativePath.dropFirst(2)) : $0.relativePath }
+    let shape = images.first?.image.shape ?? [0, 0, 0, 0]
+    return "\(names.joined(separator: ", ")): \(shape[2])×\(shape[1]), seed \(request.seed)"
+  }
+
+  private func parameters(of image: GeneratedImage, request: GenerationRequest, model loaded: StableDiffusion) -> GenerationParameters {
+    let (height, width) = (image.image.shape[1], image.image.shape[2])
+    let strength: Double? =
+      switch request.task {
+      case .imageToImage(_, let strength): strength
+      case .inpaint(let inpainting): inpainting.strength
+      case .textToImage, .edit: nil
+      }
+    // One seed draws the noise of all pictures of a batch; which of them this is belongs to it.
+    let batch: [GenerationParameters.Setting] =
+      request.imagesPerPrompt == 1
+      ? [] : [.init("Batch size", "\(request.imagesPerPrompt)"), .init("Batch pos", "\(image.index)")]
+    return GenerationParameters(
+      prompt: prompt.prompt, negativePrompt: prompt.negativePrompt ?? "", steps: request.steps,
+      sampler: (sampling.scheduler ?? loaded.schedulerKind).rawValue, guidanceScale: Float(request.guidance), seed: request.seed,
+      width: width,
+      height: height, model: model.name, strength: strength.map { Float($0) }, others: batch)
+  }
+}
+
+struct TextToImage: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "txt2img", abstract: "Draws a picture from words.")
+  @OptionGroup var options: GenerateOptions
+
+  func run() async throws { try await options.run(.textToImage) }
+}
+
+struct ImageToImage: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "img2img", abstract: "Draws a picture over another one.",
+    discussion: "A picture whose sides do not fit the model is resampled to the next smaller size that does.")
+  @OptionGroup var options: GenerateOptions
+
+  @Option(parsing: .unconditional, help: "The picture to start from: PNG or JPEG.")
+  var image: String
+
+  @Option(parsing: .unconditional, help: "How much to change, 0…1: the part of the steps that is run.")
+  var strength = 0.8
+
+  func validate() throws { try checkStrength(strength) }
+
+  func run() async throws { try await options.run(.imageToImage(.pixels(picture(image).tensor()), strength: strength)) }
+}
+
+struct Inpaint: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "inpaint", abstract: "Repaints a part of a picture.")
+  @OptionGroup var options: GenerateOptions
+
+  @Option(parsing: .unconditional, help: "The picture: PNG or JPEG.")
+  var image: String
+
+  @Option(parsing: .unconditional, help: "A picture of the same size: white is repainted, black is kept.")
+  var mask: String
+
+  @Option(parsing: .unconditional, help: "How much to change under the mask, 0…1: the part of the steps that is run.")
+  var strength = 1.0
+
+  @Flag(help: "Gives back the pixels outside the mask exactly, and the picture's own size, instead of what the autoencoder makes of them.")
+  var keepUnmasked = false
+
+  func validate() throws { try checkStrength(strength) }
+
+  func run() async throws {
+    try await options.run(
+      .inpaint(
+        Inpainting(
+          image: picture(image).tensor(), mask: picture(mask).mask(), strength: strength, keepsPixelsOutsideMask: keepUnmasked)))
+  }
+}
+
+struct Outpaint: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "outpaint", abstract: "Paints more around a picture.", discussion: "The picture itself comes back exactly.")
+  @OptionGroup var options: GenerateOptions
+
+  @Option(parsing: .unconditional, help: "The picture: PNG or JPEG.")
+  var image: String
+
+  @Option(parsing: .unconditional, help: "Pixels to add at the left.") var left = 0
+  @Option(parsing: .unconditional, help: "Pixels to add at the right.") var right = 0
+  @Option(parsing: .unconditional, help: "Pixels to add at the top.") var top = 0
+  @Option(parsing: .unconditional, help: "Pixels to add at the bottom.") var bottom = 0
+
+  func validate() throws {
+    let sides = [left, right, top, bottom]
+    guard sides.allSatisfy({ (0...Picture.largestSide).contains($0) }), sides.contains(where: { $0 > 0 }) else {
+      throw ValidationError(
+        "--left, --right, --top and --bottom must be from 0 to \(Picture.largestSide), and at least one more than 0.")
+    }
+  }
+
+  func run() async throws {
+    try await options.run(
+      .inpaint(.outpainting(picture(image).tensor(), left: left, right: right, top: top, bottom: bottom)))
+  }
+}
+
+struct Edit: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "edit", abstract: "Changes a picture as the prompt says, with a model made for it (InstructPix2Pix).")
+  @OptionGroup var options: GenerateOptions
+
+  @Option(parsing: .unconditional, help: "The picture: PNG or JPEG.")
+  var image: String
+
+  @Option(parsing: .unconditional, help: "How closely to keep to the picture, from 1 up.")
+  var imageGuidance = 1.5
+
+  func validate() throws {
+    guard (0...1e6).contains(imageGuidance) else { throw ValidationError("--image-guidance must be a number from 0 to 1000000.") }
+  }
+
+  func run() async throws { try await options.run(.edit(picture(image).tensor(), imageGuidance: imageGuidance)) }
+}
+
+private func checkStrength(_ strength: Double) throws {
+  guard (0...1).contains(strength) else { throw ValidationError("--strength must be a number from 0 to 1.") }
+}

@@ -1,0 +1,48 @@
+import ArgumentParser
+import Foundation
+import ImageFiles
+import LatentDiffusion
+
+struct Encode: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "encode", abstract: "Turns a picture into latents.",
+    discussion: "The most likely latents, scaled as the noise predictor takes them. The sides must be multiples of the model's scale.")
+  @OptionGroup var model: ModelOptions
+
+  @Option(parsing: .unconditional, help: "The picture: PNG or JPEG.")
+  var image: String
+
+  @Option(parsing: .unconditional, help: "Where the latents go: one tensor latents, float32, [1, 4, h, w].")
+  var saveLatents: String
+
+  func run() async throws {
+    try checkWritable(URL(filePath: saveLatents))
+    let image = try picture(image).tensor()
+    let context = model.context
+    let latents = try await model.load(in: context).pipeline.encode(image, in: context)
+    try Signals.whole { try writeTensor("latents", latents.channelsFirst(), to: saveLatents) }
+  }
+}
+
+struct Decode: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "decode", abstract: "Turns latents into a picture.")
+  @OptionGroup var model: ModelOptions
+
+  @Option(parsing: .unconditional, help: "A tensor [N, 4, h, w], named latents or the only one.")
+  var latents: String
+
+  @OptionGroup var output: OutputOptions
+
+  func run() async throws {
+    let latents = try readLatents(latents, names: ["latents"])
+    let count = latents.shape[0]
+    try output.check(count: count)
+    let context = model.context
+    let images = try await model.load(in: context).pipeline.decode(latents, in: context)
+    try Signals.whole {
+      for (index, file) in output.pictures(count).enumerated() { try Picture(images, index: index).write(to: file) }
+      if let path = output.saveImageTensor { try writeTensor("image", images, to: path) }
+      if let path = output.saveLatents { try writeTensor("latents", latents.channelsFirst(), to: path) }
+    }
+  }
+}

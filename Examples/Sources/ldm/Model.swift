@@ -1,0 +1,32 @@
+import ArgumentParser
+import EmojiModel
+import Foundation
+import LatentDiffusion
+
+struct ModelOptions: ParsableArguments {
+  @Option(
+    parsing: .unconditional, help: "A folder in diffusers' layout or a .safetensors file. Without it, the embedded model is used.")
+  var model: String?
+
+  @Option(parsing: .unconditional, help: "Threads to compute on. Without it, one for each processor.")
+  var threads: Int?
+
+  func validate() throws {
+    guard (1...1024).contains(threads ?? 1) else { throw ValidationError("--threads must be from 1 to 1024.") }
+  }
+
+  var context: ExecutionContext { threads.map { ExecutionContext(threads: $0) } ?? ExecutionContext() }
+
+  var url: URL {
+    get throws { try model.map { URL(filePath: $0) } ?? EmojiModel.folder() }
+  }
+
+  /// What messages and pictures call the model.
+  var name: String { model.map { URL(filePath: $0).deletingPathExtension().lastPathComponent } ?? "emoji" }
+
+  /// Loads the model, on an engine thread, so that a signal ends it.
+  func load(in context: ExecutionContext) async throws -> StableDiffusion {
+    let url = try url
+    return try await context.run { try StableDiffusion.load(from: url, in: $0) }
+  }
+}

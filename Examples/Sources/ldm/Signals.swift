@@ -1,0 +1,49 @@
+import Dispatch
+import Foundation
+import Synchronization
+
+/// Interrupt (Ctrl-C) and termination: the work is cancelled, and if it has not ended soon the program ends without it.
+///
+/// Files are written beside and renamed, and nothing ends the program in between, so that nothing half-written is left.
+struct Signals {
+  private let sources: [any DispatchSourceSignal]
+  private static let received = Atomic<Int32>(0)
+  private static let writing = Mutex<Void>(())
+
+  init(cancel: @escaping @Sendable () -> Void) {
+    // Writing to a pipe that nobody reads is an error like others.
+    signal(SIGPIPE, SIG_IGN)
+    sources = [SIGINT, SIGTERM].map { number in
+      signal(number, SIG_IGN)
+      let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+      source.setEventHandler {
+        let isFirst = Self.received.exchange(number, ordering: .relaxed) == 0
+        cancel()
+        // Whoever asks twice does not want to wait.
+        let patience: DispatchTimeInterval = isFirst ? .milliseconds(700) : .milliseconds(0)
+        DispatchQueue.global().asyncAfter(deadline: .now() + patience) { Self.leave(number) }
+      }
+      source.resume()
+      return source
+    }
+  }
+
+  /// Writes a file; a signal waits until it is there as a whole.
+  static func whole<Result>(_ write: () throws -> Result) rethrows -> Result {
+    try writing.withLock { _ in try write() }
+  }
+
+  /// Ends the program after a cancellation.
+  func exit() -> Never {
+    let number = Self.received.load(ordering: .relaxed)
+    Self.leave(number == 0 ? SIGINT : number)
+  }
+
+  private static func leave(_ number: Int32) -> Never {
+    writing.withLock { _ in
+      try? FileHandle.standardError.write(contentsOf: Data("\(isatty(2) == 1 ? "\r\u{1B}[K" : "")Stopped.\n".utf8))
+      // Not `exit`: engine threads may still be running, and nothing is left to be flushed.
+      _exit(128 + number)
+    }
+  }
+}

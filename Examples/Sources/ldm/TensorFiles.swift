@@ -1,0 +1,25 @@
+import Foundation
+import LatentDiffusion
+
+/// Reads `[N, C, h, w]` from a safetensors file.
+/// - Parameter names: the tensor's name, by preference; a tensor that is alone in its file may have any.
+/// - Returns: `[N, h, w, C]`.
+func readLatents(_ path: String, names: [String]) throws -> Tensor {
+  let file = try SafetensorsFile(URL(filePath: path))
+  guard let name = names.first(where: file.names.contains) ?? (file.names.count == 1 ? file.names.first : nil) else {
+    throw Failure("\(path) holds no tensor named \(names.joined(separator: " or ")); name it so, or let it be the only one.")
+  }
+  guard let shape = file.tensors[name]?.shape, shape.rank == 4, shape.count > 0, shape.count <= GenerationRequest.maximumPixels else {
+    throw Failure("\(name) in \(path) must have the shape [N, 4, h, w].")
+  }
+  let tensor = try file.tensor(name, shape: shape).decoded()
+  guard tensor.isFinite else { throw Failure("\(name) in \(path) has elements that are infinite or not numbers.") }
+  return tensor.channelsLast()
+}
+
+func writeTensor(_ name: String, _ tensor: Tensor, to path: String) throws {
+  try SafetensorsWriter.write([name: tensor], to: URL(filePath: path))
+}
+
+/// `[N, h, w, C]` as it is in files.
+func channelsFirst(_ shape: Shape) -> Shape { [shape[0], shape[3], shape[1], shape[2]] }
