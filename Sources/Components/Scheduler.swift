@@ -6,7 +6,7 @@ import Tensor
 public protocol Scheduler: Sendable {
   /// The timestep given to the predictor at each step; its count is the number of predictions.
   var timesteps: [Float] { get }
-  /// The noise in the sample for each unit of signal, σ = √((1 − ᾱ)/ᾱ), at each step, then after the last: one more than
+  /// The noise in the sample for each unit of signal, σ = √((1 − ᾱ)/ᾱ), at each step, then after the last: at least one more than
   /// `timesteps`. Empty where a scheduler does not know.
   var sigmas: [Float] { get }
   /// Predictions that one step of the user's count takes: 2 for Heun's method. What image-to-image leaves out at the start are whole steps.

@@ -6,6 +6,7 @@ public struct Convolution2D: Sendable {
   private let weight: Form
   private let bias: Tensor
   private let geometry: ConvolutionGeometry
+  private let path: String
 
   /// How the weights are kept.
   private enum Form: Sendable {
@@ -29,6 +30,7 @@ public struct Convolution2D: Sendable {
   ) throws {
     let packed = try PackedMatrix(weights.tensor("weight", shape: [outChannels, inChannels, kernel, kernel]), in: weights.context)
     bias = try weights.tensor("bias", shape: [outChannels]).decoded()
+    path = weights.prefix
     geometry = ConvolutionGeometry(kernelHeight: kernel, kernelWidth: kernel, stride: stride, padding: padding)
     let isPossible = kernel == 3 && stride == 1 && padding == .all(1)
     weight =
@@ -67,13 +69,16 @@ public struct Convolution2D: Sendable {
     let bias = shift.map { shift in
       Tensor.concatenated((0..<shift.shape[0]).map { shift.rows($0..<$0 + 1) + row }, axis: 0)
     }
-    return switch weight {
-    case .direct(let packed):
-      try Tensor.convolution(
-        inputs, resizedTo: size, weights: packed, geometry: geometry, bias: bias ?? self.bias, adding: residual, in: context)
-    case .winograd(let transformed):
-      try Tensor.convolution(
-        inputs, resizedTo: size, weights: transformed, bias: bias ?? self.bias, adding: residual, in: context)
-    }
+    let result =
+      switch weight {
+      case .direct(let packed):
+        try Tensor.convolution(
+          inputs, resizedTo: size, weights: packed, geometry: geometry, bias: bias ?? self.bias, adding: residual, in: context)
+      case .winograd(let transformed):
+        try Tensor.convolution(
+          inputs, resizedTo: size, weights: transformed, bias: bias ?? self.bias, adding: residual, in: context)
+      }
+    context.observer?(path, result)
+    return result
   }
 }

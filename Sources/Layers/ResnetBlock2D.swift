@@ -9,6 +9,7 @@ public struct ResnetBlock2D: Sendable {
   private let norm2: GroupNorm
   private let conv2: Convolution2D
   private let shortcut: Convolution2D?
+  private let path: String
 
   /// - Parameters:
   ///   - timeChannels: the length of the time embedding; nil in an autoencoder, which has none.
@@ -23,6 +24,7 @@ public struct ResnetBlock2D: Sendable {
     norm2 = try GroupNorm(groups: groups, channels: outChannels, epsilon: epsilon, weights: weights["norm2"])
     conv2 = try Convolution2D(outChannels, outChannels, kernel: 3, padding: 1, side: side, weights: weights["conv2"])
     shortcut = inChannels == outChannels ? nil : try Convolution2D(inChannels, outChannels, kernel: 1, weights: weights["conv_shortcut"])
+    path = weights.prefix
   }
 
   /// - Parameters:
@@ -37,6 +39,8 @@ public struct ResnetBlock2D: Sendable {
     hidden = try norm2(hidden, activation: .silu, in: context)
     // The way around keeps the channels only where there is one input.
     let around = try shortcut.map { try $0(inputs, in: context) } ?? inputs[0]
-    return try conv2(hidden, adding: around, in: context)
+    let result = try conv2(hidden, adding: around, in: context)
+    context.observer?(path, result)
+    return result
   }
 }

@@ -7,6 +7,7 @@ public struct Transformer2DModel: Sendable {
   private let projIn: Projection
   private let blocks: [BasicTransformerBlock]
   private let projOut: Projection
+  private let path: String
 
   /// A linear layer or a 1×1 convolution: the same product, stored in two shapes.
   private enum Projection: Sendable {
@@ -45,6 +46,7 @@ public struct Transformer2DModel: Sendable {
         weights: weights["transformer_blocks"][$0])
     }
     projOut = try Projection(inner, channels, linear: linearProjection, weights: weights["proj_out"])
+    path = weights.prefix
   }
 
   /// - Parameters:
@@ -57,7 +59,9 @@ public struct Transformer2DModel: Sendable {
     let entered = try projIn(norm(x, in: context), in: context)
     var tokens = entered.reshaped([batch, height * width, entered.shape.columns])
     for block in blocks { tokens = try block(tokens, attendingTo: text, in: context) }
-    return try projOut(tokens.reshaped([batch, height, width, tokens.shape.columns]), adding: x, in: context)
+    let result = try projOut(tokens.reshaped([batch, height, width, tokens.shape.columns]), adding: x, in: context)
+    context.observer?(path, result)
+    return result
   }
 }
 

@@ -24,9 +24,8 @@ public struct LMSDiscreteScheduler: Scheduler {
     prediction = try PredictionType(configuration)
     let shape = try SigmaShape(configuration)
     // The class reads sigma_min and sigma_max for all shapes but Karras'.
-    let hasLimits = if case .karras = shape { false } else { true }
     schedule = try SigmaSchedule(
-      configuration, steps: steps, table: table, options: SigmaSchedule.Options(shape: shape, hasLimits: hasLimits))
+      configuration, steps: steps, table: table, options: SigmaSchedule.Options(shape: shape, hasLimits: shape != .karras))
   }
 
   public var timesteps: [Float] { schedule.timesteps }

@@ -113,11 +113,13 @@ struct NoiseTable: Sendable {
     }
   }
 
-  /// torch.linspace in float32, which counts from the nearer end.
+  /// torch.linspace in float32, which counts from the nearer end and rounds once.
   static func equalSteps(from start: Float, to end: Float, count: Int) -> [Float] {
     guard count > 1 else { return Array(repeating: start, count: count) }
     let step = (end - start) / Float(count - 1)
-    return (0..<count).map { $0 < count / 2 ? start + step * Float($0) : end - step * Float(count - 1 - $0) }
+    return (0..<count).map { index in
+      index < count / 2 ? start.addingProduct(step, Float(index)) : end.addingProduct(-step, Float(count - 1 - index))
+    }
   }
 
   /// torch.cumprod on float32, which accumulates in double.

@@ -19,7 +19,8 @@ struct SigmaSchedule: Sendable {
 
   /// What a scheduler knows of the configuration.
   struct Options {
-    var shape = SigmaShape.table
+    /// Nil where σ follows the training table.
+    var shape: SigmaShape?
     var interpolation = Interpolation.linear
     var final = FinalSigma.zero
     /// Whether `sigma_min` and `sigma_max` count.
@@ -36,11 +37,10 @@ struct SigmaSchedule: Sendable {
       case .linear: timesteps.map(trained.sigma)
       case .logLinear: Self.logLinear(trained.sigmas, count: steps + 1)
       }
-    if case .table = options.shape {
-    } else {
+    if let shape = options.shape {
       let limits = try SigmaLimits(
         options.hasLimits ? configuration : SchedulerConfiguration(), largest: sigmas[0], smallest: sigmas[sigmas.count - 1])
-      sigmas = options.shape.sigmas(from: limits.largest, to: limits.smallest, count: steps)
+      sigmas = shape.sigmas(from: limits.largest, to: limits.smallest, count: steps)
       timesteps = sigmas.map(trained.timestep)
     }
     self.timesteps = timesteps.map { Float($0) }

@@ -1,11 +1,9 @@
 import Foundation
 
-/// How σ falls from its largest to its smallest value.
+/// How σ falls from its largest to its smallest value, where it does not follow the training table.
 ///
 /// Source: `_convert_to_karras` and its siblings in diffusers' schedulers.
 enum SigmaShape: Sendable {
-  /// As the training table has it at the spaced timesteps.
-  case table
   /// σ^(1/7) in equal steps (Karras et al., arXiv 2206.00364, equation 5).
   case karras
   /// log σ in equal steps.
@@ -15,9 +13,9 @@ enum SigmaShape: Sendable {
   /// log σ in equal steps, σ_min and σ_max always the table's (Lu et al.; diffusers' `use_lu_lambdas`).
   case lu
 
-  /// What the configuration turns on.
+  /// What the configuration turns on; nil where that is nothing.
   /// - Parameter lu: whether the scheduler has `use_lu_lambdas`.
-  init(_ configuration: SchedulerConfiguration, lu: Bool = false) throws(SchedulerError) {
+  init?(_ configuration: SchedulerConfiguration, lu: Bool = false) throws(SchedulerError) {
     let exclusive: [(SchedulerConfiguration.CodingKeys, Bool?, SigmaShape)] = [
       (.useKarrasSigmas, configuration.useKarrasSigmas, .karras),
       (.useExponentialSigmas, configuration.useExponentialSigmas, .exponential),
@@ -27,14 +25,13 @@ enum SigmaShape: Sendable {
     guard on.count < 2 else { throw .conflictingKeys(on.map(\.0.rawValue)) }
     // diffusers asks for Karras' sigmas first, then for Lu's, then for the others.
     let wantsLu = lu && configuration.useLuLambdas ?? false
-    if wantsLu, configuration.useKarrasSigmas != true { self = .lu } else { self = on.first?.2 ?? .table }
+    guard let shape = wantsLu && configuration.useKarrasSigmas != true ? .lu : on.first?.2 else { return nil }
+    self = shape
   }
 
   /// Sigmas from the largest down.
-  /// - Precondition: the shape is not `table`.
   func sigmas(from largest: Double, to smallest: Double, count: Int) -> [Double] {
     switch self {
-    case .table: preconditionFailure("The training table's sigmas follow from timesteps.")
     case .karras:
       let rho = 7.0
       return equalSteps(from: 0, to: 1, count: count).map { ramp in
@@ -102,10 +99,20 @@ struct SigmaTable: Sendable {
   func timestep(at sigma: Double) -> Double {
     guard sigmas.count > 1 else { return 0 }
     let logSigma = log(max(sigma, 1e-10))
-    let below = min(max(logSigmas.lastIndex { logSigma >= Double($0) } ?? 0, 0), sigmas.count - 2)
+    let below = min(max(count(atMost: logSigma) - 1, 0), sigmas.count - 2)
     let (low, high) = (logSigmas[below], logSigmas[below + 1])
     let weight = min(max((Double(low) - logSigma) / Double(low - high), 0), 1)
     return (1 - weight) * Double(below) + weight * Double(below + 1)
+  }
+
+  /// How many entries have a log σ of at most a value, by bisection.
+  private func count(atMost logSigma: Double) -> Int {
+    var (low, high) = (0, logSigmas.count)
+    while low < high {
+      let middle = (low + high) / 2
+      if Double(logSigmas[middle]) <= logSigma { low = middle + 1 } else { high = middle }
+    }
+    return low
   }
 }
 

@@ -12,7 +12,8 @@ struct SolverSchedule: Sendable {
 
   /// What sets the solvers apart.
   struct Options {
-    var shape: SigmaShape
+    /// Nil where σ follows the training table.
+    var shape: SigmaShape?
     var final: FinalSigma
     /// `lambda_min_clipped`: timesteps with a smaller λ are left out.
     var leastLambda = -Float.infinity
@@ -36,12 +37,10 @@ struct SolverSchedule: Sendable {
     var timesteps = spaced.stoppingBeforeZero(steps: steps, last: used)
     var sigmas = timesteps.map(trained.sigma)
     var final = trained.sigmas[0]
-    if case .table = options.shape {
-    } else {
+    if let shape = options.shape {
       let (largest, smallest) = (Double(trained.sigmas[trained.sigmas.count - 1]), Double(trained.sigmas[0]))
-      let usesTable = if case .lu = options.shape { true } else { false }
-      let limits = try SigmaLimits(usesTable ? SchedulerConfiguration() : configuration, largest: largest, smallest: smallest)
-      sigmas = options.shape.sigmas(from: limits.largest, to: limits.smallest, count: steps)
+      let limits = try SigmaLimits(shape == .lu ? SchedulerConfiguration() : configuration, largest: largest, smallest: smallest)
+      sigmas = shape.sigmas(from: limits.largest, to: limits.smallest, count: steps)
       timesteps = sigmas.map(trained.timestep).map { $0.rounded(options.rounded ? .toNearestOrEven : .towardZero) }
       if options.endsWithShape, let last = sigmas.last { final = Float(last) }
     }

@@ -10,6 +10,9 @@ import Synchronization
 public struct ExecutionContext: Sendable {
   private let pool: ThreadPool
   private let cancellation: Cancellation
+  /// Told of intermediate results by the name of the module that made them, as diffusers and transformers name it
+  /// (`mid_block.attentions.0`): to find where two implementations part.
+  public var observer: (@Sendable (_ module: String, _ result: Tensor) -> Void)?
 
   private final class Cancellation: Sendable {
     let isRequested = Atomic<Bool>(false)
@@ -30,9 +33,6 @@ public struct ExecutionContext: Sendable {
 
   public var threads: Int { pool.threads }
 
-  /// The same threads, with a cancellation of its own.
-  public func independent() -> ExecutionContext { ExecutionContext(pool: pool) }
-
   /// Ends everything that runs in this context with `CancellationError`.
   public func cancel() { cancellation.isRequested.store(true, ordering: .relaxed) }
 
@@ -46,7 +46,9 @@ public struct ExecutionContext: Sendable {
   ///
   /// - Throws: what `work` throws, and `CancellationError`.
   public func run<Result: Sendable>(_ work: @escaping @Sendable (ExecutionContext) throws -> Result) async throws -> Result {
-    let child = ExecutionContext(pool: pool)
+    var context = ExecutionContext(pool: pool)
+    context.observer = observer
+    let child = context
     try checkCancellation()
     return try await withTaskCancellationHandler {
       try await withCheckedThrowingContinuation { continuation in

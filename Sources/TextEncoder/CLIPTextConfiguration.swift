@@ -31,6 +31,9 @@ public struct CLIPTextShape: Sendable {
   let epsilon: Float
   let endOfText: Int
 
+  /// The length of each token's state.
+  public var features: Int { hidden }
+
   /// - Parameter json: a text encoder's `config.json`.
   /// - Throws: `ConfigurationError`.
   public init(json: Data) throws {

@@ -106,6 +106,7 @@ private struct CLIPEncoderLayer: Sendable {
   private let fc1: Linear
   private let fc2: Linear
   private let activation: Activation
+  private let path: String
 
   init(_ shape: CLIPTextShape, weights: WeightScope) throws {
     layerNorm1 = try LayerNorm(shape.hidden, epsilon: shape.epsilon, weights: weights["layer_norm1"])
@@ -116,11 +117,14 @@ private struct CLIPEncoderLayer: Sendable {
     fc1 = try Linear(shape.hidden, shape.intermediate, weights: weights["mlp"]["fc1"])
     fc2 = try Linear(shape.intermediate, shape.hidden, weights: weights["mlp"]["fc2"])
     activation = shape.activation
+    path = weights.prefix
   }
 
   func callAsFunction(_ x: Tensor, in context: ExecutionContext) throws -> Tensor {
     let attended = try selfAttention(layerNorm1(x, in: context), causal: true, adding: x, in: context)
     let hidden = try fc1(layerNorm2(attended, in: context), activation: activation, in: context)
-    return try fc2(hidden, adding: attended, in: context)
+    let result = try fc2(hidden, adding: attended, in: context)
+    context.observer?(path, result)
+    return result
   }
 }

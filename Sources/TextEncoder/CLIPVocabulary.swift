@@ -3,8 +3,9 @@ import Foundation
 extension CLIPTokenizer {
   /// The tokenizer of OpenAI's CLIP (49,408 tokens, padded to 77 with `<|endoftext|>`), for checkpoints that carry none.
   ///
+  /// - Parameter configuration: a `tokenizer_config.json`; Stable Diffusion 1's by default.
   /// - Throws: `TokenizerError.missingResource` where the module's resources are not beside the program.
-  public static func bundled() throws(TokenizerError) -> CLIPTokenizer {
+  public static func bundled(configuration: Data? = nil) throws(TokenizerError) -> CLIPTokenizer {
     guard let folder = resourceFolder("CLIPVocabulary", module: "TextEncoder"),
       let merges = try? Data(contentsOf: folder.appending(path: "merges.txt"))
     else { throw .missingResource(name: "LatentDiffusion_TextEncoder.resources/CLIPVocabulary") }
@@ -13,7 +14,7 @@ extension CLIPTokenizer {
       vocabulary: vocabulary(of: rules),
       merges: rules,
       configuration: TokenizerConfiguration(
-        configuration: Data(configuration.utf8), specialTokensMap: nil, addedTokens: nil, serialized: []))
+        configuration: configuration ?? Data(Self.configuration.utf8), specialTokensMap: nil, addedTokens: nil, serialized: []))
   }
 
   /// The `tokenizer_config.json` of Stable Diffusion 1's folders, as far as it matters.

@@ -119,7 +119,8 @@ struct UpBlock: Sendable {
     }
     stack = try ResnetStack(
       inChannels: inChannels, level: level, block: level.up, shape: shape, timeChannels: timeChannels, weights: weights)
-    upsampler = index == levels.count - 1 ? nil : try Upsample2D(level.channels, side: levels[index + 1].side, weights: weights["upsamplers"][0])
+    upsampler =
+      index == levels.count - 1 ? nil : try Upsample2D(level.channels, side: levels[index + 1].side, weights: weights["upsamplers"][0])
   }
 
   /// Takes its skips from the end of `skips`.

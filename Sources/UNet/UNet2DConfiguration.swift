@@ -91,6 +91,9 @@ public struct UNet2DShape: Sendable {
 
   enum Block: Sendable { case plain, crossAttention }
 
+  /// The features of a token of the text.
+  public var contextChannels: Int { levels.first?.contextChannels ?? 0 }
+
   /// - Parameter json: a U-Net's `config.json`.
   /// - Throws: `ConfigurationError`.
   public init(json: Data) throws {
@@ -179,7 +182,8 @@ public struct UNet2DShape: Sendable {
       for (value, key) in values { try check.extent(value, key) }
       try check.require(heads[i] <= channels[i], "attention_head_dim", "\(heads[i]) heads for \(channels[i]) channels")
       return Level(
-        channels: channels[i], side: side.map { $0 >> i }, resnets: resnets[i], down: try block(down[i], "DownBlock2D", "down_block_types", check),
+        channels: channels[i], side: side.map { $0 >> i }, resnets: resnets[i],
+        down: try block(down[i], "DownBlock2D", "down_block_types", check),
         up: try block(up[count - 1 - i], "UpBlock2D", "up_block_types", check), heads: heads[i], contextChannels: context[i],
         transformerLayers: layers[i], onlyCrossAttention: only[i])
     }

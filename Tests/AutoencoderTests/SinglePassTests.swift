@@ -1,0 +1,49 @@
+import Autoencoder
+import Components
+import Foundation
+import Tensor
+import TestSupport
+import Testing
+import Weights
+
+/// Both directions of every tiny autoencoder, module by module, against diffusers.
+@Suite struct AutoencoderSinglePassTests {
+  static let tolerance: Float = 1e-4
+  static let models = ["sd1", "sd2", "inpaint9", "edit8", "lcm", "odd"].map(ReferenceModel.init)
+  struct NoInputs: Decodable {}
+
+  private func load(_ model: ReferenceModel) throws -> AutoencoderKL {
+    let files = try ModelFiles.open(model.folder)
+    let json = try #require(try files.configuration(of: "vae"))
+    let (autoencoder, report) = try LoadReport.load(from: files.weights(of: "vae"), in: ExecutionContext()) {
+      try AutoencoderKL(AutoencoderKLShape(json: json), weights: $0)
+    }
+    #expect(report.unused == [])
+    return autoencoder
+  }
+
+  @Test(arguments: models)
+  func encodesLikeDiffusers(_ model: ReferenceModel) throws {
+    let tensors = try model.pass("vae-encode", NoInputs.self).tensors
+    let comparison = ModuleComparison(tensors, tolerance: Self.tolerance)
+    var context = ExecutionContext()
+    context.observer = { comparison.observe($0, $1) }
+    let posterior = try load(model).encode(try #require(tensors["input"]).channelsLast(), in: context)
+    expectClose(posterior.mean, try #require(tensors["output.mean"]).channelsLast(), tolerance: Self.tolerance, "mean")
+    expectClose(posterior.logVariance, try #require(tensors["output.logvar"]).channelsLast(), tolerance: Self.tolerance, "logvar")
+    #expect(comparison.count >= 4, "Only \(comparison.count) modules were compared")
+    print("\(model.name) encode: \(comparison.count) modules, largest difference in \(comparison.largest)")
+  }
+
+  @Test(arguments: models)
+  func decodesLikeDiffusers(_ model: ReferenceModel) throws {
+    let tensors = try model.pass("vae-decode", NoInputs.self).tensors
+    let comparison = ModuleComparison(tensors, tolerance: Self.tolerance)
+    var context = ExecutionContext()
+    context.observer = { comparison.observe($0, $1) }
+    let found = try load(model).decode(try #require(tensors["input"]).channelsLast(), in: context)
+    expectClose(found, try #require(tensors["output"]).channelsLast(), tolerance: Self.tolerance, "output")
+    #expect(comparison.count >= 4, "Only \(comparison.count) modules were compared")
+    print("\(model.name) decode: \(comparison.count) modules, largest difference in \(comparison.largest)")
+  }
+}

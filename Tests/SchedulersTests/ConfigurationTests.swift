@@ -1,0 +1,165 @@
+import Components
+import Foundation
+import Schedulers
+import Tensor
+import Testing
+
+/// What files and people can ask for, sensible or not.
+@Suite struct ConfigurationTests {
+  private func configuration(_ json: String) throws(SchedulerError) -> SchedulerConfiguration {
+    try SchedulerConfiguration(json: Data(json.utf8))
+  }
+
+  @Test func readsWhatDiffusersWrites() throws {
+    let read = try configuration(
+      """
+      {"_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": "0.42.1", "beta_end": 0.012, "beta_schedule": "scaled_linear",
+       "lambda_min_clipped": -Infinity, "prediction_type": "v_prediction", "sigma_min": null, "solver_order": 2, "trained_betas": null,
+       "use_karras_sigmas": true, "num_train_timesteps": 1000, "a_key_of_the_future": {"x": [1]}}
+      """)
+    #expect(read.className == "DPMSolverMultistepScheduler")
+    #expect(read.lambdaMinClipped == -.infinity)
+    #expect(read.betaEnd == 0.012 && read.betaStart == nil && read.trainedBetas == nil && read.useKarrasSigmas == true)
+    let kind = try SchedulerKind(of: read)
+    #expect(kind == .dpmSolverMultistep)
+    let own = try kind.make(configuration: read, steps: 12)
+    let named = try SchedulerKind(named: "dpmpp-2m-karras").make(configuration: read, steps: 12)
+    #expect(own.timesteps == named.timesteps && own.sigmas == named.sigmas)
+  }
+
+  @Test func namesAndClasses() throws {
+    let names = ["ddpm", "ddim", "pndm", "lms", "euler", "euler-a", "heun", "dpmpp-2m", "dpmpp-2m-karras", "unipc", "lcm"]
+    #expect(SchedulerKind.allCases.map(\.rawValue) == names)
+    for kind in SchedulerKind.allCases where kind != .dpmSolverMultistepKarras {
+      #expect(try SchedulerKind(named: kind.className) == kind)
+    }
+    #expect(throws: SchedulerError.unknownScheduler("Euler")) { try SchedulerKind(named: "Euler") }
+    #expect(throws: SchedulerError.missingClassName) { try SchedulerKind(of: SchedulerConfiguration()) }
+    #expect("\(SchedulerError.unknownScheduler("dpm"))".hasSuffix("known are \(names.joined(separator: ", "))."))
+  }
+
+  @Test func keepsEachClassesDefaults() throws {
+    let empty = SchedulerConfiguration()
+    let last = try Dictionary(
+      uniqueKeysWithValues: SchedulerKind.allCases.map { ($0, try $0.make(configuration: empty, steps: 10).timesteps[0]) })
+    #expect(last[.ddim] == 900 && last[.ddpm] == 900 && last[.euler] == 999 && last[.uniPC] == 999 && last[.lcm] == 999)
+    // A Stable Diffusion file says nothing of spacing: Euler spreads its steps, DDIM leads.
+    #expect(empty.forStableDiffusion.stepsOffset == 1 && empty.forStableDiffusion.clipSample == false)
+    #expect(try SchedulerKind.ddim.make(configuration: empty.forStableDiffusion, steps: 10).timesteps[0] == 901)
+  }
+
+  @Test func timestepsAsDiffusersListsThem() throws {
+    let offset = try configuration(#"{"steps_offset": 1}"#)
+    #expect(try DDIMScheduler(offset, steps: 5).timesteps == [801, 601, 401, 201, 1])
+    let warmUp: [Float] = [901, 851, 851, 801, 801, 751, 751, 701, 701, 651, 651, 601, 601, 501, 401, 301, 201, 101, 1]
+    #expect(try PNDMScheduler(offset, steps: 10).timesteps == warmUp)
+    #expect(try HeunDiscreteScheduler(offset, steps: 3).timesteps == [999, 499.5, 499.5, 0, 0])
+    // NumPy's arange gives 62 here, and a last timestep of −1.
+    let trailing = try DDIMScheduler(try configuration(#"{"timestep_spacing": "trailing"}"#), steps: 61).timesteps
+    #expect(trailing.count == 61 && trailing.last == 15)
+  }
+
+  @Test(arguments: [
+    (#"{"num_train_timesteps": 1000000000000}"#, "num_train_timesteps is 1000000000000"),
+    (#"{"num_train_timesteps": 0}"#, "num_train_timesteps is 0"),
+    (#"{"beta_end": 1.5}"#, "beta_end is 1.5"),
+    (#"{"beta_start": NaN}"#, "beta_start is nan"),
+    (#"{"beta_start": -0.1}"#, "beta_start is -0.1"),
+    (#"{"beta_start": "small"}"#, "beta_start is no number"),
+    (#"{"beta_schedule": "quadratic"}"#, "known are linear, scaled_linear, squaredcos_cap_v2"),
+    (#"{"trained_betas": [0.1, 0.2]}"#, "trained_betas is a list of 2"),
+    (#"{"trained_betas": [0.1, NaN], "num_train_timesteps": 2}"#, "trained_betas is not all above 0"),
+    (#"{"prediction_type": "flow_prediction"}"#, "known are epsilon, sample, v_prediction"),
+    (#"{"timestep_spacing": "log"}"#, "known are linspace, leading, trailing"),
+    (#"{"steps_offset": -1}"#, "steps_offset is -1"),
+    (#"{"use_karras_sigmas": true, "use_beta_sigmas": true}"#, "use_karras_sigmas and use_beta_sigmas; keep one"),
+    (#"{"use_karras_sigmas": true, "sigma_min": 1000.0}"#, "sigma_min is 1000.0"),
+    (#"{"use_karras_sigmas": 1}"#, "use_karras_sigmas is no true or false"),
+    (#"{"final_sigmas_type": "one"}"#, "known are zero, sigma_min"),
+    (#"{"beta_start": 0.9, "beta_end": 0.99}"#, "no signal is left"),
+    ("[]", "it is no JSON object"),
+    ("{", "it is no JSON"),
+    ("", "it is no JSON"),
+  ])
+  func refuses(_ json: String, _ sentence: String) {
+    let error = #expect(throws: SchedulerError.self) { try EulerDiscreteScheduler(try configuration(json), steps: 10) }
+    #expect(error.map { "\($0)".contains(sentence) } ?? false, "\(error.map { "\($0)" } ?? "nothing")")
+  }
+
+  @Test func refusesStepsThatItCannotMake() throws {
+    for kind in SchedulerKind.allCases {
+      for steps in [0, -1, 1001, Int.max, Int.min] {
+        #expect(throws: SchedulerError.self, "\(kind) \(steps)") { try kind.make(configuration: SchedulerConfiguration(), steps: steps) }
+      }
+    }
+    let warmUp = #expect(throws: SchedulerError.self) { try PNDMScheduler(steps: 3) }
+    #expect(warmUp?.description == "PNDM cannot make 3 steps; ask for 4 or more, or set skip_prk_steps.")
+    #expect(throws: SchedulerError.self) { try LCMScheduler(steps: 30, strength: 0.5) }
+    #expect(throws: SchedulerError.self) { try DPMSolverMultistepScheduler(steps: 1000) }
+    #expect(throws: SchedulerError.self) { try DDIMScheduler(try configuration(#"{"steps_offset": 1}"#), steps: 1000) }
+    #expect(throws: SchedulerError.self) { try DDIMScheduler(steps: 10, eta: .nan) }
+    let noSignal = try configuration(#"{"rescale_betas_zero_snr": true, "timestep_spacing": "trailing"}"#)
+    #expect(throws: SchedulerError.self) { try DDIMScheduler(noSignal, steps: 10) }
+  }
+
+  @Test func refusesStepsBeyondTheTableAndOtherShapes() throws {
+    var noise: any NoiseSource = Pseudo.Source()
+    let sample = Tensor(repeating: 1, shape: [1, 2, 2, 4])
+    for kind in SchedulerKind.allCases {
+      var scheduler = try kind.make(configuration: SchedulerConfiguration(), steps: 4)
+      for step in [-1, scheduler.timesteps.count] {
+        #expect(throws: SchedulerError.stepOutOfRange(step, count: scheduler.timesteps.count)) {
+          try scheduler.advance(sample, prediction: sample, at: step, noise: &noise)
+        }
+      }
+      let other = sample.reshaped([1, 4, 4])
+      #expect(throws: SchedulerError.shapeMismatch(sample: sample.shape, prediction: other.shape)) {
+        try scheduler.advance(sample, prediction: other, at: 0, noise: &noise)
+      }
+    }
+  }
+
+  /// Whatever a file holds, a scheduler is refused with a sentence or makes its steps.
+  @Test func survivesHostileFiles() throws {
+    let keys = [
+      "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr", "prediction_type",
+      "timestep_spacing", "steps_offset", "timestep_type", "interpolation_type", "use_karras_sigmas", "use_exponential_sigmas",
+      "use_beta_sigmas", "use_lu_lambdas", "sigma_min", "sigma_max", "final_sigmas_type", "set_alpha_to_one", "original_inference_steps",
+      "timestep_scaling", "clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio", "sample_max_value",
+      "variance_type", "skip_prk_steps", "algorithm_type", "solver_type", "solver_order", "lower_order_final", "euler_at_final",
+      "lambda_min_clipped", "predict_x0", "disable_corrector",
+    ]
+    let values = [
+      "0", "1", "2", "3", "5", "999", "1000", "-1", "1e12", "9223372036854775807", "-9223372036854775808", "0.5", "1e-300", "1e300", "NaN",
+      "Infinity", "-Infinity", "true", "false", "null", "\"\"", "\"zero\"", "\"sigma_min\"", "\"squaredcos_cap_v2\"", "\"trailing\"",
+      "\"sde-dpmsolver++\"", "\"log_linear\"", "[]", "[0.5]", "[-1, 9223372036854775807]", "{}",
+    ]
+    let shapes = ["", #", "use_karras_sigmas": true, "thresholding": true"#, #", "num_train_timesteps": 1, "prediction_type": "sample""#]
+    var (made, refused) = (0, 0)
+    for key in keys {
+      for json in values.flatMap({ value in shapes.map { "{\"\(key)\": \(value)\($0)}" } }) {
+        for (kind, steps) in SchedulerKind.allCases.flatMap({ [($0, 1), ($0, 4)] }) {
+          do {
+            try run(kind.make(configuration: configuration(json), steps: steps))
+            made += 1
+          } catch let error as SchedulerError {
+            refused += 1
+            #expect(error.description.hasSuffix(".") && error.description.count < 300, "\(error)")
+          }
+        }
+      }
+    }
+    #expect(made > 1000 && refused > 1000, "\(made) made, \(refused) refused")
+  }
+
+  private func run(_ start: any Scheduler) throws {
+    var scheduler = start
+    var noise: any NoiseSource = Pseudo.Source()
+    var sample = scheduler.addNoise(Pseudo.noise, to: Pseudo.data, at: 0)
+    for step in scheduler.timesteps.indices {
+      let prediction = Pseudo.predict(scheduler.scaleInput(sample, at: step), timestep: scheduler.timesteps[step])
+      sample = try scheduler.advance(sample, prediction: prediction, at: step, noise: &noise).sample
+    }
+    #expect(scheduler.sigmas.count > scheduler.timesteps.count && scheduler.initialNoiseScale.isFinite)
+  }
+}

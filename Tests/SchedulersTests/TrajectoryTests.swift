@@ -1,0 +1,65 @@
+import Components
+import Schedulers
+import Tensor
+import TestSupport
+import Testing
+
+/// Every step of diffusers' trajectories, at 1e-5 of the sample's root mean square.
+///
+/// Where a schedule begins with next to no signal, σ above 100 (zero terminal SNR, the squared cosine), a clean sample is the small
+/// difference of values some σ times as large, and PyTorch's float32, whose square roots are themselves an ulp off, leaves 2e-4.
+@Suite struct TrajectoryTests {
+  private func tolerance(_ scheduler: any Scheduler) -> Float { scheduler.sigmas.allSatisfy { $0 < 100 } ? 1e-5 : 2e-4 }
+
+  @Test(arguments: SchedulerKind.allCases.filter { $0 != .dpmSolverMultistepKarras })
+  func equalsDiffusers(_ kind: SchedulerKind) throws {
+    var worst: [Float: Float] = [:]
+    let cases = try Trajectory.cases(of: kind)
+    #expect(cases.count >= 20)
+    for expected in cases {
+      let scheduler = try make(kind, expected)
+      try compareTables(scheduler, expected)
+      let difference = try compareSteps(scheduler, expected)
+      worst[tolerance(scheduler)] = max(worst[tolerance(scheduler)] ?? 0, difference)
+    }
+    let figures = worst.sorted { $0.key < $1.key }.map { "\($0.value) where \($0.key) is allowed" }
+    print("\(kind.rawValue): \(cases.count) trajectories, largest relative difference \(figures.joined(separator: ", "))")
+  }
+
+  private func make(_ kind: SchedulerKind, _ expected: Trajectory.Case) throws -> any Scheduler {
+    let (configuration, steps) = (expected.configuration, expected.trajectory.steps)
+    if let eta = expected.trajectory.eta { return try DDIMScheduler(configuration, steps: steps, eta: eta) }
+    if let strength = expected.trajectory.strength { return try LCMScheduler(configuration, steps: steps, strength: strength) }
+    return try kind.make(configuration: configuration, steps: steps)
+  }
+
+  private func compareTables(_ scheduler: any Scheduler, _ expected: Trajectory.Case) throws {
+    expectClose(scheduler.timesteps, expected.trajectory.timesteps, tolerance: 1e-6, "timesteps, \(expected.name)")
+    #expect(abs(scheduler.initialNoiseScale / expected.trajectory.initialNoiseScale - 1) < 1e-6, "\(expected.name)")
+    #expect(scheduler.sigmas.count > scheduler.timesteps.count)
+    if let sigmas = expected.trajectory.sigmas {
+      expectClose(scheduler.sigmas, sigmas.map { $0 ?? .infinity }, tolerance: 1e-6, "sigmas, \(expected.name)")
+    }
+  }
+
+  private func compareSteps(_ start: any Scheduler, _ expected: Trajectory.Case) throws -> Float {
+    var scheduler = start
+    let tolerance = tolerance(start)
+    let begin = expected.trajectory.begin
+    var noise: any NoiseSource = Pseudo.Source()
+    var sample = begin == 0 ? Pseudo.noise * scheduler.initialNoiseScale : scheduler.addNoise(Pseudo.noise, to: Pseudo.data, at: begin)
+    var original: Tensor?
+    var worst = expectClose(sample, expected.samples[0], tolerance: tolerance, "start, \(expected.name)").error
+    for (step, target) in zip(begin..<scheduler.timesteps.count, expected.samples.dropFirst()) {
+      let prediction = Pseudo.predict(scheduler.scaleInput(sample, at: step), timestep: scheduler.timesteps[step])
+      let result = try scheduler.advance(sample, prediction: prediction, at: step, noise: &noise)
+      (sample, original) = (result.sample, result.predictedOriginal)
+      worst = max(worst, expectClose(sample, target, tolerance: tolerance, "step \(step), \(expected.name)").error)
+    }
+    let predicted = try #require(original)
+    if let target = expected.original {
+      expectClose(predicted, target, tolerance: tolerance, "predicted original, \(expected.name)")
+    }
+    return worst
+  }
+}

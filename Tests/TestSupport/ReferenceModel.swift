@@ -1,0 +1,79 @@
+import Foundation
+import Synchronization
+import Tensor
+import Testing
+import Weights
+
+/// A tiny model of `Tests/Fixtures/models`, and what the reference made of it.
+public struct ReferenceModel: Sendable, CustomTestStringConvertible {
+  public let name: String
+  public init(_ name: String) { self.name = name }
+
+  public var folder: URL { fixtures.appending(path: "models/\(name)") }
+  public var testDescription: String { name }
+
+  /// A pass of `cases.json`, with its tensors as PyTorch lays them out.
+  public func pass<Inputs: Decodable>(_ name: String, _ inputs: Inputs.Type) throws -> (inputs: Inputs, tensors: [String: Tensor]) {
+    struct Cases: Decodable { let passes: [String: Pass] }
+    struct Pass: Decodable {
+      let files: [String]
+      let inputs: Inputs
+      enum CodingKeys: CodingKey { case files }
+      init(from decoder: any Decoder) throws {
+        files = try decoder.container(keyedBy: CodingKeys.self).decode([String].self, forKey: .files)
+        inputs = try Inputs(from: decoder)
+      }
+    }
+    struct Named: Decodable { let passes: [String: Either] }
+    /// Passes differ in their inputs: only the one that is asked for has to fit.
+    struct Either: Decodable {
+      let pass: Pass?
+      init(from decoder: any Decoder) throws { pass = try? Pass(from: decoder) }
+    }
+    let cases = try JSONDecoder().decode(Named.self, from: Data(contentsOf: folder.appending(path: "cases.json")))
+    let pass = try #require(cases.passes[name]?.pass, "\(self.name) has no pass \(name)")
+    var tensors: [String: Tensor] = [:]
+    for file in pass.files {
+      tensors.merge(try readTensors(folder.appending(path: "reference/\(file)"))) { first, _ in first }
+    }
+    return (pass.inputs, tensors)
+  }
+}
+
+/// The float tensors of a safetensors file.
+public func readTensors(_ url: URL) throws -> [String: Tensor] {
+  let file = try SafetensorsFile(url)
+  return try file.tensors.reduce(into: [:]) { all, entry in
+    all[entry.key] = try file.tensor(entry.key, shape: entry.value.shape).decoded()
+  }
+}
+
+extension Tensor {
+  /// From PyTorch's `[N, C, H, W]`, or unchanged where it is no picture.
+  public var asPictures: Tensor { shape.rank == 4 ? channelsLast() : self }
+}
+
+/// Compares each module's result with the reference's as it comes, and knows where the largest difference was.
+public final class ModuleComparison: Sendable {
+  private let reference: [String: Tensor]
+  private let tolerance: Float
+  private let compared = Mutex<[String: Float]>([:])
+
+  public init(_ reference: [String: Tensor], tolerance: Float) {
+    self.reference = reference
+    self.tolerance = tolerance
+  }
+
+  public func observe(_ module: String, _ result: Tensor) {
+    guard let expected = reference[module]?.asPictures else { return }
+    let difference = expectClose(result.elements, expected.elements, tolerance: tolerance, module)
+    compared.withLock { $0[module] = difference.error }
+  }
+
+  /// How many modules have been compared.
+  public var count: Int { compared.withLock { $0.count } }
+
+  public var largest: String {
+    compared.withLock { all in all.max { $0.value < $1.value }.map { "\($0.key): \($0.value)" } ?? "nothing compared" }
+  }
+}

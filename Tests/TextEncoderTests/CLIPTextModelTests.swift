@@ -1,0 +1,57 @@
+import Foundation
+import Tensor
+import TestSupport
+import Testing
+import TextEncoder
+import Weights
+
+/// Every tiny text encoder, layer by layer, and its tokenizer, against transformers.
+@Suite struct CLIPTextModelTests {
+  static let tolerance: Float = 1e-4
+
+  struct Inputs: Decodable {
+    let prompts: [String]
+    let ids: [[Int]]
+  }
+
+  @Test(arguments: ["sd1", "sd2", "inpaint9", "edit8", "lcm", "odd", "projection"].map(ReferenceModel.init))
+  func equalsTransformers(_ model: ReferenceModel) throws {
+    let (inputs, tensors) = try model.pass("text", Inputs.self)
+    let folder = model.folder
+    let files = try ModelFiles.open(folder)
+    let json = try #require(try files.configuration(of: "text_encoder"))
+    var context = ExecutionContext()
+    let (text, report) = try LoadReport.load(from: files.weights(of: "text_encoder"), in: context) {
+      try CLIPTextModel(CLIPTextShape(json: json), weights: $0)
+    }
+    #expect(report.unused.filter { !$0.hasSuffix("position_ids") } == [])
+    let tokenizer = try CLIPTokenizer(folder: folder.appending(path: "tokenizer"))
+    #expect(inputs.prompts.map(tokenizer.encodePadded) == inputs.ids)
+
+    let comparison = ModuleComparison(tensors, tolerance: Self.tolerance)
+    context.observer = { comparison.observe($0, $1) }
+    let output = try text(inputs.ids, in: context)
+    #expect(comparison.count >= 2, "Only \(comparison.count) layers were compared")
+    func expected(_ name: String) throws -> Tensor { try #require(tensors["output.\(name)"]) }
+    expectClose(output.lastHiddenState, try expected("last_hidden_state"), tolerance: Self.tolerance, "last_hidden_state")
+    expectClose(output.pooled, try expected("pooled"), tolerance: Self.tolerance, "pooled")
+    if let embeds = tensors["output.text_embeds"] {
+      expectClose(try #require(output.textEmbeds), embeds, tolerance: Self.tolerance, "text_embeds")
+    }
+    let skipped = try text(inputs.ids, skippedLayers: 1, in: context)
+    expectClose(skipped.unnormalized, try expected("penultimate"), tolerance: Self.tolerance, "penultimate")
+    expectClose(skipped.lastHiddenState, try expected("penultimate_normed"), tolerance: Self.tolerance, "penultimate_normed")
+  }
+
+  @Test func refusesWhatIsNoToken() throws {
+    let files = try ModelFiles.open(ReferenceModel("sd1").folder)
+    let json = try #require(try files.configuration(of: "text_encoder"))
+    let text = try LoadReport.load(from: files.weights(of: "text_encoder"), in: ExecutionContext()) {
+      try CLIPTextModel(CLIPTextShape(json: json), weights: $0)
+    }.component
+    for ids in [[[-1]], [[1 << 40]], [[]], [], [[1, 2], [1]], [Array(repeating: 1, count: 1000)]] {
+      #expect(throws: CLIPTextError.self) { try text(ids, in: ExecutionContext()) }
+    }
+    #expect(throws: CLIPTextError.self) { try text([[1]], skippedLayers: 99, in: ExecutionContext()) }
+  }
+}

@@ -1,0 +1,35 @@
+import Components
+import Foundation
+import Tensor
+import TestSupport
+import Testing
+import UNet
+import Weights
+
+/// One pass of every tiny U-Net, module by module, against diffusers.
+@Suite struct UNetSinglePassTests {
+  /// float32 sums of up to a few hundred products in another order differ by some 1e-6; a U-Net adds up some dozens of layers.
+  static let tolerance: Float = 1e-4
+
+  @Test(arguments: ["sd1", "sd2", "inpaint9", "edit8", "lcm", "odd"].map(ReferenceModel.init))
+  func equalsDiffusers(_ model: ReferenceModel) throws {
+    struct Inputs: Decodable { let timestep: Float; let guidance: Float? }
+    let (inputs, tensors) = try model.pass("unet", Inputs.self)
+    let files = try ModelFiles.open(model.folder)
+    let json = try #require(try files.configuration(of: "unet"))
+    var context = ExecutionContext()
+    let (unet, report) = try LoadReport.load(from: files.weights(of: "unet"), in: context) {
+      try UNet2DConditionModel(UNet2DShape(json: json), weights: $0)
+    }
+    #expect(report.unused == [])
+    let comparison = ModuleComparison(tensors, tolerance: Self.tolerance)
+    context.observer = { comparison.observe($0, $1) }
+    let conditioning = Conditioning(
+      hiddenStates: try #require(tensors["input.encoder_hidden_states"]), guidance: inputs.guidance)
+    let latents = try #require(tensors["input.sample"]).channelsLast()
+    let found = try unet.predict(latents, timestep: inputs.timestep, conditioning: conditioning, in: context)
+    expectClose(found, try #require(tensors["output"]).channelsLast(), tolerance: Self.tolerance, "output")
+    #expect(comparison.count >= 10, "Only \(comparison.count) modules were compared")
+    print("\(model.name): \(comparison.count) modules, largest difference in \(comparison.largest)")
+  }
+}
