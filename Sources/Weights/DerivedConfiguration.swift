@@ -19,7 +19,7 @@ enum DerivedConfiguration {
     let in_channels: Int
     let out_channels: Int
     let down_block_types: [String]
-    let mid_block_type: String?
+    let mid_block_type = "UNetMidBlock2DCrossAttn"
     let up_block_types: [String]
     let block_out_channels: [Int]
     let layers_per_block: [Int]
@@ -106,7 +106,6 @@ enum DerivedConfiguration {
     return UNet(
       sample_size: latentSide, in_channels: try extent("conv_in.weight", 1), out_channels: try extent("conv_out.weight", 0),
       down_block_types: (0..<levels).map { tensors.transformer(in: "down_blocks.\($0).") == nil ? "DownBlock2D" : "CrossAttnDownBlock2D" },
-      mid_block_type: tensors.count(of: "mid_block.resnets.") > 0 ? "UNetMidBlock2DCrossAttn" : nil,
       up_block_types: (0..<levels).map { tensors.transformer(in: "up_blocks.\($0).") == nil ? "UpBlock2D" : "CrossAttnUpBlock2D" },
       block_out_channels: channels, layers_per_block: (0..<levels).map { tensors.count(of: "down_blocks.\($0).resnets.") },
       transformer_layers_per_block: (0..<levels).map { level in

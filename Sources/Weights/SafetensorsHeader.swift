@@ -15,6 +15,9 @@ struct SafetensorsHeader {
   /// What is wrong with a header, as the end of a sentence.
   struct Problem: Error { let reason: String }
 
+  /// No module is nested so deeply that a name gets longer, and what looks names up should not have to expect it.
+  private static let longestName = 4096
+
   private(set) var metadata: [String: String] = [:]
   private(set) var entries: [Entry] = []
 
@@ -23,6 +26,7 @@ struct SafetensorsHeader {
     var names: Set<String> = []
     guard bytes.first == UInt8(ascii: "{") else { throw Problem(reason: "it is no JSON object") }
     try scanner.object { scanner, name throws(Problem) in
+      guard name.utf8.count <= Self.longestName else { throw Problem(reason: "a name is longer than \(Self.longestName) bytes") }
       guard names.insert(name).inserted else { throw Problem(reason: "the name \(name) occurs twice") }
       if name == "__metadata__" {
         metadata = try Self.metadata(&scanner)
