@@ -27,7 +27,8 @@ from pipelines import CASES, MASKS, PICTURES, run
 HERE = Path(__file__).resolve().parent
 MERGES_FILE = HERE.parents[2] / "Sources/TextEncoder/Resources/CLIPVocabulary/merges.txt"
 LARGEST = 190_000
-PROMPTS = ["a photo of the cat", "Two boats, there and 7 MORE — in the rain & the sun: naïve café 日本 with more words than fit the length"]
+PROMPTS = ["a photo of the cat",
+           "Two boats, there and 7 MORE — in the rain & the sun: naïve café 日本 with more words than fit the length"]
 
 
 def save(tensors, folder, name):
