@@ -1,0 +1,56 @@
+# Everything a person does with a clone. `make` alone lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PROMPT ?= red apple
+OUT ?= picture.png
+SEED ?= 0
+SWIFT_VERSION := 6.2
+LDM = Examples/.build/release/ldm
+# Imports point down only; an import that Package.swift does not name is an error.
+BUILD := swift build -c release --explicit-target-dependency-import-check error
+
+.PHONY: help setup toolchain demo ldm test bench bench-peers format lint docs clean
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+toolchain:
+	@Scripts/require-swift $(SWIFT_VERSION)
+
+setup: toolchain ## Install the system packages that are missing
+	@Scripts/install-packages
+
+demo: setup ## Make a picture: make demo PROMPT="red apple" OUT=apple.png SEED=0
+	@$(MAKE) --no-print-directory ldm
+	@$(LDM) txt2img --prompt "$$PROMPT" --seed "$$SEED" --output "$$OUT"
+
+export PROMPT OUT SEED
+
+ldm: setup ## Build the command-line tool
+	@echo "Building (some minutes the first time) …"
+	@swift build -c release --package-path Examples --product ldm --quiet
+
+test: setup ## Run all tests
+	$(BUILD) --build-tests
+	swift test -c release --skip-build
+	$(MAKE) --no-print-directory ldm
+	Tests/CommandLine/run
+	Tests/OutsidePackage/run
+
+bench: setup ## Time kernels, layers and passes
+	swift package --package-path Benchmarks --disable-sandbox benchmark
+
+bench-peers: setup ## Time this engine and PyTorch side by side
+	Benchmarks/Peers/run.sh
+
+format: toolchain ## Format the sources
+	swift format -i -r --configuration .swift-format Package.swift Sources Tests Examples/Package.swift Examples/Sources Benchmarks
+
+lint: toolchain ## Check the format
+	swift format lint --strict -r --configuration .swift-format Package.swift Sources Tests Examples/Package.swift Examples/Sources Benchmarks
+
+docs: toolchain ## Build the documentation
+	Docs/build.sh
+
+clean: ## Remove what was built
+	rm -rf .build Examples/.build Benchmarks/.build
