@@ -14,7 +14,10 @@ public struct ReferenceModel: Sendable, CustomTestStringConvertible {
 
   /// A pass of `cases.json`, with its tensors as PyTorch lays them out.
   public func pass<Inputs: Decodable>(_ name: String, _ inputs: Inputs.Type) throws -> (inputs: Inputs, tensors: [String: Tensor]) {
-    let cases = try JSONDecoder().decode(Cases<Inputs>.self, from: Data(contentsOf: folder.appending(path: "cases.json")))
+    // Python writes infinities as JavaScript does.
+    let decoder = JSONDecoder()
+    decoder.allowsJSON5 = true
+    let cases = try decoder.decode(Cases<Inputs>.self, from: Data(contentsOf: folder.appending(path: "cases.json")))
     let pass = try #require(cases.passes[name]?.pass, "\(self.name) has no pass \(name)")
     var tensors: [String: Tensor] = [:]
     for file in pass.files {

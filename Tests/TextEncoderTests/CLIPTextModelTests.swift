@@ -20,7 +20,7 @@ import Weights
     let folder = model.folder
     let json = try Data(contentsOf: folder.appending(path: "text_encoder/config.json"))
     var context = ExecutionContext()
-    let (text, report) = try LoadReport.load(from: weights(in: folder), in: context) {
+    let (text, report) = try LoadReport.load(from: ModelFiles.open(folder).weights(of: "text_encoder"), in: context) {
       try CLIPTextModel(CLIPTextShape(json: json), weights: $0)
     }
     #expect(report.unused.filter { !$0.hasSuffix("position_ids") } == [])
@@ -40,13 +40,6 @@ import Weights
     let skipped = try text(inputs.ids, skippedLayers: 1, in: context)
     expectClose(skipped.unnormalized, try expected("penultimate"), tolerance: Self.tolerance, "penultimate")
     expectClose(skipped.lastHiddenState, try expected("penultimate_normed"), tolerance: Self.tolerance, "penultimate_normed")
-  }
-
-  /// One folder has a text encoder alone, so it is no model.
-  private func weights(in folder: URL) throws -> any WeightSource {
-    FileManager.default.fileExists(atPath: folder.appending(path: "model_index.json").path)
-      ? try ModelFiles.open(folder).weights(of: "text_encoder")
-      : try SafetensorsFile(folder.appending(path: "text_encoder/model.safetensors"))
   }
 
   @Test func refusesWhatIsNoToken() throws {

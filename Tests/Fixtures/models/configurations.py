@@ -243,6 +243,11 @@ def make_model(name, folder, merges_file, seed):
             **parts, scheduler=scheduler, tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"), safety_checker=None,
             feature_extractor=None, requires_safety_checker=False)
         pipeline.save_config(folder)
+    else:
+        # No pipeline of diffusers consists of these two alone, but a folder is a model by its index.
+        write_json(folder / "model_index.json", dict(
+            _diffusers_version="0.42.1", text_encoder=["transformers", type(encoder).__name__],
+            tokenizer=["transformers", "CLIPTokenizer"]))
     for part, module in parts.items():
         module.to(model.get("dtype", {}).get(part, torch.float32))
         module.save_pretrained(folder / part, max_shard_size=model.get("shard", {}).get(part, "10GB"))
