@@ -3,16 +3,18 @@ import Foundation
 
 /// The SIMD kernels of this process.
 enum Kernels {
-  /// The best set that the processor has. The environment variable `LATENTDIFFUSION_KERNELS` (plain, avx2, avx512, neon) asks for
+  /// The best set that the processor has. The environment variable `LATENTDIFFUSION_KERNELS` (plain, avx2, avx512, neon, blas) asks for
   /// another, to compare them; what the processor lacks is not taken.
   nonisolated(unsafe) static let active: ck_kernels = {
-    let sets = ["plain": CK_SET_PLAIN, "avx2": CK_SET_AVX2, "avx512": CK_SET_AVX512, "neon": CK_SET_NEON]
-    let asked = ProcessInfo.processInfo.environment["LATENTDIFFUSION_KERNELS"].flatMap { sets[$0] }
-    let order = [asked].compactMap { $0 } + [CK_SET_AVX512, CK_SET_AVX2, CK_SET_NEON]
-    for set in order {
-      if let table = ck_kernels_for(Int32(set)) { return table.pointee }
-    }
-    return ck_table_plain
+    let asked = ProcessInfo.processInfo.environment["LATENTDIFFUSION_KERNELS"] ?? ""
+    let sets = ["avx512": CK_SET_AVX512, "avx2": CK_SET_AVX2, "neon": CK_SET_NEON, "plain": CK_SET_PLAIN]
+    if let set = sets[asked], let table = ck_kernels_for(Int32(set)) { return table.pointee }
+    let best = ["avx512", "avx2", "neon"].lazy.compactMap { sets[$0].flatMap { ck_kernels_for(Int32($0)) } }.first?.pointee
+    #if canImport(Accelerate)
+      return (best ?? ck_table_plain).withBLASProducts()
+    #else
+      return asked == "blas" ? (best ?? ck_table_plain).withBLASProducts() : best ?? ck_table_plain.withBLASProducts()
+    #endif
   }()
 
   /// The name of the set in use.

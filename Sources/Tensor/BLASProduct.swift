@@ -1,0 +1,37 @@
+import CKernels
+
+#if canImport(Accelerate)
+  import Accelerate
+#else
+  import COpenBLAS
+#endif
+
+extension ck_kernels {
+  /// These kernels with the system's BLAS for products: Accelerate on Apple's processors, whose matrix unit nothing else reaches, and
+  /// OpenBLAS where there is no SIMD kernel of ours.
+  ///
+  /// Where there is one it is faster than OpenBLAS on panels: the weights are packed already, and the threads are the engine's.
+  func withBLASProducts() -> ck_kernels {
+    var kernels = self
+    kernels.gemm_panel = blasPanel
+    return kernels
+  }
+}
+
+/// What `gemm_panel` of `ck_kernels` says, by BLAS.
+private func blasPanel(
+  rows: Int, columns: Int, k: Int, a: UnsafePointer<Float>, lda: Int, panel: UnsafePointer<Float>, c: UnsafeMutablePointer<Float>, ldc: Int,
+  begin: Int32, bias: UnsafePointer<Float>?, residual: UnsafePointer<Float>?, ldr: Int
+) {
+  if begin == CK_BEGIN_FRESH {
+    for row in 0..<rows {
+      for column in 0..<columns {
+        c[row * ldc + column] = (bias?[column] ?? 0) + (residual?[row * ldr + column] ?? 0)
+      }
+    }
+  }
+  guard rows > 0, columns > 0, k > 0 else { return }
+  cblas_sgemm(
+    CblasRowMajor, CblasNoTrans, CblasNoTrans, .init(rows), .init(columns), .init(k), 1, a, .init(lda), panel, .init(CK_PANEL), 1, c,
+    .init(ldc))
+}
