@@ -88,7 +88,12 @@ public struct DiffusionPipeline: Sendable {
     guard image.shape[1].isMultiple(of: scale), image.shape[2].isMultiple(of: scale) else {
       throw GenerationError.indivisibleSize(width: image.shape[2], height: image.shape[1], multiple: scale)
     }
-    return try await context.run { autoencoder.scaled(try posterior(of: image.centered, in: $0).mode) }
+    try checkPixels(width: image.shape[2], height: image.shape[1])
+    return try await context.run { context in
+      // One at a time, as for `decode`.
+      let modes = try (0..<image.shape[0]).map { try posterior(of: image.rows($0..<$0 + 1).centered, in: context).mode }
+      return autoencoder.scaled(Tensor.concatenated(modes, axis: 0))
+    }
   }
 
   /// The pictures of latents.
@@ -98,9 +103,17 @@ public struct DiffusionPipeline: Sendable {
   /// - Throws: `GenerationError`, `CancellationError`, and what the autoencoder throws.
   public func decode(_ latents: Tensor, in context: ExecutionContext = ExecutionContext()) async throws -> Tensor {
     try latents.checkPicture("The latents", channels: autoencoder.latentChannels)
+    let scale = autoencoder.spatialScale
+    try checkPixels(width: latents.shape[2] * scale, height: latents.shape[1] * scale)
     return try await context.run { context in
       // One at a time: a decoder's buffers are large.
       try Tensor.concatenated((0..<latents.shape[0]).map { try autoencoder.image(of: latents.rows($0..<$0 + 1), in: context) }, axis: 0)
+    }
+  }
+
+  private func checkPixels(width: Int, height: Int) throws(GenerationError) {
+    guard Shape([width, height]).count <= GenerationRequest.maximumPixels else {
+      throw .tooLarge(width: width, height: height, images: 1)
     }
   }
 

@@ -22,7 +22,7 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
   case unexpectedShape(name: String, expected: String, found: Shape)
   /// A tensor with an infinite element, or one that is not a number.
   case notFinite(name: String)
-  /// A mask has the size of its picture.
+  /// A mask `[N, H, W, 1]` must have the size of its picture `[N, H, W, 3]`.
   case maskSize(mask: Shape, image: Shape)
   /// The strength leaves out every step.
   case noStepsLeft(steps: Int, strength: Double)
@@ -46,15 +46,15 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
     case .indivisibleSize(let width, let height, let multiple):
       "\(width)×\(height) does not fit this model; both sides must be multiples of \(multiple)."
     case .tooLarge(let width, let height, let images):
-      "\(images) of \(width)×\(height) are too many pixels; ask for less than \(GenerationRequest.maximumPixels) in all."
+      "\(images) of \(width)×\(height) are too many pixels; ask for at most \(GenerationRequest.maximumPixels) in all."
     case .imageTooSmall(let width, let height, let multiple):
       "A picture of \(width)×\(height) is too small for this model; both sides must be at least \(multiple)."
     case .unexpectedShape(let name, let expected, let found):
-      "\(name) has shape \(found), but \(expected) is needed."
+      "\(name) must have the shape \(expected), not \(found)."
     case .notFinite(let name):
-      "\(name) has elements that are infinite or not numbers."
+      "\(name) must hold finite numbers only."
     case .maskSize(let mask, let image):
-      "The mask of shape \(mask) has another size than the image of shape \(image); give both the same width and height."
+      "The mask (\(mask[2])×\(mask[1])) must be as large as the image (\(image[2])×\(image[1])), and there is one for all images or each."
     case .noStepsLeft(let steps, let strength):
       "A strength of \(strength) leaves none of the \(steps) steps; raise the strength or the number of steps."
     case .modelDoesNotFit(let task, let inputChannels, let expected):

@@ -43,8 +43,9 @@ public struct GenerationRequest: Sendable {
     self.init(prompts: [prompt], seed: seed)
   }
 
-  /// The pixels that the pictures of one request may have together.
-  public static let maximumPixels = 1 << 28
+  /// The pixels that the pictures of one request may have together. Beyond it a feature map alone, with the width of common decoders,
+  /// takes more than 8 GB.
+  public static let maximumPixels = 1 << 24
   /// The length of a prompt in UTF-8; models see far less of it.
   public static let maximumPromptBytes = 1 << 20
 }

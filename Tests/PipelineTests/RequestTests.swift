@@ -44,7 +44,7 @@ import Testing
     }
     refused(.noSize, by: toyPipeline(ToyPredictor(sampleSize: nil))) { $0.width = 20 }
     refused(.tooLarge(width: 1 << 20, height: 1 << 20, images: 1)) { ($0.width, $0.height) = (1 << 20, 1 << 20) }
-    refused(.tooLarge(width: 20, height: 20, images: 1 << 28)) { $0.imagesPerPrompt = 1 << 28 }
+    refused(.tooLarge(width: 20, height: 20, images: 1 << 24)) { $0.imagesPerPrompt = 1 << 24 }
   }
 
   @Test func aDefaultSizeIsForPicturesFromNothing() throws {
@@ -111,6 +111,8 @@ import Testing
 
   @Test func errorsSayWhatToDo() {
     let error = GenerationError.indivisibleSize(width: 100, height: 99, multiple: 8)
+    let mask = GenerationError.maskSize(mask: [1, 8, 4, 1], image: [1, 8, 9, 3])
+    #expect("\(mask)" == "The mask (4×8) must be as large as the image (9×8), and there is one for all images or each.")
     #expect("\(error)" == "100×99 does not fit this model; both sides must be multiples of 8.")
   }
 }

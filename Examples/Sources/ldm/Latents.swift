@@ -38,7 +38,12 @@ struct Decode: AsyncParsableCommand {
     let count = latents.shape[0]
     try output.check(count: count)
     let context = model.context
-    let images = try await model.load(in: context).pipeline.decode(latents, in: context)
+    let pipeline = try await model.load(in: context).pipeline
+    let channels = pipeline.autoencoder.latentChannels
+    guard latents.shape[3] == channels else {
+      throw Failure("The latents have shape \(channelsFirst(latents.shape)), but this model's have \(channels) channels.")
+    }
+    let images = try await pipeline.decode(latents, in: context)
     try Signals.whole {
       for (index, file) in output.pictures(count).enumerated() { try Picture(images, index: index).write(to: file) }
       if let path = output.saveImageTensor { try writeTensor("image", images, to: path) }

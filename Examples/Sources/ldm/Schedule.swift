@@ -40,7 +40,7 @@ struct ScheduleCommand: ParsableCommand {
 /// On standard output.
 func printJSON(_ value: some Encodable, isPretty: Bool) throws {
   let encoder = JSONEncoder()
-  encoder.outputFormatting = isPretty ? [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes] : [.withoutEscapingSlashes]
+  encoder.outputFormatting = isPretty ? [.sortedKeys, .withoutEscapingSlashes, .prettyPrinted] : [.sortedKeys, .withoutEscapingSlashes]
   encoder.nonConformingFloatEncodingStrategy = .convertToString(positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
   let line = try encoder.encode(value) + Data("\n".utf8)
   do { try FileHandle.standardOutput.write(contentsOf: line) } catch { throw Failure("Standard output cannot be written.") }
