@@ -49,7 +49,8 @@ extension Tensor {
     _ inputs: [Tensor], resizedTo size: (height: Int, width: Int)? = nil, weights: WinogradWeights, bias: Tensor,
     adding residual: Tensor? = nil, in context: ExecutionContext
   ) throws -> Tensor {
-    precondition(inputs.reduce(0) { $0 + $1.shape.columns } == weights.channels, "\(inputs.map(\.shape)) meet \(weights.channels) channels.")
+    precondition(
+      inputs.reduce(0) { $0 + $1.shape.columns } == weights.channels, "\(inputs.map(\.shape)) meet \(weights.channels) channels.")
     let (height, width) = size ?? (inputs[0].shape[1], inputs[0].shape[2])
     let result = Tensor(uninitialized: [inputs[0].shape[0], height, width, weights.outputs])
     precondition(residual.map { $0.shape == result.shape } ?? true, "The residual does not match \(result.shape).")

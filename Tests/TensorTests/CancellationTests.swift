@@ -6,9 +6,9 @@ import Testing
 
 /// Cancelling ends what runs, inside an operation.
 @Suite(.serialized) struct CancellationTests {
-  /// Minutes of work on any machine: 10^13 products.
+  /// Minutes of work on any machine: 1.3 · 10^13 products.
   private struct Endless {
-    let x = Tensor(repeating: 1, shape: [40_000, 1280])
+    let x = Tensor(repeating: 1, shape: [4000, 1280])
     let weights: PackedMatrix
 
     init(in context: ExecutionContext) throws {
@@ -16,14 +16,17 @@ import Testing
     }
 
     func run(in context: ExecutionContext) throws {
-      for _ in 0..<100 { _ = try x.multiplied(by: weights, in: context) }
+      for _ in 0..<1000 { _ = try x.multiplied(by: weights, in: context) }
     }
   }
+
+  /// The kernels in plain C, which a test run can ask for, are twenty times as slow.
+  private static let limit = Duration.milliseconds(ProcessInfo.processInfo.environment["LATENTDIFFUSION_KERNELS"] == "plain" ? 1000 : 200)
 
   /// The least of a few attempts, since other programs may be at work.
   private func leastDelay(_ attempt: () async throws -> Duration) async throws -> Duration {
     var least = Duration.seconds(60)
-    for _ in 0..<5 where least > .milliseconds(200) { least = min(least, try await attempt()) }
+    for _ in 0..<5 where least > Self.limit { least = min(least, try await attempt()) }
     return least
   }
 
@@ -43,7 +46,7 @@ import Testing
       return try #require(begun.withLock { $0 }).duration(to: clock.now)
     }
     print("cancelled within \(delay), \(threads) threads")
-    #expect(delay < .milliseconds(200))
+    #expect(delay < Self.limit)
   }
 
   @Test func aTask() async throws {
@@ -57,7 +60,7 @@ import Testing
       await #expect(throws: CancellationError.self) { try await task.value }
       return start.duration(to: clock.now)
     }
-    #expect(delay < .milliseconds(200))
+    #expect(delay < Self.limit)
     // The context itself goes on.
     #expect(!context.isCancelled)
     #expect(try await context.run { _ in 5 } == 5)
@@ -72,7 +75,6 @@ import Testing
     context.cancel()
     await #expect(throws: CancellationError.self) { try await task.value }
     await #expect(throws: CancellationError.self) { try await context.run { _ in 5 } }
-    #expect(try await context.independent().run { _ in 5 } == 5)
   }
 
   @Test func aTaskBeforeItBegins() async throws {

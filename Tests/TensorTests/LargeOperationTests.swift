@@ -58,10 +58,10 @@ struct LargeOperationTests {
         try Tensor.convolution(inputs, weights: matrix, geometry: item.geometry, bias: bias, adding: residual, in: context), expected,
         tolerance: Self.tolerance, name)
       guard item.geometry == .init(kernelHeight: 3, kernelWidth: 3, padding: .all(1)) else { continue }
-      // The transforms' factors make of each product's error up to ten.
+      // The transforms' factors make of each product's error up to ten, more where a kernel rounds products and sums apart.
       expectClose(
         try Tensor.convolution(inputs, weights: try WinogradWeights(matrix, in: context), bias: bias, adding: residual, in: context),
-        expected, tolerance: 6e-5, "\(name), Winograd")
+        expected, tolerance: 1e-4, "\(name), Winograd")
     }
   }
 
@@ -82,7 +82,7 @@ struct LargeOperationTests {
         tolerance: Self.tolerance, "\(size)")
       expectClose(
         try Tensor.convolution(inputs, resizedTo: size, weights: try WinogradWeights(matrix, in: context), bias: bias, in: context),
-        expected + spread, tolerance: 6e-5, "\(size), Winograd")
+        expected + spread, tolerance: 1e-4, "\(size), Winograd")
     }
   }
 
