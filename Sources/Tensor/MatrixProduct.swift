@@ -66,7 +66,7 @@ struct MatrixProduct {
       let block = task % blocks, split = task / blocks
       let rowRange = block * Self.blockRows..<min(rows, (block + 1) * Self.blockRows)
       let panels = weights.panels * split / splits..<weights.panels * (split + 1) / splits
-      multiply(rowRange, panels: panels, chunks: chunks)
+      multiply(rowRange, panels: panels, chunks: chunks, in: context)
     }
   }
 
@@ -89,10 +89,11 @@ struct MatrixProduct {
     }
   }
 
-  private func multiply(_ rows: Range<Int>, panels: Range<Int>, chunks: [Chunk]) {
+  private func multiply(_ rows: Range<Int>, panels: Range<Int>, chunks: [Chunk], in context: ExecutionContext) {
     let gathered = TensorStorage(count: rows.count * Self.gatheredStride)
     let widened = TensorStorage(count: Self.chunkLength * PackedMatrix.panelWidth)
-    for (index, chunk) in chunks.enumerated() {
+    // A task of a large product can last a second where the kernels are slow: it ends within a chunk of a cancellation.
+    for (index, chunk) in chunks.enumerated() where !context.isCancelled {
       let (a, stride) = gather(chunk, rows: rows, into: gathered.pointer)
       for panel in panels {
         let b = weights.panel(panel, rows: chunk.inner, scratch: widened.pointer)

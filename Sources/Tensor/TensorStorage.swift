@@ -17,7 +17,7 @@ final class TensorStorage: @unchecked Sendable {
 /// Keeps buffers that were given back, so that a denoising loop allocates nothing after its first step.
 ///
 /// One pool for the process: buffers are anonymous, and two generations that run at once can use each other's.
-/// What lies idle never exceeds what was in use at the peak, and `releaseIdle()` gives all of it back to the system.
+/// Of each size there are never more buffers than were in use at once, and `releaseIdle()` gives the idle ones back to the system.
 public enum BufferPool {
   private struct Idle {
     var buffers: [Int: [UnsafeMutableRawPointer]] = [:]

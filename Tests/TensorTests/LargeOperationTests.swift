@@ -1,0 +1,204 @@
+import Foundation
+import Tensor
+import TestSupport
+import Testing
+
+/// Operations on more than a block of rows, a chunk of channels or a run of pixels, against their formulas; and what must hold whatever
+/// the sizes: the same bytes with any number of threads, and inputs that stay as they are.
+///
+/// Tolerances are in units of the answer's root mean square. A float32 sum of k products drifts by about √k · 6e-8 of it and the
+/// worst of tens of thousands of sums by a few times that: 1e-5 for k up to 3000.
+struct LargeOperationTests {
+  private static let tolerance: Float = 1e-5
+  private let context = ExecutionContext(threads: 2)
+
+  private func packed(_ weights: Tensor) throws -> PackedMatrix { try PackedMatrix(WeightTensor(weights), in: context) }
+
+  @Test func products() throws {
+    var numbers = Numbers(seed: 1)
+    for (rows, k, m) in [(253, 321, 129), (505, 40, 290), (7, 1283, 300), (1000, 3, 33)] {
+      let x = numbers.tensor([rows, k]), weights = numbers.tensor([m, k])
+      expectClose(
+        try x.multiplied(by: try packed(weights), in: context), Plain.product(x, weights), tolerance: Self.tolerance,
+        "\(rows) × \(k) by \(m)")
+    }
+  }
+
+  /// A bias for each of five pictures of 100 rows: blocks of rows begin in the midst of a picture.
+  @Test func biasesOfPictures() throws {
+    var numbers = Numbers(seed: 2)
+    let x = numbers.tensor([5, 100, 50]), weights = numbers.tensor([70, 50]), bias = numbers.tensor([5, 70])
+    let found = try x.multiplied(by: try packed(weights), bias: bias, in: context)
+    let spread = Tensor.concatenated((0..<5).map { bias.rows($0..<$0 + 1).repeated(100) }, axis: 0).reshaped([5, 100, 70])
+    expectClose(found, Plain.product(x, weights) + spread, tolerance: Self.tolerance)
+  }
+
+  @Test func convolutions() throws {
+    var numbers = Numbers(seed: 3)
+    let cases: [(size: (Int, Int), channels: [Int], outputs: Int, geometry: ConvolutionGeometry)] = [
+      ((33, 31), [35, 29], 70, .init(kernelHeight: 3, kernelWidth: 3, padding: .all(1))),
+      ((19, 23), [330, 16], 33, .init(kernelHeight: 3, kernelWidth: 3, padding: .all(1))),
+      ((33, 34), [40], 65, .init(kernelHeight: 3, kernelWidth: 3, stride: 2, padding: .init(top: 0, left: 0, bottom: 1, right: 1))),
+      ((20, 21), [11], 40, .init(kernelHeight: 7, kernelWidth: 5, stride: 2, padding: .init(top: 3, left: 1, bottom: 2, right: 4))),
+      ((29, 30), [300, 41, 3], 64, .init(kernelHeight: 1, kernelWidth: 1, padding: .all(0))),
+    ]
+    for item in cases {
+      let inputs = item.channels.map { numbers.tensor([2, item.size.0, item.size.1, $0]) }
+      let (kh, kw) = (item.geometry.kernelHeight, item.geometry.kernelWidth)
+      let weights = numbers.tensor([item.outputs, item.channels.reduce(0, +), kh, kw])
+      let bias = numbers.tensor([2, item.outputs])
+      let name = "\(item.channels) channels, \(kh) × \(kw), stride \(item.geometry.stride)"
+      let plain = Plain.convolution(Tensor.concatenated(inputs, axis: -1), weights, item.geometry)
+      let pixels = plain.shape[1] * plain.shape[2]
+      let spread = Tensor.concatenated((0..<2).map { bias.rows($0..<$0 + 1).repeated(pixels) }, axis: 0).reshaped(plain.shape)
+      let residual = numbers.tensor(plain.shape)
+      let expected = plain + spread + residual
+      let matrix = try packed(weights)
+      expectClose(
+        try Tensor.convolution(inputs, weights: matrix, geometry: item.geometry, bias: bias, adding: residual, in: context), expected,
+        tolerance: Self.tolerance, name)
+      guard item.geometry == .init(kernelHeight: 3, kernelWidth: 3, padding: .all(1)) else { continue }
+      // The transforms' factors make of each product's error up to ten, more where a kernel rounds products and sums apart.
+      expectClose(
+        try Tensor.convolution(inputs, weights: try WinogradWeights(matrix, in: context), bias: bias, adding: residual, in: context),
+        expected, tolerance: 1e-4, "\(name), Winograd")
+    }
+  }
+
+  @Test func convolutionsOfResizedPictures() throws {
+    var numbers = Numbers(seed: 4)
+    let inputs = [numbers.tensor([2, 9, 14, 20]), numbers.tensor([2, 9, 14, 13])]
+    let weights = numbers.tensor([36, 33, 3, 3]), bias = numbers.tensor([36])
+    let window = ConvolutionGeometry(kernelHeight: 3, kernelWidth: 3, padding: .all(1))
+    let matrix = try packed(weights)
+    let both = Tensor.concatenated(inputs, axis: -1)
+    for size in [(18, 28), (27, 14), (36, 70)] {
+      let large = Plain.nearest(both, height: size.0, width: size.1)
+      #expect(both.resizedNearest(height: size.0, width: size.1).elements == large.elements)
+      let expected = Plain.convolution(large, weights, window)
+      let spread = bias.reshaped([1, 36]).repeated(expected.shape.rows).reshaped(expected.shape)
+      expectClose(
+        try Tensor.convolution(inputs, resizedTo: size, weights: matrix, geometry: window, bias: bias, in: context), expected + spread,
+        tolerance: Self.tolerance, "\(size)")
+      expectClose(
+        try Tensor.convolution(inputs, resizedTo: size, weights: try WinogradWeights(matrix, in: context), bias: bias, in: context),
+        expected + spread, tolerance: 1e-4, "\(size), Winograd")
+    }
+  }
+
+  @Test(arguments: [ElementType.float16, .bfloat16]) func narrowWeights(type: ElementType) throws {
+    var numbers = Numbers(seed: 5)
+    let bits: [UInt16] = numbers.normal(130 * 700).map {
+      // Any pattern of a moderate number will do.
+      type == .bfloat16 ? UInt16($0.bitPattern >> 16) : UInt16(truncatingIfNeeded: $0.bitPattern >> 13) & 0x83FF | 0x3800
+    }
+    let weights = WeightTensor(shape: [130, 700], elementType: type, data: bits.withUnsafeBytes { Data($0) })
+    let x = numbers.tensor([300, 700])
+    expectClose(
+      try x.multiplied(by: try PackedMatrix(weights, in: context), in: context), Plain.product(x, weights.decoded()),
+      tolerance: Self.tolerance)
+  }
+
+  @Test func attention() throws {
+    var numbers = Numbers(seed: 6)
+    for (n, heads, width, l, s, causal) in [
+      (2, 3, 40, 170, 600, false), (1, 2, 64, 300, 77, false), (1, 1, 512, 90, 257, false), (1, 4, 33, 513, 513, true),
+      (2, 8, 5, 85, 1, false),
+    ] {
+      let queries = numbers.tensor([n, l, heads * width])
+      let keys = numbers.tensor([n, s, heads * width]), values = numbers.tensor([n, s, heads * width])
+      let scale = 1 / Float(width).squareRoot()
+      expectClose(
+        try Tensor.attention(queries: queries, keys: keys, values: values, heads: heads, scale: scale, causal: causal, in: context),
+        Plain.attention(queries, keys, values, heads: heads, scale: scale, causal: causal), tolerance: Self.tolerance,
+        "\(heads) heads of \(width), \(l) queries, \(s) keys")
+    }
+  }
+
+  /// Where the mean is m deviations the float32 formula x · scale + shift loses m of its digits' last places: 1e-7 · m.
+  @Test func groupNorms() throws {
+    var numbers = Numbers(seed: 7)
+    for (pixels, channels, groups, mean, deviation) in [
+      (5000, [16, 16], 8, 0, 1), (300, [320, 64], 32, 1, 2), (40_000, [1], 1, 0, 1), (9000, [4], 2, 1000, 1), (2000, [32], 32, -3, 0.01),
+    ] as [(Int, [Int], Int, Float, Float)] {
+      let inputs = channels.map { numbers.tensor([2, pixels, $0], mean: mean, deviation: deviation) }
+      let all = channels.reduce(0, +)
+      let weight = numbers.tensor([all]), bias = numbers.tensor([all])
+      let found = try GroupNormalization(groups: groups, epsilon: 1e-6, weight: weight, bias: bias)(inputs, in: context)
+      let expected = Plain.groupNorm(Tensor.concatenated(inputs, axis: -1), groups: groups, epsilon: 1e-6, weight: weight, bias: bias)
+      expectClose(
+        found, expected, tolerance: Self.tolerance + 2e-7 * abs(mean) / deviation, "\(pixels) pixels of \(channels) channels around \(mean)"
+      )
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------------------ what must hold
+
+  /// Every operation, on sizes of several tasks: its inputs, and what it makes of them.
+  private struct Work {
+    let name: String
+    let inputs: [Tensor]
+    let run: (ExecutionContext) throws -> Tensor
+  }
+
+  private func works() throws -> [Work] {
+    var numbers = Numbers(seed: 8)
+    let x = numbers.tensor([2, 700, 330]), weights = try packed(numbers.tensor([200, 330])), residual = numbers.tensor([2, 700, 200])
+    let picture = numbers.tensor([2, 21, 26, 40]), other = numbers.tensor([2, 21, 26, 30]),
+      window = try packed(numbers.tensor([70, 70, 3, 3]))
+    let winograd = try WinogradWeights(window, in: context), bias = numbers.tensor([2, 70])
+    let geometry = ConvolutionGeometry(kernelHeight: 3, kernelWidth: 3, padding: .all(1))
+    let norm = GroupNormalization(groups: 10, epsilon: 1e-5, weight: numbers.tensor([70]), bias: numbers.tensor([70]))
+    let queries = numbers.tensor([2, 300, 80]), keys = numbers.tensor([2, 520, 80]), values = numbers.tensor([2, 520, 80])
+    let weight = numbers.tensor([330]), shift = numbers.tensor([330])
+    return [
+      Work(name: "product", inputs: [x, residual]) { try x.multiplied(by: weights, adding: residual, activation: .gelu, in: $0) },
+      Work(name: "convolution", inputs: [picture, other, bias]) {
+        try Tensor.convolution([picture, other], weights: window, geometry: geometry, bias: bias, in: $0)
+      },
+      Work(name: "Winograd", inputs: [picture, other, bias]) {
+        try Tensor.convolution([picture, other], resizedTo: (42, 52), weights: winograd, bias: bias, in: $0)
+      },
+      Work(name: "group norm", inputs: [picture, other]) { try norm([picture, other], activation: .silu, in: $0) },
+      Work(name: "layer norm", inputs: [x, weight, shift]) { try x.layerNormalized(weight: weight, bias: shift, epsilon: 1e-5, in: $0) },
+      Work(name: "activation", inputs: [x]) { try x.activated(.silu, in: $0) },
+      Work(name: "GEGLU", inputs: [x]) { try x.gegluGated(in: $0) },
+      Work(name: "softmax", inputs: [x]) { try x.softmax(in: $0) },
+      Work(name: "attention", inputs: [queries, keys, values]) {
+        try Tensor.attention(queries: queries, keys: keys, values: values, heads: 4, scale: 0.2, in: $0)
+      },
+      Work(name: "causal attention", inputs: [queries, keys, values]) {
+        try Tensor.attention(queries: queries, keys: keys, values: values, heads: 2, scale: 0.2, causal: true, in: $0)
+      },
+    ]
+  }
+
+  @Test func sameBytesWithAnyNumberOfThreads() throws {
+    for work in try works() {
+      let expected = try work.run(ExecutionContext(threads: 1)).elements.map(\.bitPattern)
+      for threads in [2, 3, 5] {
+        let context = ExecutionContext(threads: threads)
+        for _ in 0..<3 { #expect(try work.run(context).elements.map(\.bitPattern) == expected, "\(work.name), \(threads) threads") }
+      }
+    }
+  }
+
+  @Test func inputsStayAsTheyAre() throws {
+    for work in try works() {
+      let before = work.inputs.map(\.elements)
+      let first = try work.run(context), elements = first.elements
+      #expect(work.inputs.map(\.elements) == before, "\(work.name)")
+      // Nor does the next operation write where the last one's result lies.
+      _ = try work.run(context)
+      #expect(first.elements == elements, "\(work.name)")
+    }
+  }
+
+  @Test func nothingRunsInACancelledContext() throws {
+    let cancelled = ExecutionContext(threads: 2)
+    cancelled.cancel()
+    for work in try works() {
+      #expect(throws: CancellationError.self, "\(work.name)") { try work.run(cancelled) }
+    }
+  }
+}
