@@ -51,7 +51,10 @@ public struct AutoencoderKLShape: Sendable {
     sampleSize = c.sample_size?.expanded(to: 1)?.first
     try check.require((1...16).contains(channels.count), "block_out_channels", "\(channels.count) levels")
     for value in channels { try check.extent(value, "block_out_channels") }
-    for (value, key) in [(resnets, "layers_per_block"), (groups, "norm_num_groups"), (latentChannels, "latent_channels"), (sampleSize ?? 1, "sample_size")] {
+    let extents = [
+      (resnets, "layers_per_block"), (groups, "norm_num_groups"), (latentChannels, "latent_channels"), (sampleSize ?? 1, "sample_size"),
+    ]
+    for (value, key) in extents {
       try check.extent(value, key)
     }
     for value in channels {

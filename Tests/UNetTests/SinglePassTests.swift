@@ -25,7 +25,8 @@ import Weights
     let comparison = ModuleComparison(tensors, tolerance: Self.tolerance)
     context.observer = { comparison.observe($0, $1) }
     let conditioning = Conditioning(
-      hiddenStates: try #require(tensors["input.encoder_hidden_states"]), additional: ["timestep_cond": tensors["input.timestep_cond"]].compactMapValues { $0 })
+      hiddenStates: try #require(tensors["input.encoder_hidden_states"]),
+      additional: ["timestep_cond": tensors["input.timestep_cond"]].compactMapValues { $0 })
     let latents = try #require(tensors["input.sample"]).channelsLast()
     let found = try unet.predict(latents, timestep: inputs.timestep, conditioning: conditioning, in: context)
     expectClose(found, try #require(tensors["output"]).channelsLast(), tolerance: Self.tolerance, "output")
