@@ -5,14 +5,9 @@ import Weights
 extension AutoencoderKLShape {
   static let epsilon: Float = 1e-6
 
-  /// - Parameter level: 0 at the picture's own size.
-  func resnet(_ inChannels: Int, _ outChannels: Int, level: Int, weights: WeightScope) throws -> ResnetBlock2D {
-    try ResnetBlock2D(
-      inChannels, outChannels, timeChannels: nil, groups: groups, epsilon: Self.epsilon, side: side(at: level), weights: weights)
+  func resnet(_ inChannels: Int, _ outChannels: Int, weights: WeightScope) throws -> ResnetBlock2D {
+    try ResnetBlock2D(inChannels, outChannels, timeChannels: nil, groups: groups, epsilon: Self.epsilon, weights: weights)
   }
-
-  /// The usual side of the maps `level` halvings below the picture.
-  func side(at level: Int) -> Int? { sampleSize.map { $0 >> level } }
 }
 
 /// The lowest resolution: resnet, attention over all pixels, resnet. Source: diffusers' `UNetMidBlock2D`.
@@ -21,7 +16,7 @@ struct AutoencoderMidBlock: Sendable {
   private let attention: PixelAttention?
 
   init(_ shape: AutoencoderKLShape, channels: Int, weights: WeightScope) throws {
-    resnets = try (0..<2).map { try shape.resnet(channels, channels, level: shape.channels.count - 1, weights: weights["resnets"][$0]) }
+    resnets = try (0..<2).map { try shape.resnet(channels, channels, weights: weights["resnets"][$0]) }
     attention =
       shape.hasAttention ? try PixelAttention(channels, groups: shape.groups, weights: weights["attentions"][0]) : nil
   }
@@ -65,7 +60,7 @@ struct Encoder: Sendable {
       let block = weights["down_blocks"][index]
       let entering = index == 0 ? channels[0] : channels[index - 1]
       let resnets = try (0..<shape.resnets).map {
-        try shape.resnet($0 == 0 ? entering : channels[index], channels[index], level: index, weights: block["resnets"][$0])
+        try shape.resnet($0 == 0 ? entering : channels[index], channels[index], weights: block["resnets"][$0])
       }
       let isLast = index == channels.count - 1
       return (resnets, isLast ? nil : try Downsample2D(channels[index], padding: 0, weights: block["downsamplers"][0]))
@@ -103,12 +98,11 @@ struct Decoder: Sendable {
     levels = try channels.indices.map { index in
       let block = weights["up_blocks"][index]
       let entering = index == 0 ? channels[0] : channels[index - 1]
-      let level = channels.count - 1 - index
       let resnets = try (0..<shape.resnets + 1).map {
-        try shape.resnet($0 == 0 ? entering : channels[index], channels[index], level: level, weights: block["resnets"][$0])
+        try shape.resnet($0 == 0 ? entering : channels[index], channels[index], weights: block["resnets"][$0])
       }
       let isLast = index == channels.count - 1
-      return (resnets, isLast ? nil : try Upsample2D(channels[index], side: shape.side(at: level - 1), weights: block["upsamplers"][0]))
+      return (resnets, isLast ? nil : try Upsample2D(channels[index], weights: block["upsamplers"][0]))
     }
     let last = channels[channels.count - 1]
     convNormOut = try GroupNorm(

@@ -12,7 +12,6 @@ struct AutoencoderKLConfiguration: Decodable, Sendable {
   var act_fn: String?
   var latent_channels: Int?
   var norm_num_groups: Int?
-  var sample_size: PerLevel<Int>?
   var scaling_factor: Float?
   var shift_factor: Float?
   var use_quant_conv: Bool?
@@ -31,8 +30,6 @@ public struct AutoencoderKLShape: Sendable {
   let hasQuantConvolution: Bool
   let hasPostQuantConvolution: Bool
   let hasAttention: Bool
-  /// The usual side of a picture, where the configuration says so.
-  let sampleSize: Int?
 
   /// - Parameter json: an autoencoder's `config.json`.
   /// - Throws: `ConfigurationError`.
@@ -48,11 +45,10 @@ public struct AutoencoderKLShape: Sendable {
     hasQuantConvolution = c.use_quant_conv ?? true
     hasPostQuantConvolution = c.use_post_quant_conv ?? true
     hasAttention = c.mid_block_add_attention ?? true
-    sampleSize = c.sample_size?.expanded(to: 1)?.first
     try check.require((1...16).contains(channels.count), "block_out_channels", "\(channels.count) levels")
     for value in channels { try check.extent(value, "block_out_channels") }
     let extents = [
-      (resnets, "layers_per_block"), (groups, "norm_num_groups"), (latentChannels, "latent_channels"), (sampleSize ?? 1, "sample_size"),
+      (resnets, "layers_per_block"), (groups, "norm_num_groups"), (latentChannels, "latent_channels"),
     ]
     for (value, key) in extents {
       try check.extent(value, key)

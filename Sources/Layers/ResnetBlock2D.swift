@@ -13,16 +13,15 @@ public struct ResnetBlock2D: Sendable {
 
   /// - Parameters:
   ///   - timeChannels: the length of the time embedding; nil in an autoencoder, which has none.
-  ///   - side: the usual height and width of the maps, where known.
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(
-    _ inChannels: Int, _ outChannels: Int, timeChannels: Int?, groups: Int, epsilon: Float, side: Int? = nil, weights: WeightScope
+    _ inChannels: Int, _ outChannels: Int, timeChannels: Int?, groups: Int, epsilon: Float, weights: WeightScope
   ) throws {
     norm1 = try GroupNorm(groups: groups, channels: inChannels, epsilon: epsilon, weights: weights["norm1"])
-    conv1 = try Convolution2D(inChannels, outChannels, kernel: 3, padding: 1, side: side, weights: weights["conv1"])
+    conv1 = try Convolution2D(inChannels, outChannels, kernel: 3, padding: 1, weights: weights["conv1"])
     timeEmbedding = try timeChannels.map { try Linear($0, outChannels, weights: weights["time_emb_proj"]) }
     norm2 = try GroupNorm(groups: groups, channels: outChannels, epsilon: epsilon, weights: weights["norm2"])
-    conv2 = try Convolution2D(outChannels, outChannels, kernel: 3, padding: 1, side: side, weights: weights["conv2"])
+    conv2 = try Convolution2D(outChannels, outChannels, kernel: 3, padding: 1, weights: weights["conv2"])
     shortcut = inChannels == outChannels ? nil : try Convolution2D(inChannels, outChannels, kernel: 1, weights: weights["conv_shortcut"])
     path = weights.prefix
   }

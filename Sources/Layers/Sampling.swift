@@ -21,10 +21,9 @@ public struct Downsample2D: Sendable {
 public struct Upsample2D: Sendable {
   private let conv: Convolution2D
 
-  /// - Parameter side: the usual height and width of the result, where known.
   /// - Throws: `WeightErrors`, `CancellationError`.
-  public init(_ channels: Int, side: Int? = nil, weights: WeightScope) throws {
-    conv = try Convolution2D(channels, channels, kernel: 3, padding: 1, side: side, weights: weights["conv"])
+  public init(_ channels: Int, weights: WeightScope) throws {
+    conv = try Convolution2D(channels, channels, kernel: 3, padding: 1, weights: weights["conv"])
   }
 
   /// `[N, H, W, C]` → `[N, 2H, 2W, C]`, or `[N, size, C]` where the picture it must meet has odd sides.

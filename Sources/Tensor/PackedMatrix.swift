@@ -85,9 +85,9 @@ final class PackedStorage: @unchecked Sendable {
   let bytes: Int
 
   init(bytes: Int) {
-    pointer = .allocate(byteCount: max(bytes, 64), alignment: 64)
+    pointer = AlignedMemory.allocate(bytes: max(bytes, 64))
     self.bytes = bytes
   }
 
-  deinit { pointer.deallocate() }
+  deinit { AlignedMemory.deallocate(pointer, bytes: max(bytes, 64)) }
 }

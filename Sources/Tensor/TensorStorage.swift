@@ -35,14 +35,19 @@ public enum BufferPool {
     return (wanted + grain - 1) / grain * grain
   }
 
-  static func take(_ count: Int) -> (UnsafeMutablePointer<Float>, Int) {
-    let capacity = capacity(for: count)
-    let found: UnsafeMutableRawPointer? = lock.withLock { _ in
-      guard let buffer = idle.buffers[capacity]?.popLast() else { return nil }
-      idle.bytes -= capacity * 4
-      return buffer
+  /// An idle buffer of this capacity, or of one up to half as large again.
+  private static func takeIdle(_ capacity: Int) -> (UnsafeMutableRawPointer, Int)? {
+    lock.withLock { _ in
+      let fitting = idle.buffers.filter { $0.key >= capacity && $0.key <= capacity + capacity / 2 && !$0.value.isEmpty }
+      guard let found = fitting.keys.min(), let buffer = idle.buffers[found]?.popLast() else { return nil }
+      idle.bytes -= found * 4
+      return (buffer, found)
     }
-    let raw = found ?? UnsafeMutableRawPointer.allocate(byteCount: capacity * 4, alignment: 64)
+  }
+
+  static func take(_ count: Int) -> (UnsafeMutablePointer<Float>, Int) {
+    let wanted = capacity(for: count)
+    let (raw, capacity) = takeIdle(wanted) ?? (AlignedMemory.allocate(bytes: wanted * 4), wanted)
     return (raw.bindMemory(to: Float.self, capacity: capacity), capacity)
   }
 
@@ -64,6 +69,8 @@ public enum BufferPool {
       defer { idle = Idle() }
       return idle.buffers
     }
-    for buffer in buffers.values.joined() { buffer.deallocate() }
+    for (capacity, buffers) in buffers {
+      for buffer in buffers { AlignedMemory.deallocate(buffer, bytes: capacity * 4) }
+    }
   }
 }

@@ -15,7 +15,7 @@ struct ResnetStack: Sendable {
   ) throws {
     resnets = try inChannels.enumerated().map { index, channels in
       try ResnetBlock2D(
-        channels, level.channels, timeChannels: timeChannels, groups: shape.groups, epsilon: shape.epsilon, side: level.side,
+        channels, level.channels, timeChannels: timeChannels, groups: shape.groups, epsilon: shape.epsilon,
         weights: weights["resnets"][index])
     }
     attentions =
@@ -120,7 +120,7 @@ struct UpBlock: Sendable {
     stack = try ResnetStack(
       inChannels: inChannels, level: level, block: level.up, shape: shape, timeChannels: timeChannels, weights: weights)
     upsampler =
-      index == levels.count - 1 ? nil : try Upsample2D(level.channels, side: levels[index + 1].side, weights: weights["upsamplers"][0])
+      index == levels.count - 1 ? nil : try Upsample2D(level.channels, weights: weights["upsamplers"][0])
   }
 
   /// Takes its skips from the end of `skips`.

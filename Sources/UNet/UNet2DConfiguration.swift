@@ -77,8 +77,6 @@ public struct UNet2DShape: Sendable {
   /// One resolution, on the way down.
   struct Level: Sendable {
     let channels: Int
-    /// The usual height and width of the maps, where the configuration says so.
-    let side: Int?
     let resnets: Int
     let down: Block
     /// What stands at this resolution on the way up.
@@ -120,7 +118,7 @@ public struct UNet2DShape: Sendable {
     ]
     for (value, key) in extents { try check.extent(value, key) }
     try check.require((0...1).contains(downsamplePadding), "downsample_padding", "\(downsamplePadding) is not 0 or 1")
-    levels = try Self.levels(c, side: sampleSize, check)
+    levels = try Self.levels(c, check)
     for level in levels {
       try check.require(
         level.channels % groups == 0, "norm_num_groups", "\(groups) groups do not divide \(level.channels) channels")
@@ -153,7 +151,7 @@ public struct UNet2DShape: Sendable {
     try check.supported((c.mid_block_scale_factor ?? 1) == 1, "mid_block_scale_factor", "\(c.mid_block_scale_factor ?? 1)")
   }
 
-  private static func levels(_ c: UNet2DConfiguration, side: Int?, _ check: ConfigurationCheck) throws -> [Level] {
+  private static func levels(_ c: UNet2DConfiguration, _ check: ConfigurationCheck) throws -> [Level] {
     let channels = c.block_out_channels ?? [320, 640, 1280, 1280]
     let count = channels.count
     let cross = Array(repeating: "CrossAttn", count: max(0, count - 1))
@@ -182,7 +180,7 @@ public struct UNet2DShape: Sendable {
       for (value, key) in values { try check.extent(value, key) }
       try check.require(heads[i] <= channels[i], "attention_head_dim", "\(heads[i]) heads for \(channels[i]) channels")
       return Level(
-        channels: channels[i], side: side.map { $0 >> i }, resnets: resnets[i],
+        channels: channels[i], resnets: resnets[i],
         down: try block(down[i], "DownBlock2D", "down_block_types", check),
         up: try block(up[count - 1 - i], "UpBlock2D", "up_block_types", check), heads: heads[i], contextChannels: context[i],
         transformerLayers: layers[i], onlyCrossAttention: only[i])

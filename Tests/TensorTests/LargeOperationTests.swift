@@ -55,12 +55,14 @@ struct LargeOperationTests {
       let expected = plain + spread + residual
       let matrix = try packed(weights)
       expectClose(
-        try Tensor.convolution(inputs, weights: matrix, geometry: item.geometry, bias: bias, adding: residual, in: context), expected,
-        tolerance: Self.tolerance, name)
+        try Tensor.convolution(
+          inputs, weights: matrix, geometry: item.geometry, bias: bias, adding: residual, method: .direct, in: context),
+        expected, tolerance: Self.tolerance, name)
       guard item.geometry == .init(kernelHeight: 3, kernelWidth: 3, padding: .all(1)) else { continue }
       // The transforms' factors make of each product's error up to ten, more where a kernel rounds products and sums apart.
       expectClose(
-        try Tensor.convolution(inputs, weights: try WinogradWeights(matrix, in: context), bias: bias, adding: residual, in: context),
+        try Tensor.convolution(
+          inputs, weights: matrix, geometry: item.geometry, bias: bias, adding: residual, method: .winograd, in: context),
         expected, tolerance: 1e-4, "\(name), Winograd")
     }
   }
@@ -78,10 +80,10 @@ struct LargeOperationTests {
       let expected = Plain.convolution(large, weights, window)
       let spread = bias.reshaped([1, 36]).repeated(expected.shape.rows).reshaped(expected.shape)
       expectClose(
-        try Tensor.convolution(inputs, resizedTo: size, weights: matrix, geometry: window, bias: bias, in: context), expected + spread,
-        tolerance: Self.tolerance, "\(size)")
+        try Tensor.convolution(inputs, resizedTo: size, weights: matrix, geometry: window, bias: bias, method: .direct, in: context),
+        expected + spread, tolerance: Self.tolerance, "\(size)")
       expectClose(
-        try Tensor.convolution(inputs, resizedTo: size, weights: try WinogradWeights(matrix, in: context), bias: bias, in: context),
+        try Tensor.convolution(inputs, resizedTo: size, weights: matrix, geometry: window, bias: bias, method: .winograd, in: context),
         expected + spread, tolerance: 1e-4, "\(size), Winograd")
     }
   }
@@ -146,7 +148,7 @@ struct LargeOperationTests {
     let x = numbers.tensor([2, 700, 330]), weights = try packed(numbers.tensor([200, 330])), residual = numbers.tensor([2, 700, 200])
     let picture = numbers.tensor([2, 21, 26, 40]), other = numbers.tensor([2, 21, 26, 30]),
       window = try packed(numbers.tensor([70, 70, 3, 3]))
-    let winograd = try WinogradWeights(window, in: context), bias = numbers.tensor([2, 70])
+    let bias = numbers.tensor([2, 70])
     let geometry = ConvolutionGeometry(kernelHeight: 3, kernelWidth: 3, padding: .all(1))
     let norm = GroupNormalization(groups: 10, epsilon: 1e-5, weight: numbers.tensor([70]), bias: numbers.tensor([70]))
     let queries = numbers.tensor([2, 300, 80]), keys = numbers.tensor([2, 520, 80]), values = numbers.tensor([2, 520, 80])
@@ -157,7 +159,8 @@ struct LargeOperationTests {
         try Tensor.convolution([picture, other], weights: window, geometry: geometry, bias: bias, in: $0)
       },
       Work(name: "Winograd", inputs: [picture, other, bias]) {
-        try Tensor.convolution([picture, other], resizedTo: (42, 52), weights: winograd, bias: bias, in: $0)
+        try Tensor.convolution(
+          [picture, other], resizedTo: (42, 52), weights: window, geometry: geometry, bias: bias, method: .winograd, in: $0)
       },
       Work(name: "group norm", inputs: [picture, other]) { try norm([picture, other], activation: .silu, in: $0) },
       Work(name: "layer norm", inputs: [x, weight, shift]) { try x.layerNormalized(weight: weight, bias: shift, epsilon: 1e-5, in: $0) },

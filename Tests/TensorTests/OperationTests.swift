@@ -35,13 +35,13 @@ struct OperationTests {
       let expected = try item["result"].channelsLast()
       let found = try Tensor.convolution(
         inputs, resizedTo: item.parameters.size, weights: packed, geometry: item.parameters.geometry, bias: bias, adding: residual,
-        in: context)
+        method: .direct, in: context)
       expectClose(found, expected, tolerance: Self.tolerance, item.name)
       guard item.parameters.suitsWinograd else { continue }
       // The transforms multiply by up to 8 and cancel again, so errors of single products grow: 1e-5 and a few times that.
       let transformed = try Tensor.convolution(
-        inputs, resizedTo: item.parameters.size, weights: try WinogradWeights(packed, in: context),
-        bias: bias ?? Tensor(shape: [packed.outputs]), adding: residual, in: context)
+        inputs, resizedTo: item.parameters.size, weights: packed, geometry: item.parameters.geometry, bias: bias,
+        adding: residual, method: .winograd, in: context)
       expectClose(transformed, expected, tolerance: 3e-5, "\(item.name), Winograd")
     }
   }
