@@ -35,6 +35,9 @@ public struct DiagonalGaussian: Sendable {
   /// `[N, h, w, C]`, the logarithm of the variance, clamped to -30…20.
   public let logVariance: Tensor
 
+  /// - Parameters:
+  ///   - mean: `[N, h, w, C]`.
+  ///   - logVariance: of the same shape; it is clamped.
   public init(mean: Tensor, logVariance: Tensor) {
     self.mean = mean
     self.logVariance = logVariance.clamped(to: -30...20)

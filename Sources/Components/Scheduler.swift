@@ -40,6 +40,9 @@ public struct StepResult: Sendable {
   /// The clean latents as they look from here, for previews and for schedulers whose last step returns them.
   public let predictedOriginal: Tensor?
 
+  /// - Parameters:
+  ///   - sample: the latents at the next step.
+  ///   - predictedOriginal: the clean latents as they look from here, of the same shape, where the scheduler knows them.
   public init(sample: Tensor, predictedOriginal: Tensor? = nil) {
     self.sample = sample
     self.predictedOriginal = predictedOriginal

@@ -61,6 +61,8 @@ public struct Convolution2D: Sendable {
     try self(inputs, resizedTo: size, shiftedBy: shift, adding: residual, in: context)
   }
 
+  /// The same with the inputs in a list.
+  /// - Throws: `CancellationError`.
   public func callAsFunction(
     _ inputs: [Tensor], resizedTo size: (height: Int, width: Int)? = nil, shiftedBy shift: Tensor? = nil,
     adding residual: Tensor? = nil, in context: ExecutionContext

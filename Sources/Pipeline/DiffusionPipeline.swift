@@ -13,8 +13,11 @@ import Tensor
 /// The reference is diffusers: `StableDiffusionPipeline`, its `Img2Img`, `Inpaint` and `InstructPix2Pix` variants, and
 /// `LatentConsistencyModelPipeline`.
 public struct DiffusionPipeline: Sendable {
+  /// What guesses the noise: a U-Net, as a rule.
   public var predictor: any NoisePredictor
+  /// What takes pictures into latent space and back.
   public var autoencoder: any LatentAutoencoder
+  /// What makes prompts into what guides the predictor.
   public var conditioner: any TextConditioner
   /// Makes the schedule of a generation from a number of steps and the strength, which is 1 where the task has none.
   public var schedule: @Sendable (_ steps: Int, _ strength: Double) throws -> Schedule

@@ -3,7 +3,9 @@ import CKernels
 /// A group normalisation with its parameters: per picture and group of neighbouring channels, mean 0 and variance 1, then a scale and a
 /// shift for each channel. Source: Wu and He 2018, PyTorch's `GroupNorm`.
 public struct GroupNormalization: Sendable {
+  /// Groups of neighbouring channels.
   public let groups: Int
+  /// Added to the variance.
   public let epsilon: Float
   /// `[C]`.
   let weight: Tensor

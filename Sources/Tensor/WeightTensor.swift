@@ -2,17 +2,24 @@ import Foundation
 
 /// How numbers stand in a file.
 public enum ElementType: String, Sendable, CaseIterable {
+  /// IEEE single precision.
   case float32 = "F32"
+  /// IEEE half precision.
   case float16 = "F16"
+  /// The upper half of a float32.
   case bfloat16 = "BF16"
 
+  /// Of one element.
   public var bytes: Int { self == .float32 ? 4 : 2 }
 }
 
 /// A tensor as it stands in a checkpoint: the file's own bytes (little-endian, row-major), usually mapped and not copied.
 public struct WeightTensor: Sendable {
+  /// The extents, outermost first, as PyTorch has them.
   public let shape: Shape
+  /// How the elements stand in `data`.
   public let elementType: ElementType
+  /// `shape.count` elements, row-major, little-endian.
   public let data: Data
   /// True where the data are pages of a mapped file, which can be dropped from memory and read again.
   public let isMapped: Bool

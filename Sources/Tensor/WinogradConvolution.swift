@@ -5,7 +5,9 @@ import CKernels
 ///
 /// Four times as many numbers as the window itself, in float32: for layers whose maps are large beside their channels.
 public struct WinogradWeights: Sendable {
+  /// Channels of the result.
   public let outputs: Int
+  /// Channels of the inputs, all together.
   public let channels: Int
   /// `[36][panel][channel][32]`.
   private let storage: PackedStorage

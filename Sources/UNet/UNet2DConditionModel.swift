@@ -7,6 +7,7 @@ import Weights
 /// The U-Net of Stable Diffusion: guesses the noise in latents, guided by text. Source: Rombach et al. 2022, diffusers'
 /// `UNet2DConditionModel`.
 public struct UNet2DConditionModel: NoisePredictor {
+  /// What the configuration says.
   public let shape: UNet2DShape
   private let sinusoids: Timesteps
   private let timeEmbedding: TimestepEmbedding
