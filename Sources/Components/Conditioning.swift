@@ -8,7 +8,7 @@ public struct Conditioning: Sendable {
   public var pooled: Tensor?
   /// The guidance scale minus one, for networks that take it as an input (LCM's `w`).
   public var guidance: Float?
-  /// Further inputs by their names in diffusers (`time_ids`), for models that have them.
+  /// Further inputs by their names in diffusers (`time_ids`), for models that have them; each has N rows.
   public var additional: [String: Tensor]
 
   /// - Precondition: all tensors have the same number of rows, N.

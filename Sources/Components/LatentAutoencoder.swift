@@ -43,7 +43,7 @@ public struct DiagonalGaussian: Sendable {
     self.logVariance = logVariance.clamped(to: -30...20)
   }
 
-  /// The most likely latents: the mean.
+  /// The most likely latents, `[N, h, w, C]`: the mean.
   public var mode: Tensor { mean }
 
   /// mean + exp(logVariance / 2) · noise.

@@ -39,6 +39,7 @@ public struct Convolution2D: Sendable {
   }
 
   /// A square window with the same zeros on all sides.
+  /// - Throws: `WeightErrors`, `CancellationError`.
   public init(
     _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1, padding: Int = 0, side: Int? = nil, weights: WeightScope
   ) throws {
@@ -61,7 +62,7 @@ public struct Convolution2D: Sendable {
     try self(inputs, resizedTo: size, shiftedBy: shift, adding: residual, in: context)
   }
 
-  /// The same with the inputs in a list.
+  /// The same with the inputs `[N, H, W, Cᵢ]` in a list.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
     _ inputs: [Tensor], resizedTo size: (height: Int, width: Int)? = nil, shiftedBy shift: Tensor? = nil,

@@ -20,7 +20,7 @@ public struct GroupNorm: Sendable {
     try normalization(inputs, activation: activation, in: context)
   }
 
-  /// The same with the inputs in a list.
+  /// The same with the inputs `[N, …, Cᵢ]` in a list.
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ inputs: [Tensor], activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
     try normalization(inputs, activation: activation, in: context)

@@ -26,7 +26,7 @@ public struct DiffusionPipeline: Sendable {
   /// The matrix of previews; nil: it is fitted to the autoencoder when a generation needs one.
   public var latentPreview: LatentPreview?
 
-  /// - Parameter scheduler: makes the scheduler for a number of steps.
+  /// - Parameter scheduler: makes the scheduler for a number of steps; what it throws, a generation throws.
   public init(
     predictor: any NoisePredictor, autoencoder: any LatentAutoencoder, conditioner: any TextConditioner,
     scheduler: @escaping @Sendable (_ steps: Int) throws -> any Scheduler
@@ -36,7 +36,7 @@ public struct DiffusionPipeline: Sendable {
     }
   }
 
-  /// - Parameter schedule: for schedulers that shorten their own table (LCM).
+  /// - Parameter schedule: for schedulers that shorten their own table (LCM); what it throws, a generation throws.
   public init(
     predictor: any NoisePredictor, autoencoder: any LatentAutoencoder, conditioner: any TextConditioner,
     schedule: @escaping @Sendable (_ steps: Int, _ strength: Double) throws -> Schedule

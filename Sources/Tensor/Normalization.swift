@@ -12,6 +12,11 @@ public struct GroupNormalization: Sendable {
   /// `[C]`.
   let bias: Tensor
 
+  /// - Parameters:
+  ///   - groups: of neighbouring channels.
+  ///   - epsilon: added to the variance.
+  ///   - weight: `[C]`, the scales.
+  ///   - bias: `[C]`, the shifts.
   /// - Precondition: weight and bias have the same count, a multiple of `groups`.
   public init(groups: Int, epsilon: Float, weight: Tensor, bias: Tensor) {
     precondition(groups > 0 && weight.count == bias.count && weight.count % groups == 0, "\(weight.count) channels in \(groups) groups.")
@@ -121,7 +126,7 @@ extension Tensor {
     return result
   }
 
-  /// The function of every element.
+  /// The function of every element: of the same shape.
   /// - Throws: `CancellationError`.
   public func activated(_ activation: Activation, in context: ExecutionContext) throws -> Tensor {
     let columns = shape.columns
@@ -146,7 +151,7 @@ extension Tensor {
     return result
   }
 
-  /// Each row's exponentials, divided by their sum.
+  /// Each row's exponentials, divided by their sum: `[…, C]` → the same shape.
   /// - Throws: `CancellationError`.
   public func softmax(in context: ExecutionContext) throws -> Tensor {
     let columns = shape.columns

@@ -45,7 +45,7 @@ public struct WeightTensor: Sendable {
     WeightTensor(shape: shape, elementType: elementType, data: data, isMapped: isMapped)
   }
 
-  /// The rows `range` of the outermost axis.
+  /// The rows `range` of the outermost axis: `[N, …]` → `[range.count, …]`.
   /// - Precondition: the range lies within the axis.
   public func rows(_ range: Range<Int>) -> WeightTensor {
     precondition(shape.rank > 0 && range.lowerBound >= 0 && range.upperBound <= shape[0], "Rows \(range) of \(shape).")
@@ -56,7 +56,7 @@ public struct WeightTensor: Sendable {
       data: data[start..<start + range.count * row], isMapped: isMapped)
   }
 
-  /// The values as float32.
+  /// The values as float32, in the same shape.
   public func decoded() -> Tensor {
     let result = Tensor(uninitialized: shape)
     data.withUnsafeBytes { bytes in

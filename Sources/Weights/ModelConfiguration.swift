@@ -27,6 +27,7 @@ public struct PerLevel<Value: Decodable & Sendable>: Decodable, Sendable {
   /// The same value for all levels.
   public init(_ value: Value) { (values, isList) = ([value], false) }
 
+  /// - Throws: `DecodingError` where it is neither a value nor a list of values.
   public init(from decoder: any Decoder) throws {
     let container = try decoder.singleValueContainer()
     if let one = try? container.decode(Value.self) {
@@ -75,6 +76,7 @@ public struct ConfigurationCheck: Sendable {
   public static let largestExtent = 1 << 20
 
   /// A number of channels, layers, heads, … must be from 1 to `largestExtent`.
+  /// - Throws: `ConfigurationError.invalid`.
   public func extent(_ value: Int, _ key: String) throws {
     guard (1...Self.largestExtent).contains(value) else {
       throw ConfigurationError.invalid(component: component, key: key, reason: "\(value) is not between 1 and \(Self.largestExtent)")
@@ -87,6 +89,7 @@ public struct ConfigurationCheck: Sendable {
   ///   - condition: what must be true.
   ///   - key: of the configuration.
   ///   - reason: why the value makes no model, as the end of a sentence.
+  /// - Throws: `ConfigurationError.invalid`.
   public func require(_ condition: Bool, _ key: String, _ reason: @autoclosure () -> String) throws {
     guard condition else { throw ConfigurationError.invalid(component: component, key: key, reason: reason()) }
   }
