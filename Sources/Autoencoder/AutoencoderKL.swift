@@ -5,6 +5,7 @@ import Weights
 
 /// The autoencoder of Stable Diffusion. Source: Rombach et al. 2022, diffusers' `AutoencoderKL`.
 public struct AutoencoderKL: LatentAutoencoder {
+  /// What the configuration says.
   public let shape: AutoencoderKLShape
   private let encoder: Encoder
   private let decoder: Decoder

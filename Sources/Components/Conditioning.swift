@@ -8,9 +8,10 @@ public struct Conditioning: Sendable {
   public var pooled: Tensor?
   /// The guidance scale minus one, for networks that take it as an input (LCM's `w`).
   public var guidance: Float?
-  /// Further inputs by their names in diffusers (`time_ids`), for models that have them.
+  /// Further inputs by their names in diffusers (`time_ids`), for models that have them; each has N rows.
   public var additional: [String: Tensor]
 
+  /// - Precondition: all tensors have the same number of rows, N.
   public init(hiddenStates: Tensor, pooled: Tensor? = nil, guidance: Float? = nil, additional: [String: Tensor] = [:]) {
     self.hiddenStates = hiddenStates
     self.pooled = pooled
@@ -44,7 +45,9 @@ public struct Conditioning: Sendable {
 
 /// A text to be drawn (or avoided). A type of its own, so that weights on words have a place.
 public struct Prompt: Hashable, Sendable, ExpressibleByStringLiteral {
+  /// In any language, as a person wrote it.
   public var text: String
+  /// A prompt of this text; it may be empty.
   public init(_ text: String) { self.text = text }
   public init(stringLiteral text: String) { self.init(text) }
 }

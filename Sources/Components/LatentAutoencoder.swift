@@ -35,12 +35,15 @@ public struct DiagonalGaussian: Sendable {
   /// `[N, h, w, C]`, the logarithm of the variance, clamped to -30…20.
   public let logVariance: Tensor
 
+  /// - Parameters:
+  ///   - mean: `[N, h, w, C]`.
+  ///   - logVariance: of the same shape; it is clamped.
   public init(mean: Tensor, logVariance: Tensor) {
     self.mean = mean
     self.logVariance = logVariance.clamped(to: -30...20)
   }
 
-  /// The most likely latents: the mean.
+  /// The most likely latents, `[N, h, w, C]`: the mean.
   public var mode: Tensor { mean }
 
   /// mean + exp(logVariance / 2) · noise.

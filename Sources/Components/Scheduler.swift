@@ -13,9 +13,9 @@ public protocol Scheduler: Sendable {
   var order: Int { get }
   /// What standard normal noise is multiplied by to start the loop at step 0.
   var initialNoiseScale: Float { get }
-  /// The sample as the predictor wants it at a step.
+  /// The sample as the predictor wants it at a step: of the same shape.
   func scaleInput(_ sample: Tensor, at step: Int) -> Tensor
-  /// A clean sample with the noise of a step, for image-to-image.
+  /// A clean sample with the noise of a step, for image-to-image: of the same shape, which is the noise's, too.
   func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor
   /// One step.
   ///
@@ -35,11 +35,14 @@ extension Scheduler {
 
 /// What a step gives.
 public struct StepResult: Sendable {
-  /// The latents at the next step.
+  /// The latents at the next step, in the shape of the sample.
   public let sample: Tensor
-  /// The clean latents as they look from here, for previews and for schedulers whose last step returns them.
+  /// The clean latents as they look from here, in the same shape, for previews and for schedulers whose last step returns them.
   public let predictedOriginal: Tensor?
 
+  /// - Parameters:
+  ///   - sample: the latents at the next step.
+  ///   - predictedOriginal: the clean latents as they look from here, of the same shape, where the scheduler knows them.
   public init(sample: Tensor, predictedOriginal: Tensor? = nil) {
     self.sample = sample
     self.predictedOriginal = predictedOriginal

@@ -13,6 +13,7 @@ public enum EmojiModel {
 
 /// Why the embedded model cannot be had.
 public enum EmojiModelError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// The model's folder is not beside the program.
   case missingResources
 
   public var description: String {

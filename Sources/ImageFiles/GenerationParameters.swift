@@ -8,19 +8,26 @@ import Foundation
 public struct GenerationParameters: Sendable, Equatable {
   /// One entry of the last line, in the order of that line.
   public struct Setting: Sendable, Equatable {
+    /// As it stands before the colon: `Sampler`.
     public let name: String
+    /// As it stands behind it: `Euler a`.
     public let value: String
 
+    /// An entry of these words.
     public init(_ name: String, _ value: String) {
       self.name = name
       self.value = value
     }
   }
 
+  /// What was to be drawn.
   public var prompt: String
+  /// What was to be avoided; empty where there was nothing.
   public var negativePrompt: String
+  /// The entries of the last line, in their order.
   public var settings: [Setting]
 
+  /// With settings of any names.
   public init(prompt: String, negativePrompt: String = "", settings: [Setting]) {
     self.prompt = prompt
     self.negativePrompt = negativePrompt

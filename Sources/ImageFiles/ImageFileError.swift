@@ -2,16 +2,25 @@
 ///
 /// What can go wrong while a file is written is a `FileWriteError` of the module Tensor.
 public enum ImageFileError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// There is no such file.
   case notFound(name: String)
+  /// A folder where a file is needed.
   case isFolder(name: String)
+  /// The file is there, but the system does not give it.
   case notReadable(name: String, reason: String)
+  /// A file of no bytes.
   case empty(name: String)
   /// `found` is the format where it is a known one.
   case unknownFormat(name: String, found: String?)
+  /// A PNG or JPEG that breaks off, contradicts itself, or uses a form that is not supported.
   case damaged(name: String, reason: String)
+  /// More pixels than `Picture.largestSide` or `Picture.largestPixelCount` allow.
   case tooLarge(name: String, width: Int, height: Int)
+  /// More bytes than `Picture.largestFile`.
   case fileTooLarge(name: String)
+  /// A name to write to that ends in no known extension.
   case unknownExtension(name: String)
+  /// A picture that the format cannot hold.
   case notEncodable(reason: String)
 
   public var description: String {

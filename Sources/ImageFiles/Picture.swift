@@ -2,7 +2,9 @@ import Tensor
 
 /// An 8-bit picture in memory: sRGB colours and, where its file had one, an alpha channel.
 public struct Picture: Sendable, Equatable {
+  /// Pixels.
   public let width: Int
+  /// Pixels.
   public let height: Int
   /// Red, green, blue of each pixel, row after row from the top: `width · height · 3` values. They are not multiplied by alpha.
   public let pixels: [UInt8]

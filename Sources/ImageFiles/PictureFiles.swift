@@ -3,6 +3,7 @@ import Tensor
 
 /// The formats that can be read and written.
 public enum PictureFormat: Sendable, Equatable {
+  /// Portable Network Graphics, and the Joint Photographic Experts Group's format.
   case png, jpeg
 
   /// The format that a file's extension names. Ask before a long computation whose result goes there.

@@ -17,6 +17,7 @@ import Weights
 public struct StableDiffusion: Sendable {
   /// What makes pictures, with the model's own scheduler.
   public var pipeline: DiffusionPipeline
+  /// The model's own tokenizer, or CLIP's for a single file.
   public let tokenizer: CLIPTokenizer
   /// The scheduler that the model's configuration asks for.
   public let schedulerKind: SchedulerKind
@@ -116,9 +117,13 @@ public struct StableDiffusion: Sendable {
 
 /// What a model recommends in `generation_defaults.json`; nil where it says nothing.
 public struct GenerationDefaults: Sendable, Equatable {
+  /// Steps of the scheduler.
   public var steps: Int?
+  /// How closely to follow the prompt.
   public var guidance: Double?
+  /// Pixels, for pictures from nothing.
   public var width: Int?
+  /// Pixels, for pictures from nothing.
   public var height: Int?
 
   /// - Throws: `ConfigurationError` where the file is no JSON of numbers.

@@ -21,6 +21,7 @@ public struct Convolution2D: Sendable {
   }
 
   /// A square window with the same zeros on all sides.
+  /// - Throws: `WeightErrors`, `CancellationError`.
   public init(
     _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1, padding: Int = 0, weights: WeightScope
   ) throws {
@@ -43,6 +44,8 @@ public struct Convolution2D: Sendable {
     try self(inputs, resizedTo: size, shiftedBy: shift, adding: residual, in: context)
   }
 
+  /// The same with the inputs `[N, H, W, Cᵢ]` in a list.
+  /// - Throws: `CancellationError`.
   public func callAsFunction(
     _ inputs: [Tensor], resizedTo size: (height: Int, width: Int)? = nil, shiftedBy shift: Tensor? = nil,
     adding residual: Tensor? = nil, in context: ExecutionContext

@@ -19,6 +19,7 @@ public struct Linear: Sendable {
   ///   - x: `[…, inFeatures]`.
   ///   - residual: `[…, outFeatures]`.
   /// - Returns: `[…, outFeatures]`.
+  /// - Throws: `CancellationError`.
   public func callAsFunction(
     _ x: Tensor, adding residual: Tensor? = nil, activation: Activation = .none, in context: ExecutionContext
   ) throws -> Tensor {

@@ -20,6 +20,8 @@ public struct GroupNorm: Sendable {
     try normalization(inputs, activation: activation, in: context)
   }
 
+  /// The same with the inputs `[N, …, Cᵢ]` in a list.
+  /// - Throws: `CancellationError`.
   public func callAsFunction(_ inputs: [Tensor], activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
     try normalization(inputs, activation: activation, in: context)
   }

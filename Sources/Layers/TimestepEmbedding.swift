@@ -4,12 +4,17 @@ import Weights
 
 /// Sinusoids of a number, as transformers encode positions. Source: Vaswani et al. 2017, diffusers' `get_timestep_embedding`.
 public struct Timesteps: Sendable {
+  /// Sines and cosines together.
   public let channels: Int
   /// True: cosines before sines.
   public let flipSinToCos: Bool
   /// Taken from the divisor of the exponent.
   public let frequencyShift: Float
 
+  /// - Parameters:
+  ///   - channels: sines and cosines together.
+  ///   - flipSinToCos: whether cosines come first (`flip_sin_to_cos`).
+  ///   - frequencyShift: taken from the divisor of the exponent (`freq_shift`).
   public init(_ channels: Int, flipSinToCos: Bool, frequencyShift: Float) {
     (self.channels, self.flipSinToCos, self.frequencyShift) = (channels, flipSinToCos, frequencyShift)
   }

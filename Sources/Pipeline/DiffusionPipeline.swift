@@ -13,8 +13,11 @@ import Tensor
 /// The reference is diffusers: `StableDiffusionPipeline`, its `Img2Img`, `Inpaint` and `InstructPix2Pix` variants, and
 /// `LatentConsistencyModelPipeline`.
 public struct DiffusionPipeline: Sendable {
+  /// What guesses the noise: a U-Net, as a rule.
   public var predictor: any NoisePredictor
+  /// What takes pictures into latent space and back.
   public var autoencoder: any LatentAutoencoder
+  /// What makes prompts into what guides the predictor.
   public var conditioner: any TextConditioner
   /// Makes the schedule of a generation from a number of steps and the strength, which is 1 where the task has none.
   public var schedule: @Sendable (_ steps: Int, _ strength: Double) throws -> Schedule
@@ -23,7 +26,7 @@ public struct DiffusionPipeline: Sendable {
   /// The matrix of previews; nil: it is fitted to the autoencoder when a generation needs one.
   public var latentPreview: LatentPreview?
 
-  /// - Parameter scheduler: makes the scheduler for a number of steps.
+  /// - Parameter scheduler: makes the scheduler for a number of steps; what it throws, a generation throws.
   public init(
     predictor: any NoisePredictor, autoencoder: any LatentAutoencoder, conditioner: any TextConditioner,
     scheduler: @escaping @Sendable (_ steps: Int) throws -> any Scheduler
@@ -33,7 +36,7 @@ public struct DiffusionPipeline: Sendable {
     }
   }
 
-  /// - Parameter schedule: for schedulers that shorten their own table (LCM).
+  /// - Parameter schedule: for schedulers that shorten their own table (LCM); what it throws, a generation throws.
   public init(
     predictor: any NoisePredictor, autoencoder: any LatentAutoencoder, conditioner: any TextConditioner,
     schedule: @escaping @Sendable (_ steps: Int, _ strength: Double) throws -> Schedule

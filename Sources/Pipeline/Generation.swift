@@ -9,8 +9,10 @@ public struct Generation: AsyncSequence, Sendable {
   let plan: Plan
   let context: ExecutionContext
 
+  /// Begins the generation anew: a generation can be run several times, each with the same result.
   public func makeAsyncIterator() -> Iterator { Iterator(stage: .planned(plan), context: context) }
 
+  /// Where one run of the generation is. A value: a copy goes on from the same step.
   public struct Iterator: AsyncIteratorProtocol {
     fileprivate var stage: Stage
     fileprivate let context: ExecutionContext
@@ -66,7 +68,9 @@ extension DenoisingLoop {
 
 /// What a generation has to tell.
 public enum GenerationEvent: Sendable {
+  /// A step has been run.
   case step(GenerationStep)
+  /// A picture has been decoded; those of a request come in the order of their indices.
   case image(GeneratedImage)
 }
 
@@ -88,6 +92,7 @@ public struct GenerationStep: Sendable {
 public struct GeneratedImage: Sendable {
   /// Among the pictures of the request: those of the first prompt come first.
   public let index: Int
+  /// What was drawn.
   public let prompt: Prompt
   /// `[1, H, W, 3]`, 0…1.
   public let image: Tensor

@@ -9,6 +9,7 @@ public struct GenerationRequest: Sendable {
   public var prompts: [Prompt]
   /// What to stay away from: none, one for all, or one for each prompt. Without guidance they have no effect.
   public var negativePrompts: [Prompt] = []
+  /// What the loop starts from.
   public var task: GenerationTask = .textToImage
   /// Pictures of each prompt.
   public var imagesPerPrompt = 1
@@ -52,9 +53,12 @@ public struct GenerationRequest: Sendable {
 
 /// The size of a picture in pixels.
 public struct PixelSize: Sendable, Hashable {
+  /// Pixels.
   public let width: Int
+  /// Pixels.
   public let height: Int
 
+  /// A size in pixels; whether a model can work in it, a generation says.
   public init(width: Int, height: Int) {
     self.width = width
     self.height = height
@@ -98,6 +102,11 @@ public struct Inpainting: Sendable {
   /// do not fit the model is then not resampled, but filled up at its right and bottom for the time of the generation.
   public var keepsPixelsOutsideMask = false
 
+  /// - Parameters:
+  ///   - image: `[N, H, W, 3]`, 0…1.
+  ///   - mask: `[N, H, W, 1]`, or one for all pictures; from 0.5 up is repainted.
+  ///   - strength: the part of the steps that are run, 0…1.
+  ///   - keepsPixelsOutsideMask: whether the pixels outside the mask come back exactly.
   public init(image: Tensor, mask: Tensor, strength: Double = 1, keepsPixelsOutsideMask: Bool = false) {
     self.image = image
     self.mask = mask

@@ -14,6 +14,7 @@ public struct LatentPreview: Sendable {
   }
 
   /// The affine functions that come closest, by least squares, to what a decoder makes of random patches; costs one small decode.
+  /// - Throws: `CancellationError`, and what the autoencoder throws.
   public init(fittedTo autoencoder: any LatentAutoencoder, in context: ExecutionContext) throws {
     let (side, patch, channels) = (16, 4, autoencoder.latentChannels)
     // Patches of one colour, since the colour of a surface is what a preview is to show.

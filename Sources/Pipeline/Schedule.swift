@@ -2,10 +2,14 @@ import Components
 
 /// A scheduler and the step at which the loop begins.
 public struct Schedule: Sendable {
+  /// As it is before the first step.
   public let scheduler: any Scheduler
   /// An index into the scheduler's timesteps.
   public let firstStep: Int
 
+  /// - Parameters:
+  ///   - scheduler: with its tables made.
+  ///   - firstStep: an index into its timesteps.
   public init(_ scheduler: any Scheduler, firstStep: Int = 0) {
     self.scheduler = scheduler
     self.firstStep = firstStep

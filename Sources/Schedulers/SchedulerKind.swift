@@ -2,12 +2,19 @@ import Components
 
 /// The schedulers that can be asked for by name; the raw values are the names.
 public enum SchedulerKind: String, CaseIterable, Sendable {
+  /// DDPM (Ho et al. 2020), DDIM (Song et al. 2020), PNDM (Liu et al. 2022), LMS (Crowson's k-diffusion), Euler (Karras et al. 2022).
   case ddpm, ddim, pndm, lms, euler
+  /// Euler's method with fresh noise at each step (Crowson's k-diffusion).
   case eulerAncestral = "euler-a"
+  /// Heun's method: two predictions a step (Karras et al. 2022).
   case heun
+  /// DPM-Solver++ 2M (Lu et al. 2022).
   case dpmSolverMultistep = "dpmpp-2m"
+  /// The same with Karras' spacing of σ.
   case dpmSolverMultistepKarras = "dpmpp-2m-karras"
+  /// UniPC (Zhao et al. 2023).
   case uniPC = "unipc"
+  /// For latent consistency models (Luo et al. 2023).
   case lcm
 
   static var names: String { allCases.map(\.rawValue).joined(separator: ", ") }

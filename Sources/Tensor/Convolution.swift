@@ -1,16 +1,23 @@
 /// How a convolution's window moves over a picture.
 public struct ConvolutionGeometry: Sendable, Equatable {
+  /// The window's, in pixels.
   public var kernelHeight: Int
+  /// The window's, in pixels.
   public var kernelWidth: Int
+  /// Pixels from a window to the next, in both directions.
   public var stride: Int
   /// Zeros before the first and after the last row and column.
   public var padding: Padding
 
+  /// Zeros on each of the four sides.
   public struct Padding: Sendable, Equatable {
+    /// Rows and columns of zeros.
     public var top: Int, left: Int, bottom: Int, right: Int
+    /// - Precondition: none is negative.
     public init(top: Int, left: Int, bottom: Int, right: Int) {
       (self.top, self.left, self.bottom, self.right) = (top, left, bottom, right)
     }
+    /// The same on all sides.
     public static func all(_ width: Int) -> Padding { Padding(top: width, left: width, bottom: width, right: width) }
   }
 

@@ -32,6 +32,8 @@ public struct ExecutionContext: Sendable {
   /// - Parameter threads: threads of its own, from 1 up.
   public init(threads: Int) { self.init(pool: ThreadPool(threads: threads)) }
 
+  /// A context on threads that others may share.
+  /// - Parameter pool: contexts on one pool never have more than its threads computing.
   public init(pool: ThreadPool) { self.init(pool: pool, cancellation: Cancellation()) }
 
   private init(pool: ThreadPool, cancellation: Cancellation) {
@@ -41,13 +43,16 @@ public struct ExecutionContext: Sendable {
 
   private static let machine = ThreadPool()
 
+  /// Threads that may compute at once.
   public var threads: Int { pool.threads }
 
   /// Ends everything that runs in this context with `CancellationError`.
   public func cancel() { cancellation.request() }
 
+  /// True once `cancel` was called, here or on what this context is a part of.
   public var isCancelled: Bool { cancellation.isRequested }
 
+  /// - Throws: `CancellationError` where the context was cancelled.
   public func checkCancellation() throws {
     if isCancelled { throw CancellationError() }
   }

@@ -2,11 +2,17 @@ import Foundation
 
 /// Why a file could not be written. Nothing half-written is left behind by any of them.
 public enum FileWriteError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// What was given names no file.
   case notAPath(String)
+  /// A folder is where the file would be.
   case isFolder(path: String)
+  /// The folder that the file would be in does not exist.
   case missingFolder(path: String, folder: String)
+  /// The permissions of the file or its folder forbid it.
   case notPermitted(path: String)
+  /// There is no room for the whole file.
   case diskFull(path: String)
+  /// The system refused for another reason.
   case failed(path: String, reason: String)
 
   public var description: String {

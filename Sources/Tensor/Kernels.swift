@@ -23,6 +23,7 @@ enum Kernels {
 
 /// Functions that an operation can apply to its result.
 public enum Activation: Sendable {
+  /// The result as it is.
   case none
   /// x · σ(x).
   case silu

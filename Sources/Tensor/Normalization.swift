@@ -3,13 +3,20 @@ import CKernels
 /// A group normalisation with its parameters: per picture and group of neighbouring channels, mean 0 and variance 1, then a scale and a
 /// shift for each channel. Source: Wu and He 2018, PyTorch's `GroupNorm`.
 public struct GroupNormalization: Sendable {
+  /// Groups of neighbouring channels.
   public let groups: Int
+  /// Added to the variance.
   public let epsilon: Float
   /// `[C]`.
   let weight: Tensor
   /// `[C]`.
   let bias: Tensor
 
+  /// - Parameters:
+  ///   - groups: of neighbouring channels.
+  ///   - epsilon: added to the variance.
+  ///   - weight: `[C]`, the scales.
+  ///   - bias: `[C]`, the shifts.
   /// - Precondition: weight and bias have the same count, a multiple of `groups`.
   public init(groups: Int, epsilon: Float, weight: Tensor, bias: Tensor) {
     precondition(groups > 0 && weight.count == bias.count && weight.count % groups == 0, "\(weight.count) channels in \(groups) groups.")
@@ -119,7 +126,7 @@ extension Tensor {
     return result
   }
 
-  /// The function of every element.
+  /// The function of every element: of the same shape.
   /// - Throws: `CancellationError`.
   public func activated(_ activation: Activation, in context: ExecutionContext) throws -> Tensor {
     let columns = shape.columns
@@ -144,7 +151,7 @@ extension Tensor {
     return result
   }
 
-  /// Each row's exponentials, divided by their sum.
+  /// Each row's exponentials, divided by their sum: `[…, C]` → the same shape.
   /// - Throws: `CancellationError`.
   public func softmax(in context: ExecutionContext) throws -> Tensor {
     let columns = shape.columns

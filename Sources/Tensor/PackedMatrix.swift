@@ -5,6 +5,7 @@ import Foundation
 /// Packed once at loading, since they never change and a general BLAS would repack them at every call. 16-bit weights stay
 /// 16 bits wide and are widened a panel at a time while they are used, which costs under 1 % of a product.
 public struct PackedMatrix: Sendable {
+  /// Rows of the matrix: features or channels of the result.
   public let outputs: Int
   /// The length of the product's inner sum; for a convolution kernelHeight · kernelWidth · channels, in this order.
   public let inputs: Int

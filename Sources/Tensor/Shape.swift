@@ -1,11 +1,15 @@
 /// The extents of a tensor, outermost first. Pictures are `[N, H, W, C]`, tokens `[N, L, C]`.
 public struct Shape: Hashable, Sendable, ExpressibleByArrayLiteral, CustomStringConvertible {
+  /// The extents, outermost first.
   public let dimensions: [Int]
 
+  /// - Parameter dimensions: the extents, outermost first.
   public init(_ dimensions: [Int]) { self.dimensions = dimensions }
 
+  /// `[1, 64, 64, 4]`.
   public init(arrayLiteral elements: Int...) { self.init(elements) }
 
+  /// The number of axes.
   public var rank: Int { dimensions.count }
 
   /// The number of elements; `Int.max` where the product does not fit or an extent is negative, so that it never

@@ -3,6 +3,7 @@
 /// A value: copies share storage until one of them is written. Pictures and feature maps are channels-last
 /// (`[N, H, W, C]`), so tokens `[N, H·W, C]` are the same bytes and a 1×1 convolution is a matrix product.
 public struct Tensor: Sendable {
+  /// The extents, outermost first.
   public let shape: Shape
   var storage: TensorStorage
 
@@ -37,6 +38,7 @@ public struct Tensor: Sendable {
     self.storage = storage
   }
 
+  /// The number of elements.
   public var count: Int { storage.count }
 
   /// The elements in row-major order, copied.

@@ -3,6 +3,7 @@ import Foundation
 /// Arithmetic on whole tensors, for the formulas of schedulers and guidance: small tensors, read as they stand in the paper.
 /// Layers use the fused operations instead.
 extension Tensor {
+  /// The function of each element: of the same shape.
   public func map(_ transform: (Float) -> Float) -> Tensor {
     let result = Tensor(uninitialized: shape)
     for i in 0..<count { result.mutablePointer[i] = transform(pointer[i]) }
@@ -18,19 +19,35 @@ extension Tensor {
     return result
   }
 
+  /// Element by element.
+  /// - Precondition: the shapes are equal.
   public static func + (a: Tensor, b: Tensor) -> Tensor { a.zip(b) { $0 + $1 } }
+  /// Element by element.
+  /// - Precondition: the shapes are equal.
   public static func - (a: Tensor, b: Tensor) -> Tensor { a.zip(b) { $0 - $1 } }
+  /// Element by element.
+  /// - Precondition: the shapes are equal.
   public static func * (a: Tensor, b: Tensor) -> Tensor { a.zip(b) { $0 * $1 } }
+  /// Element by element.
+  /// - Precondition: the shapes are equal.
   public static func / (a: Tensor, b: Tensor) -> Tensor { a.zip(b) { $0 / $1 } }
+  /// Each element plus a number.
   public static func + (a: Tensor, b: Float) -> Tensor { a.map { $0 + b } }
+  /// Each element minus a number.
   public static func - (a: Tensor, b: Float) -> Tensor { a.map { $0 - b } }
+  /// Each element times a number.
   public static func * (a: Tensor, b: Float) -> Tensor { a.map { $0 * b } }
+  /// Each element times a number.
   public static func * (a: Float, b: Tensor) -> Tensor { b.map { a * $0 } }
+  /// Each element divided by a number.
   public static func / (a: Tensor, b: Float) -> Tensor { a.map { $0 / b } }
+  /// Each element with the other sign.
   public static prefix func - (a: Tensor) -> Tensor { a.map { -$0 } }
 
+  /// e to the power of each element.
   public func exponential() -> Tensor { map { exp($0) } }
 
+  /// Each element, or the end of the range that it lies beyond.
   public func clamped(to range: ClosedRange<Float>) -> Tensor {
     map { min(max($0, range.lowerBound), range.upperBound) }
   }

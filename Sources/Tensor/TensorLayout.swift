@@ -1,6 +1,6 @@
 /// Moving elements about without changing them.
 extension Tensor {
-  /// The rows `range` of the outermost axis.
+  /// The rows `range` of the outermost axis: `[N, …]` → `[range.count, …]`.
   /// - Precondition: the range lies within the axis.
   public func rows(_ range: Range<Int>) -> Tensor {
     precondition(shape.rank > 0 && range.lowerBound >= 0 && range.upperBound <= shape[0], "Rows \(range) of \(shape).")
@@ -10,7 +10,7 @@ extension Tensor {
     return result
   }
 
-  /// The channels `range` of the innermost axis.
+  /// The channels `range` of the innermost axis: `[…, C]` → `[…, range.count]`.
   /// - Precondition: the range lies within the axis.
   public func channels(_ range: Range<Int>) -> Tensor {
     precondition(shape.rank > 0 && range.lowerBound >= 0 && range.upperBound <= shape.columns, "Channels \(range) of \(shape).")
@@ -48,7 +48,7 @@ extension Tensor {
     return result
   }
 
-  /// The tensor `times` times in a row along the outermost axis.
+  /// The tensor `times` times in a row along the outermost axis: `[N, …]` → `[times · N, …]`.
   public func repeated(_ times: Int) -> Tensor { Tensor.concatenated(Array(repeating: self, count: times), axis: 0) }
 
   /// The axes in another order: axis `i` of the result is axis `order[i]` of this tensor.

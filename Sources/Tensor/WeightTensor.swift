@@ -2,17 +2,24 @@ import Foundation
 
 /// How numbers stand in a file.
 public enum ElementType: String, Sendable, CaseIterable {
+  /// IEEE single precision.
   case float32 = "F32"
+  /// IEEE half precision.
   case float16 = "F16"
+  /// The upper half of a float32.
   case bfloat16 = "BF16"
 
+  /// Of one element.
   public var bytes: Int { self == .float32 ? 4 : 2 }
 }
 
 /// A tensor as it stands in a checkpoint: the file's own bytes (little-endian, row-major), usually mapped and not copied.
 public struct WeightTensor: Sendable {
+  /// The extents, outermost first, as PyTorch has them.
   public let shape: Shape
+  /// How the elements stand in `data`.
   public let elementType: ElementType
+  /// `shape.count` elements, row-major, little-endian.
   public let data: Data
   /// True where the data are pages of a mapped file, which can be dropped from memory and read again.
   public let isMapped: Bool
@@ -38,7 +45,7 @@ public struct WeightTensor: Sendable {
     WeightTensor(shape: shape, elementType: elementType, data: data, isMapped: isMapped)
   }
 
-  /// The rows `range` of the outermost axis.
+  /// The rows `range` of the outermost axis: `[N, …]` → `[range.count, …]`.
   /// - Precondition: the range lies within the axis.
   public func rows(_ range: Range<Int>) -> WeightTensor {
     precondition(shape.rank > 0 && range.lowerBound >= 0 && range.upperBound <= shape[0], "Rows \(range) of \(shape).")
@@ -49,7 +56,7 @@ public struct WeightTensor: Sendable {
       data: data[start..<start + range.count * row], isMapped: isMapped)
   }
 
-  /// The values as float32.
+  /// The values as float32, in the same shape.
   public func decoded() -> Tensor {
     let result = Tensor(uninitialized: shape)
     data.withUnsafeBytes { bytes in

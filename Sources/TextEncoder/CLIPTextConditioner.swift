@@ -3,7 +3,9 @@ import Tensor
 
 /// A tokenizer and a text tower: words to what guides the U-Net.
 public struct CLIPTextConditioner: TextConditioner {
+  /// What cuts prompts into tokens, and says how many.
   public let tokenizer: CLIPTokenizer
+  /// What turns tokens into states.
   public let model: CLIPTextModel
   /// How many of the tower's last layers to leave out (`clip_skip`).
   public var skippedLayers = 0

@@ -4,8 +4,11 @@ import Weights
 
 /// What can be wrong with token ids.
 public enum CLIPTextError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// A token that the vocabulary has not.
   case tokenOutOfRange(id: Int, vocabulary: Int)
+  /// No tokens, texts of several lengths, or more tokens than there are places for.
   case wrongLength(found: Int, maximum: Int)
+  /// More layers to be left out than there are.
   case tooFewLayers(skipped: Int, layers: Int)
 
   public var description: String {
@@ -22,6 +25,7 @@ public enum CLIPTextError: Error, Sendable, Equatable, CustomStringConvertible {
 
 /// CLIP's text tower. Source: Radford et al. 2021; transformers' `CLIPTextModel` and, with a projection, `CLIPTextModelWithProjection`.
 public struct CLIPTextModel: Sendable {
+  /// What the configuration says.
   public let shape: CLIPTextShape
   private let tokenEmbedding: WeightTensor
   private let positionEmbedding: Tensor

@@ -5,6 +5,7 @@
 public struct CLIPTokenizer: Sendable {
   /// The length of `encodePadded`, in tokens (`model_max_length`; 77 where the files name none).
   public let maximumLength: Int
+  /// The tokens of the begin, the end and the padding.
   public let bosTokenID, eosTokenID, padTokenID: Int
 
   private let encoding: BytePairEncoding

@@ -2,10 +2,13 @@
 public enum TokenizerError: Error, Sendable, Equatable, CustomStringConvertible {
   /// The folder holds neither `tokenizer.json` nor both `vocab.json` and `merges.txt`.
   case missingFile(path: String)
+  /// A file that is there and cannot be read.
   case unreadableFile(path: String, reason: String)
+  /// The tokens and their numbers contradict byte-pair encoding.
   case invalidVocabulary(reason: String)
   /// `line` counts from 1; in a `tokenizer.json` it is the number of the merge.
   case invalidMerges(line: Int, reason: String)
+  /// A configuration that is no JSON, or has a value that makes no tokenizer.
   case invalidConfiguration(file: String, reason: String)
   /// A resource of this package is not beside the program.
   case missingResource(name: String)

@@ -7,6 +7,7 @@ import Weights
 /// The U-Net of Stable Diffusion: guesses the noise in latents, guided by text. Source: Rombach et al. 2022, diffusers'
 /// `UNet2DConditionModel`.
 public struct UNet2DConditionModel: NoisePredictor {
+  /// What the configuration says.
   public let shape: UNet2DShape
   private let sinusoids: Timesteps
   private let timeEmbedding: TimestepEmbedding
@@ -49,6 +50,7 @@ public struct UNet2DConditionModel: NoisePredictor {
   public var embedsGuidance: Bool { shape.conditionChannels != nil }
 
   /// Takes `timestep_cond` `[N, time_cond_proj_dim]` from the conditioning's additional inputs in place of the guidance's embedding.
+  /// - Throws: `ComponentError` where shapes do not fit, `CancellationError`.
   public func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor {
     try check(latents, conditioning)
     let time = try embed(timestep, conditioning: conditioning, batch: latents.shape[0], in: context)

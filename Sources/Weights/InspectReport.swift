@@ -3,9 +3,13 @@ import Tensor
 
 /// What a model is, as far as its files say: the report of `ldm inspect`.
 public struct InspectReport: Codable, Sendable, Equatable {
+  /// One of the model's parts.
   public struct Component: Codable, Sendable, Equatable {
+    /// `unet`, `vae`, …
     public var name: String
+    /// Its class in diffusers or transformers.
     public var className: String?
+    /// How many tensors its files have.
     public var tensors: Int
     /// Numbers in all tensors.
     public var parameters: Int
@@ -23,14 +27,19 @@ public struct InspectReport: Codable, Sendable, Equatable {
     public var problem: String?
   }
 
+  /// Where the model is.
   public var path: String
+  /// How its files are laid out.
   public var layout: ModelFiles.Layout
+  /// The pipeline's class in diffusers, where the files say it.
   public var className: String?
   /// What kind of model it seems to be, in words.
   public var family: String
   /// `epsilon`, `v_prediction` or `sample`, where the scheduler's configuration says it.
   public var predictionType: String?
+  /// All parts, sorted by name.
   public var components: [Component]
+  /// Numbers in all tensors of all parts.
   public var parameters: Int
   /// Bytes of all weight files.
   public var bytesOnDisk: Int

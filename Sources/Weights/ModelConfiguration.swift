@@ -24,8 +24,10 @@ public struct PerLevel<Value: Decodable & Sendable>: Decodable, Sendable {
   private let values: [Value]
   private let isList: Bool
 
+  /// The same value for all levels.
   public init(_ value: Value) { (values, isList) = ([value], false) }
 
+  /// - Throws: `DecodingError` where it is neither a value nor a list of values.
   public init(from decoder: any Decoder) throws {
     let container = try decoder.singleValueContainer()
     if let one = try? container.decode(Value.self) {
@@ -65,22 +67,35 @@ public func decodeConfiguration<Configuration: Decodable>(
 
 /// Checks of configuration values, each of which throws `ConfigurationError.invalid`.
 public struct ConfigurationCheck: Sendable {
+  /// What errors call the component.
   public let component: String
+  /// - Parameter component: what errors call it.
   public init(_ component: String) { self.component = component }
 
   /// Larger extents are no model that anybody has; products of two of them still fit.
   public static let largestExtent = 1 << 20
 
+  /// A number of channels, layers, heads, … must be from 1 to `largestExtent`.
+  /// - Throws: `ConfigurationError.invalid`.
   public func extent(_ value: Int, _ key: String) throws {
     guard (1...Self.largestExtent).contains(value) else {
       throw ConfigurationError.invalid(component: component, key: key, reason: "\(value) is not between 1 and \(Self.largestExtent)")
     }
   }
 
+  /// What must hold in any model.
+  ///
+  /// - Parameters:
+  ///   - condition: what must be true.
+  ///   - key: of the configuration.
+  ///   - reason: why the value makes no model, as the end of a sentence.
+  /// - Throws: `ConfigurationError.invalid`.
   public func require(_ condition: Bool, _ key: String, _ reason: @autoclosure () -> String) throws {
     guard condition else { throw ConfigurationError.invalid(component: component, key: key, reason: reason()) }
   }
 
+  /// What diffusers knows and this library does not yet.
+  /// - Throws: `ConfigurationError.unsupported`.
   public func supported(_ condition: Bool, _ key: String, _ value: @autoclosure () -> String) throws {
     guard condition else { throw ConfigurationError.unsupported(component: component, key: key, value: value()) }
   }

@@ -6,6 +6,7 @@ import Tensor
 /// All names are diffusers': those of `config.json` and of the tensors. A single file in the layout of the original latent diffusion code
 /// answers with its tensors under those names, and with configurations that follow from the tensors' shapes.
 public struct ModelFiles: Sendable {
+  /// How a model's files are laid out.
   public enum Layout: String, Codable, Sendable {
     /// A folder with `model_index.json`.
     case diffusers
@@ -18,6 +19,7 @@ public struct ModelFiles: Sendable {
     case checkpoint(LDMCheckpoint)
   }
 
+  /// The folder or the file.
   public let url: URL
   private let source: Source
 
@@ -36,6 +38,7 @@ public struct ModelFiles: Sendable {
 
   private init(url: URL, source: Source) { (self.url, self.source) = (url, source) }
 
+  /// How the files are laid out.
   public var layout: Layout {
     switch source {
     case .folder: .diffusers

@@ -1,18 +1,24 @@
 /// Why the files of a model cannot be used.
 public enum ModelFilesError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// Nothing is at this path.
   case notFound(path: String)
   /// A folder without `model_index.json`.
   case missingIndex(folder: String)
+  /// `model_index.json` is no JSON object, or names no components.
   case malformedIndex(path: String, reason: String)
   /// A component that the model's index names and its folder lacks.
   case missingComponent(name: String, path: String)
   /// A component that the model does not have.
   case noSuchComponent(name: String, model: String)
+  /// A file that is there and cannot be read.
   case unreadable(path: String, reason: String)
+  /// A component's folder without any weights.
   case missingWeights(folder: String)
   /// There are weights, but only in a format that can run programs when it is read.
   case pickledWeights(path: String)
+  /// A safetensors file with other tensors than a model's.
   case notAModel(path: String, reason: String)
+  /// A model of a family that this library does not know yet.
   case unsupported(path: String, family: String)
 
   public var description: String {

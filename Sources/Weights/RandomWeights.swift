@@ -5,11 +5,17 @@ import Tensor
 ///
 /// Matrices and kernels keep the variance of what passes through them, normalisations stay near one, biases small.
 public struct RandomWeights: WeightSource {
+  /// All values follow from it, the name and the shape.
   public let seed: UInt64
+  /// Of all tensors.
   public let elementType: ElementType
   /// What the source claims to have; it gives everything else too.
   public let names: Set<String>
 
+  /// - Parameters:
+  ///   - seed: all values follow from it.
+  ///   - elementType: of all tensors.
+  ///   - names: what the source claims to have.
   public init(seed: UInt64, elementType: ElementType = .float32, names: Set<String> = []) {
     self.seed = seed
     self.elementType = elementType

@@ -1,16 +1,24 @@
 /// What can be wrong with a safetensors file or the index of a set of them.
 public enum SafetensorsError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// A file that is not there or cannot be read.
   case unreadable(path: String, reason: String)
+  /// Fewer bytes than the length of the header takes.
   case tooShort(path: String, bytes: Int)
   /// The length that the file gives for its header goes beyond the file, or beyond what is accepted.
   case headerTooLong(path: String, bytes: UInt64, limit: Int)
+  /// A header that is no JSON of the form that the format prescribes.
   case malformedHeader(path: String, reason: String)
+  /// A `dtype` that the format does not know.
   case unknownElementType(path: String, name: String, type: String)
+  /// Offsets that overlap, leave gaps or do not fit type and shape.
   case invalidTensor(path: String, name: String, reason: String)
   /// The header describes more or fewer bytes than follow it.
   case wrongLength(path: String, described: Int, found: Int)
+  /// An index without a map from names to files beside it.
   case malformedIndex(path: String, reason: String)
+  /// A file that the index names and that is not there.
   case missingShard(path: String, shard: String)
+  /// A tensor that is not in the file where the index says it is.
   case missingFromShard(name: String, path: String)
 
   public var description: String {

@@ -6,12 +6,14 @@ import Tensor
 /// The checks are those of the format's reference implementation: tensors lie one after the other without gap or overlap, and fill the
 /// file exactly. Elements that are not F32, F16 or BF16 are listed, and refused only when a layer asks for them.
 public struct SafetensorsFile: WeightSource {
+  /// Where the file is.
   public let url: URL
   /// The file's `__metadata__`.
   public let metadata: [String: String]
   let table: WeightTable
 
   public var names: Set<String> { table.names }
+  /// All tensors, whatever the type of their elements.
   public var tensors: [String: StoredTensor] { table.tensors }
 
   public func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor { try table.tensor(name, shape: shape) }

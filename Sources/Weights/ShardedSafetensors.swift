@@ -3,10 +3,12 @@ import Tensor
 
 /// Tensors that are spread over several safetensors files, and the `….safetensors.index.json` that says which is where.
 public struct ShardedSafetensors: WeightSource {
+  /// The files, sorted by path.
   public let shards: [SafetensorsFile]
   let table: WeightTable
 
   public var names: Set<String> { table.names }
+  /// All tensors that the index names.
   public var tensors: [String: StoredTensor] { table.tensors }
 
   public func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor { try table.tensor(name, shape: shape) }

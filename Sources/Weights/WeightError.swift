@@ -4,8 +4,11 @@ import Tensor
 public enum WeightError: Error, Sendable, Equatable, CustomStringConvertible {
   /// The source has no tensor of this name; `similar` is the nearest name that it does have.
   case missing(name: String, similar: String?)
+  /// The source has it in another shape.
   case wrongShape(name: String, expected: Shape, found: Shape)
+  /// An element is infinite or not a number.
   case notFinite(name: String)
+  /// Elements that cannot be computed with; `type` is as in the file.
   case unsupportedElementType(name: String, type: String)
 
   public var description: String {
@@ -24,6 +27,7 @@ public enum WeightError: Error, Sendable, Equatable, CustomStringConvertible {
 
 /// Everything that a loading attempt found wrong.
 public struct WeightErrors: Error, Sendable, Equatable, CustomStringConvertible {
+  /// In the order in which the layers met them.
   public let problems: [WeightError]
   /// False where the attempt ended before the whole model had been looked at.
   public let isComplete: Bool

@@ -7,6 +7,7 @@ import Tensor
 /// A layer takes its tensors from its scope. What is missing or misshapen is noted under its whole name and replaced by
 /// zeros, so that one attempt finds every problem; `LoadReport.load` throws them together, and no such model leaves it.
 public struct WeightScope: Sendable {
+  /// The names so far, joined by dots; empty at the root.
   public let prefix: String
   /// Where weights are packed: its threads work on them, and its cancellation ends the loading.
   public let context: ExecutionContext
@@ -35,7 +36,9 @@ public struct WeightScope: Sendable {
 
   private func path(_ name: String) -> String { prefix.isEmpty ? name : prefix + "." + name }
 
+  /// The place of this name below.
   public subscript(name: String) -> WeightScope { WeightScope(ledger: ledger, prefix: path(name), context: context) }
+  /// The place of this number below.
   public subscript(index: Int) -> WeightScope { self[String(index)] }
 
   /// True where the source has a tensor of this name here.

@@ -3,13 +3,20 @@ import Tensor
 
 /// A tensor of a file, whatever the type of its elements.
 public struct StoredTensor: Sendable {
+  /// The extents, outermost first, as PyTorch has them.
   public let shape: Shape
   /// The type as safetensors names it: `F16`, `I64`, …
   public let elementType: String
+  /// The elements, row-major, little-endian.
   public let data: Data
   /// True where the data are pages of a mapped file.
   public let isMapped: Bool
 
+  /// - Parameters:
+  ///   - shape: outermost extent first.
+  ///   - elementType: as safetensors names it.
+  ///   - data: the elements; whether they are as many as the shape says is checked when they are asked for.
+  ///   - isMapped: whether the data are pages of a mapped file.
   public init(shape: Shape, elementType: String, data: Data, isMapped: Bool = false) {
     self.shape = shape
     self.elementType = elementType
@@ -37,9 +44,11 @@ public struct StoredTensor: Sendable {
 
 /// Tensors by name: what is left of any checkpoint once it has been opened and its names are those the layers ask for.
 public struct WeightTable: WeightSource {
+  /// By name.
   public let tensors: [String: StoredTensor]
   public let names: Set<String>
 
+  /// - Parameter tensors: by name.
   public init(_ tensors: [String: StoredTensor]) {
     self.tensors = tensors
     names = Set(tensors.keys)
