@@ -66,5 +66,5 @@ public struct AutoencoderKLShape: Sendable {
   }
 
   /// Pixels a side for each latent a side.
-  var spatialScale: Int { 1 << (channels.count - 1) }
+  public var spatialScale: Int { 1 << (channels.count - 1) }
 }

@@ -60,7 +60,8 @@ private struct MiddleBlock: Decodable {
 public struct UNet2DShape: Sendable {
   let inChannels: Int
   let outChannels: Int
-  let sampleSize: Int?
+  /// The side of the latents it was trained on, where the configuration says so.
+  public let sampleSize: Int?
   let centersInput: Bool
   let flipSinToCos: Bool
   let frequencyShift: Float

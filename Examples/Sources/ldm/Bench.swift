@@ -1,0 +1,182 @@
+import ArgumentParser
+import Foundation
+import LatentDiffusion
+
+struct Bench: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "bench", abstract: "Times one part of a model, or a whole picture, and tells the peak memory.",
+    discussion: """
+      Only what the pass needs is loaded. The inputs are noise, and a first pass is not counted. --json prints one line: \
+      {"peak_bytes": …, "seconds": [one a repeat]}.
+      """)
+  @OptionGroup var model: ModelOptions
+
+  @Option(parsing: .unconditional, help: "What to time: \(Pass.allCases.map(\.rawValue).joined(separator: ", ")).")
+  var pass: Pass
+
+  @Option(parsing: .unconditional, help: "Rows of the pass: pictures or prompts. Guidance makes two of a picture in the U-Net.")
+  var batch = 1
+
+  @Option(parsing: .unconditional, help: "Pixels of the picture. Without it, what the model was made for.")
+  var width: Int?
+
+  @Option(parsing: .unconditional, help: "Pixels of the picture. Without it, what the model was made for.")
+  var height: Int?
+
+  @Option(parsing: .unconditional, help: "Passes that are counted.")
+  var repeats = 5
+
+  @Option(
+    parsing: .unconditional,
+    help: "Steps of a whole picture. Where the model recommends none, 20 of DPM-Solver++ 2M unless this says otherwise.")
+  var steps: Int?
+
+  @Flag(help: "Print one line of JSON.")
+  var json = false
+
+  enum Pass: String, CaseIterable, ExpressibleByArgument {
+    case unet
+    case vaeDecode = "vae-decode"
+    case vaeEncode = "vae-encode"
+    case text
+    case picture
+  }
+
+  func validate() throws {
+    guard (1...1000).contains(batch) else { throw ValidationError("--batch must be from 1 to 1000.") }
+    guard width ?? 1 > 0, height ?? 1 > 0 else { throw ValidationError("--width and --height must be more than 0.") }
+    guard (1...10_000).contains(repeats) else { throw ValidationError("--repeats must be from 1 to 10000.") }
+    guard (1...100_000).contains(steps ?? 1) else { throw ValidationError("--steps must be from 1 to 100000.") }
+    guard steps == nil || pass == .picture else { throw ValidationError("--steps goes with --pass picture alone.") }
+  }
+
+  func run() async throws {
+    let work = try await prepared(in: model.context)
+    var seconds: [Double] = []
+    for index in 0...repeats {
+      let duration = try await ContinuousClock().measure { try await work() }
+      if index > 0 { seconds.append(duration / .seconds(1)) }
+    }
+    let report = Report(peak_bytes: peakResidentBytes(), seconds: seconds)
+    if json { try printJSON(report, isPretty: false) } else { print(report) }
+  }
+
+  private struct Report: Encodable, CustomStringConvertible {
+    let peak_bytes: Int
+    let seconds: [Double]
+
+    var description: String {
+      let sorted = seconds.sorted()
+      let median = (sorted[(sorted.count - 1) / 2] + sorted[sorted.count / 2]) / 2
+      let lines = seconds.enumerated().map { String(format: "%d: %.4f s", $0 + 1, $1) }
+      return (lines + [String(format: "median %.4f s, peak memory %.2f GB", median, Double(peak_bytes) / 1e9)]).joined(separator: "\n")
+    }
+  }
+}
+
+extension Bench {
+  private typealias Work = @Sendable () async throws -> Void
+  private static let prompt = Prompt("a photograph of an astronaut riding a horse")
+
+  /// Loads what the pass needs.
+  private func prepared(in context: ExecutionContext) async throws -> Work {
+    if pass == .picture { return try await picture(in: context) }
+    let files = try ModelFiles.open(model.url)
+    switch pass {
+    case .text: return try await text(files, in: context)
+    case .unet: return try await unet(files, in: context)
+    case .vaeDecode, .vaeEncode, .picture: return try await autoencoder(files, in: context)
+    }
+  }
+
+  private func text(_ files: ModelFiles, in context: ExecutionContext) async throws -> Work {
+    let ids = Array(repeating: try StableDiffusion.tokenizer(from: model.url).encodePadded(Self.prompt.text), count: batch)
+    let text = try await load("text_encoder", of: files, in: context) { try CLIPTextModel(CLIPTextShape(json: $0), weights: $1) }
+    return { try await context.run { _ = try text(ids, in: $0) } }
+  }
+
+  private func unet(_ files: ModelFiles, in context: ExecutionContext) async throws -> Work {
+    let length = try StableDiffusion.tokenizer(from: model.url).maximumLength
+    let (scale, size) = try size(files)
+    let unet = try await load("unet", of: files, in: context) { try UNet2DConditionModel(UNet2DShape(json: $0), weights: $1) }
+    let latents = noise([batch, size.height / scale, size.width / scale, unet.inputChannels])
+    let conditioning = Conditioning(hiddenStates: noise([batch, length, unet.shape.contextChannels]))
+    return { try await context.run { _ = try unet.predict(latents, timestep: 501, conditioning: conditioning, in: $0) } }
+  }
+
+  private func autoencoder(_ files: ModelFiles, in context: ExecutionContext) async throws -> Work {
+    let (scale, size) = try size(files)
+    let autoencoder = try await load("vae", of: files, in: context) { try AutoencoderKL(AutoencoderKLShape(json: $0), weights: $1) }
+    if pass == .vaeEncode {
+      let picture = noise([batch, size.height, size.width, 3]).clamped(to: -1...1)
+      return { try await context.run { _ = try autoencoder.encode(picture, in: $0) } }
+    }
+    let latents = noise([batch, size.height / scale, size.width / scale, autoencoder.latentChannels]) / autoencoder.latentScale
+    return { try await context.run { _ = try autoencoder.decode(latents, in: $0) } }
+  }
+
+  private func picture(in context: ExecutionContext) async throws -> Work {
+    var loaded = try await model.load(in: context)
+    var request = loaded.request(Self.prompt, seed: 0)
+    if loaded.defaults.steps == nil {
+      loaded.use(.dpmSolverMultistep)
+      request.steps = 20
+    }
+    request.steps = steps ?? request.steps
+    (request.width, request.height, request.imagesPerPrompt) = (width, height, batch)
+    let (pipeline, final) = (loaded.pipeline, request)
+    return { _ = try await pipeline.images(for: final, in: context) }
+  }
+
+  private func load<Component: Sendable>(
+    _ name: String, of files: ModelFiles, in context: ExecutionContext,
+    _ build: @escaping @Sendable (Data, WeightScope) throws -> Component
+  ) async throws -> Component {
+    let json = try configuration(of: name, files)
+    return try await context.run { context in
+      try LoadReport.load(from: files.weights(of: name), in: context) { try build(json, $0) }.component
+    }
+  }
+
+  private func configuration(of component: String, _ files: ModelFiles) throws -> Data {
+    guard let json = try files.configuration(of: component) else {
+      throw ConfigurationError.malformed(component: component, reason: "there is no config.json")
+    }
+    return json
+  }
+
+  /// Pixels a side for each latent, and the size of the pictures.
+  private func size(_ files: ModelFiles) throws -> (scale: Int, size: PixelSize) {
+    let scale = try AutoencoderKLShape(json: configuration(of: "vae", files)).spatialScale
+    let side = try UNet2DShape(json: configuration(of: "unet", files)).sampleSize.map { $0 * scale }
+    guard let width = width ?? side, let height = height ?? side else { throw GenerationError.noSize }
+    guard width.isMultiple(of: scale), height.isMultiple(of: scale) else {
+      throw GenerationError.indivisibleSize(width: width, height: height, multiple: scale)
+    }
+    // A shape says `Int.max` where the product does not fit.
+    guard Shape([batch, width, height]).count <= GenerationRequest.maximumPixels else {
+      throw GenerationError.tooLarge(width: width, height: height, images: batch)
+    }
+    return (scale, PixelSize(width: width, height: height))
+  }
+}
+
+/// Always the same.
+private func noise(_ shape: Shape) -> Tensor {
+  var generator = TorchGenerator(seed: 0)
+  return Tensor(generator.normal(shape.count), shape: shape)
+}
+
+/// The most memory that the process has had resident.
+private func peakResidentBytes() -> Int {
+  #if os(Linux)
+    // Not `getrusage`, which begins with the peak of the program that started this one.
+    let status = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""
+    let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") } ?? ""
+    return line.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap { Int($0) }.map { $0 * 1024 } ?? 0
+  #else
+    var usage = rusage()
+    getrusage(RUSAGE_SELF, &usage)
+    return usage.ru_maxrss
+  #endif
+}
