@@ -45,7 +45,14 @@ public struct Conditioning: Sendable {
 /// A text to be drawn (or avoided). A type of its own, so that weights on words have a place.
 public struct Prompt: Hashable, Sendable, ExpressibleByStringLiteral {
   public var text: String
-  public init(_ text: String) { self.text = text }
+  /// How many of the text encoder's last layers this text does without (`clip_skip`).
+  public var skippedLayers: Int
+
+  public init(_ text: String, skippedLayers: Int = 0) {
+    self.text = text
+    self.skippedLayers = skippedLayers
+  }
+
   public init(stringLiteral text: String) { self.init(text) }
 }
 

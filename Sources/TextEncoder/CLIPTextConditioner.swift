@@ -5,8 +5,6 @@ import Tensor
 public struct CLIPTextConditioner: TextConditioner {
   public let tokenizer: CLIPTokenizer
   public let model: CLIPTextModel
-  /// How many of the tower's last layers to leave out (`clip_skip`).
-  public var skippedLayers = 0
 
   /// - Throws: `CLIPTextError.wrongLength` where the tokenizer's texts are longer than the tower's.
   public init(tokenizer: CLIPTokenizer, model: CLIPTextModel) throws {
@@ -19,7 +17,13 @@ public struct CLIPTextConditioner: TextConditioner {
 
   /// - Throws: `CLIPTextError`, `CancellationError`.
   public func condition(_ prompts: [Prompt], in context: ExecutionContext) throws -> Conditioning {
-    let output = try model(prompts.map { tokenizer.encodePadded($0.text) }, skippedLayers: skippedLayers, in: context)
-    return Conditioning(hiddenStates: output.lastHiddenState, pooled: output.textEmbeds ?? output.pooled)
+    func condition(_ prompts: [Prompt], skippedLayers: Int) throws -> Conditioning {
+      let output = try model(prompts.map { tokenizer.encodePadded($0.text) }, skippedLayers: skippedLayers, in: context)
+      return Conditioning(hiddenStates: output.lastHiddenState, pooled: output.textEmbeds ?? output.pooled)
+    }
+    let depths = Set(prompts.map(\.skippedLayers))
+    if let depth = depths.first, depths.count == 1 { return try condition(prompts, skippedLayers: depth) }
+    // Texts that end at different layers cannot go through the tower together.
+    return .concatenated(try prompts.map { try condition([$0], skippedLayers: $0.skippedLayers) })
   }
 }
