@@ -6,10 +6,15 @@ public struct CLIPTextConditioner: TextConditioner {
   public let tokenizer: CLIPTokenizer
   public let model: CLIPTextModel
 
-  /// - Throws: `CLIPTextError.wrongLength` where the tokenizer's texts are longer than the tower's.
+  /// - Throws: `CLIPTextError` where the tokenizer's texts are longer than the tower's, or have tokens that it has not.
   public init(tokenizer: CLIPTokenizer, model: CLIPTextModel) throws {
     guard (1...model.shape.positions).contains(tokenizer.maximumLength) else {
       throw CLIPTextError.wrongLength(found: tokenizer.maximumLength, maximum: model.shape.positions)
+    }
+    // These are in every text. Others that the tower lacks are an error where a prompt has them.
+    let marks = [tokenizer.bosTokenID, tokenizer.eosTokenID, tokenizer.padTokenID]
+    if let id = marks.first(where: { !(0..<model.shape.vocabulary).contains($0) }) {
+      throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: model.shape.vocabulary)
     }
     self.tokenizer = tokenizer
     self.model = model
