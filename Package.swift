@@ -54,7 +54,7 @@ let package = Package(
     .testTarget(name: "TextEncoderTests", dependencies: ["TextEncoder", "Weights", "Components", "Tensor", "TestSupport"]),
     .testTarget(name: "SchedulersTests", dependencies: ["Schedulers", "Components", "Tensor", "TestSupport"]),
     .testTarget(name: "PipelineTests", dependencies: ["Pipeline", "Schedulers", "Components", "Tensor", "TestSupport"]),
-    .testTarget(name: "LatentDiffusionTests", dependencies: ["LatentDiffusion", "EmojiModel", "TestSupport"]),
+    .testTarget(name: "LatentDiffusionTests", dependencies: ["LatentDiffusion", "EmojiModel", "ImageFiles", "TestSupport"]),
     .testTarget(name: "ImageFilesTests", dependencies: ["ImageFiles", "Tensor", "TestSupport"]),
   ]
 )

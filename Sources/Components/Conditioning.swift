@@ -47,8 +47,15 @@ public struct Conditioning: Sendable {
 public struct Prompt: Hashable, Sendable, ExpressibleByStringLiteral {
   /// In any language, as a person wrote it.
   public var text: String
+  /// How many of the text encoder's last layers this text does without (`clip_skip`).
+  public var skippedLayers: Int
+
   /// A prompt of this text; it may be empty.
-  public init(_ text: String) { self.text = text }
+  public init(_ text: String, skippedLayers: Int = 0) {
+    self.text = text
+    self.skippedLayers = skippedLayers
+  }
+
   public init(stringLiteral text: String) { self.init(text) }
 }
 

@@ -21,7 +21,7 @@ public struct StableDiffusion: Sendable {
   public let tokenizer: CLIPTokenizer
   /// The scheduler that the model's configuration asks for.
   public let schedulerKind: SchedulerKind
-  /// `scheduler_config.json`, as diffusers' pipelines correct it.
+  /// What `scheduler_config.json` says.
   public let schedulerConfiguration: SchedulerConfiguration
   /// What the model recommends for what a request leaves open.
   public let defaults: GenerationDefaults
@@ -54,24 +54,23 @@ public struct StableDiffusion: Sendable {
     self.reports = reports
     try Self.check(text: text, unet: unet, autoencoder: autoencoder)
     isConsistencyModel = unet.embedsGuidance
-    let configuration = try SchedulerConfiguration(json: try files.configuration(of: "scheduler") ?? Data("{}".utf8))
-    // Editing and consistency pipelines take the file as it is.
-    let isTakenAsItIs = isConsistencyModel || files.className == "StableDiffusionInstructPix2PixPipeline"
-    schedulerConfiguration = isTakenAsItIs ? configuration : configuration.forStableDiffusion
-    schedulerKind = try SchedulerKind(of: configuration)
+    schedulerConfiguration = try SchedulerConfiguration(json: try files.configuration(of: "scheduler") ?? Data("{}".utf8))
+    schedulerKind = try SchedulerKind(of: schedulerConfiguration)
+    let schedule = Self.schedule(
+      schedulerKind, schedulerConfiguration, isExchanged: false, isConsistencyModel: isConsistencyModel)
+    // The model's own configuration must make a scheduler, or every later request fails. Some take no fewer or no more steps than these.
+    do { _ = try schedule(4, .textToImage) } catch SchedulerError.unusableSteps {}
     defaults = try GenerationDefaults(json: files.generationDefaults)
-    let schedule = Self.schedule(schedulerKind, schedulerConfiguration, isConsistencyModel: isConsistencyModel)
     pipeline = DiffusionPipeline(
       predictor: unet, autoencoder: autoencoder, conditioner: try CLIPTextConditioner(tokenizer: tokenizer, model: text),
       schedule: schedule)
     if let width = defaults.width, let height = defaults.height { pipeline.defaultSize = PixelSize(width: width, height: height) }
-    // The model's own configuration must make a scheduler, or every later request fails.
-    _ = try schedulerKind.make(configuration: schedulerConfiguration, steps: 1)
   }
 
-  /// Lets another scheduler take the place of the model's own, with the model's noise schedule.
+  /// Lets another scheduler take the place of the model's own, as `from_config` does: what the model's file says holds for it too,
+  /// and about what the file does not say it has its own defaults.
   public mutating func use(_ kind: SchedulerKind) {
-    pipeline.schedule = Self.schedule(kind, schedulerConfiguration, isConsistencyModel: isConsistencyModel)
+    pipeline.schedule = Self.schedule(kind, schedulerConfiguration, isExchanged: true, isConsistencyModel: isConsistencyModel)
   }
 
   /// A request with what the model recommends.
@@ -83,14 +82,15 @@ public struct StableDiffusion: Sendable {
   }
 
   private static func schedule(
-    _ kind: SchedulerKind, _ configuration: SchedulerConfiguration, isConsistencyModel: Bool
-  ) -> @Sendable (Int, Double) throws -> Schedule {
-    { steps, strength in
+    _ kind: SchedulerKind, _ configuration: SchedulerConfiguration, isExchanged: Bool, isConsistencyModel: Bool
+  ) -> @Sendable (Int, GenerationTask) throws -> Schedule {
+    { steps, task in
       // A consistency model makes all its steps, from a timestep that the strength decides; others leave steps out.
-      if kind == .lcm, isConsistencyModel {
-        return Schedule(try LCMScheduler(configuration, steps: steps, strength: strength))
+      if kind == .lcm, isConsistencyModel, task.hasConsistencyPipeline {
+        return Schedule(try LCMScheduler(configuration, steps: steps, strength: task.strength))
       }
-      return Schedule(try kind.make(configuration: configuration, steps: steps), steps: steps, strength: strength)
+      let configuration = configuration.corrected(for: task, isExchanged: isExchanged)
+      return Schedule(try kind.make(configuration: configuration, steps: steps), steps: steps, strength: task.strength)
     }
   }
 
@@ -112,6 +112,39 @@ public struct StableDiffusion: Sendable {
     try check.require(
       unet.outputChannels == autoencoder.latentChannels, "out_channels",
       "it is \(unet.outputChannels), but the autoencoder's latents have \(autoencoder.latentChannels) channels")
+  }
+}
+
+extension GenerationTask {
+  /// Whether diffusers has a pipeline of its own for this task on consistency models.
+  fileprivate var hasConsistencyPipeline: Bool {
+    switch self {
+    case .textToImage, .imageToImage: true
+    case .inpaint, .edit: false
+    }
+  }
+}
+
+extension SchedulerConfiguration {
+  /// As diffusers' pipelines correct it, each in its way: files of the first releases had keys wrong.
+  ///
+  /// - Parameter isExchanged: whether a scheduler takes the place of the one that the file is for. It keeps its own defaults.
+  fileprivate func corrected(for task: GenerationTask, isExchanged: Bool) -> SchedulerConfiguration {
+    var result = self
+    func correct<Value>(_ key: WritableKeyPath<SchedulerConfiguration, Value?>, to value: Value) {
+      if !isExchanged || self[keyPath: key] != nil { result[keyPath: key] = value }
+    }
+    switch task {
+    case .textToImage, .imageToImage:
+      correct(\.stepsOffset, to: 1)
+      correct(\.clipSample, to: false)
+    case .inpaint:
+      correct(\.stepsOffset, to: 1)
+      correct(\.skipPRKSteps, to: true)
+    case .edit:
+      break
+    }
+    return result
   }
 }
 

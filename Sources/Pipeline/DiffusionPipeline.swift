@@ -19,8 +19,8 @@ public struct DiffusionPipeline: Sendable {
   public var autoencoder: any LatentAutoencoder
   /// What makes prompts into what guides the predictor.
   public var conditioner: any TextConditioner
-  /// Makes the schedule of a generation from a number of steps and the strength, which is 1 where the task has none.
-  public var schedule: @Sendable (_ steps: Int, _ strength: Double) throws -> Schedule
+  /// Makes the schedule of a generation from a number of steps and the task, which says how many of them are run.
+  public var schedule: @Sendable (_ steps: Int, _ task: GenerationTask) throws -> Schedule
   /// The size of pictures that start from nothing and for which the request names none; nil: what the predictor was trained on.
   public var defaultSize: PixelSize?
   /// The matrix of previews; nil: it is fitted to the autoencoder when a generation needs one.
@@ -31,15 +31,16 @@ public struct DiffusionPipeline: Sendable {
     predictor: any NoisePredictor, autoencoder: any LatentAutoencoder, conditioner: any TextConditioner,
     scheduler: @escaping @Sendable (_ steps: Int) throws -> any Scheduler
   ) {
-    self.init(predictor: predictor, autoencoder: autoencoder, conditioner: conditioner) { steps, strength in
-      Schedule(try scheduler(steps), steps: steps, strength: strength)
+    self.init(predictor: predictor, autoencoder: autoencoder, conditioner: conditioner) { steps, task in
+      Schedule(try scheduler(steps), steps: steps, strength: task.strength)
     }
   }
 
-  /// - Parameter schedule: for schedulers that shorten their own table (LCM); what it throws, a generation throws.
+  /// - Parameter schedule: for schedulers that shorten their own table (LCM), or that depend on the task; what it throws, a generation
+  ///   throws.
   public init(
     predictor: any NoisePredictor, autoencoder: any LatentAutoencoder, conditioner: any TextConditioner,
-    schedule: @escaping @Sendable (_ steps: Int, _ strength: Double) throws -> Schedule
+    schedule: @escaping @Sendable (_ steps: Int, _ task: GenerationTask) throws -> Schedule
   ) {
     self.predictor = predictor
     self.autoencoder = autoencoder

@@ -77,6 +77,15 @@ public enum GenerationTask: Sendable {
   /// `imageGuidance`, from 1 up, is how closely the result keeps to the picture (`image_guidance_scale`).
   /// - Parameter image: `[N, H, W, 3]`, 0…1.
   case edit(_ image: Tensor, imageGuidance: Double = 1.5)
+
+  /// The part of the steps that are run, 0…1; 1 where the task starts from nothing but noise.
+  public var strength: Double {
+    switch self {
+    case .textToImage, .edit: 1
+    case .imageToImage(_, let strength): strength
+    case .inpaint(let inpainting): inpainting.strength
+    }
+  }
 }
 
 /// A picture to start from. N is 1, or divides the number of pictures of the request.

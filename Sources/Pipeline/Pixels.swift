@@ -1,4 +1,3 @@
-import Foundation
 import Tensor
 
 /// What tasks do to pictures `[N, H, W, C]` before and after the loop.
@@ -52,51 +51,15 @@ extension Tensor {
   /// The only channel `count` times.
   func channelRepeated(_ count: Int) -> Tensor { Tensor.concatenated(Array(repeating: self, count: count), axis: -1) }
 
-  /// The picture at another size, by Lanczos' filter over three lobes, widened where the picture shrinks; rows first, each pass
-  /// clamped to 0…1, as Pillow does it, but not rounded.
+  /// The picture at another size, in 8 bits as the reference does it: values are rounded to 255ths before and after.
   func resampled(height: Int, width: Int) -> Tensor {
     guard height != shape[1] || width != shape[2] else { return self }
-    // Rows and columns apart: the one pass works on the second axis, so the picture is turned for the other.
-    let wide = resampledColumns(width)
-    return wide.permuted([0, 2, 1, 3]).resampledColumns(height).permuted([0, 2, 1, 3])
-  }
-
-  private func resampledColumns(_ width: Int) -> Tensor {
-    guard width != shape[2] else { return self }
-    let (oldWidth, channels) = (shape[2], shape[3])
-    let taps = lanczosTaps(from: oldWidth, to: width)
-    let elements = elements
-    var result: [Float] = []
-    result.reserveCapacity(shape[0] * shape[1] * width * channels)
-    for row in 0..<shape[0] * shape[1] {
-      for tap in taps {
-        for channel in 0..<channels {
-          var sum: Float = 0
-          for (offset, weight) in tap.weights.enumerated() {
-            sum += weight * elements[(row * oldWidth + tap.first + offset) * channels + channel]
-          }
-          result.append(sum)
-        }
-      }
+    let resampling = LanczosResampling(width: shape[2], height: shape[1], toWidth: width, toHeight: height)
+    let pictures = (0..<shape[0]).map { row -> Tensor in
+      // What is no number becomes 0.
+      let bytes = rows(row..<row + 1).elements.map { $0 > 0 ? UInt8((min($0, 1) * 255).rounded(.toNearestOrEven)) : 0 }
+      return Tensor(resampling(bytes, channels: shape[3]).map { Float($0) / 255 }, shape: [1, height, width, shape[3]])
     }
-    return Tensor(result, shape: [shape[0], shape[1], width, channels]).clamped(to: 0...1)
-  }
-}
-
-/// For each new pixel the first old one that it is made of, and the weights from there on, which sum up to 1.
-private func lanczosTaps(from old: Int, to new: Int) -> [(first: Int, weights: [Float])] {
-  func sinc(_ x: Double) -> Double { x == 0 ? 1 : sin(.pi * x) / (.pi * x) }
-  let scale = Double(old) / Double(new)
-  let stretch = max(scale, 1)
-  return (0..<new).map { pixel in
-    let center = (Double(pixel) + 0.5) * scale
-    let first = max(0, Int(center - 3 * stretch + 0.5))
-    let last = min(old, Int(center + 3 * stretch + 0.5))
-    let weights = (first..<last).map { source -> Double in
-      let distance = (Double(source) + 0.5 - center) / stretch
-      return abs(distance) < 3 ? sinc(distance) * sinc(distance / 3) : 0
-    }
-    let sum = weights.reduce(0, +)
-    return (first, weights.map { Float($0 / sum) })
+    return Tensor.concatenated(pictures, axis: 0)
   }
 }

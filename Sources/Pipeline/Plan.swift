@@ -24,9 +24,9 @@ struct Plan: Sendable {
     (size, outputSize) = try request.sizes(for: pipeline)
     self.pipeline = pipeline
     self.request = request
-    schedule = try pipeline.schedule(request.steps, request.task.strength ?? 1)
+    schedule = try pipeline.schedule(request.steps, request.task)
     guard (0..<schedule.scheduler.timesteps.count).contains(schedule.firstStep) else {
-      throw GenerationError.noStepsLeft(steps: request.steps, strength: request.task.strength ?? 1)
+      throw GenerationError.noStepsLeft(steps: request.steps, strength: request.task.strength)
     }
     try pipeline.checkChannels(for: request.task)
     try checkTensors()
@@ -47,14 +47,6 @@ struct Plan: Sendable {
 }
 
 extension GenerationTask {
-  var strength: Double? {
-    switch self {
-    case .textToImage, .edit: nil
-    case .imageToImage(_, let strength): strength
-    case .inpaint(let inpainting): inpainting.strength
-    }
-  }
-
   /// The tensors with their names in errors.
   var inputs: [(String, Tensor)] {
     switch self {
@@ -87,7 +79,7 @@ extension GenerationRequest {
     try check("The width", width ?? 1, in: 1...Self.maximumPixels)
     try check("The height", height ?? 1, in: 1...Self.maximumPixels)
     try check("The preview interval", previewInterval ?? 1, in: 1...Int.max)
-    if let strength = task.strength { try check("The strength", strength, in: 0...1) }
+    try check("The strength", task.strength, in: 0...1)
     if case .edit(_, let imageGuidance) = task { try check("The image guidance", imageGuidance, in: 0...1e6) }
   }
 

@@ -115,15 +115,6 @@ public struct SchedulerConfiguration: Sendable, Equatable {
     default: "list of numbers"
     }
   }
-
-  /// The configuration that diffusers' Stable Diffusion pipelines work with: they set `steps_offset` to 1 and `clip_sample` to false
-  /// in whatever scheduler they are given, as files of the first releases had them wrong.
-  public var forStableDiffusion: SchedulerConfiguration {
-    var corrected = self
-    corrected.stepsOffset = 1
-    corrected.clipSample = false
-    return corrected
-  }
 }
 
 extension SchedulerConfiguration: Decodable {

@@ -7,13 +7,16 @@ public struct CLIPTextConditioner: TextConditioner {
   public let tokenizer: CLIPTokenizer
   /// What turns tokens into states.
   public let model: CLIPTextModel
-  /// How many of the tower's last layers to leave out (`clip_skip`).
-  public var skippedLayers = 0
 
-  /// - Throws: `CLIPTextError.wrongLength` where the tokenizer's texts are longer than the tower's.
+  /// - Throws: `CLIPTextError` where the tokenizer's texts are longer than the tower's, or have tokens that it has not.
   public init(tokenizer: CLIPTokenizer, model: CLIPTextModel) throws {
     guard (1...model.shape.positions).contains(tokenizer.maximumLength) else {
       throw CLIPTextError.wrongLength(found: tokenizer.maximumLength, maximum: model.shape.positions)
+    }
+    // These are in every text. Others that the tower lacks are an error where a prompt has them.
+    let marks = [tokenizer.bosTokenID, tokenizer.eosTokenID, tokenizer.padTokenID]
+    if let id = marks.first(where: { !(0..<model.shape.vocabulary).contains($0) }) {
+      throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: model.shape.vocabulary)
     }
     self.tokenizer = tokenizer
     self.model = model
@@ -21,7 +24,13 @@ public struct CLIPTextConditioner: TextConditioner {
 
   /// - Throws: `CLIPTextError`, `CancellationError`.
   public func condition(_ prompts: [Prompt], in context: ExecutionContext) throws -> Conditioning {
-    let output = try model(prompts.map { tokenizer.encodePadded($0.text) }, skippedLayers: skippedLayers, in: context)
-    return Conditioning(hiddenStates: output.lastHiddenState, pooled: output.textEmbeds ?? output.pooled)
+    func condition(_ prompts: [Prompt], skippedLayers: Int) throws -> Conditioning {
+      let output = try model(prompts.map { tokenizer.encodePadded($0.text) }, skippedLayers: skippedLayers, in: context)
+      return Conditioning(hiddenStates: output.lastHiddenState, pooled: output.textEmbeds ?? output.pooled)
+    }
+    let depths = Set(prompts.map(\.skippedLayers))
+    if let depth = depths.first, depths.count == 1 { return try condition(prompts, skippedLayers: depth) }
+    // Texts that end at different layers cannot go through the tower together.
+    return .concatenated(try prompts.map { try condition([$0], skippedLayers: $0.skippedLayers) })
   }
 }

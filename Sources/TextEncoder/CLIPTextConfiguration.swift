@@ -53,6 +53,7 @@ public struct CLIPTextShape: Sendable {
       (layers, "num_hidden_layers"), (heads, "num_attention_heads"), (positions, "max_position_embeddings"),
     ]
     for (value, key) in extents { try check.extent(value, key) }
+    try check.require(epsilon >= 0 && epsilon.isFinite, "layer_norm_eps", "\(epsilon) is no small positive number")
     try check.require(hidden % heads == 0, "num_attention_heads", "\(heads) heads do not divide \(hidden) features")
     switch c.hidden_act ?? "quick_gelu" {
     case "quick_gelu": activation = .quickGELU

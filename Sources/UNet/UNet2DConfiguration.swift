@@ -118,6 +118,7 @@ public struct UNet2DShape: Sendable {
       (outputKernel, "conv_out_kernel"), (conditionChannels ?? 1, "time_cond_proj_dim"), (sampleSize ?? 1, "sample_size"),
     ]
     for (value, key) in extents { try check.extent(value, key) }
+    try check.require(epsilon >= 0 && epsilon.isFinite, "norm_eps", "\(epsilon) is no small positive number")
     try check.require((0...1).contains(downsamplePadding), "downsample_padding", "\(downsamplePadding) is not 0 or 1")
     levels = try Self.levels(c, check)
     for level in levels {

@@ -59,7 +59,7 @@ public func decodeConfiguration<Configuration: Decodable>(
   } catch let DecodingError.dataCorrupted(context) where !context.codingPath.isEmpty {
     throw ConfigurationError.malformed(component: component, reason: "\(key(context)) has a value out of range")
   } catch {
-    throw ConfigurationError.malformed(component: component, reason: "it is no JSON object")
+    throw ConfigurationError.malformed(component: component, reason: "it is no JSON object, or a number in it is out of range")
   }
 
   func key(_ context: DecodingError.Context) -> String { context.codingPath.map(\.stringValue).joined(separator: ".") }

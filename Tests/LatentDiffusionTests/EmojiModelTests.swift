@@ -65,9 +65,4 @@ import Testing
     #expect(results[0] == results[1])
     #expect(results[0] == results[2])
   }
-
-  private func standardDeviation(_ values: [Float]) -> Float {
-    let mean = values.reduce(0, +) / Float(values.count)
-    return (values.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Float(values.count)).squareRoot()
-  }
 }

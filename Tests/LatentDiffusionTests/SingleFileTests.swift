@@ -37,4 +37,76 @@ import Testing
     let mean = try expected("moments").channelsLast().channels(0..<4)
     expectClose(posterior.mean, mean, tolerance: 1e-4, "mean")
   }
+
+  /// The same tensors as a single file and as a folder, with CLIP's whole vocabulary since a single file carries none.
+  @Test(arguments: ["sd1", "sd2"]) func aFileAndAFolderGiveTheSamePicture(_ name: String) async throws {
+    let place = FileManager.default.temporaryDirectory.appending(path: "LatentDiffusionTests-\(UUID().uuidString)")
+    defer { try? FileManager.default.removeItem(at: place) }
+    try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true)
+    let file = place.appending(path: "model.safetensors")
+    let original = try SafetensorsFile(fixtures.appending(path: "weights/\(name).safetensors"))
+    // Counters and places, which nothing computes with, are left behind.
+    var tensors = try original.tensors.filter { $0.value.elementType != "I64" }.reduce(into: [String: WeightTensor]()) { all, entry in
+      all[entry.key] = try original.tensor(entry.key, shape: entry.value.shape)
+    }
+    let embedding = try #require(tensors.keys.first { $0.hasSuffix("token_embedding.weight") })
+    var numbers = Numbers(seed: 1)
+    tensors[embedding] = WeightTensor(numbers.tensor([49408, 16]))
+    try SafetensorsWriter.write(tensors, to: file)
+    let folder = place.appending(path: "model")
+    try writeFolder(of: ModelFiles.open(file), to: folder)
+
+    var pictures: [[Float]] = []
+    for url in [file, folder] {
+      let model = try StableDiffusion.load(from: url)
+      #expect(model.reports.values.allSatisfy { $0.unused.isEmpty })
+      var request = GenerationRequest("A red apple, 水彩画", seed: 2)
+      (request.steps, request.width, request.height) = (4, 64, 48)
+      let image = try #require(try await model.pipeline.images(for: request).first)
+      pictures.append(image.latents.elements + image.image.elements)
+    }
+    #expect(pictures[0] == pictures[1], "\(compare(pictures[0], pictures[1]))")
+  }
+
+  /// A model as diffusers lays it out.
+  private func writeFolder(of files: ModelFiles, to folder: URL) throws {
+    func write(_ data: Data?, _ path: String) throws {
+      let file = folder.appending(path: path)
+      try FileManager.default.createDirectory(at: file.deletingLastPathComponent(), withIntermediateDirectories: true)
+      try #require(data).write(to: file)
+    }
+    let index = """
+      {"_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "PNDMScheduler"],
+       "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+       "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
+      """
+    try write(Data(index.utf8), "model_index.json")
+    try write(files.configuration(of: "scheduler"), "scheduler/scheduler_config.json")
+    try write(files.configuration(of: "tokenizer"), "tokenizer/tokenizer_config.json")
+    for (component, name) in [("text_encoder", "model"), ("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model")] {
+      try write(files.configuration(of: component), "\(component)/config.json")
+      let weights = try #require(try files.weights(of: component) as? WeightTable)
+      let tensors = try weights.tensors.reduce(into: [String: WeightTensor]()) { all, entry in
+        all[entry.key] = try weights.tensor(entry.key, shape: entry.value.shape)
+      }
+      try SafetensorsWriter.write(tensors, to: folder.appending(path: "\(component)/\(name).safetensors"))
+    }
+    try writeVocabulary(to: folder.appending(path: "tokenizer"))
+  }
+
+  /// CLIP's vocabulary, which follows from its merges: bytes, bytes at a word's end, what is merged, the two ends.
+  private func writeVocabulary(to folder: URL) throws {
+    let package = fixtures.deletingLastPathComponent().deletingLastPathComponent()
+    let merges = try Data(contentsOf: package.appending(path: "Sources/TextEncoder/Resources/CLIPVocabulary/merges.txt"))
+    try merges.write(to: folder.appending(path: "merges.txt"))
+    let rules = String(decoding: merges, as: UTF8.self).split(separator: "\n").filter { !$0.hasPrefix("#version") }
+    // Bytes that are printable stand for themselves; the others follow from 256 on.
+    let printable = Array(33...126) + Array(161...172) + Array(174...255)
+    let codes = printable + (0..<256 - printable.count).map { 256 + $0 }
+    let bytes = codes.compactMap { UnicodeScalar($0).map { String(Character($0)) } }
+    let tokens: [String] =
+      bytes + bytes.map { $0 + "</w>" } + rules.map { $0.filter { $0 != " " } } + ["<|startoftext|>", "<|endoftext|>"]
+    let vocabulary = Dictionary(zip(tokens, 0...), uniquingKeysWith: { first, _ in first })
+    try JSONEncoder().encode(vocabulary).write(to: folder.appending(path: "vocab.json"))
+  }
 }

@@ -44,8 +44,7 @@ import Testing
       uniqueKeysWithValues: SchedulerKind.allCases.map { ($0, try $0.make(configuration: empty, steps: 10).timesteps[0]) })
     #expect(last[.ddim] == 900 && last[.ddpm] == 900 && last[.euler] == 999 && last[.uniPC] == 999 && last[.lcm] == 999)
     // A Stable Diffusion file says nothing of spacing: Euler spreads its steps, DDIM leads.
-    #expect(empty.forStableDiffusion.stepsOffset == 1 && empty.forStableDiffusion.clipSample == false)
-    #expect(try SchedulerKind.ddim.make(configuration: empty.forStableDiffusion, steps: 10).timesteps[0] == 901)
+    #expect(try SchedulerKind.ddim.make(configuration: configuration(#"{"steps_offset": 1}"#), steps: 10).timesteps[0] == 901)
   }
 
   @Test func timestepsAsDiffusersListsThem() throws {

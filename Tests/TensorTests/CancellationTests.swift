@@ -21,7 +21,7 @@ import Testing
   }
 
   /// The kernels in plain C, which a test run can ask for, are twenty times as slow.
-  private static let limit = Duration.milliseconds(ProcessInfo.processInfo.environment["LATENTDIFFUSION_KERNELS"] == "plain" ? 1000 : 200)
+  private static let limit = Duration.seconds(1)
 
   /// The least of a few attempts, since other programs may be at work.
   private func leastDelay(_ attempt: () async throws -> Duration) async throws -> Duration {

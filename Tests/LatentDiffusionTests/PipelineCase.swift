@@ -1,0 +1,109 @@
+import Foundation
+import ImageFiles
+import LatentDiffusion
+import Synchronization
+import TestSupport
+import Testing
+
+/// A run of one of diffusers' pipelines on a tiny model, as `Tests/Fixtures/models/README.md` describes it.
+struct PipelineCase: Decodable, Sendable, CustomTestStringConvertible {
+  let name: String
+  let files: [String]
+  let pipeline: String
+  let prompts: [String]
+  let negativePrompts: [String]?
+  let imagesPerPrompt: Int?
+  let steps: Int
+  let guidance: Double
+  let imageGuidance: Double?
+  let strength: Double?
+  let clipSkip: Int?
+  let width: Int?
+  let height: Int?
+  let image: String?
+  let mask: String?
+  let seed: UInt64
+  let scheduler: String?
+  let timesteps: [Float]
+  let draws: [[Int]]
+
+  private enum CodingKeys: String, CodingKey {
+    case name, files, pipeline, prompts, steps, guidance, strength, width, height, image, mask, seed, scheduler, timesteps, draws
+    case negativePrompts = "negative_prompts"
+    case imagesPerPrompt = "images_per_prompt"
+    case imageGuidance = "image_guidance"
+    case clipSkip = "clip_skip"
+  }
+
+  /// The folder's name; not in the file.
+  private(set) var model = ""
+
+  var testDescription: String { "\(model), \(name)" }
+
+  static func all(of model: String) throws -> [PipelineCase] {
+    struct File: Decodable { let pipelines: [PipelineCase] }
+    let decoder = JSONDecoder()
+    decoder.allowsJSON5 = true
+    let data = try Data(contentsOf: ReferenceModel(model).folder.appending(path: "cases.json"))
+    return try decoder.decode(File.self, from: data).pipelines.map {
+      var found = $0
+      found.model = model
+      return found
+    }
+  }
+
+  /// What the reference made of it, as PyTorch lays it out.
+  func reference() throws -> [String: Tensor] {
+    try files.reduce(into: [:]) { all, file in
+      all.merge(try readTensors(ReferenceModel(model).folder.appending(path: "reference/\(file)"))) { first, _ in first }
+    }
+  }
+}
+
+extension PipelineCase {
+  func request() throws -> GenerationRequest {
+    var request = GenerationRequest(prompts: prompts.map { Prompt($0, skippedLayers: clipSkip ?? 0) }, seed: seed)
+    request.negativePrompts = (negativePrompts ?? []).map { Prompt($0) }
+    request.imagesPerPrompt = imagesPerPrompt ?? 1
+    request.steps = steps
+    request.guidance = guidance
+    (request.width, request.height) = (width, height)
+    request.task = try task()
+    return request
+  }
+
+  private func task() throws -> GenerationTask {
+    func picture(_ name: String?) throws -> Picture {
+      try Picture(contentsOf: fixtures.appending(path: "models/inputs/\(name ?? "")"))
+    }
+    return switch pipeline {
+    case "image-to-image": .imageToImage(.pixels(try picture(image).tensor()), strength: strength ?? 0.8)
+    case "inpainting": .inpaint(Inpainting(image: try picture(image).tensor(), mask: try picture(mask).mask(), strength: strength ?? 1))
+    case "editing": .edit(try picture(image).tensor(), imageGuidance: imageGuidance ?? 1.5)
+    default: .textToImage
+    }
+  }
+}
+
+/// A generator that writes down what is drawn from it.
+struct RecordedNoise: NoiseSource {
+  final class Record: Sendable {
+    private let all = Mutex<[[Float]]>([])
+    var draws: [[Float]] { all.withLock { $0 } }
+    func note(_ draw: [Float]) { all.withLock { $0.append(draw) } }
+  }
+
+  private var source: TorchGenerator
+  private let record: Record
+
+  init(seed: UInt64, record: Record) {
+    source = TorchGenerator(seed: seed)
+    self.record = record
+  }
+
+  mutating func normal(_ count: Int) -> [Float] {
+    let draw = source.normal(count)
+    record.note(draw)
+    return draw
+  }
+}

@@ -1,0 +1,74 @@
+import Foundation
+import LatentDiffusion
+import Synchronization
+import TestSupport
+import Testing
+
+/// Whole pipelines on tiny models: the same numbers drawn, the same timesteps, and the same latents after every step as diffusers.
+@Suite struct PipelineCaseTests {
+  static let models = ["sd1", "sd2", "inpaint9", "edit8", "lcm", "odd"]
+  static let cases = models.flatMap { (try? PipelineCase.all(of: $0)) ?? [] }
+
+  /// Of the final latents' standard deviation. float32 alone costs up to 2.3e-5 (`float64_deviation`).
+  static let tolerance: Float = 1e-3
+
+  @Test func allCasesAreHere() { #expect(Self.cases.count == 113) }
+
+  @Test(arguments: cases) func drawsWhatDiffusersDraws(_ reference: PipelineCase) async throws {
+    let expected = try reference.reference()
+    let model = try reference.loadModel()
+    var request = try reference.request()
+    let record = RecordedNoise.Record()
+    request.generator = { RecordedNoise(seed: $0, record: record) }
+
+    var timesteps: [Float] = []
+    var worst: (step: Int, difference: Float) = (0, 0)
+    let final = try #require(expected["latents"])
+    let deviation = standardDeviation(final.elements)
+    let images = try await model.pipeline.images(for: request) { step in
+      timesteps.append(step.timestep)
+      guard let latents = expected["latents.\(step.index)"] else { return }
+      let difference = compare(step.latents.channelsFirst().elements, latents.elements)
+      let relative = difference.largest / standardDeviation(latents.elements)
+      if relative > worst.difference { worst = (step.index, relative) }
+      #expect(relative < Self.tolerance, "after step \(step.index): \(difference)")
+    }
+
+    expectClose(timesteps, reference.timesteps, tolerance: 1e-6, "timesteps")
+    #expect(record.draws.map(\.count) == reference.draws.map { $0.reduce(1, *) }, "what was drawn")
+    for (index, draw) in record.draws.enumerated() {
+      if let drawn = expected["draw.\(index)"] { #expect(compare(draw, drawn.elements, absolute: 1e-5).isTolerable, "draw \(index)") }
+    }
+    let latents = compare(Tensor.concatenated(images.map(\.latents), axis: 0).channelsFirst().elements, final.elements)
+    #expect(latents.largest / deviation < Self.tolerance, "final latents: \(latents)")
+    var picture: Difference?
+    if let image = expected["image"] {
+      let found = compare(Tensor.concatenated(images.map(\.image), axis: 0).channelsFirst().elements, image.elements, absolute: 1e-3)
+      #expect(found.isTolerable, "picture: \(found)")
+      picture = found
+    }
+    print(
+      "\(reference.testDescription): latents \(latents.largest / deviation) of their deviation, at worst \(worst.difference) after step"
+        + " \(worst.step)" + (picture.map { ", picture \($0.largest)" } ?? ""))
+  }
+}
+
+func standardDeviation(_ values: [Float]) -> Float {
+  let mean = values.reduce(0, +) / Float(values.count)
+  return (values.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Float(values.count)).squareRoot()
+}
+
+extension PipelineCase {
+  fileprivate func loadModel() throws -> StableDiffusion {
+    var loaded = try StableDiffusion.load(from: ReferenceModel(model).folder)
+    if let scheduler { loaded.use(try SchedulerKind(named: scheduler)) }
+    if model == "lcm", pipeline == "image-to-image" {
+      // The fixture is what the general image-to-image pipeline makes of a consistency model: it leaves steps out, as with any model.
+      let (kind, configuration) = (loaded.schedulerKind, loaded.schedulerConfiguration)
+      loaded.pipeline.schedule = { steps, task in
+        Schedule(try kind.make(configuration: configuration, steps: steps), steps: steps, strength: task.strength)
+      }
+    }
+    return loaded
+  }
+}

@@ -1,0 +1,52 @@
+import Foundation
+import LatentDiffusion
+import TestSupport
+import Testing
+
+/// Configurations that say little or say it wrong: what diffusers' pipelines correct, and what an exchanged scheduler takes over.
+@Suite struct SchedulerExchangeTests {
+  private struct File: Decodable {
+    struct Case: Decodable {
+      let task: String
+      let exchanged: String?
+      let timesteps: [Float]
+      let next: [Float]
+    }
+    let sample: [Float]
+    let prediction: [Float]
+    let cases: [Case]
+  }
+
+  @Test func schedulersAreWhatDiffusersMakesThem() throws {
+    let data = try Data(contentsOf: fixtures.appending(path: "schedulers/corrections.json"))
+    let file = try JSONDecoder().decode(File.self, from: data)
+    let raw = try #require(try JSONSerialization.jsonObject(with: data) as? [String: Any])
+    let configurations = try #require(raw["cases"] as? [[String: Any]]).map { $0["file"] ?? [:] }
+    #expect(file.cases.count == 80)
+    let copy = try ModelCopy()
+    let (sample, prediction) = (Tensor(file.sample), Tensor(file.prediction))
+    for (reference, configuration) in zip(file.cases, configurations) {
+      let json = try JSONSerialization.data(withJSONObject: configuration, options: [.sortedKeys])
+      try json.write(to: copy.folder.appending(path: "scheduler/scheduler_config.json"))
+      var model = try StableDiffusion.load(from: copy.folder)
+      if let exchanged = reference.exchanged { model.use(try SchedulerKind(named: exchanged)) }
+      let name = "\(String(decoding: json, as: UTF8.self)), \(reference.task), \(reference.exchanged ?? "as it is")"
+
+      var scheduler = try model.pipeline.schedule(10, task(reference.task)).scheduler
+      #expect(scheduler.timesteps == reference.timesteps, "\(name)")
+      var noise: any NoiseSource = TorchGenerator(seed: 0)
+      let next = try scheduler.advance(sample, prediction: prediction, at: 0, noise: &noise).sample
+      expectClose(next.elements, reference.next, tolerance: 1e-5, name)
+    }
+  }
+
+  private func task(_ name: String) -> GenerationTask {
+    let (image, mask) = (Tensor(shape: [1, 8, 8, 3]), Tensor(shape: [1, 8, 8, 1]))
+    return switch name {
+    case "image-to-image": .imageToImage(.pixels(image), strength: 1)
+    case "inpainting": .inpaint(Inpainting(image: image, mask: mask))
+    case "editing": .edit(image)
+    default: .textToImage
+    }
+  }
+}
