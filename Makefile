@@ -11,7 +11,7 @@ BUILD := swift build -c release --explicit-target-dependency-import-check error
 
 .PHONY: help setup toolchain demo ldm test bench bench-peers format lint docs clean
 
-help: ## List the targets
+help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 toolchain:
@@ -33,7 +33,7 @@ ldm: setup ## Build the command-line tool
 test: setup ## Run all tests
 	$(BUILD) --build-tests
 	swift test -c release --skip-build
-	$(MAKE) --no-print-directory ldm
+	swift build -c release --package-path Examples
 	Tests/CommandLine/run
 	Tests/OutsidePackage/run
 

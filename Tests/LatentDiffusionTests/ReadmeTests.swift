@@ -2,16 +2,13 @@ import Foundation
 import TestSupport
 import Testing
 
-/// The program that people copy is the one that is compiled.
 @Suite struct ReadmeTests {
-  private static func text(_ path: String) throws -> String {
-    try String(contentsOf: fixtures.appending(path: "../../\(path)").standardized, encoding: .utf8)
-  }
-
-  @Test func tenLinesAreTheExample() throws {
-    let blocks = try Self.text("README.md").components(separatedBy: "```swift\n").dropFirst()
-    let program = try #require(blocks.first?.components(separatedBy: "```").first)
-    #expect(try program == Self.text("Examples/Sources/TenLines/main.swift"))
-    #expect(program.split(separator: "\n").count <= 10)
+  /// The ten lines of the README are a target that is built, so they compile.
+  @Test func theTenLinesAreAProgram() throws {
+    let root = fixtures.deletingLastPathComponent().deletingLastPathComponent()
+    let readme = try String(contentsOf: root.appending(path: "README.md"), encoding: .utf8)
+    let program = try String(contentsOf: root.appending(path: "Examples/Sources/TenLines/main.swift"), encoding: .utf8)
+    #expect(!program.isEmpty)
+    #expect(readme.contains("```swift\n\(program)```"))
   }
 }
