@@ -55,4 +55,5 @@ if grep -E '(warning|error): ' "$log" | grep -vE "Parameter '[^']*' is missing d
   failed=1
 fi
 [ "$failed" = 0 ] || { echo "The documentation has mistakes; all messages are in $log." >&2; exit 1; }
-echo "$output/documentation/latentdiffusion is the first page; to read it: python3 -m http.server --directory $output"
+echo "The pages are in $output. To read them: python3 -m http.server --directory $output"
+echo "and then http://localhost:8000/documentation/latentdiffusion"
