@@ -77,7 +77,8 @@ extension PipelineCase {
       try Picture(contentsOf: fixtures.appending(path: "models/inputs/\(name ?? "")"))
     }
     return switch pipeline {
-    case "image-to-image": .imageToImage(.pixels(try picture(image).tensor()), strength: strength ?? 0.8)
+    case "image-to-image", "latent-consistency-image-to-image":
+      .imageToImage(.pixels(try picture(image).tensor()), strength: strength ?? 0.8)
     case "inpainting": .inpaint(Inpainting(image: try picture(image).tensor(), mask: try picture(mask).mask(), strength: strength ?? 1))
     case "editing": .edit(try picture(image).tensor(), imageGuidance: imageGuidance ?? 1.5)
     default: .textToImage

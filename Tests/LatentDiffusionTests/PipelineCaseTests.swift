@@ -9,10 +9,11 @@ import Testing
   static let models = ["sd1", "sd2", "inpaint9", "edit8", "lcm", "odd"]
   static let cases = models.flatMap { (try? PipelineCase.all(of: $0)) ?? [] }
 
-  /// Of the final latents' standard deviation. float32 alone costs up to 2.3e-5 (`float64_deviation`).
-  static let tolerance: Float = 1e-3
+  /// Of the latents' standard deviation. float32 alone costs up to 2.3e-5 (`float64_deviation`), and ours is not rounded where the
+  /// reference's is: 7.6e-5 at most, whichever kernels compute it.
+  static let tolerance: Float = 3e-4
 
-  @Test func allCasesAreHere() { #expect(Self.cases.count == 113) }
+  @Test func allCasesAreHere() { #expect(Self.cases.count == 115) }
 
   @Test(arguments: cases) func drawsWhatDiffusersDraws(_ reference: PipelineCase) async throws {
     let expected = try reference.reference()

@@ -118,6 +118,9 @@ CASES = {
         case("lcm-batch", "latent-consistency", [CAT, BOAT], width=24, height=16, guidance=5.0, seed=15, steps=4, images_per_prompt=2),
         case("txt2img-ddim", "text-to-image", width=16, height=16, guidance=6.0, seed=16, scheduler="ddim"),
         case("img2img-75", "image-to-image", image="picture-16x16.png", strength=0.75, guidance=5.0, seed=17),
+        case("lcm-img2img-50", "latent-consistency-image-to-image", image="picture-16x16.png", strength=0.5, guidance=5.0, seed=18, steps=4),
+        case("lcm-img2img-batch", "latent-consistency-image-to-image", [CAT, BOAT], image="picture-16x16.png", strength=0.8,
+             guidance=8.5, seed=19, steps=4, images_per_prompt=2),
     ],
     "odd": [
         *text_to_image(40, (56, 40)),
@@ -133,6 +136,7 @@ PIPELINES = {
     "inpainting": diffusers.StableDiffusionInpaintPipeline,
     "editing": diffusers.StableDiffusionInstructPix2PixPipeline,
     "latent-consistency": diffusers.LatentConsistencyModelPipeline,
+    "latent-consistency-image-to-image": diffusers.LatentConsistencyModelImg2ImgPipeline,
 }
 
 
