@@ -16,6 +16,10 @@ struct AddedToken: Equatable, Sendable {
 struct AddedTokens: Sendable {
   private(set) var identifiers: [Spelling: Int] = [:]
   private(set) var tokens: [Int: AddedToken] = [:]
+  /// What decoding shows: of a normalised token its normalised form.
+  private(set) var spellings: [Int: Spelling] = [:]
+  /// The spellings that decoding may skip.
+  private(set) var special: Set<Spelling> = []
   let literal, normalized: AddedTokenMatcher
 
   /// - Parameter additions: in the order in which they are added; a later one of the same content replaces the earlier.
@@ -31,21 +35,21 @@ struct AddedTokens: Sendable {
       }
       identifiers[token.content] = identifier
       tokens[identifier] = token
+      // A token that replaces a normalised one goes on being shown as that one was.
+      if token.isNormalized || spellings[identifier] == nil {
+        spellings[identifier] = Spelling(String(String.UnicodeScalarView(token.pattern)).utf8)
+      }
+      if token.isSpecial { special.insert(token.content) }
     }
     let sorted = tokens.sorted { $0.key < $1.key }
+    let ignored = ignoringSpecial ? special : []
     func matcher(normalized: Bool) -> AddedTokenMatcher {
       AddedTokenMatcher(
         sorted.filter { $0.value.isNormalized == normalized }
-          .map { AddedTokenMatcher.Pattern(identifier: $0.key, token: $0.value, isIgnored: ignoringSpecial && $0.value.isSpecial) })
+          .map { AddedTokenMatcher.Pattern(identifier: $0.key, token: $0.value, isIgnored: ignored.contains($0.value.content)) })
     }
     literal = matcher(normalized: false)
     normalized = matcher(normalized: true)
-  }
-
-  /// The spelling that decoding shows.
-  func spelling(of identifier: Int) -> Spelling? {
-    guard let token = tokens[identifier] else { return nil }
-    return token.isNormalized ? Spelling(String(String.UnicodeScalarView(token.pattern)).utf8) : token.content
   }
 }
 
@@ -92,10 +96,17 @@ struct AddedTokenMatcher: Sendable {
       var (start, end) = (position, position + pattern.scalars.count)
       position = end
       if pattern.isIgnored || pattern.token.isSingleWord && touchesWord(start..<end, in: scalars) { continue }
-      while pattern.token.stripsLeft, start > textStart, scalars[start - 1].properties.isWhitespace { start -= 1 }
-      while pattern.token.stripsRight, end < scalars.count, scalars[end].properties.isWhitespace { end += 1 }
+      if pattern.token.stripsLeft {
+        while start > textStart, scalars[start - 1].properties.isWhitespace { start -= 1 }
+        start = max(start, textStart)
+      }
+      if pattern.token.stripsRight {
+        end = max(end, textStart)  // up to there another token has found white space already
+        while end < scalars.count, scalars[end].properties.isWhitespace { end += 1 }
+      }
       if textStart < start { pieces.append(.text(textStart..<start)) }
-      pieces.append(.token(pattern.identifier))
+      // Nothing is left of white space that the token before has swallowed.
+      if start < end { pieces.append(.token(pattern.identifier)) }
       textStart = end
     }
     if textStart < scalars.count { pieces.append(.text(textStart..<scalars.count)) }

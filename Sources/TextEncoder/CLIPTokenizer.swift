@@ -57,8 +57,8 @@ public struct CLIPTokenizer: Sendable {
   public func decode(_ identifiers: [Int], skipSpecialTokens: Bool = false) -> String {
     var bytes: [UInt8] = []
     for identifier in identifiers {
-      if skipSpecialTokens, added.tokens[identifier]?.isSpecial == true { continue }
-      guard let spelling = added.spelling(of: identifier) ?? spellings[identifier] else { continue }
+      guard let spelling = added.spellings[identifier] ?? spellings[identifier] else { continue }
+      if skipSpecialTokens, added.special.contains(spelling) { continue }
       bytes.append(contentsOf: ByteAlphabet.bytes(of: spelling))
     }
     var scalars = String.UnicodeScalarView()

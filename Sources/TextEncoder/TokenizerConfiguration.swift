@@ -26,6 +26,7 @@ struct TokenizerConfiguration: Sendable {
   init(configuration: Data?, specialTokensMap: Data?, addedTokens: Data?, serialized: [SerializedToken]) throws(TokenizerError) {
     var file = ConfigurationFile()
     if let configuration { file = try decodeJSON(ConfigurationFile.self, configuration, file: "tokenizer_config.json") }
+    if file.extra?.isEmpty ?? true { file.extra = file.additional ?? file.extra }
     var listed: [Int: WrittenToken] = [:]
     if let decoder = file.addedTokensDecoder {
       listed = decoder
@@ -34,9 +35,8 @@ struct TokenizerConfiguration: Sendable {
         file.merge(try decodeJSON(ConfigurationFile.self, specialTokensMap, file: "special_tokens_map.json"))
       }
       if let addedTokens {
-        let special = Set(file.named.values.map(\.content) + file.extra.map(\.content))
         for (content, identifier) in try decodeJSON([String: Int].self, addedTokens, file: "added_tokens.json") {
-          let isSpecial = special.contains(Spelling(content.utf8))
+          let isSpecial = file.special.contains(Spelling(content.utf8))
           listed[identifier] = WrittenToken(content: Spelling(content.utf8), isNormalized: !isSpecial, isSpecial: isSpecial)
         }
       }
@@ -63,7 +63,7 @@ struct TokenizerConfiguration: Sendable {
 
     var additions = listed
     let contents = Set(listed.map(\.content))
-    for token in special + file.extra where !contents.contains(token.content) && !additions.contains(token) {
+    for token in special + (file.extra ?? file.additional ?? []) where !contents.contains(token.content) && !additions.contains(token) {
       additions.append(token)
     }
     let specialContents = Set(special.map(\.content))
@@ -153,7 +153,10 @@ struct WrittenToken: Decodable, Equatable {
 /// The entries of `tokenizer_config.json` that matter; `special_tokens_map.json` has some of the same.
 private struct ConfigurationFile: Decodable {
   var named: [String: WrittenToken] = [:]
-  var extra: [WrittenToken] = []
+  /// `extra_special_tokens`, and `additional_special_tokens`, their older name.
+  var extra, additional: [WrittenToken]?
+  /// The names that `special_tokens_map.json` set.
+  private var mapped: Set<String> = []
   var addedTokensDecoder: [Int: WrittenToken]?
   var maximumLength: Double?
   var truncationSide, paddingSide: TokenizerConfiguration.Side?
@@ -172,13 +175,8 @@ private struct ConfigurationFile: Decodable {
     for key in [CodingKeys.bos_token, .eos_token, .unk_token, .sep_token, .pad_token, .cls_token, .mask_token] {
       named[key.rawValue] = try container.decodeIfPresent(WrittenToken.self, forKey: key)
     }
-    for key in [CodingKeys.extra_special_tokens, .additional_special_tokens] where extra.isEmpty {
-      if let list = try? container.decodeIfPresent([WrittenToken].self, forKey: key) {
-        extra = list
-      } else if let tokens = try container.decodeIfPresent([String: WrittenToken].self, forKey: key) {
-        extra = tokens.sorted { $0.key < $1.key }.map(\.value)
-      }
-    }
+    extra = try Self.list(.extra_special_tokens, in: container)
+    additional = try Self.list(.additional_special_tokens, in: container)
     addedTokensDecoder = try container.decodeIfPresent([Int: WrittenToken].self, forKey: .added_tokens_decoder)
     maximumLength =
       try container.decodeIfPresent(Double.self, forKey: .model_max_length)
@@ -188,15 +186,32 @@ private struct ConfigurationFile: Decodable {
     splitsSpecialTokens = try container.decodeIfPresent(Bool.self, forKey: .split_special_tokens)
   }
 
+  /// A list of tokens, or the values of an object of them.
+  private static func list(_ key: CodingKeys, in container: KeyedDecodingContainer<CodingKeys>) throws -> [WrittenToken]? {
+    if let list = try? container.decodeIfPresent([WrittenToken].self, forKey: key) { return list }
+    return try container.decodeIfPresent([String: WrittenToken].self, forKey: key)?.sorted { $0.key < $1.key }.map(\.value)
+  }
+
   /// Takes over what a `special_tokens_map.json` says; its objects are special tokens whatever they say themselves.
   mutating func merge(_ map: ConfigurationFile) {
-    func special(_ token: WrittenToken) -> WrittenToken {
+    func marked(_ token: WrittenToken) -> WrittenToken {
       var token = token
       token.isSpecial = !token.isBare
       return token
     }
-    named.merge(map.named.mapValues(special)) { $1 }
-    for token in map.extra.map(special) where !extra.contains(token) { extra.append(token) }
+    named.merge(map.named.mapValues(marked)) { $1 }
+    mapped = Set(map.named.keys)
+    if let more = map.extra?.map(marked) {
+      let known = extra ?? []
+      extra = known + more.filter { !known.contains($0) }
+    }
+    if let list = map.additional { additional = list.map(marked) }
+  }
+
+  /// The contents that count as special for `added_tokens.json`: not those of objects in the configuration.
+  var special: Set<Spelling> {
+    let names = named.filter { $0.value.isBare || mapped.contains($0.key) }.values
+    return Set(names.map(\.content) + (extra ?? []).filter { $0.isBare || $0.isSpecial }.map(\.content))
   }
 }
 

@@ -202,6 +202,19 @@ def write_lines(folder, count, seed, size=190_000):
     print(len(rows), "lines in", files, "files")
 
 
+def write_decoding():
+    """Rows [tokens, their text, the text without special tokens], of tokens drawn at random: bytes need not be UTF-8."""
+    rng = random.Random(4)
+    with tempfile.TemporaryDirectory() as temporary:
+        clip = clip_tokenizer(Path(temporary))
+    rows = []
+    for _ in range(600):
+        pool = rng.choice([range(512), range(49408), [49406, 49407, 0, 320, 256], range(94, 256), range(188, 600)])
+        ids = [rng.choice(pool) for _ in range(rng.randint(0, 12))]
+        rows.append(json.dumps([pack(ids), clip.decode(ids), clip.decode(ids, skip_special_tokens=True)], ensure_ascii=False, separators=(",", ":")))
+    (HERE / "decoding.json").write_text("[\n" + ",\n".join(rows) + "\n]\n", "utf-8")
+
+
 # ------------------------------------------------------------------ configurations
 TEXTS = ["", " ", "!", "a red apple", "A RED apple!", "hello! world !", "a<|endoftext|>b", "a <|ENDOFTEXT|> b", "<|startoftext|>x<|StartOfText|>",
          "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty "
@@ -241,6 +254,11 @@ def folder_cases():
                                                         mask_token="<mask>", sep_token="<sep>", cls_token=added("<cls>", lstrip=True))}
     yield "extra tokens", {"tokenizer_config.json": {**SD1, "additional_special_tokens": ["<cat-toy>", "<mask>"]}}
     yield "extra in map", {"tokenizer_config.json": SD1, "special_tokens_map.json": {"additional_special_tokens": ["<sep>", "snow"]}}
+    yield "extra in both", {"tokenizer_config.json": {**SD1, "extra_special_tokens": ["word"]}, "special_tokens_map.json": {
+        "additional_special_tokens": ["<sep>"], "extra_special_tokens": ["snow", "<mask>"]}}
+    yield "added and named", {"tokenizer_config.json": {**SD1, "mask_token": added("<Cat-Toy>", rstrip=True), "cls_token": "<mask>"},
+                              "added_tokens.json": {"<Cat-Toy>": 8192, "<mask>": 8193}}
+    yield "white space", {"tokenizer_config.json": {**SD1, "mask_token": added(" ", lstrip=True, rstrip=True)}}
     yield "bare folder", {}
     yield "unset length", {"tokenizer_config.json": {**SD1, "model_max_length": 1000000000000000019884624838656}}
 
@@ -323,5 +341,6 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     write_lines(arguments.out or HERE, arguments.lines, arguments.seed)
     if not arguments.out:
+        write_decoding()
         write_configurations()
         write_small()
