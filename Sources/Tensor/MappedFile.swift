@@ -5,7 +5,8 @@ extension Data {
   ///
   /// - Throws: `CocoaError` where the file cannot be opened or mapped.
   public init(mapping url: URL) throws {
-    let descriptor = open(url.path(percentEncoded: false), O_RDONLY | O_CLOEXEC)
+    // Without waiting for whoever writes to a pipe, which cannot be mapped anyway.
+    let descriptor = open(url.path(percentEncoded: false), O_RDONLY | O_CLOEXEC | O_NONBLOCK)
     guard descriptor >= 0 else {
       throw CocoaError(errno == ENOENT ? .fileReadNoSuchFile : .fileReadNoPermission, userInfo: [NSFilePathErrorKey: url.path])
     }

@@ -16,13 +16,14 @@ struct GenerateOptions: ParsableArguments {
     try output.check(count: sampling.count)
     let task = try task()
     let noise = try sampling.loadNoise.map { try readLatents($0, names: ["noise"]) }
+    let prompt = try prompt.text()
     let progress = Progress()
     do {
       let context = model.context
       progress.begin("Loading \(model.name)")
       var loaded = try await model.load(in: context)
       if let scheduler = sampling.scheduler { loaded.use(scheduler) }
-      var request = request(task, for: loaded)
+      var request = request(prompt, task, for: loaded)
       if let noise, let path = sampling.loadNoise {
         let expected = try loaded.pipeline.latentShape(for: request)
         guard noise.shape == expected else {
@@ -38,11 +39,11 @@ struct GenerateOptions: ParsableArguments {
     }
   }
 
-  private func request(_ task: GenerationTask, for model: StableDiffusion) -> GenerationRequest {
-    var request = model.request(Prompt(prompt.prompt))
+  private func request(_ prompt: String, _ task: GenerationTask, for model: StableDiffusion) -> GenerationRequest {
+    var request = model.request(Prompt(prompt))
     request.task = task
     request.seed = sampling.seed ?? request.seed
-    request.negativePrompts = prompt.negativePrompt.map { [Prompt($0)] } ?? []
+    request.negativePrompts = self.prompt.negativePrompt.map { [Prompt($0)] } ?? []
     request.steps = sampling.steps ?? request.steps
     request.guidance = sampling.guidance ?? request.guidance
     request.imagesPerPrompt = sampling.count
@@ -83,7 +84,7 @@ struct GenerateOptions: ParsableArguments {
       request.imagesPerPrompt == 1
       ? [] : [.init("Batch size", "\(request.imagesPerPrompt)"), .init("Batch pos", "\(image.index)")]
     return GenerationParameters(
-      prompt: prompt.prompt, negativePrompt: prompt.negativePrompt ?? "", steps: request.steps,
+      prompt: request.prompts[0].text, negativePrompt: prompt.negativePrompt ?? "", steps: request.steps,
       sampler: (sampling.scheduler ?? loaded.schedulerKind).rawValue, guidanceScale: Float(request.guidance), seed: request.seed,
       width: width,
       height: height, model: model.name, strength: strength.map { Float($0) }, others: batch)

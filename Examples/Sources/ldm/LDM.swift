@@ -28,8 +28,27 @@ import Foundation
     } catch is CancellationError {
       signals.exit()
     } catch {
-      exit(withError: error)
+      tell(error)
     }
+  }
+
+  /// Ends the program with one line on standard error, whatever a path or a file has put into the message. Help comes as it is.
+  private static func tell(_ error: any Error) -> Never {
+    let code = exitCode(for: error)
+    guard code != .success else { exit(withError: error) }
+    var sentence = ""
+    for line in message(for: error).split(whereSeparator: \.isNewline) {
+      // What may be given, after a colon, one on each line.
+      let item = line.firstRange(of: "  - ").map { line[$0.upperBound...] }
+      sentence += (sentence.isEmpty ? "" : item == nil || sentence.hasSuffix(":") ? " " : ", ") + (item ?? line)
+    }
+    sentence.unicodeScalars.removeAll { $0.properties.generalCategory == .control }
+    if sentence.last.map({ !".!?".contains($0) }) ?? true { sentence += "." }
+    if code == .validationFailure, let hint = fullMessage(for: error).split(whereSeparator: \.isNewline).last {
+      sentence += " " + hint.drop { $0 == " " }
+    }
+    try? FileHandle.standardError.write(contentsOf: Data("Error: \(sentence)\n".utf8))
+    exit(withError: code)
   }
 }
 

@@ -4,16 +4,37 @@ import ImageFiles
 import LatentDiffusion
 
 struct PromptOptions: ParsableArguments {
-  @Option(parsing: .unconditional, help: "What to draw.")
+  @Option(parsing: .unconditional, help: "What to draw; - reads it from standard input.")
   var prompt: String
 
   @Option(parsing: .unconditional, help: "What to stay away from.")
   var negativePrompt: String?
 
   func validate() throws {
-    // A tokenizer drops what cannot be seen, so this prompt would say nothing.
-    let isVisible = prompt.unicodeScalars.contains { !$0.properties.isWhitespace && $0.properties.generalCategory != .control }
-    guard isVisible else { throw ValidationError("The prompt is empty; say with --prompt what to draw.") }
+    guard Self.isVisible(prompt) else { throw ValidationError("The prompt is empty; say with --prompt what to draw.") }
+  }
+
+  /// The prompt, from standard input where it is asked for.
+  func text() throws -> String {
+    guard prompt == "-" else { return prompt }
+    let most = GenerationRequest.maximumPromptBytes
+    var bytes = Data()
+    do {
+      while bytes.count <= most, let piece = try FileHandle.standardInput.read(upToCount: most + 1 - bytes.count), !piece.isEmpty {
+        bytes += piece
+      }
+    } catch {
+      throw Failure("Standard input cannot be read; give the prompt after --prompt, or in a pipe.")
+    }
+    guard bytes.count <= most else { throw Failure("The prompt on standard input is too long; give at most \(most) bytes.") }
+    guard let text = String(data: bytes, encoding: .utf8) else { throw Failure("The prompt on standard input is not UTF-8 text.") }
+    guard Self.isVisible(text) else { throw Failure("The prompt on standard input is empty; write what to draw.") }
+    return text.hasSuffix("\n") ? String(text.dropLast()) : text
+  }
+
+  /// A tokenizer drops what cannot be seen, so that another prompt would say nothing.
+  private static func isVisible(_ text: String) -> Bool {
+    text.unicodeScalars.contains { !$0.properties.isWhitespace && $0.properties.generalCategory != .control }
   }
 }
 
@@ -26,7 +47,12 @@ struct SamplingOptions: ParsableArguments {
     help: "How closely to follow the prompt; up to 1 the negative prompt has no effect. Without it, what the model recommends, or 7.5.")
   var guidance: Double?
 
-  @Option(parsing: .unconditional, help: "Everything random follows from it. Without it, a random one, which is printed.")
+  @Option(
+    parsing: .unconditional, help: "Everything random follows from it. Without it, a random one, which is printed.",
+    transform: {
+      guard let seed = UInt64($0) else { throw ValidationError("--seed must be a whole number from 0 to \(UInt64.max).") }
+      return seed
+    })
   var seed: UInt64?
 
   @Option(parsing: .unconditional, help: "The scheduler. Without it, the model's own.")

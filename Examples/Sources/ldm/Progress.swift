@@ -1,7 +1,8 @@
 import Foundation
 import LatentDiffusion
 
-/// What is under way, on standard error: a bar on a terminal, a few quiet lines elsewhere.
+/// What is under way: a bar on standard error where that is a terminal, else a few quiet lines on standard output. Standard error is for
+/// what went wrong.
 struct Progress {
   private let isTerminal = isatty(2) == 1
   private let start = ContinuousClock.now
@@ -19,14 +20,14 @@ struct Progress {
       let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled)
       write("\r\u{1B}[K\(bar) step \(done) of \(count), \(elapsed)")
     } else if done == count || done * 4 / count != (done - 1) * 4 / count {
-      write("step \(done) of \(count)\n")
+      write("step \(done) of \(count)\n", to: .standardOutput)
     }
   }
 
   /// The last word, on standard output.
   func end(_ result: String) {
     if isTerminal { write("\r\u{1B}[K") }
-    print("\(result) (\(elapsed))")
+    write("\(result) (\(elapsed))\n", to: .standardOutput)
   }
 
   /// Takes the bar away, before an error is told.
@@ -40,5 +41,5 @@ struct Progress {
   }
 
   /// A reader of the progress that has gone away does not end the work.
-  private func write(_ text: String) { try? FileHandle.standardError.write(contentsOf: Data(text.utf8)) }
+  private func write(_ text: String, to handle: FileHandle = .standardError) { try? handle.write(contentsOf: Data(text.utf8)) }
 }

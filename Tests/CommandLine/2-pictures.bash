@@ -1,0 +1,107 @@
+# Every command that makes pictures or latents: which files there are then, how large, and what depends on what.
+draw=(txt2img --prompt "a red apple" --steps 3)
+
+works "${draw[@]}" --seed 1 --output a.png --save-latents a.safetensors --save-image-tensor ai.safetensors
+says '^a\.png: 64×64, seed 1 \([0-9.]+ s\)$'
+is_png a.png 64 64
+holds_tensor a.safetensors latents 1,4,16,16
+holds_tensor ai.safetensors image 1,64,64,3
+holds "a.png does not say how it was made" \
+  grep -aq "Steps: 3, Sampler: ddim, CFG scale: 4.0, Seed: 1, Size: 64x64, Model: emoji" a.png
+holds "image elements are not from 0 to 1" awk '!($1 >= 0 && $1 <= 1) { exit 1 }' <(numbers ai.safetensors image)
+
+# The same seed is the same picture, whatever the threads; another is another; without one it is random, and told.
+for threads in 1 2 3; do
+  works "${draw[@]}" --seed 1 --threads $threads --output b.png --save-latents b.safetensors --save-image-tensor bi.safetensors
+  same a.png b.png
+  same a.safetensors b.safetensors
+  same ai.safetensors bi.safetensors
+done
+works "${draw[@]}" --seed 2 --output b.png
+differ a.png b.png
+works "${draw[@]}" --output c.png
+works "${draw[@]}" --seed "$(sed -nE 's/.*seed ([0-9]+).*/\1/p' out)" --output d.png
+same c.png d.png
+works "${draw[@]}" --seed 18446744073709551615 --output d.png
+
+# Noise takes the place of the seed's, and nothing else is random with the model's own scheduler.
+works "${draw[@]}" --seed 1 --load-noise a.safetensors --output n1.png
+works "${draw[@]}" --seed 2 --load-noise a.safetensors --output n2.png --save-image-tensor ni.safetensors
+works "${draw[@]}" --seed 1 --load-noise a.safetensors --output n1.png --save-image-tensor n1i.safetensors
+same ni.safetensors n1i.safetensors
+differ ni.safetensors ai.safetensors
+
+# A batch is numbered, its latents are together, and its first picture is not another because there is a second.
+works "${draw[@]}" --count 2 --seed 1 --output c.png --save-latents c.safetensors --save-image-tensor ci.safetensors
+is_png c-1.png 64 64
+is_png c-2.png 64 64
+differ c-1.png c-2.png
+holds_tensor c.safetensors latents 2,4,16,16
+holds_tensor ci.safetensors image 2,64,64,3
+
+# Sizes and kinds of files.
+works "${draw[@]}" --width 96 --height 32 --output wide.png --save-latents wide.safetensors
+is_png wide.png 96 32
+holds_tensor wide.safetensors latents 1,4,8,24
+works "${draw[@]}" --output a.jpg
+holds "a.jpg is no JPEG" test "$(od -An -tx1 -N3 a.jpg | tr -d ' ')" = ffd8ff
+works "${draw[@]}" --seed 1 --output "ünï cödé 🍎.PNG"
+same a.png "ünï cödé 🍎.PNG"
+
+# An existing file is replaced; a link stays a link.
+echo old >old.png
+ln -s old.png link.png
+works "${draw[@]}" --seed 1 --output link.png
+same a.png old.png
+holds "the link is gone" test -L link.png
+
+# The autoencoder alone: there and back is nearly the picture.
+works encode --image a.png --save-latents e.safetensors
+holds_tensor e.safetensors latents 1,4,16,16
+works decode --latents e.safetensors --output e.png --save-image-tensor ei.safetensors
+is_png e.png 64 64
+close_to 1 ei.safetensors image ai.safetensors image
+works decode --latents a.safetensors --output d.png --save-image-tensor di.safetensors
+same di.safetensors ai.safetensors
+works decode --latents c.safetensors --output d.png
+same_pixels() { works encode --image "$1" --save-latents 1.safetensors; works encode --image "$2" --save-latents 2.safetensors; same 1.safetensors 2.safetensors; }
+same_pixels d-2.png c-2.png
+for model in sd1 sd2 odd lcm; do
+  works encode --model "$models/$model" --image "$inputs/picture-48x32.png" --save-latents e.safetensors
+  works decode --model "$models/$model" --latents e.safetensors --output e.png
+  is_png e.png 48 32
+done
+
+# The other tasks, on pictures that fit the model and others.
+works img2img --prompt "blue heart" --image a.png --strength 0.5 --steps 4 --output e.png
+is_png e.png 64 64
+works img2img --prompt "blue heart" --image "$inputs/picture-37x50.png" --steps 2 --strength 1 --output e.png
+is_png e.png 36 48
+works img2img --prompt "blue heart" --image a.png --steps 2 --strength 1 --width 32 --height 48 --output e.png
+is_png e.png 32 48
+works inpaint --prompt "blue heart" --image a.png --mask b.png --steps 3 --output e.png
+is_png e.png 64 64
+works inpaint --prompt "blue heart" --image "$inputs/picture-37x50.png" --mask "$inputs/picture-37x50.png" --steps 2 --keep-unmasked --output e.png
+is_png e.png 37 50
+works outpaint --prompt "blue heart" --image a.png --left 5 --top 3 --steps 3 --output e.png --save-image-tensor ei.safetensors
+is_png e.png 69 67
+# The picture itself comes back exactly: its rows in the larger one, as text.
+pixels() { numbers "$1" image | awk -v width="$2" -v left="$3" -v top="$4" 'int((NR - 1) / 3) % width >= left && int((NR - 1) / 3 / width) >= top { print int($1 * 255 + 0.5) }'; }
+holds "outpainting changed the picture" cmp -s <(pixels ai.safetensors 64 0 0) <(pixels ei.safetensors 69 5 3)
+for model in sd1 inpaint9; do
+  works outpaint --model "$models/$model" --prompt "a cat" --image "$inputs/picture-48x32.png" --right 8 --bottom 16 --steps 2 --output e.png
+  is_png e.png 56 48
+done
+
+# Prompts that are unusual but mean something.
+works "${draw[@]}" --negative-prompt "" --seed 1 --output e.png
+works txt2img --prompt -3°C --steps 1 --output e.png
+works txt2img --prompt "$(printf 'word %.0s' $(seq 20000))" --steps 1 --output e.png
+works txt2img --prompt $'\x01\x02 red\tapple\n\x7f' --steps 1 --output e.png
+works txt2img --prompt "<|endoftext|> <|startoftext|>" --steps 1 --output e.png
+
+# Standard output may be a closed pipe: the picture is made all the same.
+"$ldm" "${draw[@]}" --seed 1 --output closed.png >&- 2>&- <&-
+same a.png closed.png
+{ "$ldm" "${draw[@]}" --seed 1 --output pipe.png; } 2>err | true
+same a.png pipe.png

@@ -1,0 +1,42 @@
+# What programs read from standard output.
+works tokenize "a red apple"
+same out <(echo "[8190,320,736,3055,$(printf '8191,%.0s' $(seq 27))8191]")
+works tokenize --model "$models/sd1" "a photo of the cat"
+same out <(echo "[912,320,816,531,539,518,66,536$(printf ',913%.0s' $(seq 16))]")
+works tokenize --model "$models/sd2" ""
+holds "no ids: $(cat out)" grep -qE '^\[[0-9]+(,[0-9]+)*\]$' out
+works tokenize -- "--help"
+works tokenize "$(printf 'word %.0s' $(seq 20000))"
+holds "the ids of a long text are no 32" test "$(tr ',' '\n' <out | wc -l)" = 32
+
+number='-?[0-9]+(\.[0-9]+)?(e-?[0-9]+)?'
+table="^\{\"sigmas\":\[($number(,$number)*)?\],\"timesteps\":\[$number(,$number)*\]\}\$"
+for scheduler in ddpm ddim pndm lms euler euler-a heun dpmpp-2m dpmpp-2m-karras unipc lcm; do
+  for steps in 1 2 7 50; do
+    [ "$scheduler$steps" = pndm1 ] || [ "$scheduler$steps" = pndm2 ] && continue # its Runge-Kutta steps need more
+    works schedule --scheduler $scheduler --steps $steps
+    says "$table"
+    is_json out
+  done
+  works schedule --scheduler $scheduler --steps 10 --config "$models/sd1/scheduler/scheduler_config.json"
+  says "$table"
+done
+works schedule --scheduler euler --steps 3
+says '^\{"sigmas":\[157\.407[0-9]*,3\.4335[0-9]*,0\.0100[0-9]*,0\],"timesteps":\[999,499\.5,0\]\}$'
+works schedule --steps 4 --config "$models/edit8/scheduler/scheduler_config.json"
+works schedule --scheduler ddim --steps 4 --config "$models/sd1/scheduler/scheduler_config.json"
+says '"timesteps":\[751,501,251,1\]'
+
+works inspect "$emoji"
+is_json out
+for words in '"className" : "UNet2DConditionModel"' '"predictionType" : "v_prediction"' '"F16" :' '"missing" :' '"unused" :' '"family" :' '"parameters" :'; do
+  says "$words"
+done
+for model in sd1 sd2 inpaint9 edit8 lcm odd; do
+  works inspect "$models/$model"
+  is_json out
+  holds "inspect $model tells of a problem: $(grep problem out)" test -z "$(grep '"problem"' out)"
+done
+
+works --help
+works txt2img --help

@@ -1,0 +1,74 @@
+# Command lines that make no sense: status 64.
+draw=(txt2img --prompt "a red apple" --steps 2)
+works "${draw[@]}" --output a.png --save-latents a.safetensors --save-image-tensor ai.safetensors
+
+refused 64 "prompt is empty" txt2img --prompt "" --output made/x.png
+refused 64 "prompt is empty" txt2img --prompt $'\x01\x02\x1b\x7f \t\n' --output made/x.png
+refused 64 "prompt" txt2img --output made/x.png
+refused 64 "output" "${draw[@]}"
+refused 64 "steps" txt2img --prompt a --steps 0 --output made/x.png
+refused 64 "steps" txt2img --prompt a --steps -3 --output made/x.png
+refused 64 "steps" txt2img --prompt a --steps 2.5 --output made/x.png
+refused 64 "steps" txt2img --prompt a --steps 99999999999999999999 --output made/x.png
+refused 64 "seed" "${draw[@]}" --seed -1 --output made/x.png
+refused 64 "seed" "${draw[@]}" --seed 18446744073709551616 --output made/x.png
+refused 64 "guidance" "${draw[@]}" --guidance nan --output made/x.png
+refused 64 "guidance" "${draw[@]}" --guidance -1 --output made/x.png
+refused 64 "guidance" "${draw[@]}" --guidance inf --output made/x.png
+refused 64 "scheduler.*dpmpp-2m-karras" "${draw[@]}" --scheduler best --output made/x.png
+refused 64 "threads" "${draw[@]}" --threads 0 --output made/x.png
+refused 64 "threads" "${draw[@]}" --threads -1 --output made/x.png
+refused 64 "threads" "${draw[@]}" --threads 1000000000 --output made/x.png
+refused 64 "count" "${draw[@]}" --count 0 --output made/x.png
+refused 64 "count" "${draw[@]}" --count 1000000000000 --output made/x.png
+refused 64 "width" "${draw[@]}" --width 0 --output made/x.png
+refused 64 "height" "${draw[@]}" --height -64 --output made/x.png
+refused 64 "strength" img2img --prompt a --image a.png --strength 1.5 --output made/x.png
+refused 64 "strength" img2img --prompt a --image a.png --strength nan --output made/x.png
+refused 64 "image" img2img --prompt a --output made/x.png
+refused 64 "mask" inpaint --prompt a --image a.png --output made/x.png
+refused 64 "--left" outpaint --prompt a --image a.png --output made/x.png
+refused 64 "--left" outpaint --prompt a --image a.png --left -5 --output made/x.png
+refused 64 "bottom" outpaint --prompt a --image a.png --bottom 9223372036854775807 --output made/x.png
+refused 64 "image-guidance" edit --prompt a --image a.png --image-guidance nan --output made/x.png
+refused 64 "scheduler" schedule --steps 3
+refused 64 "steps" schedule --scheduler ddim --steps 0
+refused 64 "steps" schedule --scheduler ddim
+refused 64 "text" tokenize
+refused 64 "path" inspect
+refused 64 "latents" decode --output made/x.png
+refused 64 "xyz" xyz
+refused 64 "bogus" "${draw[@]}" --bogus --output made/x.png
+
+# Requests that make sense but cannot be carried out: status 1.
+refused 1 "multiples of 4" "${draw[@]}" --width 63 --output made/x.png
+refused 1 "multiples of 4" txt2img --model "$models/sd1" --prompt a --height 30 --output made/x.png
+refused 1 "too many pixels" "${draw[@]}" --width 1048576 --height 1048576 --output made/x.png
+refused 1 "width" "${draw[@]}" --width 9223372036854775804 --height 9223372036854775804 --output made/x.png
+refused 1 "too many pixels" "${draw[@]}" --width 4096 --height 4096 --count 1000 --output made/x.png
+refused 1 "8 channels|needs 8" edit --prompt a --image a.png --output made/x.png
+refused 1 "9 channels" txt2img --model "$models/inpaint9" --prompt a --output made/x.png
+refused 1 "leaves none" img2img --prompt a --image a.png --strength 0.01 --steps 3 --output made/x.png
+refused 1 "leaves none" img2img --prompt a --image a.png --strength 0 --steps 3 --output made/x.png
+refused 1 "multiples of 4" encode --image "$inputs/picture-37x50.png" --save-latents made/x.safetensors
+refused 1 "too many pixels" outpaint --prompt a --image a.png --right 16000 --bottom 16000 --output made/x.png
+refused 1 "steps" schedule --scheduler pndm --steps 1
+refused 1 "steps" schedule --scheduler dpmpp-2m --steps 5000
+
+# Prompts through standard input, because an argument is limited to 128 KB.
+from_input() { timeout 60 "$ldm" txt2img --prompt - --steps 2 --output "$1" >out 2>err; }
+yes "a red apple on a green table" | head -c 10485760 | from_input made/x.png
+told $? 1 "prompt.*too long" "a prompt of 10 MB"
+from_input made/x.png </dev/zero
+told $? 1 "prompt.*too long" "a prompt without end"
+from_input made/x.png </dev/null
+told $? 1 "prompt.*empty" "an empty prompt on standard input"
+printf '\x01\x02\n' | from_input made/x.png
+told $? 1 "prompt.*empty" "control characters on standard input"
+printf 'caf\xe9' | from_input made/x.png
+told $? 1 "UTF-8" "Latin-1 on standard input"
+yes "a red apple" | head -c 1000000 | from_input e.png
+holds "a prompt of 1 MB" test $? = 0
+echo "a red apple" | "$ldm" txt2img --prompt - --steps 2 --seed 1 --output e.png >out 2>err
+works "${draw[@]}" --seed 1 --output f.png
+same e.png f.png
