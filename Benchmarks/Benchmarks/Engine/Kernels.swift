@@ -13,17 +13,12 @@ func products() {
 /// 3×3 windows at the U-Net's resolutions and at one of the decoder's, by both methods.
 func convolutions() {
   for (side, channels) in [(64, 320), (32, 640), (16, 1280), (256, 256)] {
-    let size = "\(side)x\(side) of \(channels) to \(channels)"
-    let (input, weights) = ([1, side, side, channels] as Shape, [channels, channels, 3, 3] as Shape)
-    measure("convolution, direct, \(size)") { context -> Work in
-      let (x, weights) = (noise(input), try randomMatrix(weights, in: context))
-      let geometry = ConvolutionGeometry(kernelHeight: 3, kernelWidth: 3, padding: .all(1))
-      return { try Tensor.convolution([x], weights: weights, geometry: geometry, in: $0) }
-    }
-    measure("convolution, Winograd, \(size)") { context -> Work in
-      let (x, weights) = (noise(input), try WinogradWeights(randomMatrix(weights, in: context), in: context))
-      let bias = Tensor(shape: [channels])
-      return { try Tensor.convolution([x], weights: weights, bias: bias, in: $0) }
+    for (name, method) in [("direct", ConvolutionMethod.direct), ("Winograd", .winograd)] {
+      measure("convolution, \(name), \(side)x\(side) of \(channels) to \(channels)") { context -> Work in
+        let (x, weights) = (noise([1, side, side, channels]), try randomMatrix([channels, channels, 3, 3], in: context))
+        let geometry = ConvolutionGeometry(kernelHeight: 3, kernelWidth: 3, padding: .all(1))
+        return { try Tensor.convolution([x], weights: weights, geometry: geometry, method: method, in: $0) }
+      }
     }
   }
 }

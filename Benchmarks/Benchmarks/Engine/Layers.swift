@@ -7,7 +7,7 @@ func layers() {
     measure("ResnetBlock2D, \(size)") { context -> Work in
       let (x, time) = (noise([1, side, side, channels]), noise([1, 1280]))
       let block = try random(in: context) {
-        try ResnetBlock2D(channels, channels, timeChannels: 1280, groups: 32, epsilon: 1e-5, side: side, weights: $0)
+        try ResnetBlock2D(channels, channels, timeChannels: 1280, groups: 32, epsilon: 1e-5, weights: $0)
       }
       return { try block([x], time: time, in: $0) }
     }
