@@ -3,7 +3,7 @@
 
     compare.py --tool ../../Examples/.build/release/ldm --model FOLDER [--rows unet-2,vae-decode] [--rounds 5] [--threads 2]
 
-A round is one process of each, with a warm-up and one counted pass; the order changes from round to round. Of PyTorch's
+A round is one process of each, with a warm-up before what counts; the order changes from round to round. Of PyTorch's
 two memory layouts the first round finds the faster, which is then used. The figure is the median over the rounds.
 """
 
@@ -16,19 +16,34 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
-# pass, batch, side. Guidance makes a batch of two of every picture.
+HERE = Path(__file__).resolve().parent
+PYTORCH = HERE / "pytorch_pass.py"
+
+
+class Row(NamedTuple):
+    part: str
+    batch: int
+    side: int
+    # Counted passes of a process: more for those that are over at once.
+    repeats: int = 1
+    # The embedded model, for PyTorch; ldm has its own.
+    model: Path | None = None
+
+
+# Guidance makes a batch of two of every picture in the U-Net.
 ROWS = {
-    "unet-2": ("unet", 2, 512),
-    "unet-1": ("unet", 1, 512),
-    "unet-2-768": ("unet", 2, 768),
-    "vae-decode": ("vae-decode", 1, 512),
-    "vae-encode": ("vae-encode", 1, 512),
-    "text": ("text", 1, 512),
-    "picture": ("picture", 1, 512),
+    "unet-2": Row("unet", 2, 512),
+    "unet-1": Row("unet", 1, 512),
+    "unet-2-768": Row("unet", 2, 768),
+    "vae-decode": Row("vae-decode", 1, 512),
+    "vae-encode": Row("vae-encode", 1, 512),
+    "text": Row("text", 1, 512, repeats=5),
+    "picture": Row("picture", 1, 512),
+    "emoji": Row("picture", 1, 64, repeats=3, model=HERE.parents[1] / "Sources/EmojiModel/Resources/emoji"),
 }
-USUAL = "unet-2,unet-1,vae-decode,vae-encode,text"
-PYTORCH = Path(__file__).resolve().parent / "pytorch_pass.py"
+USUAL = "unet-2,unet-1,vae-decode,vae-encode,text,emoji"
 
 
 def arguments():
@@ -67,25 +82,27 @@ def answer(command):
 
 def compared(name, given):
     """All rounds of one row."""
-    part, batch, side = ROWS[name]
-    side = given.side or side
-    work = ["--pass", part, "--batch", batch, "--width", side, "--height", side, "--repeats", 1, "--threads", given.threads, "--json"]
+    row = ROWS[name]
+    side = row.side if row.model else given.side or row.side
+    work = ["--pass", row.part, "--batch", row.batch, "--width", side, "--height", side, "--repeats", row.repeats,
+            "--threads", given.threads, "--json"]
     layout = ["--layout", "better"]
 
     def ours():
-        return answer([given.tool, "bench", "--model", given.model, *work])
+        model = [] if row.model else ["--model", given.model]
+        return answer([given.tool, "bench", *model, *work])
 
     def peers():
-        return answer([sys.executable, PYTORCH, given.model, *work, *layout])
+        return answer([sys.executable, PYTORCH, row.model or given.model, *work, *layout])
 
     runs = {ours: [], peers: []}
     for number in range(given.rounds):
         for engine in (ours, peers) if number % 2 == 0 else (peers, ours):
             runs[engine].append(engine())
         layout = ["--layout", runs[peers][0]["layout"]]
-        a, b = (runs[engine][-1]["seconds"][-1] for engine in (ours, peers))
+        a, b = (statistics.median(runs[engine][-1]["seconds"]) for engine in (ours, peers))
         print(f"{name} {number + 1}/{given.rounds}: {a:.3f} s, PyTorch {b:.3f} s", file=sys.stderr, flush=True)
-    return {"row": name, "pass": part, "batch": batch, "side": side, "layout": runs[peers][0]["layout"],
+    return {"row": name, "pass": row.part, "batch": row.batch, "side": side, "layout": runs[peers][0]["layout"],
             "ours": summary(runs[ours]), "pytorch": summary(runs[peers])}
 
 
@@ -101,6 +118,7 @@ def table(results):
         seconds = [statistics.median(engine["seconds"]) for engine in (a, b)]
         result["ratio"] = seconds[0] / seconds[1]
         work = result["pass"] if result["pass"] == "text" else f"{result['pass']} {result['side']}×{result['side']}"
+        work = f"emoji {work}" if result["row"] == "emoji" else work
         lines.append(f"| {work}, batch {result['batch']} | {spread(a)} | {spread(b)} | {result['ratio']:.2f}"
                      f" | {a['peak_bytes'] / 1e9:.2f} | {b['peak_bytes'] / 1e9:.2f} | {result['layout']} |")
     return "\n".join(lines)

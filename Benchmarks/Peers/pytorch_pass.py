@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 PASSES = ["unet", "vae-decode", "vae-encode", "text", "picture"]
 LAYOUTS = ["contiguous", "channels_last"]
@@ -30,7 +31,7 @@ def arguments():
     parser.add_argument("--height", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--steps", type=int, default=20, help="of a whole picture (DPM-Solver++ 2M, guidance 7.5)")
+    parser.add_argument("--steps", type=int, help="of a whole picture; 20 of DPM-Solver++ 2M where the model recommends none")
     parser.add_argument("--layout", choices=[*LAYOUTS, "better"], default="better")
     parser.add_argument("--json", action="store_true", help="accepted for symmetry: the answer is always JSON")
     return parser.parse_args()
@@ -122,10 +123,19 @@ def prepared(given, layout):
     pipeline.unet.to(memory_format=memory)
     pipeline.vae.to(memory_format=memory)
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    recommended = recommendations(given.model)
+    if "steps" not in recommended:
+        pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     return lambda: pipeline(
-        PROMPT, width=given.width, height=given.height, num_inference_steps=given.steps, guidance_scale=7.5,
+        PROMPT, width=given.width, height=given.height, num_inference_steps=given.steps or recommended.get("steps", 20),
+        guidance_scale=recommended.get("guidance", 7.5),
         num_images_per_prompt=given.batch, generator=torch.Generator().manual_seed(0))
+
+
+def recommendations(model):
+    """What a model says of steps and guidance, which `ldm` follows too."""
+    file = Path(model) / "generation_defaults.json"
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 if __name__ == "__main__":
