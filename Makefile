@@ -7,7 +7,9 @@ SEED ?= 0
 SWIFT_VERSION := 6.2
 LDM = Examples/.build/release/ldm
 # Imports point down only; an import that Package.swift does not name is an error.
-BUILD := swift build -c release --explicit-target-dependency-import-check error
+# Colours are an option of the compiler, so that a build on a terminal would be another than one elsewhere, and take its minutes again.
+BUILD := swift build -c release --no-color-diagnostics --explicit-target-dependency-import-check error
+EXAMPLES := swift build -c release --no-color-diagnostics --package-path Examples
 
 .PHONY: help setup toolchain demo ldm test bench bench-peers format lint docs clean
 
@@ -28,12 +30,12 @@ export PROMPT OUT SEED
 
 ldm: setup ## Build the command-line tool
 	@echo "Building (some minutes the first time) …"
-	@swift build -c release --package-path Examples --product ldm --quiet
+	@$(EXAMPLES) --product ldm --quiet
 
 test: setup ## Run all tests
 	$(BUILD) --build-tests
-	swift test -c release --skip-build
-	swift build -c release --package-path Examples
+	swift test -c release --no-color-diagnostics --skip-build
+	$(EXAMPLES)
 	Tests/CommandLine/run
 	Tests/OutsidePackage/run
 

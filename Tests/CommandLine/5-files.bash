@@ -157,3 +157,34 @@ echo '{"beta_schedule": "high"}' >c.json && refused 1 "high" schedule --schedule
 echo '{"num_train_timesteps": 1000000000000}' >c.json && refused 1 "num_train_timesteps" schedule --scheduler ddim --steps 3 --config c.json
 echo '{' >c.json && refused 1 "JSON|configuration" schedule --scheduler ddim --steps 3 --config c.json
 refused 1 "JSON|configuration" schedule --scheduler ddim --steps 3 --config a.png
+
+# Models in shards, and in a single file.
+shards() {
+  rm -rf model
+  mkdir model
+  cp -r "$models/odd/"{model_index.json,scheduler,text_encoder,tokenizer,unet,vae} model/
+  index=model/unet/diffusion_pytorch_model.safetensors.index.json
+}
+shards && works "${draw[@]}" --model model --output e.png
+rm model/unet/*-00002-of-00002.safetensors
+broken "00002-of-00002"
+shards && sed -i 's/diffusion_pytorch_model-00002-of-00002/missing/' $index
+broken "missing"
+shards && sed -i 's|"diffusion_pytorch_model-00002-of-00002.safetensors"|"../../../../etc/passwd"|' $index
+broken "passwd"
+shards && sed -i '0,/"conv_in.bias"/s//"conv_out.bias"/' $index
+broken "conv_out.bias"
+shards && echo '{"weight_map": 3}' >$index
+broken "index.json"
+shards && truncate -s -4 model/unet/*-00002-of-00002.safetensors
+broken "00002-of-00002"
+rm -r model
+works inspect "$root/Tests/Fixtures/weights/sd1.safetensors"
+says '"className" : "StableDiffusionPipeline"'
+refused 1 "vocabulary" "${draw[@]}" --model "$root/Tests/Fixtures/weights/sd1.safetensors" --output made/x.png
+refused 1 "not a model" "${draw[@]}" --model "$root/Tests/Fixtures/weights/mixed.safetensors" --output made/x.png
+refused 1 "not a model" "${draw[@]}" --model a.safetensors --output made/x.png
+
+# Names that would break a line or move a terminal's cursor.
+refused 1 "no file|missing" "${draw[@]}" --model $'missing\n\x1b[31mmodel' --output made/x.png
+holds "an escape sequence reaches the terminal" test -z "$(grep $'\x1b' err)"

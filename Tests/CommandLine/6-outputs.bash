@@ -47,3 +47,7 @@ told $? 1 "x\.png" "a picture larger than allowed"
 told "$(cat status)" 1 "standard output" "schedule into a closed pipe"
 "$ldm" tokenize text >&- 2>err
 told $? 1 "standard output" "tokenize without standard output"
+
+# Another place and an environment with nothing in it: the embedded model is found all the same.
+(mkdir elsewhere && cd elsewhere && ln -s "$ldm" tool && env -i ./tool txt2img --prompt heart --steps 1 --output h.png >/dev/null 2>&1)
+holds "a link to the tool does not find the embedded model" test -s elsewhere/h.png
