@@ -26,6 +26,6 @@ stops INT 130 1 txt2img --prompt a --steps 900 --threads 1 --output made/x.png
 # One step of these takes much longer than a second, as decoding the latents does.
 stops INT 130 2 txt2img --prompt a --steps 900 --width 1024 --height 1024 --output made/x.png
 safetensors l.safetensors '{"latents":{"dtype":"F32","shape":[1,4,512,512],"data_offsets":[0,4194304]}}' 4194304
-for delay in 0.3 1 2; do stops INT 130 $delay decode --latents l.safetensors --output made/x.png; done
-stops TERM 143 1 decode --latents l.safetensors --output made/x.png
+for delay in 0.3 0.8; do stops INT 130 $delay decode --latents l.safetensors --output made/x.png; done
+stops TERM 143 0.6 decode --latents l.safetensors --output made/x.png
 set +m
