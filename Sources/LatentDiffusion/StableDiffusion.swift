@@ -31,20 +31,29 @@ public struct StableDiffusion: Sendable {
 
   /// Reads a model: a folder in diffusers' layout, or a single `.safetensors` file in the layout of the original code.
   ///
+  /// - Parameters:
+  ///   - url: the folder or the file.
+  ///   - weights: the form in which the weights are held, whatever the files have: each tensor is converted when its layer is made, so that
+  ///     the model is never there twice. Nil holds them as the files have them, which loads fastest.
+  ///   - context: whose threads load, and whose cancellation ends it.
   /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`, `WeightErrors`, `TokenizerError`, `SchedulerError`,
   ///   `CLIPTextError`, `ComponentError`, `CancellationError`.
-  public static func load(from url: URL, in context: ExecutionContext = ExecutionContext()) throws -> StableDiffusion {
-    try StableDiffusion(ModelFiles.open(url), in: context)
+  public static func load(
+    from url: URL, weights: WeightForm? = nil, in context: ExecutionContext = ExecutionContext()
+  ) throws -> StableDiffusion {
+    try StableDiffusion(ModelFiles.open(url), weights: weights, in: context)
   }
 
-  init(_ files: ModelFiles, in context: ExecutionContext) throws {
+  init(_ files: ModelFiles, weights form: WeightForm? = nil, in context: ExecutionContext) throws {
     tokenizer = try Self.tokenizer(of: files)
     var reports: [String: LoadReport] = [:]
     func load<Component>(_ name: String, _ build: (Data, WeightScope) throws -> Component) throws -> Component {
       guard let json = try files.configuration(of: name) else {
         throw ConfigurationError.malformed(component: name, reason: "there is no config.json")
       }
-      let (component, report) = try LoadReport.load(from: files.weights(of: name), in: context) { try build(json, $0) }
+      let (component, report) = try LoadReport.load(from: files.weights(of: name, as: form, in: context), in: context) {
+        try build(json, $0)
+      }
       reports[name] = report
       return component
     }

@@ -88,4 +88,7 @@ public struct ExecutionContext: Sendable {
     pool.forEach(count, isCancelled: { isCancelled }, body)
     try checkCancellation()
   }
+
+  /// The same to the end in any case, for what takes milliseconds.
+  func parallelToTheEnd(_ count: Int, _ body: (Int) -> Void) { pool.forEach(count, isCancelled: { false }, body) }
 }

@@ -6,6 +6,8 @@ public enum FileWriteError: Error, Sendable, Equatable, CustomStringConvertible 
   case notAPath(String)
   /// A folder is where the file would be.
   case isFolder(path: String)
+  /// Something is where a new folder would be.
+  case exists(path: String)
   /// The folder that the file would be in does not exist.
   case missingFolder(path: String, folder: String)
   /// The permissions of the file or its folder forbid it.
@@ -19,6 +21,7 @@ public enum FileWriteError: Error, Sendable, Equatable, CustomStringConvertible 
     switch self {
     case .notAPath(let name): "\(name) is not the path of a file; give a path such as folder/name.png."
     case .isFolder(let path): "\(path) is a folder; give the name of a file to write."
+    case .exists(let path): "\(path) exists already; give a name that is not taken."
     case .missingFolder(let path, let folder): "\(path) cannot be written because there is no folder \(folder); create it first."
     case .notPermitted(let path): "\(path) cannot be written because its permissions or its folder's forbid it; choose another place."
     case .diskFull(let path): "\(path) cannot be written because no space is left on its disk; free some or choose another place."
@@ -38,57 +41,106 @@ public enum FileWriteError: Error, Sendable, Equatable, CustomStringConvertible 
 }
 
 extension Data {
-  /// Writes a file so that it is there as a whole or not at all: into a new file beside it, which then takes its name.
+  /// Writes a file so that it is there as a whole or not at all: see `FileWriting.writeBesideThenRename`.
+  ///
+  /// - Throws: `FileWriteError`; what was at `url` before is then still there.
+  public func writeBesideThenRename(to url: URL) throws(FileWriteError) {
+    do {
+      try FileWriting.writeBesideThenRename(to: url) { append in try append(self) }
+    } catch let error as FileWriteError {
+      throw error
+    } catch {
+      throw .failed(path: url.path(percentEncoded: false), reason: "\(error)")
+    }
+  }
+}
+
+/// Writing files and folders so that they are there as a whole or not at all.
+public enum FileWriting {
+  /// Writes a file piece by piece: into a new one beside it, which then takes its name.
   ///
   /// A link is followed and stays a link; a file that exists keeps its permissions, a new one gets those of the process. What is no
   /// ordinary file (a device, a pipe) is never replaced but written to; the process's own setting says what becomes of it when the reader
   /// of a pipe goes away.
-  /// - Throws: `FileWriteError`; what was at `url` before is then still there.
-  public func writeBesideThenRename(to url: URL) throws(FileWriteError) {
+  ///
+  /// - Parameter contents: calls `append` with the file's bytes, from the first to the last.
+  /// - Throws: `FileWriteError`, and what `contents` throws; what was at `url` before is then still there.
+  public static func writeBesideThenRename(
+    to url: URL, _ contents: (_ append: (Data) throws(FileWriteError) -> Void) throws -> Void
+  ) throws {
     let path = url.path(percentEncoded: false)
-    guard url.isFileURL, !path.isEmpty, !path.utf8.contains(0) else { throw .notAPath(url.absoluteString) }
+    guard url.isFileURL, !path.isEmpty, !path.utf8.contains(0) else { throw FileWriteError.notAPath(url.absoluteString) }
     var status = stat()
     guard stat(path, &status) == 0 else {
       guard errno == ENOENT else { throw FileWriteError(path: path, code: errno) }
-      return try replace(endOfLinks(from: path), permissions: nil, reportedAs: path)
+      return try replace(endOfLinks(from: path), permissions: nil, reportedAs: path, contents)
     }
     switch status.st_mode & S_IFMT {
     case S_IFDIR:
-      throw .isFolder(path: path)
+      throw FileWriteError.isFolder(path: path)
     case S_IFREG:
       // Renaming asks only for the folder's permission; a file that is write-protected is meant to stay.
       guard access(path, W_OK) == 0, let resolved = realpath(path, nil) else { throw FileWriteError(path: path, code: errno) }
       defer { free(resolved) }
-      try replace(String(cString: resolved), permissions: status.st_mode & 0o777, reportedAs: path)
+      try replace(String(cString: resolved), permissions: status.st_mode & 0o777, reportedAs: path, contents)
     default:
-      try check(write(to: open(path, O_WRONLY | O_CLOEXEC), permissions: nil, synchronizing: false), path: path)
+      try write(to: open(path, O_WRONLY | O_CLOEXEC), permissions: nil, synchronizing: false, reportedAs: path, contents)
     }
   }
 
-  private func replace(_ destination: String, permissions: mode_t?, reportedAs path: String) throws(FileWriteError) {
-    let name = "." + String(UInt64.random(in: .min ... .max), radix: 36) + ".partial"
-    let temporary = folder(of: destination) + "/" + name
+  private static func replace(
+    _ destination: String, permissions: mode_t?, reportedAs path: String, _ contents: ((Data) throws(FileWriteError) -> Void) throws -> Void
+  ) throws {
+    let temporary = unusedName(beside: destination)
     let descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
     guard descriptor >= 0 else { throw FileWriteError(path: path, code: errno) }
-    var code = write(to: descriptor, permissions: permissions, synchronizing: true)
-    if code == 0, rename(temporary, destination) != 0 { code = errno }
-    if code != 0 { unlink(temporary) }
-    try check(code, path: path)
+    do {
+      try write(to: descriptor, permissions: permissions, synchronizing: true, reportedAs: path, contents)
+      try check(rename(temporary, destination), path: path)
+    } catch {
+      unlink(temporary)
+      throw error
+    }
   }
 
-  /// Writes everything and closes the descriptor; the code of the first error, or 0.
-  private func write(to descriptor: Int32, permissions: mode_t?, synchronizing: Bool) -> Int32 {
-    guard descriptor >= 0 else { return errno }
-    var code: Int32 = 0
-    if let permissions, fchmod(descriptor, permissions) != 0 { code = errno }
-    if code == 0 { code = withUnsafeBytes { writeAll($0, to: descriptor) } }
-    // A full disk may show only now; without this a crash of the machine could leave the name with nothing behind it.
-    if code == 0, synchronizing, fsync(descriptor) != 0, errno != EINVAL, errno != ENOTSUP { code = errno }
-    if close(descriptor) != 0, code == 0, errno != EINTR { code = errno }
-    return code
+  /// A full disk may show only when the file is synchronised; without that a crash of the machine could leave the name with nothing
+  /// behind it. Every so often, since a large file at once would keep whoever wants to stop waiting.
+  private static let synchronizedBytes = 64 << 20
+
+  /// Writes everything and closes the descriptor.
+  private static func write(
+    to descriptor: Int32, permissions: mode_t?, synchronizing: Bool, reportedAs path: String,
+    _ contents: ((Data) throws(FileWriteError) -> Void) throws -> Void
+  ) throws {
+    guard descriptor >= 0 else { throw FileWriteError(path: path, code: errno) }
+    func synchronize() throws(FileWriteError) {
+      if synchronizing, fsync(descriptor) != 0, errno != EINVAL, errno != ENOTSUP { throw FileWriteError(path: path, code: errno) }
+    }
+    do {
+      if let permissions { try check(fchmod(descriptor, permissions), path: path) }
+      var pending = 0
+      try contents { data throws(FileWriteError) in
+        try check(data.withUnsafeBytes { writeAll($0, to: descriptor) }, path: path)
+        pending += data.count
+        guard pending >= synchronizedBytes else { return }
+        try synchronize()
+        pending = 0
+      }
+      try synchronize()
+    } catch {
+      close(descriptor)
+      throw error
+    }
+    if close(descriptor) != 0, errno != EINTR { throw FileWriteError(path: path, code: errno) }
   }
 }
 
+/// A hidden name in the same folder, so that renaming moves nothing.
+func unusedName(beside path: String) -> String {
+  folder(of: path) + "/." + String(UInt64.random(in: .min ... .max), radix: 36) + ".partial"
+}
+
+/// - Returns: 0, or -1 with the reason in `errno`.
 private func writeAll(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32) -> Int32 {
   var rest = bytes[...]
   while !rest.isEmpty {
@@ -98,7 +150,7 @@ private func writeAll(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32) -> 
     if written >= 0 {
       rest = rest.dropFirst(written)
     } else if errno != EINTR {
-      return errno
+      return -1
     }
   }
   return 0
@@ -114,11 +166,12 @@ private func endOfLinks(from path: String) -> String {
   return path
 }
 
-private func folder(of path: String) -> String {
+func folder(of path: String) -> String {
   guard let slash = path.lastIndex(of: "/") else { return "." }
   return slash == path.startIndex ? "/" : String(path[..<slash])
 }
 
-private func check(_ code: Int32, path: String) throws(FileWriteError) {
-  if code != 0 { throw FileWriteError(path: path, code: code) }
+/// - Parameter result: of a system call that leaves its reason in `errno`.
+func check(_ result: Int32, path: String) throws(FileWriteError) {
+  if result != 0 { throw FileWriteError(path: path, code: errno) }
 }

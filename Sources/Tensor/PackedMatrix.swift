@@ -22,6 +22,7 @@ public struct PackedMatrix: Sendable {
   /// - Throws: `CancellationError`.
   public init(_ weights: WeightTensor, in context: ExecutionContext) throws {
     precondition(weights.shape.rank == 2 || weights.shape.rank == 4, "Weights of shape \(weights.shape) are no matrix.")
+    let weights = Self.unquantized(weights, in: context)
     let isConvolution = weights.shape.rank == 4
     let channels = weights.shape[1]
     let taps = isConvolution ? weights.shape[2] * weights.shape[3] : 1
@@ -33,9 +34,15 @@ public struct PackedMatrix: Sendable {
       switch elementType {
       case .float32: try pack(UInt32.self, from: bytes, channels: channels, taps: taps, in: context)
       case .float16, .bfloat16: try pack(UInt16.self, from: bytes, channels: channels, taps: taps, in: context)
+      case .q8: break
       }
     }
     weights.releasePages()
+  }
+
+  /// Quantised weights as float32, others as they are.
+  private static func unquantized(_ weights: WeightTensor, in context: ExecutionContext) -> WeightTensor {
+    weights.elementType == .q8 ? (try? weights.converted(to: .float32, in: context)) ?? weights : weights
   }
 
   private func pack<Bits: FixedWidthInteger>(
@@ -75,6 +82,7 @@ public struct PackedMatrix: Sendable {
       Kernels.active.widen_f16(count, storage.pointer.assumingMemoryBound(to: UInt16.self) + start, scratch)
     case .bfloat16:
       Kernels.active.widen_bf16(count, storage.pointer.assumingMemoryBound(to: UInt16.self) + start, scratch)
+    case .q8: break
     }
     return UnsafePointer(scratch)
   }

@@ -8,9 +8,24 @@ public enum ElementType: String, Sendable, CaseIterable {
   case float16 = "F16"
   /// The upper half of a float32.
   case bfloat16 = "BF16"
+  /// 8 bits, in blocks of 32 values with a common scale: see `WeightTensor.data`. Source: GGUF's `Q8_0`.
+  case q8 = "Q8_0"
 
-  /// Of one element.
-  public var bytes: Int { self == .float32 ? 4 : 2 }
+  /// Of one element; the scales of `q8` come on top.
+  public var bytes: Int {
+    switch self {
+    case .float32: 4
+    case .float16, .bfloat16: 2
+    case .q8: 1
+    }
+  }
+
+  /// Of all elements of a tensor; nil where they are more than can be counted, or where no `q8` has this shape.
+  public func bytes(of shape: Shape) -> Int? {
+    guard self != .q8 else { return QuantizedBlocks(shape).map { $0.rows * $0.rowBytes } }
+    let (bytes, overflow) = shape.count.multipliedReportingOverflow(by: bytes)
+    return shape.count == Int.max || overflow ? nil : bytes
+  }
 }
 
 /// A tensor as it stands in a checkpoint: the file's own bytes (little-endian, row-major), usually mapped and not copied.
@@ -20,13 +35,17 @@ public struct WeightTensor: Sendable {
   /// How the elements stand in `data`.
   public let elementType: ElementType
   /// `shape.count` elements, row-major, little-endian.
+  ///
+  /// `q8` is for matrices `[O, I]` and kernels `[O, C, kh, kw]` whose I or C is a multiple of 32. For each of the O rows in turn stand
+  /// its blocks, of 34 bytes: a scale d in half precision, then 32 signed bytes q; a value is d · q. A kernel's row is `[kh, kw, C]`, so that
+  /// a block holds 32 channels of one tap, as they meet in a product.
   public let data: Data
   /// True where the data are pages of a mapped file, which can be dropped from memory and read again.
   public let isMapped: Bool
 
-  /// - Precondition: `data` holds exactly `shape.count` elements.
+  /// - Precondition: `data` holds exactly `shape.count` elements, and `q8` has a shape for it.
   public init(shape: Shape, elementType: ElementType, data: Data, isMapped: Bool = false) {
-    precondition(shape.count != Int.max && data.count == shape.count * elementType.bytes, "\(data.count) bytes cannot hold \(shape).")
+    precondition(data.count == elementType.bytes(of: shape), "\(data.count) bytes cannot hold \(shape) as \(elementType).")
     self.shape = shape
     self.elementType = elementType
     self.data = data
@@ -40,9 +59,12 @@ public struct WeightTensor: Sendable {
   }
 
   /// The same bytes under another shape.
-  /// - Precondition: the counts are equal.
+  /// - Precondition: the counts are equal. For `q8` only axes of length 1 may come or go, or the blocks would lie across rows.
   public func reshaped(_ shape: Shape) -> WeightTensor {
-    WeightTensor(shape: shape, elementType: elementType, data: data, isMapped: isMapped)
+    precondition(
+      elementType != .q8 || shape.dimensions.filter { $0 != 1 } == self.shape.dimensions.filter { $0 != 1 },
+      "Blocks of \(self.shape) cannot lie in \(shape).")
+    return WeightTensor(shape: shape, elementType: elementType, data: data, isMapped: isMapped)
   }
 
   /// The rows `range` of the outermost axis: `[N, …]` → `[range.count, …]`.
@@ -59,20 +81,7 @@ public struct WeightTensor: Sendable {
   /// The values as float32, in the same shape.
   public func decoded() -> Tensor {
     let result = Tensor(uninitialized: shape)
-    data.withUnsafeBytes { bytes in
-      guard let base = bytes.baseAddress, result.count > 0 else { return }
-      // The file's alignment is not ours: go through a buffer that is aligned for its elements.
-      switch elementType {
-      case .float32:
-        UnsafeMutableRawPointer(result.mutablePointer).copyMemory(from: base, byteCount: bytes.count)
-      case .float16, .bfloat16:
-        let aligned = UnsafeMutablePointer<UInt16>.allocate(capacity: result.count)
-        defer { aligned.deallocate() }
-        UnsafeMutableRawPointer(aligned).copyMemory(from: base, byteCount: bytes.count)
-        let widen = elementType == .float16 ? Kernels.active.widen_f16 : Kernels.active.widen_bf16
-        widen(result.count, aligned, result.mutablePointer)
-      }
-    }
+    forEachPiece { elements, values in (result.mutablePointer + elements.lowerBound).update(from: values, count: elements.count) }
     return result
   }
 
@@ -83,12 +92,14 @@ public struct WeightTensor: Sendable {
       case .float32: exponentsLeaveRoom(bytes, mask: 0x7F80_0000 as UInt32)
       case .float16: exponentsLeaveRoom(bytes, mask: 0x7C00 as UInt16)
       case .bfloat16: exponentsLeaveRoom(bytes, mask: 0x7F80 as UInt16)
+      // The scales decide.
+      case .q8: exponentsLeaveRoom(bytes, mask: 0x7C00 as UInt16, stride: QuantizedBlocks.blockBytes)
       }
     }
   }
 
   /// Lets the system drop the pages of the file that hold this tensor; they come back from the file if read again.
-  func releasePages() {
+  package func releasePages() {
     guard isMapped else { return }
     data.withUnsafeBytes { bytes in
       guard let base = bytes.baseAddress else { return }
@@ -101,12 +112,15 @@ public struct WeightTensor: Sendable {
 }
 
 /// True where no exponent has all its bits set, as those of infinities and NaNs have.
-private func exponentsLeaveRoom<Bits: FixedWidthInteger & UnsignedInteger>(_ bytes: UnsafeRawBufferPointer, mask: Bits) -> Bool {
+@inline(__always)
+private func exponentsLeaveRoom<Bits: FixedWidthInteger & UnsignedInteger>(
+  _ bytes: UnsafeRawBufferPointer, mask: Bits, stride: Int = MemoryLayout<Bits>.size
+) -> Bool {
   // Such an exponent, and only such a one, carries into the sign's place when one is added. No branch: this runs as fast as memory.
   let one = mask & (0 &- mask)
   var carries: Bits = 0
-  for index in 0..<bytes.count / MemoryLayout<Bits>.size {
-    carries |= (bytes.loadUnaligned(fromByteOffset: index * MemoryLayout<Bits>.size, as: Bits.self) & mask) &+ one
+  for index in 0..<bytes.count / stride {
+    carries |= (bytes.loadUnaligned(fromByteOffset: index * stride, as: Bits.self) & mask) &+ one
   }
   return carries & ~(Bits.max >> 1) == 0
 }

@@ -82,6 +82,13 @@ struct LDMCheckpoint: Sendable {
     return component
   }
 
+  /// The component that a tensor of such a file belongs to; nil for what belongs to none.
+  static func component(of name: String) -> String? {
+    if name.hasPrefix(unetPrefix) { return "unet" }
+    if name.hasPrefix(clipPrefix) || name.hasPrefix(openCLIPPrefix) { return "text_encoder" }
+    return autoencoderPrefixes.contains { name.hasPrefix($0) } ? "vae" : nil
+  }
+
   private static func unsupportedFamily(_ names: Set<String>) -> String? {
     func has(_ prefix: String) -> Bool { names.contains { $0.hasPrefix(prefix) } }
     if has("conditioner.embedders.") || has("model.diffusion_model.label_emb.0.") { return "Stable Diffusion XL" }

@@ -14,14 +14,14 @@ public struct ModelFiles: Sendable {
     case singleFile
   }
 
-  private enum Source: Sendable {
+  enum Source: Sendable {
     case folder(ModelFolder)
     case checkpoint(LDMCheckpoint)
   }
 
   /// The folder or the file.
   public let url: URL
-  private let source: Source
+  let source: Source
 
   /// - Parameter url: a model's folder, or a `.safetensors` file.
   /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`.
@@ -84,6 +84,15 @@ public struct ModelFiles: Sendable {
   ///
   /// - Throws: `ModelFilesError`, `SafetensorsError`.
   public func weights(of component: String) throws -> any WeightSource { try table(of: component).table }
+
+  /// The same in another form, each tensor converted when a layer asks for it; nil: as the files have them.
+  ///
+  /// - Parameter context: whose threads convert.
+  /// - Throws: `ModelFilesError`, `SafetensorsError`; the source throws `WeightError.outOfRange` where the form cannot hold a value.
+  public func weights(of component: String, as form: WeightForm?, in context: ExecutionContext) throws -> any WeightSource {
+    let source = try weights(of: component)
+    return form.map { ConvertedWeights(source: source, form: $0, component: component, context: context) } ?? source
+  }
 
   func table(of component: String) throws -> (table: WeightTable, files: [SafetensorsFile]) {
     switch source {

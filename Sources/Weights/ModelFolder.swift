@@ -100,20 +100,39 @@ struct ModelFolder: Sendable {
     return FileManager.default.fileExists(atPath: file.path(percentEncoded: false)) ? try Self.read(file) : nil
   }
 
+  /// The ordinary files of a component, or of the model itself, that hold no weights; hidden ones are left out.
+  func others(in component: String?) throws(ModelFilesError) -> [String] {
+    let folder = component.map { url.appending(path: $0, directoryHint: .isDirectory) } ?? url
+    let path = folder.path(percentEncoded: false)
+    guard let names = try? FileManager.default.contentsOfDirectory(atPath: path) else {
+      throw .unreadable(path: path, reason: "there is no such folder, or its permissions forbid it")
+    }
+    return names.sorted().filter { name in
+      guard !name.hasPrefix("."), !WeightFiles.endings.contains(where: { name.hasSuffix($0) }) else { return false }
+      var isFolder: ObjCBool = false
+      return FileManager.default.fileExists(atPath: path + "/" + name, isDirectory: &isFolder) && !isFolder.boolValue
+    }
+  }
+
   /// A component's weights under the newest names, and the files they are in.
   ///
   /// - Throws: `ModelFilesError`, `SafetensorsError`.
   func weights(of component: String) throws -> (table: WeightTable, files: [SafetensorsFile]) {
+    let stored = try storedWeights(of: component)
+    return (stored.table.renamed { KeyNames.current($0, component: component) }, stored.files)
+  }
+
+  /// A component's weights under the names of its files; `url` is the file, or the index of several.
+  ///
+  /// - Throws: `ModelFilesError`, `SafetensorsError`.
+  func storedWeights(of component: String) throws -> (url: URL, table: WeightTable, files: [SafetensorsFile]) {
     let file = try WeightFiles(in: try folder(component)).preferred
-    let (table, files): (WeightTable, [SafetensorsFile])
     if file.pathExtension == "json" {
       let sharded = try ShardedSafetensors(index: file)
-      (table, files) = (sharded.table, sharded.shards)
-    } else {
-      let single = try SafetensorsFile(file)
-      (table, files) = (single.table, [single])
+      return (file, sharded.table, sharded.shards)
     }
-    return (table.renamed { KeyNames.current($0, component: component) }, files)
+    let single = try SafetensorsFile(file)
+    return (file, single.table, [single])
   }
 }
 
@@ -137,6 +156,9 @@ private struct WeightFiles {
     }
   }
 
+  /// How files end that hold weights, in this form or another.
+  static let endings =
+    pickles + [".safetensors", ".safetensors.index.json", ".fp16.json", ".msgpack", ".msgpack.index.json", ".h5", ".onnx", ".onnx_data", ".pb", ".gguf"]
   static let pickles = [".bin", ".ckpt", ".pt", ".pth", ".bin.index.json"]
 
   /// How good a choice a file is, the smaller the better: `model.safetensors` before its index, before `model.fp16.safetensors`, before

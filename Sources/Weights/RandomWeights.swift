@@ -7,7 +7,7 @@ import Tensor
 public struct RandomWeights: WeightSource {
   /// All values follow from it, the name and the shape.
   public let seed: UInt64
-  /// Of all tensors.
+  /// Of all tensors; of those that can be quantised for `q8`, which leaves 16 bits to the others.
   public let elementType: ElementType
   /// What the source claims to have; it gives everything else too.
   public let names: Set<String>
@@ -33,35 +33,9 @@ public struct RandomWeights: WeightSource {
     // Uniform with this deviation: nothing here asks for a bell, and it is fast.
     let width = deviation * Float(3).squareRoot()
     let values = (0..<shape.count).map { _ in mean + width * generator.next() }
-    let data =
-      switch elementType {
-      case .float32: WeightTensor(Tensor(values, shape: shape)).data
-      case .float16: Self.bytes(values) { Float16Bits.rounded($0) }
-      case .bfloat16: Self.bytes(values) { UInt16(truncatingIfNeeded: ($0.bitPattern + 0x7FFF + ($0.bitPattern >> 16 & 1)) >> 16) }
-      }
-    return WeightTensor(shape: shape, elementType: elementType, data: data)
-  }
-
-  private static func bytes(_ values: [Float], _ bits: (Float) -> UInt16) -> Data {
-    var data = Data(capacity: 2 * values.count)
-    for value in values {
-      let bits = bits(value)
-      data.append(UInt8(truncatingIfNeeded: bits))
-      data.append(UInt8(truncatingIfNeeded: bits >> 8))
-    }
-    return data
-  }
-}
-
-/// float32 to float16 for values that are neither huge nor special; Swift has no `Float16` on Intel Macs.
-private enum Float16Bits {
-  static func rounded(_ value: Float) -> UInt16 {
-    let sign = UInt16(truncatingIfNeeded: value.bitPattern >> 16) & 0x8000
-    let size = abs(value)
-    // Below the smallest normal number, steps of 2⁻²⁴; above, the exponent is moved and the fraction rounded to even.
-    if size < 0x1p-14 { return sign | UInt16((size * 0x1p24).rounded(.toNearestOrEven)) }
-    let bits = size.bitPattern - (112 << 23)
-    return sign | UInt16(truncatingIfNeeded: min((bits + 0xFFF + (bits >> 13 & 1)) >> 13, 0x7BFF))
+    let exact = WeightTensor(Tensor(values, shape: shape))
+    // Small values fit into every form.
+    return (try? exact.converted(to: elementType)) ?? exact
   }
 }
 

@@ -12,6 +12,8 @@ public enum SafetensorsError: Error, Sendable, Equatable, CustomStringConvertibl
   case unknownElementType(path: String, name: String, type: String)
   /// Offsets that overlap, leave gaps or do not fit type and shape.
   case invalidTensor(path: String, name: String, reason: String)
+  /// A tensor is quantised in a way that this library does not know.
+  case unknownForm(path: String, name: String, form: String)
   /// The header describes more or fewer bytes than follow it.
   case wrongLength(path: String, described: Int, found: Int)
   /// An index without a map from names to files beside it.
@@ -35,6 +37,8 @@ public enum SafetensorsError: Error, Sendable, Equatable, CustomStringConvertibl
       "\(path) is damaged: the tensor \(printable(name)) has elements of the unknown type \(printable(type))."
     case .invalidTensor(let path, let name, let reason):
       "\(path) is damaged: the tensor \(printable(name)) \(reason)."
+    case .unknownForm(let path, let name, let form):
+      "\(path) holds the tensor \(printable(name)) in the form \(printable(form)), which is not supported; q8_0 is."
     case .wrongLength(let path, let described, let found) where found < described:
       "\(path) is truncated: \(described) bytes of tensors are announced, but there are \(found); download it again."
     case .wrongLength(let path, let described, let found):

@@ -4,7 +4,8 @@ import Tensor
 /// A safetensors file, mapped into memory: a tensor is read when something touches it.
 ///
 /// The checks are those of the format's reference implementation: tensors lie one after the other without gap or overlap, and fill the
-/// file exactly. Elements that are not F32, F16 or BF16 are listed, and refused only when a layer asks for them.
+/// file exactly. Elements that are not F32, F16 or BF16 are listed, and refused only when a layer asks for them. A tensor `NAME.q8_0` is
+/// listed as `NAME`, of the type `Q8_0` and with the shape that its values have.
 public struct SafetensorsFile: WeightSource {
   /// Where the file is.
   public let url: URL
@@ -64,12 +65,32 @@ public struct SafetensorsFile: WeightSource {
       try check(entry, after: end, path: path)
       end = entry.end
       guard end <= data.count else { continue }
-      tensors[entry.name] = StoredTensor(
+      let stored = StoredTensor(
         shape: Shape(entry.shape), elementType: entry.elementType, data: data[data.startIndex + entry.begin..<data.startIndex + end],
         isMapped: true)
+      let (name, tensor) = try unquantized(entry.name, stored, path: path)
+      guard tensors.updateValue(tensor, forKey: name) == nil else {
+        throw .invalidTensor(path: path, name: name, reason: "is there twice, once quantised")
+      }
     }
     guard end == data.count else { throw .wrongLength(path: path, described: end, found: data.count) }
     return (header.metadata, WeightTable(tensors))
+  }
+
+  /// What a tensor of the file stands for.
+  private static func unquantized(
+    _ name: String, _ stored: StoredTensor, path: String
+  ) throws(SafetensorsError) -> (name: String, tensor: StoredTensor) {
+    do throws(QuantizedLayout.Problem) {
+      return try QuantizedLayout.tensor(name, stored) ?? (name, stored)
+    } catch {
+      switch error {
+      case .unknownForm(let form): throw .unknownForm(path: path, name: name, form: form)
+      case .wrongShape:
+        let found = "\(stored.elementType) of shape \(stored.shape)"
+        throw .invalidTensor(path: path, name: name, reason: "is \(found), which is not U8 with blocks of 34 bytes innermost")
+      }
+    }
   }
 
   private static func check(_ entry: SafetensorsHeader.Entry, after end: Int, path: String) throws(SafetensorsError) {

@@ -8,6 +8,8 @@ public enum WeightError: Error, Sendable, Equatable, CustomStringConvertible {
   case wrongShape(name: String, expected: Shape, found: Shape)
   /// An element is infinite or not a number.
   case notFinite(name: String)
+  /// A value is larger than the form can hold that was asked for.
+  case outOfRange(name: String, type: ElementType)
   /// Elements that cannot be computed with; `type` is as in the file.
   case unsupportedElementType(name: String, type: String)
 
@@ -19,8 +21,10 @@ public enum WeightError: Error, Sendable, Equatable, CustomStringConvertible {
       "The tensor \(name) has shape \(found), but \(expected) is expected."
     case .notFinite(let name):
       "The tensor \(name) holds values that are infinite or not numbers."
+    case .outOfRange(let name, let type):
+      "The tensor \(name) holds values that are too large for \(type.rawValue); take bf16 or f32."
     case .unsupportedElementType(let name, let type):
-      "The tensor \(name) has elements of type \(type); F32, F16 and BF16 can be read."
+      "The tensor \(name) has elements of type \(type); F32, F16, BF16 and blocks of Q8_0 can be read."
     }
   }
 }

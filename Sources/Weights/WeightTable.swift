@@ -5,7 +5,7 @@ import Tensor
 public struct StoredTensor: Sendable {
   /// The extents, outermost first, as PyTorch has them.
   public let shape: Shape
-  /// The type as safetensors names it: `F16`, `I64`, …
+  /// The type as safetensors names it: `F16`, `I64`, …; `Q8_0` for blocks as `WeightTensor.data` describes them.
   public let elementType: String
   /// The elements, row-major, little-endian.
   public let data: Data
@@ -14,7 +14,7 @@ public struct StoredTensor: Sendable {
 
   /// - Parameters:
   ///   - shape: outermost extent first.
-  ///   - elementType: as safetensors names it.
+  ///   - elementType: as safetensors names it, or `Q8_0`.
   ///   - data: the elements; whether they are as many as the shape says is checked when they are asked for.
   ///   - isMapped: whether the data are pages of a mapped file.
   public init(shape: Shape, elementType: String, data: Data, isMapped: Bool = false) {
@@ -59,7 +59,7 @@ public struct WeightTable: WeightSource {
     guard let type = ElementType(rawValue: stored.elementType) else {
       throw .unsupportedElementType(name: name, type: stored.elementType)
     }
-    guard stored.shape == shape, shape.count != Int.max, stored.data.count == shape.count * type.bytes else {
+    guard stored.shape == shape, stored.data.count == type.bytes(of: shape) else {
       throw .wrongShape(name: name, expected: shape, found: stored.shape)
     }
     return WeightTensor(shape: shape, elementType: type, data: stored.data, isMapped: stored.isMapped)

@@ -132,9 +132,9 @@ extension Bench {
     _ name: String, of files: ModelFiles, in context: ExecutionContext,
     _ build: @escaping @Sendable (Data, WeightScope) throws -> Component
   ) async throws -> Component {
-    let json = try configuration(of: name, files)
+    let (json, form) = (try configuration(of: name, files), model.weights)
     return try await context.run { context in
-      try LoadReport.load(from: files.weights(of: name), in: context) { try build(json, $0) }.component
+      try LoadReport.load(from: files.weights(of: name, as: form, in: context), in: context) { try build(json, $0) }.component
     }
   }
 

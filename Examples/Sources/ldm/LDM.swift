@@ -10,7 +10,7 @@ import Foundation
     commandName: "ldm", abstract: "Makes and changes pictures by latent diffusion, on the CPU.",
     subcommands: [
       TextToImage.self, ImageToImage.self, Inpaint.self, Outpaint.self, Edit.self, Encode.self, Decode.self, Tokenize.self,
-      ScheduleCommand.self, Inspect.self, Bench.self,
+      ScheduleCommand.self, Inspect.self, Convert.self, Bench.self,
     ])
 
   static func main() async {

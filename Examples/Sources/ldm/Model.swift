@@ -3,10 +3,19 @@ import EmojiModel
 import Foundation
 import LatentDiffusion
 
+extension WeightForm: @retroactive ExpressibleByArgument {}
+
 struct ModelOptions: ParsableArguments {
   @Option(
     parsing: .unconditional, help: "A folder in diffusers' layout or a .safetensors file. Without it, the embedded model is used.")
   var model: String?
+
+  @Option(
+    parsing: .unconditional,
+    help: """
+      The form in which weights are held: \(WeightForm.allCases.map(\.rawValue).joined(separator: ", ")). Without it, as the files have them.
+      """)
+  var weights: WeightForm?
 
   @Option(parsing: .unconditional, help: "Threads to compute on. Without it, one for each processor.")
   var threads: Int?
@@ -26,7 +35,7 @@ struct ModelOptions: ParsableArguments {
 
   /// Loads the model, on an engine thread, so that a signal ends it.
   func load(in context: ExecutionContext) async throws -> StableDiffusion {
-    let url = try url
-    return try await context.run { try StableDiffusion.load(from: url, in: $0) }
+    let (url, weights) = (try url, weights)
+    return try await context.run { try StableDiffusion.load(from: url, weights: weights, in: $0) }
   }
 }

@@ -1,0 +1,150 @@
+import Foundation
+import Tensor
+
+/// What a conversion made.
+public struct ModelConversion: Sendable, Equatable {
+  /// Bytes of the weights that were read.
+  public fileprivate(set) var bytesRead = 0
+  /// Bytes of the weight files that were written.
+  public fileprivate(set) var bytesWritten = 0
+  /// Components that no picture needs and whose weights cannot be read; only their other files are in the result.
+  public fileprivate(set) var leftOut: [String] = []
+}
+
+extension ModelFiles {
+  /// Writes the model with its weights in another form, in the layout that it has.
+  ///
+  /// A folder becomes a folder with the weights of each component in one file, under the names of the original, and with a copy of all
+  /// other files of the components and of the files beside `model_index.json`. In a single file, what belongs to no component (averages
+  /// that training keeps) stays as it is, as do whole numbers. One tensor at a time is in memory.
+  ///
+  /// - Parameters:
+  ///   - form: of the weights.
+  ///   - url: where nothing is yet.
+  ///   - context: whose threads convert, and whose cancellation ends the writing.
+  ///   - progress: told which component comes next.
+  /// - Throws: `ModelFilesError`, `SafetensorsError`, `WeightError` where the form cannot hold a value, `FileWriteError`,
+  ///   `CancellationError`; nothing is left at `url` then.
+  public func convert(
+    to form: WeightForm, at url: URL, in context: ExecutionContext, progress: (_ component: String) -> Void = { _ in }
+  ) throws -> ModelConversion {
+    guard (try? url.checkResourceIsReachable()) != true else {
+      throw FileWriteError.exists(path: url.path(percentEncoded: false))
+    }
+    var result = ModelConversion()
+    switch source {
+    case .folder(let folder):
+      try FileWriting.makeFolder(at: url) { target in
+        try copy(folder.others(in: nil), from: folder.url, to: target, in: context)
+        for component in folder.components.map(\.name) {
+          progress(component)
+          try convert(component, of: folder, to: form, at: target, in: context, &result)
+        }
+      }
+    case .checkpoint(let checkpoint):
+      progress(checkpoint.file.url.lastPathComponent)
+      let tensors = checkpoint.file.tensors.map { name, tensor in
+        ConvertedTensor(name, tensor, component: LDMCheckpoint.component(of: name), form: form)
+      }
+      try write(tensors, metadata: checkpoint.file.metadata, to: url, in: context, &result)
+    }
+    return result
+  }
+
+  private func convert(
+    _ component: String, of folder: ModelFolder, to form: WeightForm, at target: URL, in context: ExecutionContext,
+    _ result: inout ModelConversion
+  ) throws {
+    let isNeeded = Self.needed.contains(component)
+    let (origin, place) = (folder.url.appending(path: component), target.appending(path: component, directoryHint: .isDirectory))
+    guard isNeeded || FileManager.default.fileExists(atPath: origin.path(percentEncoded: false)) else { return }
+    try makeDirectory(place)
+    try copy(folder.others(in: component), from: origin, to: place, in: context)
+    guard !Self.weightless.contains(where: { component.hasPrefix($0) }) else { return }
+    do {
+      let (file, table, files) = try folder.storedWeights(of: component)
+      let tensors = table.tensors.map { ConvertedTensor($0, $1, component: component, form: form) }
+      let stem = file.lastPathComponent.prefix { $0 != "." }
+      try write(tensors, metadata: files.first?.metadata ?? [:], to: place.appending(path: stem + ".safetensors"), in: context, &result)
+    } catch let error as ModelFilesError where !isNeeded {
+      _ = error
+      result.leftOut.append(component)
+    }
+  }
+
+  /// What every picture needs.
+  private static let needed: Set<String> = ["text_encoder", "unet", "vae"]
+  /// What has no weights.
+  private static let weightless = ["scheduler", "tokenizer", "feature_extractor"]
+
+  private func write(
+    _ tensors: [ConvertedTensor], metadata: [String: String], to url: URL, in context: ExecutionContext, _ result: inout ModelConversion
+  ) throws {
+    let layout = SafetensorsLayout(tensors.map(\.entry), metadata: metadata)
+    let byName = Dictionary(tensors.map { ($0.entry.name, $0) }) { first, _ in first }
+    try FileWriting.writeBesideThenRename(to: url) { append in
+      try append(layout.header)
+      for entry in layout.entries {
+        try context.checkCancellation()
+        try byName[entry.name]?.append(to: append, in: context)
+      }
+    }
+    result.bytesRead += tensors.reduce(0) { $0 + $1.original.data.count }
+    result.bytesWritten += layout.bytes
+  }
+
+  private func copy(_ names: [String], from origin: URL, to target: URL, in context: ExecutionContext) throws {
+    for name in names {
+      try context.checkCancellation()
+      let file = origin.appending(path: name)
+      guard let data = try? Data(mapping: file) else {
+        throw ModelFilesError.unreadable(path: file.path(percentEncoded: false), reason: "its permissions forbid it")
+      }
+      try data.writeBesideThenRename(to: target.appending(path: name))
+    }
+  }
+
+  private func makeDirectory(_ url: URL) throws {
+    do {
+      try FileManager.default.createDirectory(at: url, withIntermediateDirectories: false)
+    } catch {
+      throw FileWriteError.failed(path: url.path(percentEncoded: false), reason: "its folder cannot be made")
+    }
+  }
+}
+
+/// A tensor on its way from one file to another.
+private struct ConvertedTensor {
+  let original: StoredTensor
+  let entry: SafetensorsLayout.Entry
+  private let component: String
+  /// Nil for what stays as it is.
+  private let form: WeightForm?
+
+  /// - Parameter component: that the tensor belongs to; nil for what stays as it is.
+  init(_ name: String, _ original: StoredTensor, component: String?, form: WeightForm) {
+    self.original = original
+    self.component = component ?? ""
+    if let component, let tensor = original.tensor {
+      self.form = form
+      entry = SafetensorsLayout.Entry(name, tensor.shape, as: form.elementType(of: tensor, name: name, component: component))
+    } else {
+      self.form = nil
+      entry = SafetensorsLayout.Entry(name, original)
+    }
+  }
+
+  func append(to append: (Data) throws(FileWriteError) -> Void, in context: ExecutionContext) throws {
+    guard let form, let tensor = original.tensor else { return try append(original.data) }
+    try append(form.convert(tensor, name: entry.name, component: component, in: context).data)
+    tensor.releasePages()
+  }
+}
+
+extension StoredTensor {
+  /// The tensor, where its elements can be computed with.
+  fileprivate var tensor: WeightTensor? {
+    guard let type = ElementType(rawValue: elementType), data.count == type.bytes(of: shape) else { return nil }
+    return WeightTensor(shape: shape, elementType: type, data: data, isMapped: isMapped)
+  }
+}

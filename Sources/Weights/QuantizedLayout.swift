@@ -1,0 +1,48 @@
+import Tensor
+
+/// How quantised tensors stand in a safetensors file, whose format has no type for blocks: the tensor `NAME` is there as `NAME.q8_0`, of
+/// type U8 and with its axes in the order in which the bytes lie, the last of which is a block's 34 bytes: `[O, I/32, 34]` for a matrix
+/// `[O, I]` and `[O, kh, kw, C/32, 34]` for a kernel `[O, C, kh, kw]`.
+enum QuantizedLayout {
+  private static let form = "q8_0"
+  private static let blockValues = 32
+  private static let blockBytes = 34
+
+  static func storedName(_ name: String) -> String { name + "." + form }
+
+  static func storedShape(_ shape: Shape) -> Shape {
+    Shape([shape[0]] + shape.dimensions.dropFirst(2) + [shape[1] / blockValues, blockBytes])
+  }
+
+  /// What is wrong with a tensor that says it is quantised.
+  enum Problem: Error {
+    case unknownForm(String)
+    case wrongShape
+  }
+
+  /// The tensor that a file's tensor stands for, and its name; nil for what is not quantised.
+  static func tensor(_ name: String, _ stored: StoredTensor) throws(Problem) -> (name: String, tensor: StoredTensor)? {
+    guard let dot = name.lastIndex(of: "."), isForm(name[name.index(after: dot)...]) else { return nil }
+    let form = name[name.index(after: dot)...]
+    guard form == Self.form else { throw .unknownForm(String(form)) }
+    guard stored.elementType == "U8", let shape = shape(stored.shape), ElementType.q8.bytes(of: shape) == stored.data.count else {
+      throw .wrongShape
+    }
+    let tensor = StoredTensor(shape: shape, elementType: ElementType.q8.rawValue, data: stored.data, isMapped: stored.isMapped)
+    return (String(name[..<dot]), tensor)
+  }
+
+  private static func shape(_ stored: Shape) -> Shape? {
+    let extents = stored.dimensions
+    guard extents.count == 3 || extents.count == 5, extents[extents.count - 1] == blockBytes else { return nil }
+    let (inner, overflow) = extents[extents.count - 2].multipliedReportingOverflow(by: blockValues)
+    return overflow ? nil : Shape([extents[0], inner] + extents[1..<extents.count - 2])
+  }
+
+  /// True for GGUF's names of forms with one scale or more a block: `q8_0`, `q4_k`.
+  private static func isForm(_ word: Substring) -> Bool {
+    let parts = word.split(separator: "_", omittingEmptySubsequences: false)
+    guard parts.count == 2, parts[0].first == "q", let bits = Int(parts[0].dropFirst()) else { return false }
+    return (1...8).contains(bits) && ["0", "1", "k"].contains(parts[1].lowercased())
+  }
+}

@@ -1,0 +1,75 @@
+import Tensor
+
+/// The forms in which a model's weights can be held and written, whatever its files have. The arithmetic is float32 in all of them.
+public enum WeightForm: String, Sendable, CaseIterable {
+  /// float32, in twice the memory of the files that most models come in. What was narrower is widened exactly.
+  case float32 = "f32"
+  /// IEEE half precision: 11 significant bits, up to 65504.
+  case float16 = "f16"
+  /// bfloat16: 8 significant bits, and float32's range.
+  case bfloat16 = "bf16"
+  /// 8 bits in blocks of 32 with a common scale (8.5 bits a weight) for the matrices and kernels of the U-Net and the text encoder whose
+  /// inputs are a multiple of 32. Where it costs most (`conv_in`, `conv_out`, time embeddings), in the autoencoder, in token embeddings and in
+  /// all vectors, 16 bits are kept.
+  case q8
+
+  /// The element type that a tensor gets.
+  ///
+  /// - Parameters:
+  ///   - name: with or without what a single file puts before the component's names.
+  ///   - component: `unet`, `vae`, `text_encoder`, …
+  func elementType(of tensor: WeightTensor, name: String, component: String) -> ElementType {
+    switch self {
+    case .float32: .float32
+    case .float16: .float16
+    case .bfloat16: .bfloat16
+    case .q8:
+      if tensor.elementType == .q8 || Self.isRobust(name, component: component) {
+        tensor.elementType(convertedTo: .q8)
+      } else {
+        tensor.elementType == .float32 ? .float16 : tensor.elementType
+      }
+    }
+  }
+
+  /// The tensor in this form.
+  /// - Throws: `WeightError`, where the form cannot hold it.
+  func convert(
+    _ tensor: WeightTensor, name: String, component: String, in context: ExecutionContext?
+  ) throws(WeightError) -> WeightTensor {
+    do throws(WeightConversionError) {
+      return try tensor.converted(to: elementType(of: tensor, name: name, component: component), in: context)
+    } catch {
+      switch error {
+      case .notFinite: throw .notFinite(name: name)
+      case .outOfRange(let type): throw .outOfRange(name: name, type: type)
+      }
+    }
+  }
+
+  /// False for what 8 bits would harm more than they save: what the whole picture passes through at once, and tables that are not products.
+  private static func isRobust(_ name: String, component: String) -> Bool {
+    guard component == "unet" || component.hasPrefix("text_encoder") else { return false }
+    return !fragile.contains { name.hasPrefix($0) || name.contains("." + $0) }
+  }
+
+  /// Names of diffusers and transformers, and those of the original code for the same.
+  private static let fragile = [
+    "conv_in.", "conv_out.", "time_embedding.", "time_emb_proj.", "class_embedding.", "embeddings.", "text_projection",
+    "input_blocks.0.0.", "diffusion_model.out.", "time_embed.", "emb_layers.", "label_emb.", "token_embedding.", "positional_embedding",
+  ]
+}
+
+/// A component's weights in another form: each tensor is converted when a layer asks for it, so that no more than one is there twice.
+struct ConvertedWeights: WeightSource {
+  let source: any WeightSource
+  let form: WeightForm
+  let component: String
+  let context: ExecutionContext
+
+  var names: Set<String> { source.names }
+
+  func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor {
+    try form.convert(source.tensor(name, shape: shape), name: name, component: component, in: context)
+  }
+}
