@@ -8,6 +8,7 @@
 #define CK_MR 14
 #define CK_NV 2
 #define CK_PART 1
+#define CK_HALF 8
 #define CK_SCALE(p, n) ((vf)_mm512_scalef_ps((__m512)(p), (__m512)(n)))
 #define CK_NAME "avx512"
 #define CK_TABLE ck_table_avx512

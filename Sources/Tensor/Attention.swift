@@ -48,8 +48,8 @@ private struct TiledAttention {
 
   private var keyPanels: Int { (keyCount + 31) / 32 }
   private var valuePanels: Int { (width + 31) / 32 }
-  /// Features of a head, rounded up to whole vectors: the sums of a block are made with zeros beside them.
-  private var paddedWidth: Int { (width + 15) / 16 * 16 }
+  /// Features of a head, rounded up to what the matrix kernel does at once: the sums of a block are made with zeros beside them.
+  private var paddedWidth: Int { (width + 7) / 8 * 8 }
   private var stride: Int { heads * width }
 
   init(

@@ -29,8 +29,8 @@ struct WinogradConvolution {
     geometry == ConvolutionGeometry(kernelHeight: 3, kernelWidth: 3, padding: .all(1))
   }
 
-  /// Floats that the transformed tiles of a group may take: they stay in the last-level cache.
-  private static let groupFloats = 4 << 20
+  /// Floats that the transformed tiles of a group may take for each thread: a megabyte, which its panels then find in the last-level cache.
+  private static let threadFloats = 1 << 18
   /// Tiles of a task at most: a multiple of every kernel's tile height (14 and 6).
   private static let blockTiles = 168
   /// Channels whose weights are transformed at once where there are many tiles: 640 of a panel take 3 MB.
@@ -57,7 +57,8 @@ struct WinogradConvolution {
   func run(in context: ExecutionContext) throws {
     let tiles = result.shape[0] * tileRows * tileColumns
     guard tiles > 0 else { return }
-    let groups = Self.evenRuns(of: 0..<tiles, atMost: max(Self.blockTiles, Self.groupFloats / (36 * inputStride)))
+    let most = context.threads * Self.threadFloats / (36 * inputStride)
+    let groups = Self.evenRuns(of: 0..<tiles, atMost: max(Self.blockTiles, most))
     let transformed = TensorStorage(count: 36 * Self.matrixStride((groups.first?.count ?? 0) * inputStride))
     for group in groups {
       try forRuns(of: group, in: context) { transformIn($0, group: group, into: transformed.pointer) }
@@ -76,7 +77,7 @@ struct WinogradConvolution {
   private static func evenRuns(of range: Range<Int>, atMost most: Int) -> [Range<Int>] {
     let count = (range.count + most - 1) / most
     let even = (range.count + count - 1) / count
-    let length = count == 1 ? even : (even + 41) / 42 * 42
+    let length = count == 1 ? even : (even + 13) / 14 * 14
     return stride(from: range.lowerBound, to: range.upperBound, by: length).map { $0..<min(range.upperBound, $0 + length) }
   }
 
