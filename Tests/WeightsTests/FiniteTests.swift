@@ -11,23 +11,36 @@ import Weights
     return WeightTensor(shape: [count], elementType: type, data: data.dropFirst())
   }
 
-  @Test(arguments: ElementType.allCases) func findsEveryBadValue(_ type: ElementType) {
+  @Test(arguments: [ElementType.float32, .float16, .bfloat16]) func findsEveryBadValue(_ type: ElementType) {
     let bad: [UInt32] =
       switch type {
       case .float32: [0x7F80_0000, 0xFF80_0000, 0x7FC0_0000, 0x7F80_0001, 0xFFFF_FFFF]
-      case .float16: [0x7C00, 0xFC00, 0x7E00, 0x7C01, 0xFFFF]
+      case .float16, .q8: [0x7C00, 0xFC00, 0x7E00, 0x7C01, 0xFFFF]
       case .bfloat16: [0x7F80, 0xFF80, 0x7FC0, 0x7F81, 0xFFFF]
       }
     let good: [UInt32] =
       switch type {
       case .float32: [0x7F7F_FFFF, 0xFF7F_FFFF, 1, 0x8000_0000, 0x807F_FFFF]
-      case .float16: [0x7BFF, 0xFBFF, 1, 0x8000, 0x83FF]
+      case .float16, .q8: [0x7BFF, 0xFBFF, 1, 0x8000, 0x83FF]
       case .bfloat16: [0x7F7F, 0xFF7F, 1, 0x8000, 0x807F]
       }
     for count in [1, 2, 7, 33, 100] {
       for index in 0..<count {
         for bits in bad { #expect(!Self.tensor(type, count: count, at: index, bits: bits).isFinite, "\(count) \(index) \(bits)") }
         for bits in good { #expect(Self.tensor(type, count: count, at: index, bits: bits).isFinite, "\(count) \(index) \(bits)") }
+      }
+    }
+  }
+
+  /// Of blocks, the scales decide; any step is a number.
+  @Test func findsEveryBadScale() {
+    for blocks in [1, 2, 7] {
+      for byte in 0..<34 * blocks {
+        var data = Data(count: 34 * blocks)
+        data[byte] = 0x7C
+        let isHighByteOfScale = byte % 34 == 1
+        let tensor = WeightTensor(shape: [blocks, 32], elementType: .q8, data: data)
+        #expect(tensor.isFinite == !isHighByteOfScale, "byte \(byte) of \(blocks) blocks")
       }
     }
   }
