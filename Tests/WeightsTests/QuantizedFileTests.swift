@@ -42,15 +42,18 @@ import Weights
     ("{\(entry("a.q8_0", "U8", "2,1,34", 0, 68))}", 0, "is truncated"),
     ("{\(entry("a.q8_0", "U8", "2,1,33", 0, 66))}", 66, "U8 of shape [2, 1, 33], which is not U8 with blocks"),
     ("{\(entry("a.q8_0", "U8", "2,34", 0, 68))}", 68, "U8 of shape [2, 34], which is not"),
-    ("{\(entry("a.q8_0", "U8", "2,1,1,34", 0, 68))}", 68, "which is not U8"), ("{\(entry("a.q8_0", "U8", "68", 0, 68))}", 68, "which is not U8"),
+    ("{\(entry("a.q8_0", "U8", "2,1,1,34", 0, 68))}", 68, "which is not U8"),
+    ("{\(entry("a.q8_0", "U8", "68", 0, 68))}", 68, "which is not U8"),
     ("{\(entry("a.q8_0", "U8", "", 0, 1))}", 1, "which is not U8"),
-    ("{\(entry("a.q8_0", "U8", "0,1,34", 0, 0))}", 0, "which is not U8"), ("{\(entry("a.q8_0", "U8", "2,0,34", 0, 0))}", 0, "which is not U8"),
+    ("{\(entry("a.q8_0", "U8", "0,1,34", 0, 0))}", 0, "which is not U8"),
+    ("{\(entry("a.q8_0", "U8", "2,0,34", 0, 0))}", 0, "which is not U8"),
     ("{\(entry("a.q8_0", "I8", "2,1,34", 0, 68))}", 68, "I8 of shape [2, 1, 34]"),
     ("{\(entry("a.q8_0", "F16", "2,1,17", 0, 68))}", 68, "F16 of shape"),
     ("{\(entry("a.q8_0", "U8", "0,288230376151711744,34", 0, 0))}", 0, "which is not U8"),
     ("{\(entry("a.q8_0", "U8", "2,1,34", 0, 68)),\(entry("a", "F32", "1", 68, 72))}", 72, "is there twice"),
     ("{\(entry("a.q4_0", "U8", "2,1,18", 0, 36))}", 36, "in the form q4_0, which is not supported"),
-    ("{\(entry("a.q8_1", "U8", "2,1,36", 0, 72))}", 72, "in the form q8_1"), ("{\(entry("a.q6_K", "U8", "2,1,9", 0, 18))}", 18, "in the form q6_K"),
+    ("{\(entry("a.q8_1", "U8", "2,1,36", 0, 72))}", 72, "in the form q8_1"),
+    ("{\(entry("a.q6_K", "U8", "2,1,9", 0, 18))}", 18, "in the form q6_K"),
   ]
 
   @Test(arguments: damages.indices) func refusesDamage(_ index: Int) throws {
@@ -90,7 +93,8 @@ import Weights
     let error = #expect(throws: WeightErrors.self) {
       try LoadReport.load(from: source, in: ExecutionContext(threads: 1)) { scope in
         let shapes: [(String, Shape)] = [
-          ("bad", [2, 64]), ("good", [2, 64]), ("short", [2, 64]), ("vector", [136]), ("bytes", [2, 2, 34]), ("good", [2, 32]), ("none", [1]),
+          ("bad", [2, 64]), ("good", [2, 64]), ("short", [2, 64]), ("vector", [136]), ("bytes", [2, 2, 34]), ("good", [2, 32]),
+          ("none", [1]),
         ]
         return try shapes.map { try scope.tensor($0, shape: $1) }
       }

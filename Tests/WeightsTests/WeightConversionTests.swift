@@ -8,7 +8,9 @@ import Weights
   private let context = ExecutionContext(threads: 3)
 
   private func bits(_ tensor: WeightTensor) -> [UInt16] {
-    stride(from: 0, to: tensor.data.count, by: 2).map { UInt16(tensor.data[tensor.data.startIndex + $0]) | UInt16(tensor.data[tensor.data.startIndex + $0 + 1]) << 8 }
+    stride(from: 0, to: tensor.data.count, by: 2).map {
+      UInt16(tensor.data[tensor.data.startIndex + $0]) | UInt16(tensor.data[tensor.data.startIndex + $0 + 1]) << 8
+    }
   }
 
   private func halves(_ bits: [UInt16], as type: ElementType = .float16) -> WeightTensor {
@@ -28,7 +30,8 @@ import Weights
     for (index, value) in exact.enumerated() {
       guard value.isFinite, expected[index] & 0x7FFF == infinity else {
         kept.append(index)
-        kinds[value.isNaN ? "NaN" : value.isInfinite ? "infinite" : expected[index] & infinity == 0 ? "subnormal" : "normal", default: 0] += 1
+        kinds[value.isNaN ? "NaN" : value.isInfinite ? "infinite" : expected[index] & infinity == 0 ? "subnormal" : "normal", default: 0] +=
+          1
         continue
       }
       kinds["beyond", default: 0] += 1
