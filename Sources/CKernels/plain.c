@@ -30,9 +30,9 @@ static void activate(int activation, long rows, long columns, const float *x, lo
     for (long i = 0; i < columns; i++) y[r * ldy + i] = apply(activation, x[r * ldx + i]);
 }
 
-static void geglu(long rows, long columns, const float *x, float *y) {
+static void geglu(long rows, long columns, const float *x, long ldx, long gates, float *y, long ldy) {
   for (long r = 0; r < rows; r++)
-    for (long i = 0; i < columns; i++) y[r * columns + i] = x[r * 2 * columns + i] * gelu(x[r * 2 * columns + columns + i]);
+    for (long i = 0; i < columns; i++) y[r * ldy + i] = x[r * ldx + i] * gelu(x[r * ldx + gates + i]);
 }
 
 static void axpby(long count, float a, const float *x, float b, float *y) {
@@ -162,7 +162,43 @@ static void winograd_weights(const float *taps, long ldt, float *u, long ldu) {
   }
 }
 
+static void quantize_rows(long rows, long k, const float *x, long ldx, int8_t *q, long ldq, float *scales, int32_t *sums) {
+  for (long r = 0; r < rows; r++) {
+    float top = 0;
+    for (long i = 0; i < k; i++) top = fmaxf(top, fabsf(x[r * ldx + i]));
+    float inverse = top > 0 ? 127 / top : 0;
+    scales[r] = top / 127;
+    for (long i = 0; i < k; i++) {
+      if (i % CK_BLOCK == 0) sums[r * (k / CK_BLOCK) + i / CK_BLOCK] = 0;
+      q[r * ldq + i] = (int8_t)nearbyintf(x[r * ldx + i] * inverse);
+      sums[r * (k / CK_BLOCK) + i / CK_BLOCK] -= 128 * q[r * ldq + i];
+    }
+  }
+}
+
+static float weight_q8(long p, long column, const uint8_t *panel, const uint16_t *scales) {
+  return (float)(panel[(p / 4 * CK_PANEL + column) * 4 + p % 4] - 128) * from_half(scales[p / CK_BLOCK * CK_PANEL + column]);
+}
+
+static void widen_q8(long k, const uint8_t *panel, const uint16_t *scales, float *y) {
+  for (long p = 0; p < k; p++)
+    for (long j = 0; j < CK_PANEL; j++) y[p * CK_PANEL + j] = weight_q8(p, j, panel, scales);
+}
+
+static void gemm_panel_q8(
+    long rows, long k, const int8_t *a, long lda, const float *row_scales, const int32_t *sums, const uint8_t *panel,
+    const uint16_t *scales, float *c, long ldc, int begin, const float *bias, const float *residual, long ldr) {
+  (void)sums;
+  for (long i = 0; i < rows; i++)
+    for (long j = 0; j < CK_PANEL; j++) {
+      float sum = begin == CK_BEGIN_ACCUMULATE ? c[i * ldc + j] : (bias ? bias[j] : 0) + (residual ? residual[i * ldr + j] : 0);
+      float products = 0;
+      for (long p = 0; p < k; p++) products += (float)a[i * lda + p] * weight_q8(p, j, panel, scales);
+      c[i * ldc + j] = sum + row_scales[i] * products;
+    }
+}
+
 const ck_kernels ck_table_plain = {
     "plain", gemm_panel, activate, geglu, axpby, moments, scale_shift, layer_norm, softmax_block, scale_rows, widen_f16, widen_bf16,
-    winograd_input, winograd_output, winograd_weights,
+    winograd_input, winograd_output, winograd_weights, quantize_rows, widen_q8, gemm_panel_q8,
 };

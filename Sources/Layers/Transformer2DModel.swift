@@ -108,13 +108,13 @@ public struct FeedForward: Sendable {
 
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(_ channels: Int, weights: WeightScope) throws {
-    proj = try Linear(channels, 8 * channels, weights: weights["net"][0]["proj"])
+    proj = try Linear(channels, 8 * channels, isGated: true, weights: weights["net"][0]["proj"])
     out = try Linear(4 * channels, channels, weights: weights["net"][2])
   }
 
   /// `[…, C]` → `[…, C]`.
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ x: Tensor, adding residual: Tensor, in context: ExecutionContext) throws -> Tensor {
-    try out(proj(x, in: context).gegluGated(in: context), adding: residual, in: context)
+    try out(proj(x, in: context), adding: residual, in: context)
   }
 }

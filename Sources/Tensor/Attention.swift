@@ -48,6 +48,8 @@ private struct TiledAttention {
 
   private var keyPanels: Int { (keyCount + 31) / 32 }
   private var valuePanels: Int { (width + 31) / 32 }
+  /// Features of a head, rounded up to what the matrix kernel does at once: the sums of a block are made with zeros beside them.
+  private var paddedWidth: Int { (width + 7) / 8 * 8 }
   private var stride: Int { heads * width }
 
   init(
@@ -104,31 +106,34 @@ private struct TiledAttention {
 
   private func attend(pair: Int, queries range: Range<Int>) {
     let offset = (pair / heads * queries.shape[1] + range.lowerBound) * stride + pair % heads * width
-    let output = result.mutablePointer + offset
     let scores = TensorStorage(count: range.count * Self.keyBlock)
+    let sums = TensorStorage(count: range.count * paddedWidth)
     var state = SoftmaxState(rows: range.count)
     // Who sees nothing adds nothing.
-    if keyCount == 0 { for row in 0..<range.count { (output + row * stride).update(repeating: 0, count: width) } }
+    if keyCount == 0 { sums.pointer.update(repeating: 0, count: sums.count) }
     for begin in Swift.stride(from: 0, to: causal ? min(keyCount, range.upperBound) : keyCount, by: Self.keyBlock) {
       let keys = begin..<min(keyCount, begin + Self.keyBlock)
       score(queries.pointer + offset, rows: range, keys: keys, pair: pair, into: scores.pointer)
       if causal { mask(scores.pointer, rows: range, keys: keys) }
       state.take(scores.pointer, columns: keys.count, stride: Self.keyBlock, scale: scale)
-      if begin > 0 { state.rescale(output, columns: width, stride: stride) }
-      gather(scores.pointer, rows: range.count, keys: keys, pair: pair, into: output)
+      if begin > 0 { state.rescale(sums.pointer, columns: paddedWidth, stride: paddedWidth) }
+      gather(scores.pointer, rows: range.count, keys: keys, pair: pair, into: sums.pointer)
     }
-    state.normalize(output, columns: width, stride: stride)
+    state.normalize(sums.pointer, columns: paddedWidth, stride: paddedWidth)
+    for row in 0..<range.count {
+      (result.mutablePointer + offset + row * stride).update(from: sums.pointer + row * paddedWidth, count: width)
+    }
   }
 
-  /// scores = Q · Kᵀ.
+  /// scores = Q · Kᵀ, whole panels: the last one's keys beyond the end are zeros.
   private func score(
     _ query: UnsafePointer<Float>, rows: Range<Int>, keys: Range<Int>, pair: Int, into scores: UnsafeMutablePointer<Float>
   ) {
     for first in Swift.stride(from: keys.lowerBound, to: keys.upperBound, by: Self.panel) {
-      let columns = min(Self.panel, keys.upperBound - first)
       Kernels.active.gemm_panel(
-        rows.count, columns, width, query, stride, packedKeys.pointer + (pair * keyPanels + first / Self.panel) * Self.panel * width,
-        scores + first - keys.lowerBound, Self.keyBlock, Int32(CK_BEGIN_FRESH), nil, nil, 0)
+        rows.count, Self.panel, width, query, stride,
+        packedKeys.pointer + (pair * keyPanels + first / Self.panel) * Self.panel * width, scores + first - keys.lowerBound, Self.keyBlock,
+        Int32(CK_BEGIN_FRESH), nil, nil, 0)
     }
   }
 
@@ -139,17 +144,14 @@ private struct TiledAttention {
     }
   }
 
-  /// output += scores · V.
-  private func gather(
-    _ scores: UnsafePointer<Float>, rows: Int, keys: Range<Int>, pair: Int, into output: UnsafeMutablePointer<Float>
-  ) {
+  /// sums += scores · V.
+  private func gather(_ scores: UnsafePointer<Float>, rows: Int, keys: Range<Int>, pair: Int, into sums: UnsafeMutablePointer<Float>) {
     let begin = Int32(keys.lowerBound == 0 ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE)
     for index in 0..<valuePanels {
-      let columns = min(Self.panel, width - index * Self.panel)
       Kernels.active.gemm_panel(
-        rows, columns, keys.count, scores, Self.keyBlock,
+        rows, min(Self.panel, paddedWidth - index * Self.panel), keys.count, scores, Self.keyBlock,
         packedValues.pointer + ((pair * valuePanels + index) * keyCount + keys.lowerBound) * Self.panel,
-        output + index * Self.panel, stride, begin, nil, nil, 0)
+        sums + index * Self.panel, paddedWidth, begin, nil, nil, 0)
     }
   }
 }

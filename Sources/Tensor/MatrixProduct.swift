@@ -2,11 +2,12 @@ import CKernels
 
 extension Tensor {
   /// The product of this tensor's rows with weights, `[…, K]` · `[M, K]`ᵀ → `[…, M]`, in one pass over the result:
-  /// activation(x · Wᵀ + bias + residual).
+  /// activation(x · Wᵀ + bias + residual). Where the weights are gated, M is half their outputs, and what is made is
+  /// the first half of x · Wᵀ + bias times the GELU of the second.
   ///
   /// - Parameters:
-  ///   - bias: `[M]`.
-  ///   - residual: of the result's shape.
+  ///   - bias: `[M]`; for gated weights `[2M]`, as `PackedMatrix.arranged` orders it.
+  ///   - residual: of the result's shape; none for gated weights.
   /// - Precondition: the shapes fit.
   /// - Throws: `CancellationError`.
   public func multiplied(
@@ -14,7 +15,7 @@ extension Tensor {
     in context: ExecutionContext
   ) throws -> Tensor {
     precondition(shape.columns == weights.inputs, "\(shape) cannot be multiplied by [\(weights.outputs), \(weights.inputs)].")
-    let result = Tensor(uninitialized: Shape(shape.dimensions.dropLast() + [weights.outputs]))
+    let result = Tensor(uninitialized: Shape(shape.dimensions.dropLast() + [weights.resultColumns]))
     try MatrixProduct(
       left: .matrix(pointer, stride: shape.columns), rows: shape.rows, weights: weights, result: result, bias: bias, residual: residual,
       activation: activation
@@ -52,16 +53,18 @@ struct MatrixProduct {
   private static let gatheredStride = chunkLength + 16
 
   func run(in context: ExecutionContext) throws {
+    precondition(!weights.isGated || residual == nil && activation == .none, "Gated products have their own activation and no residual.")
     precondition(residual.map { $0.shape.count == result.count } ?? true, "The residual does not match \(result.shape).")
     precondition(
-      bias.map { $0.shape.columns == weights.outputs && rows % max($0.shape.rows, 1) == 0 } ?? true,
+      bias.map { $0.shape.columns == weights.biasColumns && rows % max($0.shape.rows, 1) == 0 } ?? true,
       "The bias does not match \(rows) rows of \(weights.outputs) outputs.")
     guard rows > 0, weights.outputs > 0 else { return }
     let chunks = chunks()
     let blocks = (rows + Self.blockRows - 1) / Self.blockRows
     // Enough tasks that the last ones to finish wait little, but at least four panels each to repay the gathering.
     let wanted = (8 * context.threads + blocks - 1) / blocks
-    let splits = max(1, min(wanted, weights.panels / 4))
+    let most = chunks.count > 1 && weights.isGated ? Self.gatedPanels : weights.panels
+    let splits = max((weights.panels + most - 1) / most, min(wanted, weights.panels / 4))
     try context.parallel(blocks * splits) { task in
       let block = task % blocks, split = task / blocks
       let rowRange = block * Self.blockRows..<min(rows, (block + 1) * Self.blockRows)
@@ -69,6 +72,9 @@ struct MatrixProduct {
       multiply(rowRange, panels: panels, chunks: chunks, in: context)
     }
   }
+
+  /// Panels of a task whose sums wait for their last chunk in a buffer: half a megabyte.
+  private static let gatedPanels = 16
 
   /// A run of the inner dimension.
   struct Chunk {
@@ -92,18 +98,68 @@ struct MatrixProduct {
   private func multiply(_ rows: Range<Int>, panels: Range<Int>, chunks: [Chunk], in context: ExecutionContext) {
     let gathered = TensorStorage(count: rows.count * Self.gatheredStride)
     let widened = TensorStorage(count: Self.chunkLength * PackedMatrix.panelWidth)
+    let quantized = weights.hasIntegerProduct ? QuantizedRows(rows: rows.count, most: Self.chunkLength) : nil
+    // Sums of gated panels: each is done at once where there is one chunk.
+    let gated = weights.isGated ? TensorStorage(count: (chunks.count > 1 ? panels.count : 1) * rows.count * PackedMatrix.panelWidth) : nil
     // A task of a large product can last a second where the kernels are slow: it ends within a chunk of a cancellation.
     for (index, chunk) in chunks.enumerated() where !context.isCancelled {
       let (a, stride) = gather(chunk, rows: rows, into: gathered.pointer)
+      quantized?.take(a, stride: stride, count: chunk.inner.count)
       for panel in panels {
-        let b = weights.panel(panel, rows: chunk.inner, scratch: widened.pointer)
-        let columns = panel * PackedMatrix.panelWidth..<min(weights.outputs, (panel + 1) * PackedMatrix.panelWidth)
-        if index == 0 {
-          begin(rows, columns: columns, a: a, stride: stride, k: chunk.inner.count, b: b)
+        let columns = panel * PackedMatrix.panelWidth..<min(weights.biasColumns, (panel + 1) * PackedMatrix.panelWidth)
+        let target: Target
+        if let gated {
+          let place = chunks.count > 1 ? panel - panels.lowerBound : 0
+          target = Target(pointer: gated.pointer + place * rows.count * PackedMatrix.panelWidth, stride: PackedMatrix.panelWidth)
         } else {
-          accumulate(rows, columns: columns, a: a, stride: stride, k: chunk.inner.count, b: b)
+          let start = result.mutablePointer + rows.lowerBound * weights.outputs + columns.lowerBound
+          target = Target(pointer: start, stride: weights.outputs)
         }
-        if index == chunks.count - 1 { finish(rows, columns: columns) }
+        let factor: Factors =
+          quantized.map { .bytes($0, weights.bytes(panel, rows: chunk.inner)) }
+          ?? .floats(a, stride: stride, weights.panel(panel, rows: chunk.inner, scratch: widened.pointer))
+        if index == 0 {
+          begin(rows, columns: columns, k: chunk.inner.count, factor, into: target)
+        } else {
+          factor.multiply(0..<rows.count, columns: columns.count, k: chunk.inner.count, into: target, beginningAt: nil)
+        }
+        if index == chunks.count - 1 { finish(rows, panel: panel, columns: columns, target) }
+      }
+    }
+  }
+
+  /// Where the sums of a panel are made.
+  private struct Target {
+    let pointer: UnsafeMutablePointer<Float>
+    let stride: Int
+  }
+
+  /// What the sums of a panel begin at.
+  private struct Beginning {
+    let bias: UnsafePointer<Float>?
+    let residual: UnsafePointer<Float>?
+    let stride: Int
+  }
+
+  /// A chunk of a block of rows and of a panel.
+  private enum Factors {
+    case floats(UnsafePointer<Float>, stride: Int, UnsafePointer<Float>)
+    case bytes(QuantizedRows, QuantizedPanel)
+
+    /// Makes the sums of some rows, or adds to them where they have begun.
+    func multiply(_ rows: Range<Int>, columns: Int, k: Int, into target: Target, beginningAt beginning: Beginning?) {
+      let c = target.pointer + rows.lowerBound * target.stride
+      let code = Int32(beginning == nil ? CK_BEGIN_ACCUMULATE : CK_BEGIN_FRESH)
+      switch self {
+      case .floats(let a, let stride, let panel):
+        Kernels.active.gemm_panel(
+          rows.count, columns, k, a + rows.lowerBound * stride, stride, panel, c, target.stride, code, beginning?.bias, beginning?.residual,
+          beginning?.stride ?? 0)
+      case .bytes(let a, let panel):
+        let sums = a.sums + rows.lowerBound * (k / Int(CK_BLOCK))
+        Kernels.active.gemm_panel_q8?(
+          rows.count, k, a.values + rows.lowerBound * a.stride, a.stride, a.scales.pointer + rows.lowerBound, sums, panel.values,
+          panel.scales, c, target.stride, code, beginning?.bias, beginning?.residual, beginning?.stride ?? 0)
       }
     }
   }
@@ -126,35 +182,58 @@ struct MatrixProduct {
   }
 
   /// The first chunk: the result begins at bias and residual. Where rows have biases of their own, each run of them is one call.
-  private func begin(_ rows: Range<Int>, columns: Range<Int>, a: UnsafePointer<Float>, stride: Int, k: Int, b: UnsafePointer<Float>) {
+  private func begin(_ rows: Range<Int>, columns: Range<Int>, k: Int, _ factors: Factors, into target: Target) {
     let outputs = weights.outputs
     let rowsPerBias = bias.map { self.rows / max($0.shape.rows, 1) } ?? self.rows
     var row = rows.lowerBound
     while row < rows.upperBound {
       let group = row / rowsPerBias
       let end = min(rows.upperBound, (group + 1) * rowsPerBias)
-      Kernels.active.gemm_panel(
-        end - row, columns.count, k, a + (row - rows.lowerBound) * stride, stride, b,
-        result.mutablePointer + row * outputs + columns.lowerBound, outputs, Int32(CK_BEGIN_FRESH),
-        bias.map { $0.pointer + group * outputs + columns.lowerBound },
-        residual.map { $0.pointer + row * outputs + columns.lowerBound }, outputs)
+      let beginning = Beginning(
+        bias: bias.map { $0.pointer + group * weights.biasColumns + columns.lowerBound },
+        residual: residual.map { $0.pointer + row * outputs + columns.lowerBound }, stride: outputs)
+      factors.multiply(
+        row - rows.lowerBound..<end - rows.lowerBound, columns: columns.count, k: k, into: target, beginningAt: beginning)
       row = end
     }
   }
 
-  private func accumulate(
-    _ rows: Range<Int>, columns: Range<Int>, a: UnsafePointer<Float>, stride: Int, k: Int, b: UnsafePointer<Float>
-  ) {
-    let outputs = weights.outputs
-    Kernels.active.gemm_panel(
-      rows.count, columns.count, k, a, stride, b, result.mutablePointer + rows.lowerBound * outputs + columns.lowerBound, outputs,
-      Int32(CK_BEGIN_ACCUMULATE), nil, nil, 0)
+  private func finish(_ rows: Range<Int>, panel: Int, columns: Range<Int>, _ sums: Target) {
+    if weights.isGated {
+      // A panel has values on the left and their gates on the right.
+      let half = PackedMatrix.panelWidth / 2
+      let first = panel * half
+      Kernels.active.geglu(
+        rows.count, min(half, weights.resultColumns - first), sums.pointer, sums.stride, half,
+        result.mutablePointer + rows.lowerBound * weights.resultColumns + first, weights.resultColumns)
+    } else if activation != .none {
+      Kernels.active.activate(activation.code, rows.count, columns.count, sums.pointer, sums.stride, sums.pointer, sums.stride)
+    }
+  }
+}
+
+/// A chunk of a block of rows as bytes, with a scale for each row. Source: Jacob et al. 2018; scales by row as the values come.
+final class QuantizedRows {
+  let values: UnsafeMutablePointer<Int8>
+  let stride: Int
+  let scales: TensorStorage
+  let sums: UnsafeMutablePointer<Int32>
+  private let rows: Int
+  private let bytes: TensorStorage
+  private let blockSums: TensorStorage
+
+  /// - Parameter most: the longest chunk.
+  init(rows: Int, most: Int) {
+    // No power of two between rows, so that they do not fall on the same cache sets.
+    (self.rows, stride) = (rows, most + 64)
+    scales = TensorStorage(count: rows)
+    bytes = TensorStorage(count: rows * stride / 4)
+    blockSums = TensorStorage(count: rows * (most / Int(CK_BLOCK)))
+    values = UnsafeMutableRawPointer(bytes.pointer).bindMemory(to: Int8.self, capacity: rows * stride)
+    sums = UnsafeMutableRawPointer(blockSums.pointer).bindMemory(to: Int32.self, capacity: blockSums.count)
   }
 
-  private func finish(_ rows: Range<Int>, columns: Range<Int>) {
-    guard activation != .none else { return }
-    let outputs = weights.outputs
-    let start = result.mutablePointer + rows.lowerBound * outputs + columns.lowerBound
-    Kernels.active.activate(activation.code, rows.count, columns.count, start, outputs, start, outputs)
+  func take(_ x: UnsafePointer<Float>, stride ldx: Int, count: Int) {
+    Kernels.active.quantize_rows(rows, count, x, ldx, values, stride, scales.pointer, sums)
   }
 }

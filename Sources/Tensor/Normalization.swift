@@ -138,19 +138,6 @@ extension Tensor {
     return result
   }
 
-  /// The first half of each row times the GELU of the second: `[…, 2C]` → `[…, C]`. Source: Shazeer 2020.
-  /// - Precondition: the rows' length is even.
-  /// - Throws: `CancellationError`.
-  public func gegluGated(in context: ExecutionContext) throws -> Tensor {
-    let columns = shape.columns / 2
-    precondition(columns * 2 == shape.columns, "\(shape) cannot be halved.")
-    let result = Tensor(uninitialized: Shape(shape.dimensions.dropLast() + [columns]))
-    try forRuns(in: context) { begin, rows in
-      Kernels.active.geglu(rows, columns, pointer + begin * 2 * columns, result.mutablePointer + begin * columns)
-    }
-    return result
-  }
-
   /// Each row's exponentials, divided by their sum: `[…, C]` → the same shape.
   /// - Throws: `CancellationError`.
   public func softmax(in context: ExecutionContext) throws -> Tensor {

@@ -1,10 +1,10 @@
 import CKernels
 
-/// One convolution, cut into groups of tiles whose transforms fit the last-level cache; a group goes through three loops: tiles in, 36
-/// products, tiles out.
+/// One convolution, cut into groups of tiles whose transforms fit the last-level cache. A group goes through two loops: its tiles are
+/// transformed; then each task makes one panel of outputs for a block of tiles, by 36 products.
 ///
-/// Source: Lavin and Gray 2015, F(4×4, 3×3): 16 pixels cost 36 products a channel pair instead of 144. The weights are transformed anew at
-/// each call: that costs some hundredths of the products, where keeping them would take 36 floats for 9 weights.
+/// Source: Lavin and Gray 2015, F(4×4, 3×3): 16 pixels cost 36 products a channel pair instead of 144. The weights are transformed by the task
+/// that uses them: that costs some hundredths of the products, where keeping them would take 36 floats for 9 weights.
 struct WinogradConvolution {
   let inputs: [Tensor]
   let weights: PackedMatrix
@@ -22,17 +22,21 @@ struct WinogradConvolution {
   /// the matrix kernel's tiles. Measured on an AVX-512 processor; it does not depend on the number of pictures, so that neither do they.
   static func isWorthwhile(_ geometry: ConvolutionGeometry, inputs: [Tensor], height: Int, width: Int, outputs: Int) -> Bool {
     let channels = inputs.reduce(0) { $0 + $1.shape.columns }
-    return isPossible(geometry) && height * width >= 32 * 32 && channels >= 32 && outputs >= 32
+    return isPossible(geometry) && height * width >= 8 * 8 && channels >= 32 && outputs >= 32
   }
 
   static func isPossible(_ geometry: ConvolutionGeometry) -> Bool {
     geometry == ConvolutionGeometry(kernelHeight: 3, kernelWidth: 3, padding: .all(1))
   }
 
-  /// Floats that the transforms of a group may take.
-  private static let groupFloats = 6 << 20
-  /// Inner channels of one pass of the matrix kernel.
-  private static let chunk = 320
+  /// Floats that the transformed tiles of a group may take for each thread: a megabyte, which its panels then find in the last-level cache.
+  private static let threadFloats = 1 << 18
+  /// Tiles of a task at most: a multiple of every kernel's tile height (14 and 6).
+  private static let blockTiles = 168
+  /// Channels whose weights are transformed at once where there are many tiles: 640 of a panel take 3 MB.
+  private static let longRun = 640
+  /// Outputs of a task.
+  private static let panel = PackedMatrix.panelWidth
 
   init(inputs: [Tensor], weights: PackedMatrix, bias: Tensor?, residual: Tensor?, result: Tensor) {
     (self.inputs, self.weights, self.bias, self.residual, self.result) = (inputs, weights, bias, residual, result)
@@ -45,39 +49,36 @@ struct WinogradConvolution {
 
   /// Floats from a tile's channels to the next tile's: a little more than the channels, so that tiles do not fall on the same cache sets.
   private var inputStride: Int { channels + 16 }
+  /// Floats from one of the 36 matrices of `count` to the next: an odd number of cache lines, so that a tile's 36 values do not fall on the
+  /// same sets.
+  fileprivate static func matrixStride(_ count: Int) -> Int { (count + 15) / 16 * 16 | 16 }
   private var channels: Int { weights.inputs / 9 }
-  private var outputStride: Int { weights.outputs + 16 }
 
   func run(in context: ExecutionContext) throws {
     let tiles = result.shape[0] * tileRows * tileColumns
     guard tiles > 0 else { return }
-    let most = max(28, Self.groupFloats / (36 * (channels + weights.outputs)) / 14 * 14)
-    let groups = (tiles + most - 1) / most
-    let size = (tiles + groups - 1) / groups
-    let transformedWeights = try transformWeights(in: context)
-    let transformed = TensorStorage(count: 36 * size * inputStride)
-    let products = TensorStorage(count: 36 * size * outputStride)
-    for begin in stride(from: 0, to: tiles, by: size) {
-      let group = begin..<min(tiles, begin + size)
+    let most = context.threads * Self.threadFloats / (36 * inputStride)
+    let groups = Self.evenRuns(of: 0..<tiles, atMost: max(Self.blockTiles, most))
+    let transformed = TensorStorage(count: 36 * Self.matrixStride((groups.first?.count ?? 0) * inputStride))
+    for group in groups {
       try forRuns(of: group, in: context) { transformIn($0, group: group, into: transformed.pointer) }
-      try multiply(transformed.pointer, by: transformedWeights.pointer, group: group, into: products.pointer, in: context)
-      try forRuns(of: group, in: context) { transformOut($0, group: group, from: products.pointer) }
+      let blocks = Self.evenRuns(of: group, atMost: Self.blockTiles)
+      // A task with all its channels in one run uses them for several blocks.
+      let parts = channels > Self.longRun ? blocks.count : min(blocks.count, (8 * context.threads + weights.panels - 1) / weights.panels)
+      try context.parallel(weights.panels * parts) { task in
+        let (panel, part) = (task / parts, task % parts)
+        let own = blocks[blocks.count * part / parts..<blocks.count * (part + 1) / parts]
+        multiply(transformed.pointer, group: group, blocks: own, panel: panel, in: context)
+      }
     }
   }
 
-  /// `[36][panel][channel][32]`.
-  private func transformWeights(in context: ExecutionContext) throws -> TensorStorage {
-    let (channels, panels) = (channels, weights.panels)
-    let result = TensorStorage(count: 36 * panels * channels * 32)
-    try context.parallel(panels) { panel in
-      let scratch = TensorStorage(count: weights.elementType == .float32 ? 0 : weights.inputs * 32)
-      let taps = weights.panel(panel, rows: 0..<weights.inputs, scratch: scratch.pointer)
-      for channel in 0..<channels {
-        Kernels.active.winograd_weights(
-          taps + channel * 32, channels * 32, result.pointer + (panel * channels + channel) * 32, panels * channels * 32)
-      }
-    }
-    return result
+  /// Runs of nearly equal length, whole register tiles where they are long.
+  private static func evenRuns(of range: Range<Int>, atMost most: Int) -> [Range<Int>] {
+    let count = (range.count + most - 1) / most
+    let even = (range.count + count - 1) / count
+    let length = count == 1 ? even : (even + 13) / 14 * 14
+    return stride(from: range.lowerBound, to: range.upperBound, by: length).map { $0..<min(range.upperBound, $0 + length) }
   }
 
   private func forRuns(of group: Range<Int>, in context: ExecutionContext, _ body: (Range<Int>) -> Void) throws {
@@ -110,55 +111,80 @@ struct WinogradConvolution {
             }
           }
           guard let base = pixels.baseAddress else { return }
-          Kernels.active.winograd_input(channels, base, target, group.count * inputStride)
+          Kernels.active.winograd_input(channels, base, target, Self.matrixStride(group.count * inputStride))
           target += channels
         }
       }
     }
   }
 
+  /// One panel of outputs for some blocks of tiles: for one where there are several runs of channels. The panel's weights are transformed
+  /// here, a run at a time, and used while they are in the cache.
   private func multiply(
-    _ a: UnsafePointer<Float>, by b: UnsafePointer<Float>, group: Range<Int>, into c: UnsafeMutablePointer<Float>,
-    in context: ExecutionContext
-  ) throws {
-    let panels = weights.panels
-    // A run of panels for each task, long enough that the tiles it reads are paid for.
-    let splits = max(1, min(panels / 4, 4))
-    try context.parallel(36 * splits) { task in
-      let (product, split) = (task / splits, task % splits)
-      let left = a + product * group.count * inputStride
-      let right = c + product * group.count * outputStride
-      for inner in stride(from: 0, to: channels, by: Self.chunk) {
-        for panel in panels * split / splits..<panels * (split + 1) / splits {
+    _ transformed: UnsafePointer<Float>, group: Range<Int>, blocks: ArraySlice<Range<Int>>, panel: Int, in context: ExecutionContext
+  ) {
+    // Many tiles repay weights that come from the last level; few want them close.
+    let most = blocks.reduce(0) { max($0, $1.count) }
+    let run = min(channels, most < 56 ? 64 : Self.longRun)
+    let u = TensorStorage(count: 36 * Self.matrixStride(run * Self.panel))
+    let m = TensorStorage(count: 36 * Self.matrixStride(most * Self.panel))
+    for begin in stride(from: 0, to: channels, by: run) {
+      let count = min(run, channels - begin)
+      weights.transformWindows(panel: panel, channels: begin..<begin + count, into: u.pointer)
+      for tiles in blocks where !context.isCancelled {
+        let left = transformed + (tiles.lowerBound - group.lowerBound) * inputStride + begin
+        for product in 0..<36 {
           Kernels.active.gemm_panel(
-            group.count, min(32, weights.outputs - panel * 32), min(Self.chunk, channels - inner), left + inner, inputStride,
-            b + ((product * panels + panel) * channels + inner) * 32, right + panel * 32, outputStride,
-            Int32(inner == 0 ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE), nil, nil, 0)
+            tiles.count, Self.panel, count, left + product * Self.matrixStride(group.count * inputStride), inputStride,
+            u.pointer + product * Self.matrixStride(count * Self.panel), m.pointer + product * Self.matrixStride(tiles.count * Self.panel),
+            Self.panel, Int32(begin == 0 ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE), nil, nil, 0)
         }
+        if begin + count == channels { transformOut(tiles, panel: panel, from: m.pointer) }
       }
     }
   }
 
-  private func transformOut(_ tiles: Range<Int>, group: Range<Int>, from buffer: UnsafePointer<Float>) {
+  private func transformOut(_ tiles: Range<Int>, panel: Int, from products: UnsafePointer<Float>) {
     let (height, width, outputs) = (result.shape[1], result.shape[2], weights.outputs)
+    let first = panel * Self.panel
     withUnsafeTemporaryAllocation(of: UnsafeMutablePointer<Float>?.self, capacity: 16) { pixels in
       withUnsafeTemporaryAllocation(of: UnsafePointer<Float>?.self, capacity: 16) { residuals in
         for tile in tiles {
           let (image, top, left) = place(tile)
           for i in 0..<16 {
             let (y, x) = (top + i / 4, left + i % 4)
-            let offset = ((image * height + y) * width + x) * outputs
+            let offset = ((image * height + y) * width + x) * outputs + first
             let inside = y < height && x < width
             pixels[i] = inside ? result.mutablePointer + offset : nil
             residuals[i] = inside ? residual.map { $0.pointer + offset } : nil
           }
           guard let targets = pixels.baseAddress else { return }
           Kernels.active.winograd_output(
-            outputs, buffer + (tile - group.lowerBound) * outputStride, group.count * outputStride,
-            bias.map { $0.pointer + ($0.shape.rows > 1 ? image * outputs : 0) } ?? zeros.pointer,
+            min(Self.panel, outputs - first), products + (tile - tiles.lowerBound) * Self.panel,
+            Self.matrixStride(tiles.count * Self.panel),
+            bias.map { $0.pointer + ($0.shape.rows > 1 ? image * outputs : 0) + first } ?? zeros.pointer,
             residual == nil ? nil : residuals.baseAddress, targets)
         }
       }
+    }
+  }
+}
+
+extension PackedMatrix {
+  /// A panel's 3×3 windows over some channels, transformed for Winograd: `[36][channels][32]`.
+  fileprivate func transformWindows(panel: Int, channels range: Range<Int>, into u: UnsafeMutablePointer<Float>) {
+    let channels = inputs / 9, width = Self.panelWidth
+    let scratch = TensorStorage(count: elementType == .float32 ? 0 : 9 * range.count * width)
+    var taps = UnsafePointer(scratch.pointer), stride = range.count * width
+    for tap in 0..<9 {
+      let begin = tap * channels + range.lowerBound
+      let rows = self.panel(panel, rows: begin..<begin + range.count, scratch: scratch.pointer + tap * stride)
+      // float32 weights are used where they are.
+      if tap == 0, elementType == .float32 { (taps, stride) = (rows, channels * width) }
+    }
+    for channel in 0..<range.count {
+      Kernels.active.winograd_weights(
+        taps + channel * width, stride, u + channel * width, WinogradConvolution.matrixStride(range.count * width))
     }
   }
 }

@@ -140,15 +140,109 @@ import Testing
   @Test(arguments: KernelSet.vectors) func geglu(set: KernelSet) {
     var worst = Worst(), numbers = Numbers(seed: 3)
     for columns in 1...50 {
-      let x = numbers.normal(3 * 2 * columns, deviation: 3)
+      let (gates, ldx, ldy) = (columns + 2, 2 * columns + 5, columns + 3)
+      let x = numbers.normal(3 * ldx, deviation: 3)
       func run(_ kernels: ck_kernels) -> [Float] {
-        var y = [Float](repeating: Self.marker, count: 3 * columns + 1)
-        kernels.geglu(3, columns, x, &y)
+        var y = [Float](repeating: Self.marker, count: 3 * ldy)
+        kernels.geglu(3, columns, x, ldx, gates, &y, ldy)
         return y
       }
       worst.take(run(set.table), run(ck_table_plain), relative: 4e-7, absolute: 4e-6, "\(columns) columns")
     }
     worst.report("geglu", set)
+  }
+
+  // ------------------------------------------------------------------------------------------------------------------- 8 bits
+
+  /// Rows become the same bytes and sums, but where a value stands on the border of two: a step of one there.
+  @Test(arguments: KernelSet.vectors) func quantizedRows(set: KernelSet) {
+    var numbers = Numbers(seed: 21)
+    for (rows, k) in [(1, 32), (3, 64), (5, 320)] {
+      let ldx = k + 7, ldq = k + 5
+      var x = numbers.normal(rows * ldx, deviation: 3)
+      if rows > 1 { for i in 0..<k { x[ldx + i] = 0 } }
+      func run(_ kernels: ck_kernels) -> (q: [Int8], scales: [Float], sums: [Int32]) {
+        var q = [Int8](repeating: 77, count: rows * ldq), scales = [Float](repeating: 0, count: rows)
+        var sums = [Int32](repeating: 0, count: rows * k / 32)
+        kernels.quantize_rows(rows, k, x, ldx, &q, ldq, &scales, &sums)
+        return (q, scales, sums)
+      }
+      let (found, expected) = (run(set.table), run(ck_table_plain))
+      #expect(found.scales == expected.scales)
+      for row in 0..<rows {
+        for i in 0..<ldq {
+          let (a, b) = (Int(found.q[row * ldq + i]), Int(expected.q[row * ldq + i]))
+          #expect(i < k ? abs(a - b) <= 1 : a == 77 && b == 77)
+        }
+        for block in 0..<k / 32 {
+          let sum = (0..<32).reduce(0) { $0 + Int32(found.q[row * ldq + block * 32 + $1]) }
+          #expect(found.sums[row * k / 32 + block] == -128 * sum)
+        }
+      }
+      #expect(rows == 1 || found.scales[1] == 0 && found.q[ldq..<ldq + k].allSatisfy { $0 == 0 })
+    }
+  }
+
+  private func quantizedPanel(_ k: Int, _ numbers: inout Numbers) -> (values: [UInt8], scales: [UInt16]) {
+    let values = (0..<k * 32).map { _ in UInt8.random(in: 1...255, using: &numbers) }
+    // Halves between 2⁻⁷ and 2⁻⁵.
+    return (values, (0..<k).map { _ in UInt16.random(in: 0x2000...0x27FF, using: &numbers) })
+  }
+
+  /// A product of two numbers: the same.
+  @Test(arguments: KernelSet.vectors) func widenedBytes(set: KernelSet) {
+    var numbers = Numbers(seed: 22)
+    for k in [32, 96, 320] {
+      let panel = quantizedPanel(k, &numbers)
+      func run(_ kernels: ck_kernels) -> [Float] {
+        var y = [Float](repeating: Self.marker, count: k * 32 + 1)
+        kernels.widen_q8(k, panel.values, panel.scales, &y)
+        return y
+      }
+      #expect(run(set.table) == run(ck_table_plain))
+    }
+  }
+
+  /// Whole numbers within a block are exact here; the formula rounds at each of up to 320 products: √320 · 6e-8, at the far end ten times that.
+  @Test(arguments: KernelSet.vectors) func byteProducts(set: KernelSet) {
+    guard let product = set.table.gemm_panel_q8, let plain = ck_table_plain.gemm_panel_q8 else { return }
+    var worst = Worst(), numbers = Numbers(seed: 23)
+    for rows in Array(1...15) + [84, 253] {
+      for beginning in Beginning.allCases {
+        let k = [32, 64, 320][rows % 3], lda = k + 64, (ldc, ldr) = (37, 34)
+        let a = (0..<rows * lda).map { _ in Int8.random(in: -127...127, using: &numbers) }
+        let rowScales = numbers.normal(rows, deviation: 0.01), panel = quantizedPanel(k, &numbers)
+        let sums = (0..<rows * k / 32).map { place in
+          let begin = place / (k / 32) * lda + place % (k / 32) * 32
+          return (0..<32).reduce(Int32(0)) { $0 - 128 * Int32(a[begin + $1]) }
+        }
+        let start = numbers.normal(rows * ldc), bias = numbers.normal(32), residual = numbers.normal(rows * ldr)
+        func run(
+          _ kernel:
+            @convention(c) (
+              Int, Int, UnsafePointer<Int8>, Int, UnsafePointer<Float>, UnsafePointer<Int32>, UnsafePointer<UInt8>, UnsafePointer<UInt16>,
+              UnsafeMutablePointer<Float>, Int, Int32, UnsafePointer<Float>?, UnsafePointer<Float>?, Int
+            ) -> Void
+        ) -> [Float] {
+          var c = start
+          bias.withUnsafeBufferPointer { bias in
+            residual.withUnsafeBufferPointer { residual in
+              kernel(
+                rows, k, a, lda, rowScales, sums, panel.values, panel.scales, &c, ldc,
+                Int32(beginning == .accumulated ? CK_BEGIN_ACCUMULATE : CK_BEGIN_FRESH),
+                [.bias, .biasAndResidual].contains(beginning) ? bias.baseAddress : nil,
+                [.residual, .biasAndResidual].contains(beginning) ? residual.baseAddress : nil, ldr)
+            }
+          }
+          return c
+        }
+        let (found, expected) = (run(product), run(plain))
+        let isGapKept = (0..<rows * ldc).allSatisfy { $0 % ldc < 32 || found[$0] == start[$0] }
+        #expect(isGapKept, "\(rows) rows of \(k), \(beginning)")
+        worst.take(found, expected, tolerance: 1e-5, "\(rows) rows of \(k), \(beginning)")
+      }
+    }
+    worst.report("gemm_panel_q8", set)
   }
 
   /// One rounding or two: 2e-7 of the larger term.

@@ -101,6 +101,52 @@ struct LargeOperationTests {
       tolerance: Self.tolerance)
   }
 
+  /// Values and gates of a layer of several chunks, whose last panel is not full, against the two halves of the plain product.
+  @Test func gatedProducts() throws {
+    var numbers = Numbers(seed: 10)
+    for (rows, inputs, outputs) in [(300, 330, 260), (5, 640, 2 * 640), (260, 31, 8), (600, 1000, 2 * 520)] {
+      let x = numbers.tensor([rows, inputs]), weights = numbers.tensor([outputs, inputs], deviation: 0.1), bias = numbers.tensor([outputs])
+      let matrix = try PackedMatrix(WeightTensor(weights), isGated: true, in: context)
+      let found = try x.multiplied(by: matrix, bias: matrix.arranged(bias), in: context)
+      let plain = try x.multiplied(by: packed(weights), bias: bias, in: context)
+      let halves = [0, outputs / 2].map { plain.channels($0..<$0 + outputs / 2) }
+      let gates = try halves[1].activated(.gelu, in: context)
+      let expected = zip(halves[0].elements, gates.elements).map { $0 * $1 }
+      #expect(found.shape == [rows, outputs / 2])
+      expectClose(found, Tensor(expected, shape: found.shape), tolerance: Self.tolerance, "\(rows) rows, \(inputs) → \(outputs)")
+    }
+  }
+
+  /// 8-bit weights are what they decode to. Where activations are 8-bit too, each is off by up to half a step, 1/254 of the largest of its row:
+  /// 1 % of a sum's size, at the far end of thousands six times that, and twice where two such sums are multiplied.
+  @Test(arguments: [false, true]) func quantizedProducts(isGated: Bool) throws {
+    var numbers = Numbers(seed: 11)
+    for (rows, inputs, outputs) in [(300, 640, 256), (5, 32, 64), (260, 992, 80), (1, 320, 320)] {
+      let x = numbers.tensor([rows, inputs]), bias = numbers.tensor([outputs])
+      let weights = try WeightTensor(numbers.tensor([outputs, inputs], deviation: 0.1)).converted(to: .q8, in: context)
+      let matrix = try PackedMatrix(weights, isGated: isGated, in: context)
+      let exact = try PackedMatrix(WeightTensor(weights.decoded()), isGated: isGated, in: context)
+      expectClose(
+        try x.multiplied(by: matrix, bias: matrix.arranged(bias), in: context),
+        try x.multiplied(by: exact, bias: exact.arranged(bias), in: context), tolerance: isGated ? 0.12 : 0.06,
+        "\(rows) rows, \(inputs) → \(outputs)")
+    }
+  }
+
+  /// Winograd's method and windows of any size take the 8-bit weights of a convolution: what one stands beside is what it decodes to.
+  @Test func quantizedConvolutions() throws {
+    var numbers = Numbers(seed: 12)
+    let x = numbers.tensor([2, 9, 14, 64])
+    let weights = try WeightTensor(numbers.tensor([96, 64, 3, 3], deviation: 0.1)).converted(to: .q8, in: context)
+    let window = ConvolutionGeometry(kernelHeight: 3, kernelWidth: 3, padding: .all(1))
+    let (matrix, exact) = (try PackedMatrix(weights, in: context), try PackedMatrix(WeightTensor(weights.decoded()), in: context))
+    for (method, tolerance) in [(ConvolutionMethod.winograd, 1e-6), (.direct, 0.06)] as [(ConvolutionMethod, Float)] {
+      expectClose(
+        try Tensor.convolution([x], weights: matrix, geometry: window, method: method, in: context),
+        try Tensor.convolution([x], weights: exact, geometry: window, method: method, in: context), tolerance: tolerance, "\(method)")
+    }
+  }
+
   @Test func attention() throws {
     var numbers = Numbers(seed: 6)
     for (n, heads, width, l, s, causal) in [
@@ -153,6 +199,9 @@ struct LargeOperationTests {
     let norm = GroupNormalization(groups: 10, epsilon: 1e-5, weight: numbers.tensor([70]), bias: numbers.tensor([70]))
     let queries = numbers.tensor([2, 300, 80]), keys = numbers.tensor([2, 520, 80]), values = numbers.tensor([2, 520, 80])
     let weight = numbers.tensor([330]), shift = numbers.tensor([330])
+    let gated = try PackedMatrix(WeightTensor(numbers.tensor([260, 330])), isGated: true, in: context)
+    let even = numbers.tensor([2, 700, 672])
+    let bytes = try PackedMatrix(WeightTensor(numbers.tensor([200, 672])).converted(to: .q8, in: context), in: context)
     return [
       Work(name: "product", inputs: [x, residual]) { try x.multiplied(by: weights, adding: residual, activation: .gelu, in: $0) },
       Work(name: "convolution", inputs: [picture, other, bias]) {
@@ -165,7 +214,8 @@ struct LargeOperationTests {
       Work(name: "group norm", inputs: [picture, other]) { try norm([picture, other], activation: .silu, in: $0) },
       Work(name: "layer norm", inputs: [x, weight, shift]) { try x.layerNormalized(weight: weight, bias: shift, epsilon: 1e-5, in: $0) },
       Work(name: "activation", inputs: [x]) { try x.activated(.silu, in: $0) },
-      Work(name: "GEGLU", inputs: [x]) { try x.gegluGated(in: $0) },
+      Work(name: "gated product", inputs: [x]) { try x.multiplied(by: gated, in: $0) },
+      Work(name: "8-bit product", inputs: [even, residual]) { try even.multiplied(by: bytes, adding: residual, activation: .gelu, in: $0) },
       Work(name: "softmax", inputs: [x]) { try x.softmax(in: $0) },
       Work(name: "attention", inputs: [queries, keys, values]) {
         try Tensor.attention(queries: queries, keys: keys, values: values, heads: 4, scale: 0.2, in: $0)

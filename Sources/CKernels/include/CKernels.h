@@ -7,11 +7,16 @@
 /// Columns of a weight panel: packed weights are `[panel][k][CK_PANEL]`.
 #define CK_PANEL 32
 
+/// 8-bit weights that share a scale: this many of one output, one after the other. Their panels are `[k / 4][CK_PANEL][4]` bytes, value + 128,
+/// and `[k / CK_BLOCK][CK_PANEL]` scales, IEEE halves.
+#define CK_BLOCK 32
+
 enum {
   CK_SET_PLAIN = 0,
   CK_SET_AVX2 = 1,
   CK_SET_AVX512 = 2,
   CK_SET_NEON = 3,
+  CK_SET_AVX512_VNNI = 4,
 };
 
 enum {
@@ -42,8 +47,8 @@ typedef struct {
   /// y = activation(x), rows of `columns` values.
   void (*_Nonnull activate)(int activation, long rows, long columns, const float *_Nonnull x, long ldx, float *_Nonnull y, long ldy);
 
-  /// y[rows][columns] = x[rows][0..<columns] * gelu(x[rows][columns..<2·columns]).
-  void (*_Nonnull geglu)(long rows, long columns, const float *_Nonnull x, float *_Nonnull y);
+  /// y[rows][columns] = x[rows][0..<columns] * gelu(x[rows][gates..<gates + columns]).
+  void (*_Nonnull geglu)(long rows, long columns, const float *_Nonnull x, long ldx, long gates, float *_Nonnull y, long ldy);
 
   /// y = a·x + b·y.
   void (*_Nonnull axpby)(long count, float a, const float *_Nonnull x, float b, float *_Nonnull y);
@@ -85,6 +90,22 @@ typedef struct {
 
   /// The 36 values GgGᵀ of a 3 × 3 window whose nine taps are `ldt` apart, for the 32 columns of a panel.
   void (*_Nonnull winograd_weights)(const float *_Nonnull taps, long ldt, float *_Nonnull u, long ldu);
+
+  /// Each row of k values (a multiple of CK_BLOCK) as bytes: x ≈ scale · q. `sums` [rows][k / CK_BLOCK] receives -128 times each block's sum,
+  /// which takes the 128 out of what `gemm_panel_q8` adds up.
+  void (*_Nonnull quantize_rows)(
+      long rows, long k, const float *_Nonnull x, long ldx, int8_t *_Nonnull q, long ldq, float *_Nonnull scales,
+      int32_t *_Nonnull sums);
+
+  /// A panel of 8-bit weights as floats [k][CK_PANEL].
+  void (*_Nonnull widen_q8)(long k, const uint8_t *_Nonnull panel, const uint16_t *_Nonnull scales, float *_Nonnull y);
+
+  /// What `gemm_panel` does, of rows that were quantised with a panel of 8-bit weights, for all its 32 columns; null where no instruction
+  /// makes it faster than floats.
+  void (*_Nullable gemm_panel_q8)(
+      long rows, long k, const int8_t *_Nonnull a, long lda, const float *_Nonnull row_scales, const int32_t *_Nonnull sums,
+      const uint8_t *_Nonnull panel, const uint16_t *_Nonnull scales, float *_Nonnull c, long ldc, int begin, const float *_Nullable bias,
+      const float *_Nullable residual, long ldr);
 } ck_kernels;
 
 /// The kernels of a set, or null where this machine (or this build) has no such instructions.
