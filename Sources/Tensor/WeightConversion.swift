@@ -37,7 +37,7 @@ extension WeightTensor {
     let type = elementType(convertedTo: type)
     guard type != elementType, let bytes = type.bytes(of: shape) else { return self }
     guard bytes > 0 else { return WeightTensor(shape: shape, elementType: type, data: Data()) }
-    let target = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)
+    let target = AlignedMemory.allocate(bytes: bytes)
     let problem: WeightConversionError? =
       switch type {
       case .float32: widen(to: target, in: context)
@@ -46,7 +46,7 @@ extension WeightTensor {
       case .q8: quantize(to: target, in: context)
       }
     // Only now: `Data` copies what is short, and lets go of it at once.
-    let data = Data(bytesNoCopy: target, count: bytes, deallocator: .custom { pointer, _ in pointer.deallocate() })
+    let data = Data(bytesNoCopy: target, count: bytes, deallocator: .custom { AlignedMemory.deallocate($0, bytes: $1) })
     if let problem { throw problem }
     releasePages()
     return WeightTensor(shape: shape, elementType: type, data: data)
@@ -101,7 +101,7 @@ extension WeightTensor {
     let unit = QuantizedBlocks(shape).map(\.rowValues).flatMap { elementType == .q8 ? $0 : nil } ?? unit
     let count = shape.count
     guard count > 0 else { return }
-    let length = max(1, (1 << 16) / unit) * unit
+    let length = max(1, (1 << 14) / unit) * unit
     data.withUnsafeBytes { bytes in
       guard let base = bytes.baseAddress else { return }
       func piece(_ index: Int) {

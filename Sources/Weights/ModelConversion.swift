@@ -25,6 +25,7 @@ extension ModelFiles {
   ///   - progress: told which component comes next.
   /// - Throws: `ModelFilesError`, `SafetensorsError`, `WeightError` where the form cannot hold a value, `FileWriteError`,
   ///   `CancellationError`; nothing is left at `url` then.
+  @discardableResult
   public func convert(
     to form: WeightForm, at url: URL, in context: ExecutionContext, progress: (_ component: String) -> Void = { _ in }
   ) throws -> ModelConversion {

@@ -158,7 +158,10 @@ private struct WeightFiles {
 
   /// How files end that hold weights, in this form or another.
   static let endings =
-    pickles + [".safetensors", ".safetensors.index.json", ".fp16.json", ".msgpack", ".msgpack.index.json", ".h5", ".onnx", ".onnx_data", ".pb", ".gguf"]
+    pickles + [
+      ".safetensors", ".safetensors.index.json", ".fp16.json", ".msgpack", ".msgpack.index.json", ".h5", ".onnx", ".onnx_data", ".pb",
+      ".gguf",
+    ]
   static let pickles = [".bin", ".ckpt", ".pt", ".pth", ".bin.index.json"]
 
   /// How good a choice a file is, the smaller the better: `model.safetensors` before its index, before `model.fp16.safetensors`, before

@@ -50,7 +50,8 @@ struct SafetensorsLayout {
     for entry in self.entries {
       let shape = entry.shape.dimensions.map(String.init).joined(separator: ",")
       let offsets = "\(end),\(end + entry.bytes)"
-      members.append("\(Self.quoted(entry.storedName)):{\"dtype\":\"\(entry.elementType)\",\"shape\":[\(shape)],\"data_offsets\":[\(offsets)]}")
+      members.append(
+        "\(Self.quoted(entry.storedName)):{\"dtype\":\"\(entry.elementType)\",\"shape\":[\(shape)],\"data_offsets\":[\(offsets)]}")
       end += entry.bytes
     }
     var text = Data("{\(members.joined(separator: ","))}".utf8)

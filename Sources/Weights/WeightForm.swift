@@ -55,8 +55,8 @@ public enum WeightForm: String, Sendable, CaseIterable {
 
   /// Names of diffusers and transformers, and those of the original code for the same.
   private static let fragile = [
-    "conv_in.", "conv_out.", "time_embedding.", "time_emb_proj.", "class_embedding.", "embeddings.", "text_projection",
-    "input_blocks.0.0.", "diffusion_model.out.", "time_embed.", "emb_layers.", "label_emb.", "token_embedding.", "positional_embedding",
+    "conv_in.", "conv_out.", "time_embedding.", "class_embedding.", "embeddings.", "text_projection",
+    "input_blocks.0.0.", "diffusion_model.out.", "time_embed.", "label_emb.", "token_embedding.", "positional_embedding",
   ]
 }
 

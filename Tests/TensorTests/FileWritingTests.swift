@@ -133,4 +133,65 @@ private final class Scratch {
     #expect(result == Data(repeating: try #require(result.first), count: 1_000_000))
     #expect(try scratch.names == ["x"])
   }
+
+  // MARK: piece by piece, and folders
+
+  @Test func writesPieces() throws {
+    try FileWriting.writeBesideThenRename(to: scratch.file("x")) { append in
+      for piece in 0..<100 { try append(data[piece * 1000..<(piece + 1) * 1000]) }
+      #expect(try scratch.names.count == 1 && scratch.names != ["x"])
+    }
+    #expect(try Data(contentsOf: scratch.file("x")) == data)
+  }
+
+  private struct Stop: Error {}
+
+  @Test func whatEndsInTheMiddleLeavesTheOldFile() throws {
+    try Data("old".utf8).write(to: scratch.file("x"))
+    #expect(throws: Stop.self) {
+      try FileWriting.writeBesideThenRename(to: scratch.file("x")) { append in
+        try append(data)
+        throw Stop()
+      }
+    }
+    #expect(try scratch.names == ["x"] && Data(contentsOf: scratch.file("x")) == Data("old".utf8))
+  }
+
+  @Test func makesAFolderAsAWhole() throws {
+    for name in ["folder", "with slash/", "a%20ü"] {
+      try FileWriting.makeFolder(at: scratch.file(name)) { folder in
+        try data.writeBesideThenRename(to: folder.appending(path: "x"))
+        #expect(try scratch.names.allSatisfy { $0 != name })
+      }
+      #expect(try Data(contentsOf: scratch.file(name).appending(path: "x")) == data)
+    }
+    #expect(try scratch.names == ["a%20ü", "folder", "with slash"])
+  }
+
+  @Test func aFolderThatFailsLeavesNothing() throws {
+    #expect(throws: Stop.self) {
+      try FileWriting.makeFolder(at: scratch.file("x")) { folder in
+        try data.writeBesideThenRename(to: folder.appending(path: "a"))
+        throw Stop()
+      }
+    }
+    let path = scratch.file("x").path(percentEncoded: false)
+    // Errors name the place that was asked for.
+    #expect(throws: FileWriteError.missingFolder(path: path + "/none/a", folder: path + "/none")) {
+      try FileWriting.makeFolder(at: scratch.file("x")) { try data.writeBesideThenRename(to: $0.appending(path: "none/a")) }
+    }
+    #expect(try scratch.names.isEmpty)
+  }
+
+  @Test func aFolderTakesNobodysPlace() throws {
+    try data.write(to: scratch.file("x"))
+    #expect(throws: FileWriteError.exists(path: scratch.file("x").path)) { try FileWriting.makeFolder(at: scratch.file("x")) { _ in } }
+    #expect(throws: FileWriteError.exists(path: scratch.url.path)) { try FileWriting.makeFolder(at: scratch.url) { _ in } }
+    #expect(throws: FileWriteError.self) { try FileWriting.makeFolder(at: scratch.file("none/x")) { _ in } }
+    // Somebody is faster.
+    #expect(throws: FileWriteError.exists(path: scratch.file("y").path)) {
+      try FileWriting.makeFolder(at: scratch.file("y")) { _ in try data.write(to: scratch.file("y")) }
+    }
+    #expect(try scratch.names == ["x", "y"])
+  }
 }
