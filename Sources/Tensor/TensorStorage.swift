@@ -14,109 +14,70 @@ final class TensorStorage: @unchecked Sendable {
   deinit { BufferPool.giveBack(pointer, capacity: capacity) }
 }
 
-/// Keeps buffers that were given back, so that a denoising loop allocates next to nothing after its first step.
+/// Keeps buffers that were given back, so that a denoising loop takes no memory from the system after its first step.
 ///
-/// One pool for the process: buffers are anonymous, and two generations that run at once can use each other's. Before a large buffer comes from
-/// the system, those that have been idle longest go back to it, as far as buffers in use and idle ones would together take more than buffers in
-/// use ever did: what is kept for reuse never raises the peak. `releaseIdle()` gives all idle ones back.
+/// One pool for the process: buffers are anonymous, and two generations that run at once can use each other's. Large ones are cut from one
+/// arena, so that what is kept takes little more than what was in use at once; `releaseIdle()` gives the memory of all idle ones back.
 public enum BufferPool {
-  private struct Buffer {
-    let pointer: UnsafeMutableRawPointer
-    let capacity: Int
-  }
-
   private struct State {
-    /// By capacity, those that came back first at the beginning. Each with a number that grows with every return.
-    var idle: [Int: [(turn: Int, pointer: UnsafeMutableRawPointer)]] = [:]
-    var turn = 0
-    /// Bytes of all idle buffers.
+    var arena = MemoryArena()
+    /// Small ones, by capacity.
+    var idle: [Int: [UnsafeMutableRawPointer]] = [:]
     var idleBytes = 0
-    /// Bytes of the large buffers in use, idle, and in use at most since the last release.
-    var used = 0, idleLarge = 0, peak = 0
   }
 
   nonisolated(unsafe) private static var state = State()
   private static let lock = Mutex<Void>(())
+  /// Bytes from which on a buffer comes from the arena.
+  private static let large = 1 << 18
 
-  /// Buffers are rounded up to classes an eighth of a power of two apart, so that shapes a little apart share them.
+  /// Floats of a buffer for `count`. Small ones are rounded up to classes an eighth of a power of two apart, so that shapes a little apart
+  /// share them.
   private static func capacity(for count: Int) -> Int {
     let wanted = max(count, 16)
+    guard wanted * 4 < large else { return (wanted + 15) / 16 * 16 }
     let power = Int.bitWidth - 1 - wanted.leadingZeroBitCount
     let grain = max(16, 1 << max(0, power - 3))
     return (wanted + grain - 1) / grain * grain
   }
 
-  private static func isLarge(_ capacity: Int) -> Bool { capacity * 4 >= AlignedMemory.large }
-
   static func take(_ count: Int) -> (UnsafeMutablePointer<Float>, Int) {
-    let wanted = capacity(for: count)
-    let (reused, superfluous) = lock.withLock { _ -> (Buffer?, [Buffer]) in
-      if let found = takeIdle(wanted) { return (found, []) }
-      guard isLarge(wanted) else { return (nil, []) }
-      state.used += wanted * 4
-      state.peak = max(state.peak, state.used)
-      return (nil, takeSuperfluous())
+    let capacity = capacity(for: count)
+    let bytes = capacity * 4
+    let found = lock.withLock { _ -> UnsafeMutableRawPointer? in
+      if bytes >= large { return state.arena.take(bytes) }
+      guard let idle = state.idle[capacity]?.popLast() else { return nil }
+      state.idleBytes -= bytes
+      return idle
     }
-    for buffer in superfluous { AlignedMemory.deallocate(buffer.pointer, bytes: buffer.capacity * 4) }
-    let buffer = reused ?? Buffer(pointer: AlignedMemory.allocate(bytes: wanted * 4), capacity: wanted)
-    return (buffer.pointer.bindMemory(to: Float.self, capacity: buffer.capacity), buffer.capacity)
-  }
-
-  /// An idle buffer of this capacity, or of one up to half as large again: the one used last, which may still be in a cache.
-  private static func takeIdle(_ capacity: Int) -> Buffer? {
-    let fitting = state.idle.keys.filter { $0 >= capacity && $0 <= capacity + capacity / 2 }
-    guard let found = fitting.min(), let last = state.idle[found]?.popLast() else { return nil }
-    if state.idle[found]?.isEmpty ?? false { state.idle[found] = nil }
-    state.idleBytes -= found * 4
-    if isLarge(found) {
-      state.idleLarge -= found * 4
-      state.used += found * 4
-      state.peak = max(state.peak, state.used)
-    }
-    return Buffer(pointer: last.pointer, capacity: found)
-  }
-
-  /// The large buffers that have been idle longest, as many as exceed the peak.
-  private static func takeSuperfluous() -> [Buffer] {
-    var result: [Buffer] = []
-    while state.used + state.idleLarge > state.peak {
-      let oldest = state.idle.filter { isLarge($0.key) }.min { ($0.value.first?.turn ?? .max) < ($1.value.first?.turn ?? .max) }
-      guard let capacity = oldest?.key, let buffer = state.idle[capacity]?.removeFirst() else { break }
-      if state.idle[capacity]?.isEmpty ?? false { state.idle[capacity] = nil }
-      state.idleLarge -= capacity * 4
-      state.idleBytes -= capacity * 4
-      result.append(Buffer(pointer: buffer.pointer, capacity: capacity))
-    }
-    return result
+    guard found != nil || bytes < large else { preconditionFailure("The system has no \(bytes) bytes of memory left.") }
+    let raw = found ?? .allocate(byteCount: bytes, alignment: 64)
+    return (raw.bindMemory(to: Float.self, capacity: capacity), capacity)
   }
 
   static func giveBack(_ pointer: UnsafeMutablePointer<Float>, capacity: Int) {
+    let raw = UnsafeMutableRawPointer(pointer)
     lock.withLock { _ in
-      state.turn += 1
-      state.idle[capacity, default: []].append((state.turn, UnsafeMutableRawPointer(pointer)))
-      state.idleBytes += capacity * 4
-      if isLarge(capacity) {
-        state.idleLarge += capacity * 4
-        state.used -= capacity * 4
+      if capacity * 4 >= large {
+        state.arena.giveBack(raw, bytes: capacity * 4)
+      } else {
+        state.idle[capacity, default: []].append(raw)
+        state.idleBytes += capacity * 4
       }
     }
   }
 
   /// Bytes that are kept for reuse and hold nothing.
-  public static var idleBytes: Int { lock.withLock { _ in state.idleBytes } }
+  public static var idleBytes: Int { lock.withLock { _ in state.idleBytes + state.arena.idleBytes } }
 
   /// Gives every idle buffer back to the system; call it where the sizes change for good, as between the denoising
   /// loop and the decoder.
   public static func releaseIdle() {
-    let buffers = lock.withLock { _ in
-      defer {
-        (state.idle, state.idleBytes, state.idleLarge) = ([:], 0, 0)
-        state.peak = state.used
-      }
-      return state.idle
+    let small = lock.withLock { _ in
+      state.arena.release()
+      defer { (state.idle, state.idleBytes) = ([:], 0) }
+      return state.idle.values.joined()
     }
-    for (capacity, buffers) in buffers {
-      for buffer in buffers { AlignedMemory.deallocate(buffer.pointer, bytes: capacity * 4) }
-    }
+    for buffer in small { buffer.deallocate() }
   }
 }
