@@ -24,7 +24,7 @@ struct AutoencoderMidBlock: Sendable {
   func callAsFunction(_ x: Tensor, in context: ExecutionContext) throws -> Tensor {
     var x = try resnets[0]([x], in: context)
     if let attention { x = try attention(x, in: context) }
-    return try resnets[1]([x], in: context)
+    return try resnets[1]([consume x], in: context)
   }
 }
 
@@ -74,12 +74,13 @@ struct Encoder: Sendable {
   /// `[N, H, W, 3]` → `[N, h, w, 2 · latentChannels]`.
   func callAsFunction(_ image: Tensor, in context: ExecutionContext) throws -> Tensor {
     var x = try convIn(image, in: context)
+    // Each layer is handed the only reference, so that it can work where its input is.
     for level in levels {
-      for resnet in level.resnets { x = try resnet([x], in: context) }
+      for resnet in level.resnets { x = try resnet([consume x], in: context) }
       if let downsampler = level.downsampler { x = try downsampler(x, in: context) }
     }
     x = try midBlock(x, in: context)
-    return try convOut(convNormOut(x, activation: .silu, in: context), in: context)
+    return try convOut(convNormOut(consume x, activation: .silu, in: context), in: context)
   }
 }
 
@@ -114,9 +115,9 @@ struct Decoder: Sendable {
   func callAsFunction(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor {
     var x = try midBlock(convIn(latents, in: context), in: context)
     for level in levels {
-      for resnet in level.resnets { x = try resnet([x], in: context) }
+      for resnet in level.resnets { x = try resnet([consume x], in: context) }
       if let upsampler = level.upsampler { x = try upsampler(x, in: context) }
     }
-    return try convOut(convNormOut(x, activation: .silu, in: context), in: context)
+    return try convOut(convNormOut(consume x, activation: .silu, in: context), in: context)
   }
 }

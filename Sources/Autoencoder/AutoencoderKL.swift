@@ -16,7 +16,10 @@ public struct AutoencoderKL: LatentAutoencoder {
   public init(_ shape: AutoencoderKLShape, weights: WeightScope) throws {
     self.shape = shape
     let channels = shape.latentChannels
-    encoder = try Encoder(shape, weights: weights["encoder"])
+    // Pictures from words alone never meet the encoder.
+    var encoderWeights = weights["encoder"]
+    if encoderWeights.residency == .packed { encoderWeights.residency = .packedOnceUsed }
+    encoder = try Encoder(shape, weights: encoderWeights)
     decoder = try Decoder(shape, weights: weights["decoder"])
     quantConvolution =
       shape.hasQuantConvolution ? try Convolution2D(2 * channels, 2 * channels, kernel: 1, weights: weights["quant_conv"]) : nil

@@ -14,7 +14,7 @@ public struct Convolution2D: Sendable {
     _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1, padding: ConvolutionGeometry.Padding,
     weights: WeightScope
   ) throws {
-    weight = try PackedMatrix(weights.tensor("weight", shape: [outChannels, inChannels, kernel, kernel]), in: weights.context)
+    weight = try weights.matrix("weight", shape: [outChannels, inChannels, kernel, kernel])
     bias = try weights.tensor("bias", shape: [outChannels]).decoded()
     path = weights.prefix
     geometry = ConvolutionGeometry(kernelHeight: kernel, kernelWidth: kernel, stride: stride, padding: padding)

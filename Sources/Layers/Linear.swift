@@ -12,7 +12,7 @@ public struct Linear: Sendable {
   ///   Source: Shazeer 2020, diffusers' `GEGLU`.
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(_ inFeatures: Int, _ outFeatures: Int, bias: Bool = true, isGated: Bool = false, weights: WeightScope) throws {
-    weight = try PackedMatrix(weights.tensor("weight", shape: [outFeatures, inFeatures]), isGated: isGated, in: weights.context)
+    weight = try weights.matrix("weight", shape: [outFeatures, inFeatures], isGated: isGated)
     self.bias = bias ? try weight.arranged(weights.tensor("bias", shape: [outFeatures]).decoded()) : nil
   }
 

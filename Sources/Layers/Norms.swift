@@ -14,16 +14,16 @@ public struct GroupNorm: Sendable {
       bias: try weights.tensor("bias", shape: [channels]).decoded())
   }
 
-  /// activation(normalised): `[N, …, Cᵢ]` side by side → `[N, …, channels]`.
+  /// activation(normalised): `[N, …, channels]` → the same shape, in the same memory where the last reference to it is handed over.
   /// - Throws: `CancellationError`.
-  public func callAsFunction(_ inputs: Tensor..., activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
-    try normalization(inputs, activation: activation, in: context)
+  public func callAsFunction(_ x: consuming Tensor, activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
+    try normalization([consume x], activation: activation, in: context)
   }
 
-  /// The same with the inputs `[N, …, Cᵢ]` in a list.
+  /// The same of inputs `[N, …, Cᵢ]` that lie side by side in channels.
   /// - Throws: `CancellationError`.
-  public func callAsFunction(_ inputs: [Tensor], activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
-    try normalization(inputs, activation: activation, in: context)
+  public func callAsFunction(_ inputs: consuming [Tensor], activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
+    try normalization(consume inputs, activation: activation, in: context)
   }
 }
 

@@ -27,17 +27,19 @@ public struct ResnetBlock2D: Sendable {
   }
 
   /// - Parameters:
-  ///   - inputs: `[N, H, W, Cᵢ]`, side by side in channels, inChannels in all.
+  ///   - inputs: `[N, H, W, Cᵢ]`, side by side in channels, inChannels in all. Who hands over its last reference to a single one lets the block
+  ///     work in its memory.
   ///   - time: `[N, timeChannels]`, after its activation: SiLU of the embedding, the same for every block.
   /// - Returns: `[N, H, W, outChannels]`.
   /// - Throws: `CancellationError`.
-  public func callAsFunction(_ inputs: [Tensor], time: Tensor? = nil, in context: ExecutionContext) throws -> Tensor {
+  public func callAsFunction(_ inputs: consuming [Tensor], time: Tensor? = nil, in context: ExecutionContext) throws -> Tensor {
     let shift = try time.flatMap { time in try timeEmbedding.map { try $0(time, in: context) } }
-    var hidden = try norm1(inputs, activation: .silu, in: context)
+    // The way around first: where it is a convolution, the inputs can then be normalised where they are. It keeps the channels only where there
+    // is one input.
+    let around = if let shortcut { try shortcut(inputs, in: context) } else { inputs[0] }
+    var hidden = try norm1(consume inputs, activation: .silu, in: context)
     hidden = try conv1(hidden, shiftedBy: shift, in: context)
-    hidden = try norm2(hidden, activation: .silu, in: context)
-    // The way around keeps the channels only where there is one input.
-    let around = try shortcut.map { try $0(inputs, in: context) } ?? inputs[0]
+    hidden = try norm2(consume hidden, activation: .silu, in: context)
     let result = try conv2(hidden, adding: around, in: context)
     context.observer?(path, result)
     return result

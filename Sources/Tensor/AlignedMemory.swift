@@ -5,7 +5,8 @@ import Foundation
 /// Large blocks come from the system and go back to it at once: an allocator would keep them, and in pages of 4 KiB the matrix kernel would
 /// spend its time on address translation.
 enum AlignedMemory {
-  private static let large = 1 << 20
+  /// Blocks from this size on come from the system.
+  static let large = 1 << 20
 
   static func allocate(bytes: Int) -> UnsafeMutableRawPointer {
     guard bytes >= large else { return .allocate(byteCount: bytes, alignment: 64) }

@@ -61,6 +61,7 @@ extension Tensor {
     _ inputs: [Tensor], resizedTo size: (height: Int, width: Int)? = nil, weights: PackedMatrix, geometry: ConvolutionGeometry,
     bias: Tensor? = nil, adding residual: Tensor? = nil, method: ConvolutionMethod = .automatic, in context: ExecutionContext
   ) throws -> Tensor {
+    let weights = try weights.resident(in: context)
     let patches = Patches(inputs, size: size, geometry: geometry)
     let (batch, height, width) = (inputs[0].shape[0], patches.outputHeight, patches.outputWidth)
     let result = Tensor(uninitialized: [batch, height, width, weights.outputs])

@@ -14,6 +14,7 @@ extension Tensor {
     by weights: PackedMatrix, bias: Tensor? = nil, adding residual: Tensor? = nil, activation: Activation = .none,
     in context: ExecutionContext
   ) throws -> Tensor {
+    let weights = try weights.resident(in: context)
     precondition(shape.columns == weights.inputs, "\(shape) cannot be multiplied by [\(weights.outputs), \(weights.inputs)].")
     let result = Tensor(uninitialized: Shape(shape.dimensions.dropLast() + [weights.resultColumns]))
     try MatrixProduct(

@@ -26,11 +26,14 @@ public struct GroupNormalization: Sendable {
   /// activation(normalised), of inputs that lie side by side in channels: what a concatenation of them would give.
   ///
   /// - Parameters:
-  ///   - inputs: `[N, …, Cᵢ]`, ΣCᵢ channels in all.
+  ///   - inputs: `[N, …, Cᵢ]`, ΣCᵢ channels in all. The memory of a single one is used for the result where the last reference to it is handed
+  ///     over.
   ///   - activation: none or SiLU.
   /// - Returns: `[N, …, ΣCᵢ]`.
   /// - Throws: `CancellationError`.
-  public func callAsFunction(_ inputs: [Tensor], activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
+  public func callAsFunction(_ inputs: consuming [Tensor], activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
+    var inputs = inputs
+    let isOurs = inputs.count == 1 && isKnownUniquelyReferenced(&inputs[0].storage)
     let channels = inputs.reduce(0) { $0 + $1.shape.columns }
     precondition(activation == .none || activation == .silu, "A normalisation ends with SiLU or nothing.")
     precondition(channels == weight.count, "\(inputs.map(\.shape)) have not \(weight.count) channels.")
@@ -41,8 +44,8 @@ public struct GroupNormalization: Sendable {
     let runs = (pixels + run - 1) / run
     let moments = try moments(of: inputs, channels: channels, pixels: pixels, run: run, runs: runs, in: context)
     let (scale, shift) = affine(from: moments, batch: batch, pixels: pixels, run: run, runs: runs)
-    let result = Tensor(uninitialized: Shape(inputs[0].shape.dimensions.dropLast() + [channels]))
-    try context.parallel(batch * runs) { task in
+    let result = isOurs ? inputs[0] : Tensor(uninitialized: Shape(inputs[0].shape.dimensions.dropLast() + [channels]))
+    try context.parallel(batch * runs) { [inputs] task in
       let begin = task % runs * run, image = task / runs
       let row = image * pixels + begin
       var offset = 0

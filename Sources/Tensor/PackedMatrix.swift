@@ -16,8 +16,12 @@ public struct PackedMatrix: Sendable {
   public let isGated: Bool
   /// The length of the product's inner sum; for a convolution kernelHeight · kernelWidth · channels, in this order.
   public let inputs: Int
+  /// Places of a convolution's window, 1 for a linear layer.
+  let taps: Int
   let elementType: ElementType
   let storage: PackedStorage
+  /// Where the panels come from; nil where they are in `storage`.
+  private let origin: WeightOrigin?
 
   static let panelWidth = Int(CK_PANEL)
   private static let half = panelWidth / 2
@@ -26,44 +30,92 @@ public struct PackedMatrix: Sendable {
   var resultColumns: Int { isGated ? outputs / 2 : outputs }
   /// What a product adds: for gated weights as many as the panels have columns.
   var biasColumns: Int { isGated ? panels * Self.panelWidth : outputs }
+  /// Of one panel.
+  var panelBytes: Int {
+    let column = elementType == .q8 ? inputs / QuantizedBlocks.blockValues * QuantizedBlocks.blockBytes : inputs * elementType.bytes
+    return Self.panelWidth * column
+  }
+
+  /// Bytes that a matrix takes when it is packed.
+  ///
+  /// - Parameter shape: of rank 2 or 4.
+  public static func packedBytes(_ shape: Shape, as elementType: ElementType) -> Int {
+    let columns = (shape[0] + panelWidth - 1) / panelWidth * panelWidth
+    return elementType.bytes(of: Shape([columns] + shape.dimensions.dropFirst())) ?? Int.max
+  }
 
   /// The weights of a linear layer, `[outputs, inputs]`, or of a convolution, `[outputs, channels, kernelHeight, kernelWidth]`,
   /// as PyTorch stores them.
   ///
-  /// - Parameter isGated: the second half of the outputs are gates of the first.
+  /// - Parameters:
+  ///   - isGated: the second half of the outputs are gates of the first.
+  ///   - residency: where the panels are between uses. Only weights that are mapped from a file can be streamed; others are packed once they are
+  ///     used.
+  /// - Returns: nil where a weight is infinite or not a number.
+  /// - Precondition: the shape has rank 2 or 4, and gated weights an even number of outputs.
+  /// - Throws: `CancellationError`.
+  public init?(
+    checking weights: WeightTensor, isGated: Bool = false, residency: WeightResidency = .packed, in context: ExecutionContext
+  ) throws {
+    let isPacked = residency == .packed
+    self.init(
+      weights, isGated: isGated, origin: isPacked ? nil : WeightOrigin(weights, isKept: residency == .packedOnceUsed || !weights.isMapped))
+    guard try isPacked ? pack(weights, into: storage, checking: true, in: context) : weights.isFinite(in: context) else { return nil }
+  }
+
+  /// The same of weights that need no check, packed at once.
+  ///
   /// - Precondition: the shape has rank 2 or 4, and gated weights an even number of outputs.
   /// - Throws: `CancellationError`.
   public init(_ weights: WeightTensor, isGated: Bool = false, in context: ExecutionContext) throws {
+    self.init(weights, isGated: isGated, origin: nil)
+    _ = try pack(weights, into: storage, checking: false, in: context)
+  }
+
+  /// A matrix whose storage, if it is to have one, is not written yet.
+  private init(_ weights: WeightTensor, isGated: Bool, origin: WeightOrigin?) {
     precondition(weights.shape.rank == 2 || weights.shape.rank == 4, "Weights of shape \(weights.shape) are no matrix.")
     precondition(!isGated || weights.shape[0] % 2 == 0, "\(weights.shape[0]) outputs have no two halves.")
-    let isConvolution = weights.shape.rank == 4
-    let channels = weights.shape[1]
-    let taps = isConvolution ? weights.shape[2] * weights.shape[3] : 1
     outputs = weights.shape[0]
-    inputs = channels * taps
+    taps = weights.shape.dimensions.dropFirst(2).reduce(1, *)
+    inputs = weights.shape[1] * taps
     self.isGated = isGated
     elementType = weights.elementType
-    let panels = isGated ? (outputs / 2 + Self.half - 1) / Self.half : (outputs + Self.panelWidth - 1) / Self.panelWidth
-    let panelBytes = elementType == .q8 ? inputs / QuantizedBlocks.blockValues * QuantizedBlocks.blockBytes : inputs * elementType.bytes
-    storage = PackedStorage(bytes: panels * Self.panelWidth * panelBytes)
-    try weights.data.withUnsafeBytes { bytes in
-      switch elementType {
-      case .float32: try pack(UInt32.self, from: bytes, channels: channels, taps: taps, in: context)
-      case .float16, .bfloat16: try pack(UInt16.self, from: bytes, channels: channels, taps: taps, in: context)
-      case .q8: try packBlocks(from: bytes, in: context)
-      }
-    }
-    weights.releasePages()
+    self.origin = origin
+    let half = Self.half, width = Self.panelWidth
+    let panels = isGated ? (outputs / 2 + half - 1) / half : (outputs + width - 1) / width
+    let column = elementType == .q8 ? inputs / QuantizedBlocks.blockValues * QuantizedBlocks.blockBytes : inputs * elementType.bytes
+    storage = PackedStorage(bytes: origin == nil ? panels * width * column : 0)
+  }
+
+  private init(_ other: PackedMatrix, storage: PackedStorage) {
+    (outputs, isGated, inputs, taps, elementType) = (other.outputs, other.isGated, other.inputs, other.taps, other.elementType)
+    (self.storage, origin) = (storage, nil)
+  }
+
+  /// The same matrix with its panels in memory: kept there, or for as long as the result lives. Every product begins with this.
+  ///
+  /// - Throws: `CancellationError`.
+  func resident(in context: ExecutionContext) throws -> PackedMatrix {
+    guard let origin else { return self }
+    return PackedMatrix(self, storage: try origin.storage(of: self, in: context))
   }
 
   /// The output at a column of a panel; nil where the panel has more columns than there are outputs.
-  private func output(panel: Int, column: Int) -> Int? {
+  func output(panel: Int, column: Int) -> Int? {
     guard isGated else {
       let output = panel * Self.panelWidth + column
       return output < outputs ? output : nil
     }
     let value = panel * Self.half + column % Self.half
     return value < outputs / 2 ? column / Self.half * (outputs / 2) + value : nil
+  }
+
+  /// The outputs that lie in some panels.
+  func outputs(inPanels range: Range<Int>) -> [Range<Int>] {
+    let (count, width) = isGated ? (outputs / 2, Self.half) : (outputs, Self.panelWidth)
+    let values = range.lowerBound * width..<min(count, range.upperBound * width)
+    return isGated ? [values, values.lowerBound + count..<values.upperBound + count] : [values]
   }
 
   /// A layer's bias `[outputs]` as products with these weights take it.
@@ -74,70 +126,18 @@ public struct PackedMatrix: Sendable {
     return Tensor(columns.map { $0.map { bias.pointer[$0] } ?? 0 }, shape: [columns.count])
   }
 
-  private func pack<Bits: FixedWidthInteger>(
-    _: Bits.Type, from bytes: UnsafeRawBufferPointer, channels: Int, taps: Int, in context: ExecutionContext
-  ) throws {
-    let width = Self.panelWidth
-    let inputs = inputs
-    let target = storage.pointer.bindMemory(to: Bits.self, capacity: storage.bytes / MemoryLayout<Bits>.size)
-    let size = MemoryLayout<Bits>.size
-    guard let source = bytes.baseAddress else { return }
-    try context.parallel(panels) { panel in
-      let columns = (0..<width).map { output(panel: panel, column: $0) }
-      let begin = target + panel * inputs * width
-      for channel in 0..<channels {
-        for tap in 0..<taps {
-          let row = begin + (tap * channels + channel) * width
-          for column in 0..<width {
-            row[column] =
-              columns[column].map {
-                source.loadUnaligned(fromByteOffset: ($0 * inputs + channel * taps + tap) * size, as: Bits.self)
-              } ?? 0
-          }
-        }
-      }
-    }
-  }
-
-  /// Bytes of a panel's values, which its scales follow.
-  private var valueBytes: Int { inputs * Self.panelWidth }
-  /// Bytes of a panel of 8-bit weights.
-  private var quantizedPanelBytes: Int { inputs / QuantizedBlocks.blockValues * QuantizedBlocks.blockBytes * Self.panelWidth }
-
-  /// Blocks as they stand in a file to panels as the kernel takes them: four inputs of each output together, 128 added.
-  private func packBlocks(from bytes: UnsafeRawBufferPointer, in context: ExecutionContext) throws {
-    let width = Self.panelWidth, block = QuantizedBlocks.blockValues
-    guard let source = bytes.baseAddress else { return }
-    try context.parallel(panels) { panel in
-      let begin = storage.pointer + panel * quantizedPanelBytes
-      let values = begin.assumingMemoryBound(to: UInt8.self)
-      let scales = (begin + valueBytes).assumingMemoryBound(to: UInt16.self)
-      for column in 0..<width {
-        let row = output(panel: panel, column: column).map { source + $0 * (inputs / block) * QuantizedBlocks.blockBytes }
-        for index in 0..<inputs / block {
-          let place = row.map { $0 + index * QuantizedBlocks.blockBytes }
-          scales[index * width + column] = place?.loadUnaligned(as: UInt16.self) ?? 0
-          for value in 0..<block {
-            let q = place?.load(fromByteOffset: 2 + value, as: Int8.self) ?? 0
-            let k = index * block + value
-            values[(k / 4 * width + column) * 4 + k % 4] = UInt8(bitPattern: q) ^ 0x80
-          }
-        }
-      }
-    }
-  }
-
   /// Whether products are made with bytes.
   var hasIntegerProduct: Bool { elementType == .q8 && biasColumns % Self.panelWidth == 0 && Kernels.active.gemm_panel_q8 != nil }
 
   /// Rows `k` of a panel of 8-bit weights.
   func bytes(_ index: Int, rows k: Range<Int>) -> QuantizedPanel {
     precondition(k.lowerBound % QuantizedBlocks.blockValues == 0, "Blocks are used whole.")
-    let begin = storage.pointer + index * quantizedPanelBytes
+    let begin = storage.pointer + index * panelBytes
     return QuantizedPanel(
       values: UnsafePointer((begin + k.lowerBound * Self.panelWidth).assumingMemoryBound(to: UInt8.self)),
       scales: UnsafePointer(
-        (begin + valueBytes).assumingMemoryBound(to: UInt16.self) + k.lowerBound / QuantizedBlocks.blockValues * Self.panelWidth))
+        (begin + inputs * Self.panelWidth).assumingMemoryBound(to: UInt16.self) + k.lowerBound / QuantizedBlocks.blockValues
+          * Self.panelWidth))
   }
 
   /// Rows `k` of a panel as floats: in place for float32 weights, widened into `scratch` (32 values a row) otherwise.
@@ -164,17 +164,4 @@ public struct PackedMatrix: Sendable {
 struct QuantizedPanel {
   let values: UnsafePointer<UInt8>
   let scales: UnsafePointer<UInt16>
-}
-
-/// Bytes aligned for SIMD, written once and then only read.
-final class PackedStorage: @unchecked Sendable {
-  let pointer: UnsafeMutableRawPointer
-  let bytes: Int
-
-  init(bytes: Int) {
-    pointer = AlignedMemory.allocate(bytes: max(bytes, 64))
-    self.bytes = bytes
-  }
-
-  deinit { AlignedMemory.deallocate(pointer, bytes: max(bytes, 64)) }
 }

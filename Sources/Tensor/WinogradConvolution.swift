@@ -3,8 +3,8 @@ import CKernels
 /// One convolution, cut into groups of tiles whose transforms fit the last-level cache. A group goes through two loops: its tiles are
 /// transformed; then each task makes one panel of outputs for a block of tiles, by 36 products.
 ///
-/// Source: Lavin and Gray 2015, F(4×4, 3×3): 16 pixels cost 36 products a channel pair instead of 144. The weights are transformed by the task
-/// that uses them: that costs some hundredths of the products, where keeping them would take 36 floats for 9 weights.
+/// Source: Lavin and Gray 2015, F(4×4, 3×3): 16 pixels cost 36 products a channel pair instead of 144. The weights are transformed at
+/// each call, where the map is small by the task that uses them: keeping them for good would take 36 floats for 9 weights.
 struct WinogradConvolution {
   let inputs: [Tensor]
   let weights: PackedMatrix
@@ -35,6 +35,8 @@ struct WinogradConvolution {
   private static let blockTiles = 168
   /// Channels whose weights are transformed at once where there are many tiles: 640 of a panel take 3 MB.
   private static let longRun = 640
+  /// Channels whose weights are transformed at once where there are few: 64 of a panel take 300 KB.
+  private static let shortRun = 64
   /// Outputs of a task.
   private static let panel = PackedMatrix.panelWidth
 
@@ -59,18 +61,37 @@ struct WinogradConvolution {
     guard tiles > 0 else { return }
     let most = context.threads * Self.threadFloats / (36 * inputStride)
     let groups = Self.evenRuns(of: 0..<tiles, atMost: max(Self.blockTiles, most))
+
+    let kept = tiles > 2 * Self.blockTiles ? try transformedWeights(in: context) : nil
     let transformed = TensorStorage(count: 36 * Self.matrixStride((groups.first?.count ?? 0) * inputStride))
     for group in groups {
       try forRuns(of: group, in: context) { transformIn($0, group: group, into: transformed.pointer) }
       let blocks = Self.evenRuns(of: group, atMost: Self.blockTiles)
-      // A task with all its channels in one run uses them for several blocks.
-      let parts = channels > Self.longRun ? blocks.count : min(blocks.count, (8 * context.threads + weights.panels - 1) / weights.panels)
-      try context.parallel(weights.panels * parts) { task in
-        let (panel, part) = (task / parts, task % parts)
-        let own = blocks[blocks.count * part / parts..<blocks.count * (part + 1) / parts]
-        multiply(transformed.pointer, group: group, blocks: own, panel: panel, in: context)
+      try context.parallel(weights.panels * blocks.count) {
+        multiply(transformed.pointer, group: group, tiles: blocks[$0 % blocks.count], panel: $0 / blocks.count, by: kept, in: context)
       }
     }
+  }
+
+  /// All panels' weights, transformed, for when several blocks need each: `[panel][run][36][channels][32]`.
+  private func transformedWeights(in context: ExecutionContext) throws -> TensorStorage {
+    let result = TensorStorage(count: weights.panels * panelFloats)
+    try context.parallel(weights.panels) { panel in
+      for channels in runs(of: Self.longRun) {
+        weights.transformWindows(panel: panel, channels: channels, into: place(of: channels, panel: panel, in: result))
+      }
+    }
+    return result
+  }
+
+  private func runs(of length: Int) -> [Range<Int>] {
+    stride(from: 0, to: channels, by: length).map { $0..<min(channels, $0 + length) }
+  }
+
+  private var panelFloats: Int { runs(of: Self.longRun).count * 36 * Self.matrixStride(min(channels, Self.longRun) * Self.panel) }
+
+  private func place(of run: Range<Int>, panel: Int, in kept: TensorStorage) -> UnsafeMutablePointer<Float> {
+    kept.pointer + panel * panelFloats + run.lowerBound / Self.longRun * 36 * Self.matrixStride(Self.longRun * Self.panel)
   }
 
   /// Runs of nearly equal length, whole register tiles where they are long.
@@ -118,30 +139,28 @@ struct WinogradConvolution {
     }
   }
 
-  /// One panel of outputs for some blocks of tiles: for one where there are several runs of channels. The panel's weights are transformed
-  /// here, a run at a time, and used while they are in the cache.
+  /// One panel of outputs for a block of tiles. Where the panel's weights are not kept they are transformed here, a run of channels at a time,
+  /// and used while they are in the cache.
   private func multiply(
-    _ transformed: UnsafePointer<Float>, group: Range<Int>, blocks: ArraySlice<Range<Int>>, panel: Int, in context: ExecutionContext
+    _ transformed: UnsafePointer<Float>, group: Range<Int>, tiles: Range<Int>, panel: Int, by kept: TensorStorage?,
+    in context: ExecutionContext
   ) {
     // Many tiles repay weights that come from the last level; few want them close.
-    let most = blocks.reduce(0) { max($0, $1.count) }
-    let run = min(channels, most < 56 ? 64 : Self.longRun)
-    let u = TensorStorage(count: 36 * Self.matrixStride(run * Self.panel))
-    let m = TensorStorage(count: 36 * Self.matrixStride(most * Self.panel))
-    for begin in stride(from: 0, to: channels, by: run) {
-      let count = min(run, channels - begin)
-      weights.transformWindows(panel: panel, channels: begin..<begin + count, into: u.pointer)
-      for tiles in blocks where !context.isCancelled {
-        let left = transformed + (tiles.lowerBound - group.lowerBound) * inputStride + begin
-        for product in 0..<36 {
-          Kernels.active.gemm_panel(
-            tiles.count, Self.panel, count, left + product * Self.matrixStride(group.count * inputStride), inputStride,
-            u.pointer + product * Self.matrixStride(count * Self.panel), m.pointer + product * Self.matrixStride(tiles.count * Self.panel),
-            Self.panel, Int32(begin == 0 ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE), nil, nil, 0)
-        }
-        if begin + count == channels { transformOut(tiles, panel: panel, from: m.pointer) }
+    let length = kept == nil && tiles.count < 56 ? Self.shortRun : Self.longRun
+    let own = TensorStorage(count: kept == nil ? 36 * Self.matrixStride(min(channels, length) * Self.panel) : 0)
+    let m = TensorStorage(count: 36 * Self.matrixStride(tiles.count * Self.panel))
+    let left = transformed + (tiles.lowerBound - group.lowerBound) * inputStride
+    for run in runs(of: length) where !context.isCancelled {
+      let u = kept.map { place(of: run, panel: panel, in: $0) } ?? own.pointer
+      if kept == nil { weights.transformWindows(panel: panel, channels: run, into: u) }
+      for product in 0..<36 {
+        Kernels.active.gemm_panel(
+          tiles.count, Self.panel, run.count, left + product * Self.matrixStride(group.count * inputStride) + run.lowerBound, inputStride,
+          u + product * Self.matrixStride(run.count * Self.panel), m.pointer + product * Self.matrixStride(tiles.count * Self.panel),
+          Self.panel, Int32(run.lowerBound == 0 ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE), nil, nil, 0)
       }
     }
+    transformOut(tiles, panel: panel, from: m.pointer)
   }
 
   private func transformOut(_ tiles: Range<Int>, panel: Int, from products: UnsafePointer<Float>) {

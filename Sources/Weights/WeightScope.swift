@@ -11,6 +11,8 @@ public struct WeightScope: Sendable {
   public let prefix: String
   /// Where weights are packed: its threads work on them, and its cancellation ends the loading.
   public let context: ExecutionContext
+  /// Where matrices of this scope are between uses.
+  public var residency: WeightResidency
   private let ledger: Ledger
 
   /// What a loading attempt has met so far.
@@ -28,16 +30,19 @@ public struct WeightScope: Sendable {
   /// Beyond this, a checkpoint has so little of the model that looking further serves nobody.
   private static let standInLimit = 64 << 20
 
-  init(ledger: Ledger, prefix: String, context: ExecutionContext) {
+  init(ledger: Ledger, prefix: String, residency: WeightResidency, context: ExecutionContext) {
     self.ledger = ledger
     self.prefix = prefix
+    self.residency = residency
     self.context = context
   }
 
   private func path(_ name: String) -> String { prefix.isEmpty ? name : prefix + "." + name }
 
   /// The place of this name below.
-  public subscript(name: String) -> WeightScope { WeightScope(ledger: ledger, prefix: path(name), context: context) }
+  public subscript(name: String) -> WeightScope {
+    WeightScope(ledger: ledger, prefix: path(name), residency: residency, context: context)
+  }
   /// The place of this number below.
   public subscript(index: Int) -> WeightScope { self[String(index)] }
 
@@ -49,23 +54,41 @@ public struct WeightScope: Sendable {
   /// - Returns: zeros where there is none of this shape; the problem is noted.
   /// - Throws: `WeightErrors`, once so much is missing that the attempt is hopeless.
   public func tensor(_ name: String, shape: Shape) throws -> WeightTensor {
+    let tensor = try find(name, shape: shape)
+    return try tensor.isFinite(in: context) ? tensor : standIn(.notFinite(name: path(name)), shape: shape)
+  }
+
+  /// The matrix or kernel of this name, packed now or later, as the scope's residency says.
+  ///
+  /// - Returns: zeros where there is none of this shape; the problem is noted.
+  /// - Throws: `WeightErrors`, once so much is missing that the attempt is hopeless, and `CancellationError`.
+  public func matrix(_ name: String, shape: Shape, isGated: Bool = false) throws -> PackedMatrix {
+    let weights = try find(name, shape: shape)
+    if let matrix = try PackedMatrix(checking: weights, isGated: isGated, residency: residency, in: context) { return matrix }
+    return try PackedMatrix(standIn(.notFinite(name: path(name)), shape: shape), isGated: isGated, in: context)
+  }
+
+  private func find(_ name: String, shape: Shape) throws -> WeightTensor {
     let whole = path(name)
     ledger.state.withLock { _ = $0.used.insert(whole) }
     do throws(WeightError) {
-      let tensor = try ledger.source.tensor(whole, shape: shape)
-      guard tensor.isFinite else { throw WeightError.notFinite(name: whole) }
-      return tensor
+      return try ledger.source.tensor(whole, shape: shape)
     } catch {
-      let (bytes, overflow) = shape.count.multipliedReportingOverflow(by: 2)
-      let problems: [WeightError]? = ledger.state.withLock { state in
-        state.problems.append(error)
-        let (sum, sumOverflow) = state.standInBytes.addingReportingOverflow(bytes)
-        state.standInBytes = sum
-        return overflow || sumOverflow || sum > Self.standInLimit ? state.problems : nil
-      }
-      if let problems { throw WeightErrors(problems: problems, isComplete: false) }
-      return WeightTensor(shape: shape, elementType: .float16, data: Data(count: bytes))
+      return try standIn(error, shape: shape)
     }
+  }
+
+  /// Notes a problem and gives zeros in place of the tensor.
+  private func standIn(_ error: WeightError, shape: Shape) throws -> WeightTensor {
+    let (bytes, overflow) = shape.count.multipliedReportingOverflow(by: 2)
+    let problems: [WeightError]? = ledger.state.withLock { state in
+      state.problems.append(error)
+      let (sum, sumOverflow) = state.standInBytes.addingReportingOverflow(bytes)
+      state.standInBytes = sum
+      return overflow || sumOverflow || sum > Self.standInLimit ? state.problems : nil
+    }
+    if let problems { throw WeightErrors(problems: problems, isComplete: false) }
+    return WeightTensor(shape: shape, elementType: .float16, data: Data(count: bytes))
   }
 }
 
@@ -76,13 +99,16 @@ public struct LoadReport: Sendable, Equatable {
 
   /// Builds a component from a source.
   ///
-  /// - Parameter prefix: where in the source the component begins; only names below it count as unused.
+  /// - Parameters:
+  ///   - prefix: where in the source the component begins; only names below it count as unused.
+  ///   - residency: where the component's matrices are between uses, if the component has no reason to decide otherwise.
   /// - Throws: `WeightErrors` with everything that is missing or misshapen; what `build` throws.
   public static func load<Component>(
-    from source: any WeightSource, prefix: String = "", in context: ExecutionContext, _ build: (WeightScope) throws -> Component
+    from source: any WeightSource, prefix: String = "", residency: WeightResidency = .packed, in context: ExecutionContext,
+    _ build: (WeightScope) throws -> Component
   ) throws -> (component: Component, report: LoadReport) {
     let ledger = WeightScope.Ledger(source)
-    let component = try build(WeightScope(ledger: ledger, prefix: prefix, context: context))
+    let component = try build(WeightScope(ledger: ledger, prefix: prefix, residency: residency, context: context))
     let (used, problems) = ledger.state.withLock { ($0.used, $0.problems) }
     guard problems.isEmpty else { throw WeightErrors(problems: problems, isComplete: true) }
     let unused = source.names.subtracting(used).filter { prefix.isEmpty || $0.hasPrefix(prefix + ".") }

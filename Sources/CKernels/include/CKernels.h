@@ -114,5 +114,9 @@ const ck_kernels *_Nullable ck_kernels_for(int set);
 /// The kernels in plain C, which every machine has.
 extern const ck_kernels ck_table_plain;
 
+/// A panel of weights out of CK_PANEL rows [channels][taps] of elements of 2 or 4 bytes, at any address: [taps][channels][CK_PANEL], with zeros
+/// for rows that are null.
+void ck_pack_panel(int bytes, long channels, long taps, const void *_Nullable const *_Nonnull rows, void *_Nonnull target);
+
 /// Tells the processor that this is a waiting loop.
 void ck_pause(void);
