@@ -59,8 +59,9 @@ extension ModelFiles {
     let isNeeded = Self.needed.contains(component)
     let (origin, place) = (folder.url.appending(path: component), target.appending(path: component, directoryHint: .isDirectory))
     guard isNeeded || FileManager.default.fileExists(atPath: origin.path(percentEncoded: false)) else { return }
+    let others = try folder.others(in: component)
     try makeDirectory(place)
-    try copy(folder.others(in: component), from: origin, to: place, in: context)
+    try copy(others, from: origin, to: place, in: context)
     guard !Self.weightless.contains(where: { component.hasPrefix($0) }) else { return }
     do {
       let (file, table, files) = try folder.storedWeights(of: component)

@@ -102,10 +102,9 @@ struct ModelFolder: Sendable {
 
   /// The ordinary files of a component, or of the model itself, that hold no weights; hidden ones are left out.
   func others(in component: String?) throws(ModelFilesError) -> [String] {
-    let folder = component.map { url.appending(path: $0, directoryHint: .isDirectory) } ?? url
-    let path = folder.path(percentEncoded: false)
+    let path = (try component.map { name throws(ModelFilesError) in try folder(name) } ?? url).path(percentEncoded: false)
     guard let names = try? FileManager.default.contentsOfDirectory(atPath: path) else {
-      throw .unreadable(path: path, reason: "there is no such folder, or its permissions forbid it")
+      throw .unreadable(path: path, reason: "its permissions forbid it")
     }
     return names.sorted().filter { name in
       guard !name.hasPrefix("."), !WeightFiles.endings.contains(where: { name.hasSuffix($0) }) else { return false }

@@ -1,6 +1,6 @@
 import Tensor
 
-/// The forms in which a model's weights can be held and written, whatever its files have. The arithmetic is float32 in all of them.
+/// The forms in which a model's weights can be held and written, whatever its files have.
 public enum WeightForm: String, Sendable, CaseIterable {
   /// float32, in twice the memory of the files that most models come in. What was narrower is widened exactly.
   case float32 = "f32"
