@@ -25,7 +25,7 @@ from engines import HERE, TITLES, Engines, Failed, summary
 from passes import CACHE
 from rows import GROUPS, MEMORY, NAMES, SPEED
 
-USUAL = "speed,memory"
+USUAL = ",".join(GROUPS)
 # A peer that took this much longer than the fastest one in the first round is not run again.
 NEAR = 1.25
 
@@ -103,7 +103,8 @@ def circumstances(given):
         names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
         cpu = names[0] if names else cpu
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    git = subprocess.run(["git", "-C", HERE, "describe", "--always", "--dirty"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    command = ["git", "-C", HERE, "describe", "--always", "--dirty"]
+    git = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return {"machine": f"{cpu}, {os.cpu_count()} processors, {gigabytes:.0f} GB, {platform.system()} {platform.release()}",
             "threads": given.threads, "model": given.model.name, "commit": git.stdout.strip(), "date": str(datetime.date.today())}
 
@@ -116,7 +117,9 @@ def main():
         results[name] = {**measured(name, given, engines), **circumstances(given)}
         given.results.parent.mkdir(parents=True, exist_ok=True)
         given.results.write_text(json.dumps(results, indent=1) + "\n")
-    if given.page:
+        if given.page:
+            report.write(results, given.page)
+    if given.render and given.page:
         report.write(results, given.page)
     print("\n\n".join(report.sections({name: results[name] for name in given.rows if name in results}).values()))
     if given.strict and (missed := report.missed(results, given.rows)):
