@@ -7,8 +7,8 @@ from engines import TITLES
 
 WIDTH, HEIGHT, LEFT, TOP, GAP_X, GAP_Y = 330, 200, 60, 50, 80, 80
 COLOURS = {"ours": "#2f7ed8", "pytorch": "#e0662f", "openvino": "#8a56c2"}
-STYLE = """text { font: 12px sans-serif; fill: #333; } .title { font-weight: bold; } .axis { stroke: #999; fill: none; }
-.grid { stroke: #9994; } @media (prefers-color-scheme: dark) { text { fill: #ddd; } }"""
+# In the middle between a light and a dark page.
+GREY = "#777"
 
 
 def svg(cells):
@@ -16,7 +16,7 @@ def svg(cells):
     batch = best(cells, "batch", "side", 2)
     side = best(cells, "side", "batch", 512)
     panels = []
-    for row, (measure, unit, scale) in enumerate([("seconds", "s", 1), ("peak_bytes", "GB", 1e-9)]):
+    for row, (measure, unit, scale) in enumerate([("seconds", "seconds", 1), ("peak_bytes", "peak GB", 1e-9)]):
         for column, (along, fixed, value, title) in enumerate([("side", "batch", batch, f"{unit} by side, batch {batch}"),
                                                                ("batch", "side", side, f"{unit} by batch, {side}²")]):
             lines = {name: [(cell[along], cell[name][measure] * scale) for cell in cells
@@ -27,8 +27,8 @@ def svg(cells):
     legend = "".join(f'<circle cx="{LEFT + 6 + 130 * index}" cy="14" r="4" fill="{COLOURS[name]}"/>'
                      f'<text x="{LEFT + 16 + 130 * index}" y="18">{escape(TITLES[name])}</text>' for index, name in enumerate(names))
     width, height = LEFT + 2 * WIDTH + GAP_X + 20, TOP + 2 * HEIGHT + GAP_Y + 30
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">\n'
-            f"<style>{STYLE}</style>\n{legend}\n" + "\n".join(panels) + "\n</svg>\n")
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+            f' font-family="sans-serif" font-size="12" fill="{GREY}">\n{legend}\n' + "\n".join(panels) + "\n</svg>\n")
 
 
 def best(cells, fixed, along, wanted):
@@ -50,11 +50,11 @@ def panel(lines, title, left, top):
     def place(x, y):
         return at(x, xs[0], xs[-1], left, WIDTH), at(y, ticks[0], ticks[-1], top + HEIGHT, -HEIGHT)
 
-    drawn = [f'<text class="title" x="{left}" y="{top - 10}">{title}</text>',
-             f'<path class="axis" d="M{left} {top}V{top + HEIGHT}H{left + WIDTH}"/>']
+    drawn = [f'<text font-weight="bold" x="{left}" y="{top - 10}">{title}</text>',
+             f'<path d="M{left} {top}V{top + HEIGHT}H{left + WIDTH}" fill="none" stroke="{GREY}"/>']
     for tick in ticks:
         _, y = place(xs[0], tick)
-        drawn.append(f'<path class="grid" d="M{left} {y:.1f}H{left + WIDTH}"/>'
+        drawn.append(f'<path d="M{left} {y:.1f}H{left + WIDTH}" stroke="{GREY}" stroke-opacity="0.3"/>'
                      f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
     for x in xs:
         drawn.append(f'<text x="{place(x, ticks[0])[0]:.1f}" y="{top + HEIGHT + 18}" text-anchor="middle">{x}</text>')
