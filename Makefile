@@ -42,8 +42,8 @@ test: setup ## Run all tests
 bench: setup ## Time kernels, layers and passes
 	swift package --package-path Benchmarks --disable-sandbox benchmark
 
-bench-peers: setup ## Time this engine and PyTorch side by side
-	Benchmarks/Peers/run.sh
+bench-peers: setup ## Compare with other engines: make bench-peers ROWS=unet-2,memory ROUNDS=5
+	Benchmarks/Peers/run.sh $(if $(ROWS),--rows "$(ROWS)") $(if $(ROUNDS),--rounds "$(ROUNDS)")
 
 format: toolchain ## Format the sources
 	swift format -i -r --configuration .swift-format Package.swift Sources Tests Examples/Package.swift Examples/Sources Benchmarks

@@ -7,38 +7,19 @@ Prints one line: {"seconds": [one a repeat, the warm-up not counted], "peak_byte
 process of its own, so that the peak is that layout's, and the faster one is reported. What is loaded is what the pass needs.
 """
 
-import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
-import time
-from pathlib import Path
 
-PASSES = ["unet", "vae-decode", "vae-encode", "text", "picture"]
+import passes
+
 LAYOUTS = ["contiguous", "channels_last"]
-PROMPT = "a photograph of an astronaut riding a horse"
-
-
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", help="a folder as diffusers saves it")
-    parser.add_argument("--pass", dest="part", choices=PASSES, required=True)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--height", type=int, default=512)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--steps", type=int, help="of a whole picture; 20 of DPM-Solver++ 2M where the model recommends none")
-    parser.add_argument("--layout", choices=[*LAYOUTS, "better"], default="better")
-    parser.add_argument("--json", action="store_true", help="accepted for symmetry: the answer is always JSON")
-    return parser.parse_args()
 
 
 def main():
-    given = arguments()
+    given = passes.arguments(__doc__.splitlines()[0], layout=dict(choices=[*LAYOUTS, "better"], default="better"))
     # The text encoder has no pictures, so no layout to choose.
     layout = "contiguous" if given.part == "text" else given.layout
     if layout != "better":
@@ -49,75 +30,40 @@ def main():
 
 
 def in_own_process(layout):
-    return subprocess.run([sys.executable, *sys.argv, "--layout", layout], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return subprocess.run([sys.executable, "-B", *sys.argv, "--layout", layout], stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def measured(given, layout):
     # Before the first import of PyTorch: its libraries read it then.
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(given.threads)
-    os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
 
     torch.set_num_threads(given.threads)
-    seconds = []
-    with torch.no_grad():
-        run = prepared(given, layout)
-        for _ in range(given.repeats + 1):
-            start = time.perf_counter()
-            run()
-            seconds.append(time.perf_counter() - start)
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return {"seconds": seconds[1:], "peak_bytes": peak, "layout": layout, "threads": given.threads,
-            "engine": f"PyTorch {torch.__version__}"}
-
-
-def prepared(given, layout):
-    """Loads what the pass needs, and returns the pass."""
-    import torch
-    from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from diffusers.utils import logging
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    generator = torch.Generator().manual_seed(0)
+    passes.quiet_libraries()
     memory = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[layout]
+    with torch.no_grad():
+        run, warm_up = picture(given, memory) if given.part == "picture" else part(given, memory)
+        seconds = passes.timed(run, given.repeats, warm_up)
+    return {"seconds": seconds, "peak_bytes": passes.peak_bytes(), "layout": layout, "threads": given.threads,
+            "engine": f"PyTorch {torch.__version__} ({torch.backends.cpu.get_cpu_capability()})"}
 
-    def part(kind, name):
-        loaded = kind.from_pretrained(given.model, subfolder=name, dtype=torch.float32).eval()
-        return loaded if name == "text_encoder" else loaded.to(memory_format=memory)
 
-    def scale():
-        config = AutoencoderKL.load_config(given.model, subfolder="vae")
-        return 2 ** (len(config["block_out_channels"]) - 1)
+def part(given, memory):
+    import torch
 
-    def random(*shape):
-        return torch.randn(*shape, generator=generator).contiguous(memory_format=memory)
+    module = passes.module(given)
+    inputs = [torch.from_numpy(array) for array in passes.inputs(given).values()]
+    if given.part != "text":
+        module.to(memory_format=memory)
+        inputs = [tensor.contiguous(memory_format=memory) if tensor.ndim == 4 else tensor for tensor in inputs]
+    return lambda: module(*inputs), None
 
-    def tokens():
-        tokenizer = CLIPTokenizer.from_pretrained(given.model, subfolder="tokenizer")
-        length = tokenizer.model_max_length
-        prompts = [PROMPT] * given.batch
-        return tokenizer(prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
 
-    if given.part == "unet":
-        unet = part(UNet2DConditionModel, "unet")
-        latents = random(given.batch, unet.config.in_channels, given.height // scale(), given.width // scale())
-        length = tokens().shape[1]
-        states = torch.randn(given.batch, length, unet.config.cross_attention_dim, generator=generator)
-        return lambda: unet(latents, 501, states).sample
-    if given.part == "vae-decode":
-        vae = part(AutoencoderKL, "vae")
-        latents = random(given.batch, vae.config.latent_channels, given.height // scale(), given.width // scale())
-        return lambda: vae.decode(latents / vae.config.scaling_factor).sample
-    if given.part == "vae-encode":
-        vae = part(AutoencoderKL, "vae")
-        picture = random(given.batch, 3, given.height, given.width).clamp(-1, 1)
-        return lambda: vae.encode(picture).latent_dist.parameters
-    if given.part == "text":
-        encoder, ids = part(CLIPTextModel, "text_encoder"), tokens()
-        return lambda: encoder(ids).last_hidden_state
+def picture(given, memory):
+    """A whole picture, and a first one of so few steps that everything has run once."""
+    import torch
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
     pipeline = StableDiffusionPipeline.from_pretrained(
         given.model, dtype=torch.float32, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
     pipeline.unet.to(memory_format=memory)
@@ -126,15 +72,19 @@ def prepared(given, layout):
     recommended = recommendations(given.model)
     if "steps" not in recommended:
         pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
-    return lambda: pipeline(
-        PROMPT, width=given.width, height=given.height, num_inference_steps=given.steps or recommended.get("steps", 20),
-        guidance_scale=recommended.get("guidance", 7.5),
-        num_images_per_prompt=given.batch, generator=torch.Generator().manual_seed(0))
+    steps = given.steps or recommended.get("steps", 20)
+
+    def run(steps):
+        pipeline(passes.PROMPT, width=given.width, height=given.height, num_inference_steps=steps,
+                 guidance_scale=recommended.get("guidance", 7.5), num_images_per_prompt=given.batch,
+                 generator=torch.Generator().manual_seed(0))
+
+    return lambda: run(steps), lambda: run(min(steps, 2))
 
 
 def recommendations(model):
     """What a model says of steps and guidance, which `ldm` follows too."""
-    file = Path(model) / "generation_defaults.json"
+    file = model / "generation_defaults.json"
     return json.loads(file.read_text()) if file.exists() else {}
 
 

@@ -6,7 +6,8 @@ struct Bench: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "bench", abstract: "Times one part of a model, or a whole picture, and tells the peak memory.",
     discussion: """
-      Only what the pass needs is loaded. The inputs are noise, and a first pass is not counted. --json prints one line: \
+      Only what the pass needs is loaded. The inputs are noise, and a first pass (of a picture, its first two steps and its \
+      decoding) is not counted. --json prints one line: \
       {"peak_bytes": …, "seconds": [one a repeat]}.
       """)
   @OptionGroup var model: ModelOptions
@@ -51,10 +52,16 @@ struct Bench: AsyncParsableCommand {
   }
 
   func run() async throws {
+    let start = ContinuousClock.now
     let work = try await prepared(in: model.context)
+    if !json {
+      // At once, also into a pipe, so that a reader can tell from the process's start.
+      let loading = String(format: "loaded in %.2f s\n", (ContinuousClock.now - start) / .seconds(1))
+      try? FileHandle.standardOutput.write(contentsOf: Data(loading.utf8))
+    }
     var seconds: [Double] = []
     for index in 0...repeats {
-      let duration = try await ContinuousClock().measure { try await work() }
+      let duration = try await ContinuousClock().measure { try await work(index == 0) }
       if index > 0 { seconds.append(duration / .seconds(1)) }
     }
     let report = Report(peak_bytes: peakResidentBytes(), seconds: seconds)
@@ -75,7 +82,8 @@ struct Bench: AsyncParsableCommand {
 }
 
 extension Bench {
-  private typealias Work = @Sendable () async throws -> Void
+  /// Told whether it is the first time, which is not counted.
+  private typealias Work = @Sendable (_ isWarmUp: Bool) async throws -> Void
   private static let prompt = Prompt("a photograph of an astronaut riding a horse")
 
   /// Loads what the pass needs.
@@ -92,7 +100,7 @@ extension Bench {
   private func text(_ files: ModelFiles, in context: ExecutionContext) async throws -> Work {
     let ids = Array(repeating: try StableDiffusion.tokenizer(from: model.url).encodePadded(Self.prompt.text), count: batch)
     let text = try await load("text_encoder", of: files, in: context) { try CLIPTextModel(CLIPTextShape(json: $0), weights: $1) }
-    return { try await context.run { _ = try text(ids, in: $0) } }
+    return { _ in try await context.run { _ = try text(ids, in: $0) } }
   }
 
   private func unet(_ files: ModelFiles, in context: ExecutionContext) async throws -> Work {
@@ -101,7 +109,7 @@ extension Bench {
     let unet = try await load("unet", of: files, in: context) { try UNet2DConditionModel(UNet2DShape(json: $0), weights: $1) }
     let latents = noise([batch, size.height / scale, size.width / scale, unet.inputChannels])
     let conditioning = Conditioning(hiddenStates: noise([batch, length, unet.shape.contextChannels]))
-    return { try await context.run { _ = try unet.predict(latents, timestep: 501, conditioning: conditioning, in: $0) } }
+    return { _ in try await context.run { _ = try unet.predict(latents, timestep: 501, conditioning: conditioning, in: $0) } }
   }
 
   private func autoencoder(_ files: ModelFiles, in context: ExecutionContext) async throws -> Work {
@@ -109,10 +117,10 @@ extension Bench {
     let autoencoder = try await load("vae", of: files, in: context) { try AutoencoderKL(AutoencoderKLShape(json: $0), weights: $1) }
     if pass == .vaeEncode {
       let picture = noise([batch, size.height, size.width, 3]).clamped(to: -1...1)
-      return { try await context.run { _ = try autoencoder.encode(picture, in: $0) } }
+      return { _ in try await context.run { _ = try autoencoder.encode(picture, in: $0) } }
     }
     let latents = noise([batch, size.height / scale, size.width / scale, autoencoder.latentChannels]) / autoencoder.latentScale
-    return { try await context.run { _ = try autoencoder.decode(latents, in: $0) } }
+    return { _ in try await context.run { _ = try autoencoder.decode(latents, in: $0) } }
   }
 
   private func picture(in context: ExecutionContext) async throws -> Work {
@@ -124,8 +132,12 @@ extension Bench {
     }
     request.steps = steps ?? request.steps
     (request.width, request.height, request.imagesPerPrompt) = (width, height, batch)
-    let (pipeline, final) = (loaded.pipeline, request)
-    return { _ = try await pipeline.images(for: final, in: context) }
+    // Two steps are enough to have run everything once.
+    var first = request
+    first.steps = min(request.steps, 2)
+    return { [pipeline = loaded.pipeline, request, first] isWarmUp in
+      _ = try await pipeline.images(for: isWarmUp ? first : request, in: context)
+    }
   }
 
   private func load<Component: Sendable>(

@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+"""Times OpenVINO on one part of a model, in float32 on the CPU, or the U-Net in 8 bits.
+
+    openvino_pass.py MODEL --pass unet|vae-decode|vae-encode|text --batch N --width W --height H --repeats R --threads T --json
+                     [--weights f32|int8] [--cache FOLDER]
+
+Prints one line: {"seconds": [one a repeat, the warm-up not counted], "peak_bytes": …}. The first time, a process of its own converts
+the model from PyTorch and keeps it in the cache; it is compiled for exactly these shapes. Neither is counted. 8 bits are NNCF's
+quantisation after training, of weights and activations.
+"""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import passes
+
+
+def main():
+    given = passes.arguments(
+        __doc__.splitlines()[0], choices=[name for name in passes.PASSES if name != "picture"],
+        weights=dict(choices=["f32", "int8"], default="f32"), convert=dict(type=Path, help="only convert, into this folder"))
+    if given.weights == "int8" and given.part != "unet":
+        sys.exit("Only the U-Net is measured in 8 bits: leave --weights out.")
+    if given.convert:
+        (quantise if given.weights == "int8" else convert)(given, given.convert)
+    else:
+        print(json.dumps(measured(given, converted(given, given.weights))))
+
+
+def measured(given, folder):
+    import openvino
+
+    # One stream of all threads, as for one answer at a time.
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": given.threads, "NUM_STREAMS": 1}
+    core = openvino.Core()
+    inputs = passes.inputs(given)
+    request = core.compile_model(static(core, folder, inputs), "CPU", settings).create_infer_request()
+    for index, array in enumerate(inputs.values()):
+        request.set_input_tensor(index, openvino.Tensor(array))
+    seconds = passes.timed(request.infer, given.repeats)
+    return {"seconds": seconds, "peak_bytes": passes.peak_bytes(), "threads": given.threads,
+            "engine": f"OpenVINO {version('openvino')}" + (f", NNCF {version('nncf')}" if given.weights == "int8" else "")}
+
+
+def static(core, folder, inputs):
+    """The converted model with the shapes of these inputs, and no others."""
+    model = core.read_model(folder / "model.xml")
+    model.reshape({index: list(array.shape) for index, array in enumerate(inputs.values())})
+    return model
+
+
+def converted(given, weights):
+    """The folder of the converted model, made where it is not there yet."""
+    files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns)
+             for file in sorted((given.model / passes.component(given)).iterdir())]
+    versions = [version(name) for name in ("openvino", "nncf", "torch", "diffusers", "transformers")]
+    # Quantising needs shapes; a float model takes any.
+    name = f"{given.part}-{weights}" + (f"-{given.batch}x{given.width}x{given.height}" if weights == "int8" else "")
+    digest = hashlib.sha256(json.dumps([str(given.model.resolve()), files, versions]).encode()).hexdigest()[:12]
+    folder = given.cache / "openvino" / f"{name}-{digest}"
+    if not folder.exists():
+        print(f"Converting {given.part} for OpenVINO into {folder} …", file=sys.stderr)
+        # Made beside and renamed, so that a run that was cut short leaves no half a model under the name.
+        unfinished = folder.with_name(f"{folder.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        own = [sys.executable, "-B", __file__, given.model, "--pass", given.part, "--batch", given.batch, "--width", given.width,
+               "--height", given.height, "--threads", given.threads, "--cache", given.cache, "--weights", weights, "--convert", unfinished]
+        done = subprocess.run([str(word) for word in own], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode != 0:
+            sys.exit(f"The model could not be converted for OpenVINO:\n{done.stdout[-2000:]}")
+        unfinished.rename(folder)
+    return folder
+
+
+def convert(given, folder):
+    """With shapes left open, so that one conversion serves all sizes and batches."""
+    import openvino
+    import torch
+
+    passes.quiet_libraries()
+    inputs = [torch.from_numpy(array) for array in passes.inputs(given).values()]
+    shapes = [openvino.PartialShape([-1, tensor.shape[1], -1, -1] if tensor.ndim == 4 else [-1, *tensor.shape[1:]] if tensor.ndim else [])
+              for tensor in inputs]
+    with torch.no_grad():
+        model = openvino.convert_model(passes.module(given), example_input=tuple(inputs), input=shapes)
+    # Weights that a file holds in half precision stay so on disk, which loses nothing; arithmetic is in float32 all the same.
+    openvino.save_model(model, folder / "model.xml", compress_to_fp16=is_half(given))
+
+
+def is_half(given):
+    for file in (given.model / passes.component(given)).glob("*.safetensors"):
+        with file.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        if any(entry["dtype"] != "F16" for name, entry in header.items() if name != "__metadata__"):
+            return False
+    return True
+
+
+def quantise(given, folder):
+    """W8A8. The few samples are noise: what counts here is speed, which does not depend on them."""
+    import nncf
+    import numpy
+    import openvino
+
+    inputs = passes.inputs(given)
+    noise = numpy.random.default_rng(1)
+
+    def sample(_):
+        return [noise.standard_normal(array.shape, dtype=array.dtype) if array.dtype == numpy.float32 else array
+                for array in inputs.values()]
+
+    model = static(openvino.Core(), converted(given, "f32"), inputs)
+    # Correcting biases takes minutes and changes constants only, so not the speed.
+    quantised = nncf.quantize(
+        model, nncf.Dataset(range(2), sample), subset_size=2, model_type=nncf.ModelType.TRANSFORMER,
+        advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True))
+    openvino.save_model(quantised, folder / "model.xml", compress_to_fp16=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""What is compared, and the figures to reach."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+EMOJI = Path(__file__).resolve().parents[2] / "Sources/EmojiModel/Resources/emoji"
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+
+
+class Target(NamedTuple):
+    """Ours takes at most this part of the seconds of the fastest of these peers."""
+
+    most: float
+    peers: tuple[str, ...]
+
+
+class Row(NamedTuple):
+    title: str
+    part: str
+    batch: int
+    side: int
+    targets: tuple[Target, ...]
+    # Counted passes of a process: more for those that are over at once.
+    repeats: int = 1
+    # The embedded model, for the peers; ldm has its own.
+    model: Path | None = None
+    # Of a whole picture.
+    steps: int | None = None
+    # What ldm is told besides.
+    options: tuple[str, ...] = ()
+    # What our process, and what the peers', find in the environment.
+    environment: dict = {}
+    peers_environment: dict = {}
+
+    @property
+    def peers(self):
+        return list(dict.fromkeys(peer for target in self.targets for peer in target.peers))
+
+
+class Memory(NamedTuple):
+    """A whole `ldm txt2img`."""
+
+    title: str
+    side: int
+    gigabytes: float
+    options: tuple[str, ...] = ()
+    # At most so many times the seconds of a run without these options.
+    slowdown: float | None = None
+
+
+FLOAT = ("pytorch", "openvino")
+SPEED = {
+    "unet-2": Row("U-Net, 512×512, batch 2", "unet", 2, 512, (Target(0.62, FLOAT),)),
+    "unet-1": Row("U-Net, 512×512, batch 1", "unet", 1, 512, (Target(0.70, FLOAT),)),
+    "unet-2-768": Row("U-Net, 768×768, batch 2", "unet", 2, 768, (Target(0.60, FLOAT),)),
+    "vae-decode": Row("VAE decode, 512×512", "vae-decode", 1, 512, (Target(0.38, FLOAT),)),
+    "vae-encode": Row("VAE encode, 512×512", "vae-encode", 1, 512, (Target(0.45, FLOAT),)),
+    "text": Row("text encoder, one prompt", "text", 1, 512, (Target(1.0, FLOAT),), repeats=5),
+    "picture": Row("picture, 512×512, 20 steps of DPM++ 2M, guidance 7.5", "picture", 1, 512, (Target(0.50, ("pytorch",)),), steps=20),
+    "emoji": Row("picture of the embedded model", "picture", 1, 64, (Target(0.33, ("pytorch",)),), repeats=3, model=EMOJI),
+    "unet-2-int8": Row("U-Net, 512×512, batch 2, ours in 8 bits", "unet", 2, 512,
+                       (Target(0.42, FLOAT), Target(0.90, ("openvino-int8",))), options=("--weights", "q8")),
+    "unet-2-avx2": Row("U-Net, 512×512, batch 2, both with AVX2 only", "unet", 2, 512, (Target(1.0, ("pytorch",)),),
+                       environment={"LATENTDIFFUSION_KERNELS": "avx2"}, peers_environment=AVX2),
+    # A picture of four steps, which tells the three apart; five times four steps are long enough.
+    "sdcpp-unet": Row("step with guidance, 512×512", "unet", 2, 512, (Target(0.15, ("sdcpp",)),)),
+    "sdcpp-decode": Row("VAE decode, 512×512 (theirs the first of its process)", "vae-decode", 1, 512, (Target(0.15, ("sdcpp",)),)),
+    "sdcpp-picture": Row("picture, 512×512, 4 steps, guidance 7.5", "picture", 1, 512, (Target(0.15, ("sdcpp",)),), steps=4),
+}
+MEMORY = {
+    "memory-default": Memory("512×512, default settings", 512, 2.6),
+    "memory-1600MB": Memory("512×512, `--memory-limit 1600MB`", 512, 1.6, ("--memory-limit", "1600MB"), slowdown=1.5),
+    "memory-q8": Memory("512×512, `--weights q8`", 512, 1.6, ("--weights", "q8")),
+    "memory-600MB": Memory("512×512, `--memory-limit 600MB`", 512, 0.6, ("--memory-limit", "600MB")),
+    "memory-1024": Memory("1024×1024, default settings", 1024, 3.2),
+}
+# From the start of the process to the end of loading.
+START_SECONDS = 2.0
+GROUPS = {"speed": list(SPEED), "memory": [*MEMORY, "start"], "growth": ["growth"]}
+NAMES = [name for group in GROUPS.values() for name in group]
