@@ -22,10 +22,40 @@ public protocol NoisePredictor: Sendable {
   /// - Returns: `[N, h, w, outputChannels]`.
   /// - Throws: `CancellationError`; `ComponentError` where shapes do not fit.
   func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor
+
+  /// Says before a generation begins whether its passes can take these short cuts. Without an implementation, none can be taken.
+  /// - Throws: `ComponentError` where they cannot.
+  func check(_ shortcuts: Shortcuts) throws
+
+  /// One pass of a generation, by the short cuts that its memory names. Without any, and without an implementation, the plain pass.
+  ///
+  /// - Parameters:
+  ///   - latents: `[N, h, w, inputChannels]`, the same shape in all passes of a memory.
+  ///   - timestep: on the training scale.
+  ///   - conditioning: N rows.
+  ///   - memory: what the passes before this one left; short cuts that `check` lets pass.
+  /// - Returns: `[N, h, w, outputChannels]`.
+  /// - Throws: `CancellationError`; `ComponentError` where shapes do not fit.
+  func predict(
+    _ latents: Tensor, timestep: Float, conditioning: Conditioning, memory: inout PassMemory, in context: ExecutionContext
+  ) throws -> Tensor
 }
 
 extension NoisePredictor {
   public var sideMultiple: Int { 1 }
   public var sampleSize: Int? { nil }
   public var embedsGuidance: Bool { false }
+
+  public func check(_ shortcuts: Shortcuts) throws {
+    if shortcuts.stepCaching != nil { throw ComponentError.unsupported(component: "This noise predictor", option: "step caching") }
+    if shortcuts.tokenMerging != nil { throw ComponentError.unsupported(component: "This noise predictor", option: "token merging") }
+  }
+
+  public func predict(
+    _ latents: Tensor, timestep: Float, conditioning: Conditioning, memory: inout PassMemory, in context: ExecutionContext
+  ) throws -> Tensor {
+    let prediction = try predict(latents, timestep: timestep, conditioning: conditioning, in: context)
+    memory.endPass()
+    return prediction
+  }
 }

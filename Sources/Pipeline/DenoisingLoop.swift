@@ -17,6 +17,8 @@ struct DenoisingLoop: Sendable {
 
   var scheduler: any Scheduler
   var noise: any NoiseSource
+  /// What the predictor's passes leave for one another.
+  var memory: PassMemory
   /// `[N, h, w, C]`.
   var latents: Tensor
   /// The next one, an index into the scheduler's timesteps.
@@ -36,10 +38,11 @@ struct DenoisingLoop: Sendable {
     return result.predictedOriginal
   }
 
-  private func predict(in context: ExecutionContext) throws -> Tensor {
+  private mutating func predict(in context: ExecutionContext) throws -> Tensor {
     var input = scheduler.scaleInput(latents, at: step).repeated(guidance.rows)
     if let appended { input = Tensor.concatenated([input, appended], axis: -1) }
-    let prediction = try predictor.predict(input, timestep: scheduler.timesteps[step], conditioning: conditioning, in: context)
+    let prediction = try predictor.predict(
+      input, timestep: scheduler.timesteps[step], conditioning: conditioning, memory: &memory, in: context)
     let expected = Shape([input.shape[0]] + latents.shape.dimensions.dropFirst())
     guard prediction.shape == expected else {
       throw ComponentError.unexpectedShape(

@@ -58,7 +58,8 @@ public struct DiffusionPipeline: Sendable {
 
   /// Starts a generation; nothing is computed before the first event is asked for.
   ///
-  /// - Throws: `GenerationError` where the request cannot be carried out, and what making the scheduler throws.
+  /// - Throws: `GenerationError` where the request cannot be carried out, `ComponentError` where the predictor has no such short cuts,
+  ///   and what making the scheduler throws.
   public func generate(_ request: GenerationRequest, in context: ExecutionContext = ExecutionContext()) throws -> Generation {
     Generation(plan: try Plan(request, for: self), context: context)
   }

@@ -30,6 +30,11 @@ public struct GenerationRequest: Sendable {
   public var generator: @Sendable (UInt64) -> any NoiseSource = { TorchGenerator(seed: $0) }
   /// `[N, h, w, C]`, standard normal: takes the place of the noise drawn for the start of the loop.
   public var noise: Tensor?
+  /// Lets most passes of the predictor reuse the deep features of an earlier one: faster, and another picture. Nil: every pass is whole.
+  public var stepCaching: StepCaching?
+  /// The part of the tokens, 0…0.75, that self-attention at the highest resolution does without: faster where pictures are large, and
+  /// another picture. Nil: none.
+  public var tokenMerging: Double?
   /// A preview every so many steps; nil: none.
   public var previewInterval: Int?
 
@@ -43,6 +48,8 @@ public struct GenerationRequest: Sendable {
   public init(_ prompt: Prompt, seed: UInt64 = .random(in: 0...UInt64(UInt32.max))) {
     self.init(prompts: [prompt], seed: seed)
   }
+
+  var shortcuts: Shortcuts { Shortcuts(stepCaching: stepCaching, tokenMerging: tokenMerging) }
 
   /// The pixels that the pictures of one request may have together. Beyond it a feature map alone, with the width of common decoders,
   /// takes more than 8 GB.

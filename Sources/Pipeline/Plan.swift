@@ -18,7 +18,7 @@ struct Plan: Sendable {
     return [count, size.height / scale, size.width / scale, pipeline.autoencoder.latentChannels]
   }
 
-  /// - Throws: `GenerationError`, and what making the scheduler throws.
+  /// - Throws: `GenerationError`, what making the scheduler throws, and `ComponentError` where the predictor has no such short cuts.
   init(_ request: GenerationRequest, for pipeline: DiffusionPipeline) throws {
     try request.checkNumbers()
     (size, outputSize) = try request.sizes(for: pipeline)
@@ -29,6 +29,7 @@ struct Plan: Sendable {
       throw GenerationError.noStepsLeft(steps: request.steps, strength: request.task.strength)
     }
     try pipeline.checkChannels(for: request.task)
+    try pipeline.predictor.check(request.shortcuts)
     try checkTensors()
   }
 
@@ -79,6 +80,9 @@ extension GenerationRequest {
     try check("The width", width ?? 1, in: 1...Self.maximumPixels)
     try check("The height", height ?? 1, in: 1...Self.maximumPixels)
     try check("The preview interval", previewInterval ?? 1, in: 1...Int.max)
+    try check("The interval of step caching", stepCaching?.interval ?? 1, in: 1...100_000)
+    try check("The branch of step caching", stepCaching?.branch ?? 0, in: 0...100_000)
+    try check("Token merging", tokenMerging ?? 0, in: Shortcuts.tokenMergingRange)
     try check("The strength", task.strength, in: 0...1)
     if case .edit(_, let imageGuidance) = task { try check("The image guidance", imageGuidance, in: 0...1e6) }
   }

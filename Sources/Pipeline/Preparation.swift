@@ -12,7 +12,7 @@ extension Plan {
     return DenoisingLoop(
       predictor: pipeline.predictor, conditioning: try conditioning(guidance, in: context), guidance: guidance,
       appended: start.appended, restoration: start.restoration, firstStep: schedule.firstStep, scheduler: schedule.scheduler,
-      noise: noise, latents: start.latents, step: schedule.firstStep)
+      noise: noise, memory: PassMemory(request.shortcuts, seed: request.seed), latents: start.latents, step: schedule.firstStep)
   }
 
   private var guidance: Guidance {

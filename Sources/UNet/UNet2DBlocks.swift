@@ -66,13 +66,14 @@ struct DownBlock: Sendable {
   }
 
   /// Appends what every layer gives to `skips`, for the way up.
-  func callAsFunction(_ x: Tensor, skips: inout [Tensor], _ pass: UNetPass) throws -> Tensor {
+  /// - Parameter most: skips after which the way down ends.
+  func callAsFunction(_ x: Tensor, skips: inout [Tensor], upTo most: Int, _ pass: UNetPass) throws -> Tensor {
     var x = x
-    for index in 0..<stack.count {
+    for index in 0..<stack.count where skips.count < most {
       x = try stack(index, [x], pass)
       skips.append(x)
     }
-    if let downsampler {
+    if let downsampler, skips.count < most {
       x = try downsampler(x, in: pass.context)
       skips.append(x)
     }
@@ -106,6 +107,8 @@ struct MidBlock: Sendable {
 struct UpBlock: Sendable {
   private let stack: ResnetStack
   private let upsampler: Upsample2D?
+  /// Skips that it leaves for the blocks after it.
+  let skipsLeft: Int
 
   /// - Parameter index: on the way up: 0 is the lowest resolution.
   init(index: Int, shape: UNet2DShape, timeChannels: Int, weights: WeightScope) throws {
@@ -121,16 +124,19 @@ struct UpBlock: Sendable {
       inChannels: inChannels, level: level, block: level.up, shape: shape, timeChannels: timeChannels, weights: weights)
     upsampler =
       index == levels.count - 1 ? nil : try Upsample2D(level.channels, weights: weights["upsamplers"][0])
+    skipsLeft = levels[(index + 1)...].reduce(0) { $0 + $1.resnets + 1 }
   }
 
-  /// Takes its skips from the end of `skips`.
-  func callAsFunction(_ x: Tensor, skips: inout [Tensor], _ pass: UNetPass) throws -> Tensor {
+  /// Takes its skips from the end of `skips`; how many there are says which of its layers is next.
+  /// - Parameter rest: skips that are left where the way up pauses.
+  func callAsFunction(_ x: Tensor, skips: inout [Tensor], leaving rest: Int, _ pass: UNetPass) throws -> Tensor {
     var x = x
-    for index in 0..<stack.count {
+    while skips.count > max(rest, skipsLeft) {
+      let index = stack.count - (skips.count - skipsLeft)
       let skip = skips.removeLast()
       x = try stack(index, [x, skip], pass)
     }
-    guard let upsampler else { return x }
+    guard let upsampler, skips.count == skipsLeft else { return x }
     // The size to meet is that of the next skip: with odd sides on the way down it is not twice as large.
     let size = skips.last.map { (height: $0.shape[1], width: $0.shape[2]) }
     return try upsampler(x, size: size, in: pass.context)

@@ -52,15 +52,60 @@ public struct UNet2DConditionModel: NoisePredictor {
   /// Takes `timestep_cond` `[N, time_cond_proj_dim]` from the conditioning's additional inputs in place of the guidance's embedding.
   /// - Throws: `ComponentError` where shapes do not fit, `CancellationError`.
   public func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor {
+    var memory = PassMemory()
+    return try predict(latents, timestep: timestep, conditioning: conditioning, memory: &memory, in: context)
+  }
+
+  /// The same, by the short cuts that the memory names.
+  ///
+  /// The layers of the way down are numbered by the skips that they leave, and those of the way up by the skips that they take. Deep
+  /// features are what enters the layer that takes the branch's skip.
+  /// - Throws: `ComponentError` where shapes do not fit, `CancellationError`.
+  public func predict(
+    _ latents: Tensor, timestep: Float, conditioning: Conditioning, memory: inout PassMemory, in context: ExecutionContext
+  ) throws -> Tensor {
     try check(latents, conditioning)
     let time = try embed(timestep, conditioning: conditioning, batch: latents.shape[0], in: context)
     let pass = UNetPass(time: time, text: conditioning.hiddenStates, context: context)
+    let branch = memory.shortcuts.stepCaching?.branch
+    let deepFeatures = memory.deepFeatures
     var x = try convIn(shape.centersInput ? 2 * latents - 1 : latents, in: context)
     var skips = [x]
-    for block in downBlocks { x = try block(x, skips: &skips, pass) }
-    if let midBlock { x = try midBlock(x, pass) }
-    for block in upBlocks { x = try block(x, skips: &skips, pass) }
-    return try convOut(convNormOut(x, activation: .silu, in: context), in: context)
+    x = try descend(x, skips: &skips, upTo: deepFeatures == nil ? .max : (branch ?? 0) + 1, pass)
+    if let deepFeatures {
+      try check(deepFeatures, meeting: x)
+      x = deepFeatures
+    } else {
+      if let midBlock { x = try midBlock(x, pass) }
+      if let branch { x = try ascend(x, skips: &skips, leaving: branch + 1, pass) }
+    }
+    let kept = branch == nil ? nil : x
+    x = try ascend(x, skips: &skips, leaving: 0, pass)
+    let prediction = try convOut(convNormOut(x, activation: .silu, in: context), in: context)
+    memory.endPass(keeping: kept)
+    return prediction
+  }
+
+  /// - Throws: `ComponentError` where there is no such branch.
+  public func check(_ shortcuts: Shortcuts) throws {
+    // The deepest layers on the way up take a skip of their own, and have nothing below that could be left out but the middle.
+    let branches = 0..<shape.levels.reduce(0) { $0 + $1.resnets + 1 }
+    if let caching = shortcuts.stepCaching, !branches.contains(caching.branch) {
+      throw ComponentError.outOfRange(
+        component: "The U-Net", option: "a branch for step caching", value: "\(caching.branch)", allowed: "from 0 to \(branches.count - 1)")
+    }
+  }
+
+  private func descend(_ x: Tensor, skips: inout [Tensor], upTo most: Int, _ pass: UNetPass) throws -> Tensor {
+    var x = x
+    for block in downBlocks where skips.count < most { x = try block(x, skips: &skips, upTo: most, pass) }
+    return x
+  }
+
+  private func ascend(_ x: Tensor, skips: inout [Tensor], leaving rest: Int, _ pass: UNetPass) throws -> Tensor {
+    var x = x
+    for block in upBlocks where skips.count > max(rest, block.skipsLeft) { x = try block(x, skips: &skips, leaving: rest, pass) }
+    return x
   }
 
   /// `[N, 4C]`: the embedding of the time, activated as every block wants it.
@@ -89,6 +134,16 @@ public struct UNet2DConditionModel: NoisePredictor {
     guard text.rank == 3, text[0] == latents.shape[0], text[2] == channels, text[1] > 0 else {
       throw ComponentError.unexpectedShape(
         component: "The U-Net", argument: "hidden states", expected: "[\(latents.shape[0]), L, \(channels)]", found: text)
+    }
+  }
+
+  /// A memory belongs to passes of one shape.
+  private func check(_ deepFeatures: Tensor, meeting skip: Tensor) throws {
+    guard deepFeatures.shape.dimensions.dropLast() == skip.shape.dimensions.dropLast() else {
+      throw ComponentError.unexpectedShape(
+        component: "The U-Net", argument: "deep features",
+        expected: "[\(skip.shape.dimensions.dropLast().map(String.init).joined(separator: ", ")), C]",
+        found: deepFeatures.shape)
     }
   }
 }

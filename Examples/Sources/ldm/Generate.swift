@@ -8,6 +8,7 @@ struct GenerateOptions: ParsableArguments {
   @OptionGroup(title: "Model") var model: ModelOptions
   @OptionGroup(title: "Prompt") var prompt: PromptOptions
   @OptionGroup(title: "Sampling") var sampling: SamplingOptions
+  @OptionGroup(title: "Short cuts") var shortcuts: ShortcutOptions
   @OptionGroup(title: "Output") var output: OutputOptions
 
   /// Makes pictures and writes them.
@@ -49,6 +50,7 @@ struct GenerateOptions: ParsableArguments {
     request.imagesPerPrompt = sampling.count
     request.width = sampling.width
     request.height = sampling.height
+    shortcuts.apply(to: &request)
     return request
   }
 
@@ -87,7 +89,7 @@ struct GenerateOptions: ParsableArguments {
       prompt: request.prompts[0].text, negativePrompt: prompt.negativePrompt ?? "", steps: request.steps,
       sampler: (sampling.scheduler ?? loaded.schedulerKind).rawValue, guidanceScale: Float(request.guidance), seed: request.seed,
       width: width,
-      height: height, model: model.name, strength: strength.map { Float($0) }, others: batch)
+      height: height, model: model.name, strength: strength.map { Float($0) }, others: shortcuts.settings + batch)
   }
 }
 

@@ -80,6 +80,27 @@ struct SamplingOptions: ParsableArguments {
   }
 }
 
+struct ShortcutOptions: ParsableArguments {
+  @Option(
+    parsing: .unconditional,
+    help:
+      "Faster, and a little another picture: only every so many passes are whole, and those between reuse their deep features. 2 or 3 do.")
+  var stepCache: Int?
+
+  func validate() throws {
+    guard (1...100_000).contains(stepCache ?? 1) else { throw ValidationError("--step-cache must be from 1 to 100000.") }
+  }
+
+  func apply(to request: inout GenerationRequest) {
+    request.stepCaching = stepCache.map { StepCaching(interval: $0) }
+  }
+
+  /// As they are written into pictures.
+  var settings: [GenerationParameters.Setting] {
+    stepCache.map { [.init("Step cache interval", "\($0)")] } ?? []
+  }
+}
+
 struct OutputOptions: ParsableArguments {
   @Option(parsing: .unconditional, help: "Where the picture goes: a .png or .jpg file. How it was made is written into a .png, too.")
   var output: String

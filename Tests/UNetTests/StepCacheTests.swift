@@ -1,0 +1,124 @@
+import Components
+import Foundation
+import Synchronization
+import Tensor
+import TestSupport
+import Testing
+import UNet
+import Weights
+
+/// Passes that reuse the deep features of another one, against the same layers of diffusers called one by one.
+@Suite struct StepCacheTests {
+  /// One of `Fixtures/unet/step-cache.safetensors`.
+  struct Case: Decodable {
+    let model: String
+    let branch: Int
+    let timesteps: [Float]
+  }
+
+  private static func unet(_ name: String) throws -> UNet2DConditionModel {
+    let files = try ModelFiles.open(ReferenceModel(name).folder)
+    let json = try #require(try files.configuration(of: "unet"))
+    return try LoadReport.load(from: files.weights(of: "unet"), in: ExecutionContext()) {
+      try UNet2DConditionModel(UNet2DShape(json: json), weights: $0)
+    }.component
+  }
+
+  private struct Inputs {
+    let text: Conditioning
+    let first: Tensor
+    let second: Tensor
+
+    init(_ reference: ReferenceCase<Case>) throws {
+      text = Conditioning(hiddenStates: try reference["text"])
+      first = try reference["first"].channelsLast()
+      second = try reference["second"].channelsLast()
+    }
+  }
+
+  @Test func equalsDiffusersLayers() throws {
+    var largest: Float = 0
+    for reference in try ReferenceCases<Case>("unet/step-cache.safetensors") {
+      let (unet, inputs) = (try Self.unet(reference.parameters.model), try Inputs(reference))
+      let times = reference.parameters.timesteps
+      var memory = PassMemory(Shortcuts(stepCaching: StepCaching(interval: 3, branch: reference.parameters.branch)))
+      let context = ExecutionContext()
+      #expect(memory.deepFeatures == nil)
+      let whole = try unet.predict(inputs.first, timestep: times[0], conditioning: inputs.text, memory: &memory, in: context)
+      let plain = try unet.predict(inputs.first, timestep: times[0], conditioning: inputs.text, in: context)
+      #expect(whole.elements == plain.elements, "\(reference.name): a whole pass")
+      let deep = try #require(memory.deepFeatures)
+      expectClose(deep, try reference["deep"].channelsLast(), tolerance: 1e-4, "\(reference.name): deep features")
+      for _ in 0..<2 {
+        let found = try unet.predict(inputs.second, timestep: times[1], conditioning: inputs.text, memory: &memory, in: context)
+        let difference = expectClose(found, try reference["output"].channelsLast(), tolerance: 1e-4, reference.name)
+        largest = max(largest, difference.error)
+      }
+      #expect(memory.passes == 3)
+      #expect(memory.deepFeatures == nil, "\(reference.name): the fourth pass is to be whole")
+      let again = try unet.predict(inputs.second, timestep: times[1], conditioning: inputs.text, memory: &memory, in: context)
+      let expected = try unet.predict(inputs.second, timestep: times[1], conditioning: inputs.text, in: context)
+      #expect(again.elements == expected.elements, "\(reference.name): the fourth pass")
+    }
+    print("passes with deep features of another one: largest difference \(largest)")
+  }
+
+  @Test func anIntervalOfOneChangesNothing() throws {
+    let reference = try #require(Array(try ReferenceCases<Case>("unet/step-cache.safetensors")).first)
+    let (unet, inputs) = (try Self.unet("sd1"), try Inputs(reference))
+    for shortcuts in [
+      Shortcuts(), Shortcuts(stepCaching: StepCaching(interval: 1)), Shortcuts(stepCaching: StepCaching(interval: 1, branch: 4)),
+    ] {
+      var memory = PassMemory(shortcuts)
+      for (latents, timestep) in [(inputs.first, Float(501)), (inputs.second, 481), (inputs.first, 461)] {
+        let found = try unet.predict(latents, timestep: timestep, conditioning: inputs.text, memory: &memory, in: ExecutionContext())
+        let plain = try unet.predict(latents, timestep: timestep, conditioning: inputs.text, in: ExecutionContext())
+        #expect(found.elements == plain.elements)
+      }
+    }
+  }
+
+  /// What is left out is not computed, and on the same input nothing is lost.
+  @Test(arguments: [
+    (0, ["up_blocks.2.attentions.2"]),
+    (1, ["down_blocks.0.attentions.0", "up_blocks.2.attentions.1", "up_blocks.2.attentions.2"]),
+    (
+      3,
+      [
+        "down_blocks.0.attentions.0", "down_blocks.0.attentions.1", "up_blocks.1.attentions.2", "up_blocks.2.attentions.0",
+        "up_blocks.2.attentions.1", "up_blocks.2.attentions.2",
+      ]
+    ),
+  ])
+  func onlyLayersAboveTheBranchAreComputed(branch: Int, modules: [String]) throws {
+    let reference = try #require(Array(try ReferenceCases<Case>("unet/step-cache.safetensors")).first)
+    let (unet, inputs) = (try Self.unet("sd1"), try Inputs(reference))
+    var memory = PassMemory(Shortcuts(stepCaching: StepCaching(interval: 2, branch: branch)))
+    let whole = try unet.predict(inputs.first, timestep: 501, conditioning: inputs.text, memory: &memory, in: ExecutionContext())
+    var context = ExecutionContext()
+    let computed = Mutex<[String]>([])
+    context.observer = { module, _ in computed.withLock { $0.append(module) } }
+    let reused = try unet.predict(inputs.first, timestep: 501, conditioning: inputs.text, memory: &memory, in: context)
+    #expect(computed.withLock { $0.filter { $0.contains("attentions") } } == modules)
+    #expect(reused.elements == whole.elements)
+  }
+
+  @Test func whatCannotBeIsAnError() throws {
+    let reference = try #require(Array(try ReferenceCases<Case>("unet/step-cache.safetensors")).first)
+    let (unet, inputs) = (try Self.unet("sd1"), try Inputs(reference))
+    try unet.check(Shortcuts(stepCaching: StepCaching(interval: 2, branch: 8)))
+    for branch in [-1, 9, Int.max] {
+      let error = ComponentError.outOfRange(
+        component: "The U-Net", option: "a branch for step caching", value: "\(branch)", allowed: "from 0 to 8")
+      #expect(throws: error) { try unet.check(Shortcuts(stepCaching: StepCaching(interval: 2, branch: branch))) }
+    }
+    var memory = PassMemory(Shortcuts(stepCaching: StepCaching(interval: 2)))
+    _ = try unet.predict(inputs.first, timestep: 501, conditioning: inputs.text, memory: &memory, in: ExecutionContext())
+    let error = ComponentError.unexpectedShape(
+      component: "The U-Net", argument: "deep features", expected: "[2, 8, 4, C]", found: [2, 8, 8, 8])
+    #expect(throws: error) {
+      let narrow = Tensor(shape: [2, 8, 4, 4])
+      _ = try unet.predict(narrow, timestep: 481, conditioning: inputs.text, memory: &memory, in: ExecutionContext())
+    }
+  }
+}
