@@ -79,7 +79,7 @@ struct Encoder: Sendable {
       for resnet in level.resnets { x = try resnet([consume x], in: context) }
       if let downsampler = level.downsampler { x = try downsampler(x, in: context) }
     }
-    x = try midBlock(x, in: context)
+    x = try midBlock(consume x, in: context)
     return try convOut(convNormOut(consume x, activation: .silu, in: context), in: context)
   }
 }

@@ -7,6 +7,8 @@ import Weights
 public struct AutoencoderKL: LatentAutoencoder {
   /// What the configuration says.
   public let shape: AutoencoderKLShape
+  /// Whether pictures go through in tiles.
+  public var tiling: AutoencoderTiling = .automatic
   private let encoder: Encoder
   private let decoder: Decoder
   private let quantConvolution: Convolution2D?
@@ -40,8 +42,12 @@ public struct AutoencoderKL: LatentAutoencoder {
     for side in [image.shape[1], image.shape[2]] where side % spatialScale != 0 {
       throw ComponentError.indivisibleSide(component: "The autoencoder", side: side, multiple: spatialScale)
     }
-    var moments = try encoder(image, in: context)
-    if let quantConvolution { moments = try quantConvolution(moments, in: context) }
+    func encode(_ image: Tensor) throws -> Tensor {
+      let moments = try encoder(image, in: context)
+      return try quantConvolution?(moments, in: context) ?? moments
+    }
+    let tiles = tiling.tiles(height: image.shape[1] / spatialScale, width: image.shape[2] / spatialScale, scale: spatialScale)
+    let moments = try tiles?.encode(image, scale: spatialScale, encode) ?? encode(image)
     return DiagonalGaussian(
       mean: moments.channels(0..<latentChannels), logVariance: moments.channels(latentChannels..<2 * latentChannels))
   }
@@ -51,6 +57,10 @@ public struct AutoencoderKL: LatentAutoencoder {
       throw ComponentError.unexpectedShape(
         component: "The autoencoder", argument: "latents", expected: "[N, h, w, \(latentChannels)]", found: latents.shape)
     }
-    return try decoder(postQuantConvolution.map { try $0(latents, in: context) } ?? latents, in: context)
+    func decode(_ latents: Tensor) throws -> Tensor {
+      try decoder(postQuantConvolution?(latents, in: context) ?? latents, in: context)
+    }
+    let tiles = tiling.tiles(height: latents.shape[1], width: latents.shape[2], scale: spatialScale)
+    return try tiles?.decode(latents, scale: spatialScale, decode) ?? decode(latents)
   }
 }

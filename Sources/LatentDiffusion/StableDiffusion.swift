@@ -35,31 +35,36 @@ public struct StableDiffusion: Sendable {
   ///   - url: the folder or the file.
   ///   - weights: the form in which the weights are held, whatever the files have: each tensor is converted when its layer is made, so that
   ///     the model is never there twice. Nil holds them as the files have them, which loads fastest.
+  ///   - plan: what is kept in memory and what is not. Its form of the weights is taken; requests that would go beyond its limit are refused.
+  ///     Weights that it streams are read as long as the model lives: the file must stay as it is.
   ///   - context: whose threads load, and whose cancellation ends it.
   /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`, `WeightErrors`, `TokenizerError`, `SchedulerError`,
   ///   `CLIPTextError`, `ComponentError`, `CancellationError`.
   public static func load(
-    from url: URL, weights: WeightForm? = nil, in context: ExecutionContext = ExecutionContext()
+    from url: URL, weights: WeightForm? = nil, plan: MemoryPlan? = nil, in context: ExecutionContext = ExecutionContext()
   ) throws -> StableDiffusion {
-    try StableDiffusion(ModelFiles.open(url), weights: weights, in: context)
+    try StableDiffusion(ModelFiles.open(url), weights: plan?.weights ?? weights, plan: plan, in: context)
   }
 
-  init(_ files: ModelFiles, weights form: WeightForm? = nil, in context: ExecutionContext) throws {
+  init(_ files: ModelFiles, weights form: WeightForm? = nil, plan: MemoryPlan? = nil, in context: ExecutionContext) throws {
     tokenizer = try Self.tokenizer(of: files)
     var reports: [String: LoadReport] = [:]
-    func load<Component>(_ name: String, _ build: (Data, WeightScope) throws -> Component) throws -> Component {
+    let choice = plan?.choice ?? .usual
+    func load<Component>(
+      _ name: String, _ residency: WeightResidency, _ build: (Data, WeightScope) throws -> Component
+    ) throws -> Component {
       guard let json = try files.configuration(of: name) else {
         throw ConfigurationError.malformed(component: name, reason: "there is no config.json")
       }
-      let (component, report) = try LoadReport.load(from: files.weights(of: name, as: form, in: context), in: context) {
-        try build(json, $0)
-      }
+      let source = try files.weights(of: name, as: form, in: context)
+      let (component, report) = try LoadReport.load(from: source, residency: residency, in: context) { try build(json, $0) }
       reports[name] = report
       return component
     }
-    let text = try load("text_encoder") { try CLIPTextModel(CLIPTextShape(json: $0), weights: $1) }
-    let unet = try load("unet") { try UNet2DConditionModel(UNet2DShape(json: $0), weights: $1) }
-    let autoencoder = try load("vae") { try AutoencoderKL(AutoencoderKLShape(json: $0), weights: $1) }
+    let text = try load("text_encoder", choice.text) { try CLIPTextModel(CLIPTextShape(json: $0), weights: $1) }
+    let unet = try load("unet", choice.unet) { try UNet2DConditionModel(UNet2DShape(json: $0), weights: $1) }
+    var autoencoder = try load("vae", choice.autoencoder) { try AutoencoderKL(AutoencoderKLShape(json: $0), weights: $1) }
+    autoencoder.tiling = choice.tiling
     self.reports = reports
     try Self.check(text: text, unet: unet, autoencoder: autoencoder)
     isConsistencyModel = unet.embedsGuidance
@@ -73,6 +78,7 @@ public struct StableDiffusion: Sendable {
     pipeline = DiffusionPipeline(
       predictor: unet, autoencoder: autoencoder, conditioner: try CLIPTextConditioner(tokenizer: tokenizer, model: text),
       schedule: schedule)
+    if let plan { pipeline.admission = { try plan.admit($0) } }
     if let width = defaults.width, let height = defaults.height { pipeline.defaultSize = PixelSize(width: width, height: height) }
   }
 

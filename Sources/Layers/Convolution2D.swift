@@ -28,26 +28,26 @@ public struct Convolution2D: Sendable {
     try self.init(inChannels, outChannels, kernel: kernel, stride: stride, padding: .all(padding), weights: weights)
   }
 
-  /// The convolution of pictures that lie side by side in channels.
+  /// The convolution of pictures.
   ///
   /// - Parameters:
-  ///   - inputs: `[N, H, W, Cᵢ]`, inChannels in all.
+  ///   - x: `[N, H, W, inChannels]`. Who hands over the last reference lets its memory be given back on the way.
   ///   - size: resize the inputs to this first, each pixel the nearest one's copy.
   ///   - shift: `[N, outChannels]`, added to every pixel of its picture.
   ///   - residual: of the result's shape.
   /// - Returns: `[N, H', W', outChannels]`.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
-    _ inputs: Tensor..., resizedTo size: (height: Int, width: Int)? = nil, shiftedBy shift: Tensor? = nil,
+    _ x: consuming Tensor, resizedTo size: (height: Int, width: Int)? = nil, shiftedBy shift: Tensor? = nil,
     adding residual: Tensor? = nil, in context: ExecutionContext
   ) throws -> Tensor {
-    try self(inputs, resizedTo: size, shiftedBy: shift, adding: residual, in: context)
+    try self([consume x], resizedTo: size, shiftedBy: shift, adding: residual, in: context)
   }
 
-  /// The same with the inputs `[N, H, W, Cᵢ]` in a list.
+  /// The same of inputs `[N, H, W, Cᵢ]` that lie side by side in channels, inChannels in all.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
-    _ inputs: [Tensor], resizedTo size: (height: Int, width: Int)? = nil, shiftedBy shift: Tensor? = nil,
+    _ inputs: consuming [Tensor], resizedTo size: (height: Int, width: Int)? = nil, shiftedBy shift: Tensor? = nil,
     adding residual: Tensor? = nil, in context: ExecutionContext
   ) throws -> Tensor {
     let row = self.bias.reshaped([1, self.bias.count])
@@ -55,7 +55,7 @@ public struct Convolution2D: Sendable {
       Tensor.concatenated((0..<shift.shape[0]).map { shift.rows($0..<$0 + 1) + row }, axis: 0)
     }
     let result = try Tensor.convolution(
-      inputs, resizedTo: size, weights: weight, geometry: geometry, bias: bias ?? self.bias, adding: residual, in: context)
+      consume inputs, resizedTo: size, weights: weight, geometry: geometry, bias: bias ?? self.bias, adding: residual, in: context)
     context.observer?(path, result)
     return result
   }

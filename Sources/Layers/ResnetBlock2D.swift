@@ -36,11 +36,11 @@ public struct ResnetBlock2D: Sendable {
     let shift = try time.flatMap { time in try timeEmbedding.map { try $0(time, in: context) } }
     // The way around first: where it is a convolution, the inputs can then be normalised where they are. It keeps the channels only where there
     // is one input.
-    let around = if let shortcut { try shortcut(inputs, in: context) } else { inputs[0] }
+    let around = if let shortcut { try shortcut(copy inputs, in: context) } else { inputs[0] }
     var hidden = try norm1(consume inputs, activation: .silu, in: context)
-    hidden = try conv1(hidden, shiftedBy: shift, in: context)
+    hidden = try conv1(consume hidden, shiftedBy: shift, in: context)
     hidden = try norm2(consume hidden, activation: .silu, in: context)
-    let result = try conv2(hidden, adding: around, in: context)
+    let result = try conv2(consume hidden, adding: around, in: context)
     context.observer?(path, result)
     return result
   }

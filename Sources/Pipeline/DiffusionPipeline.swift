@@ -23,6 +23,8 @@ public struct DiffusionPipeline: Sendable {
   public var schedule: @Sendable (_ steps: Int, _ task: GenerationTask) throws -> Schedule
   /// The size of pictures that start from nothing and for which the request names none; nil: what the predictor was trained on.
   public var defaultSize: PixelSize?
+  /// Asked before a generation begins; what it throws, `generate` throws. A plan for memory refuses here what it has no room for.
+  public var admission: (@Sendable (GenerationExtent) throws -> Void)?
   /// The matrix of previews; nil: it is fitted to the autoencoder when a generation needs one.
   public var latentPreview: LatentPreview?
 

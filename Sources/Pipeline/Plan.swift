@@ -31,6 +31,16 @@ struct Plan: Sendable {
     try pipeline.checkChannels(for: request.task)
     try pipeline.predictor.check(request.shortcuts)
     try checkTensors()
+    try pipeline.admission?(extent)
+  }
+
+  private var extent: GenerationExtent {
+    let startsFromPicture =
+      switch request.task {
+      case .textToImage, .imageToImage(.latents, _): false
+      case .imageToImage(.pixels, _), .inpaint, .edit: true
+      }
+    return GenerationExtent(size: size, images: count, rowsPerImage: guidance.rows, encodesPicture: startsFromPicture)
   }
 
   private func checkTensors() throws {

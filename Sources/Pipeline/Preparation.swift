@@ -15,7 +15,7 @@ extension Plan {
       noise: noise, memory: PassMemory(request.shortcuts, seed: request.seed), latents: start.latents, step: schedule.firstStep)
   }
 
-  private var guidance: Guidance {
+  var guidance: Guidance {
     let scale = Float(request.guidance)
     guard request.guidance > 1, !pipeline.predictor.embedsGuidance else { return .none }
     guard case .edit(_, let imageGuidance) = request.task else { return .text(scale: scale, rescale: Float(request.guidanceRescale)) }

@@ -19,6 +19,12 @@ enum AlignedMemory {
     return block
   }
 
+  /// Gives back the pages at these addresses of a large block, which stays allocated: it reads as zeros then.
+  static func forget(_ addresses: Range<Int>) {
+    guard let pointer = UnsafeMutableRawPointer(bitPattern: addresses.lowerBound) else { return }
+    madvise(pointer, addresses.count, MADV_DONTNEED)
+  }
+
   static func deallocate(_ block: UnsafeMutableRawPointer, bytes: Int) {
     if bytes >= large { munmap(block, bytes) } else { block.deallocate() }
   }

@@ -49,7 +49,8 @@ extension Tensor {
   /// A convolution over pictures that lie side by side in channels: bias + residual + Σ window · W.
   ///
   /// - Parameters:
-  ///   - inputs: `[N, H, W, Cᵢ]` each; what a concatenation of them on C would give, without making it.
+  ///   - inputs: `[N, H, W, Cᵢ]` each; what a concatenation of them on C would give, without making it. A single large one that is handed over
+  ///     with its last reference gives its memory back while it is read.
   ///   - size: resize the inputs to this height and width first, each pixel the nearest one's copy, without making that picture.
   ///   - weights: `[O, ΣCᵢ, kernelHeight, kernelWidth]`, packed.
   ///   - bias: `[O]`, or `[N, O]` for one a picture.
@@ -58,9 +59,11 @@ extension Tensor {
   /// - Precondition: the shapes fit, and Winograd's method is asked for only where it is possible.
   /// - Throws: `CancellationError`.
   public static func convolution(
-    _ inputs: [Tensor], resizedTo size: (height: Int, width: Int)? = nil, weights: PackedMatrix, geometry: ConvolutionGeometry,
+    _ inputs: consuming [Tensor], resizedTo size: (height: Int, width: Int)? = nil, weights: PackedMatrix, geometry: ConvolutionGeometry,
     bias: Tensor? = nil, adding residual: Tensor? = nil, method: ConvolutionMethod = .automatic, in context: ExecutionContext
   ) throws -> Tensor {
+    var inputs = inputs
+    let isOurs = inputs.count == 1 && size == nil && isKnownUniquelyReferenced(&inputs[0].storage)
     let weights = try weights.resident(in: context)
     let patches = Patches(inputs, size: size, geometry: geometry)
     let (batch, height, width) = (inputs[0].shape[0], patches.outputHeight, patches.outputWidth)
@@ -78,7 +81,8 @@ extension Tensor {
       }
     if usesWinograd {
       precondition(WinogradConvolution.isPossible(geometry), "Winograd's method is for 3×3 windows that move by one.")
-      try WinogradConvolution(inputs: inputs, weights: weights, bias: bias, residual: residual, result: result).run(in: context)
+      try WinogradConvolution(inputs: inputs, weights: weights, bias: bias, residual: residual, result: result, ownsInput: isOurs)
+        .run(in: context)
     } else {
       try MatrixProduct(
         left: .patches(patches), rows: batch * height * width, weights: weights, result: result, bias: bias, residual: residual,

@@ -57,9 +57,9 @@ public struct PackedMatrix: Sendable {
   public init?(
     checking weights: WeightTensor, isGated: Bool = false, residency: WeightResidency = .packed, in context: ExecutionContext
   ) throws {
-    let isPacked = residency == .packed
-    self.init(
-      weights, isGated: isGated, origin: isPacked ? nil : WeightOrigin(weights, isKept: residency == .packedOnceUsed || !weights.isMapped))
+    let isPacked = residency.isPacked(Self.packedBytes(weights.shape, as: weights.elementType))
+    let isKept = residency == .packedOnceUsed || !weights.isMapped
+    self.init(weights, isGated: isGated, origin: isPacked ? nil : WeightOrigin(weights, isKept: isKept))
     guard try isPacked ? pack(weights, into: storage, checking: true, in: context) : weights.isFinite(in: context) else { return nil }
   }
 

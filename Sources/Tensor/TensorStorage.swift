@@ -11,6 +11,19 @@ final class TensorStorage: @unchecked Sendable {
     self.count = count
   }
 
+  /// Buffers from this size on give back what is not read any more.
+  static let forgettableBytes = 64 << 20
+
+  /// Lets the system have the memory of the first floats back, which nobody reads any more, where it is much.
+  func forget(first count: Int) {
+    guard capacity * 4 >= Self.forgettableBytes else { return }
+    // Whole huge pages: parts of one would only be taken out of sight.
+    let page = 2 << 20
+    let begin = (Int(bitPattern: pointer) + 4095) / 4096 * 4096
+    let end = (Int(bitPattern: pointer) + count * 4) / page * page
+    if end > begin { AlignedMemory.forget(begin..<end) }
+  }
+
   deinit { BufferPool.giveBack(pointer, capacity: capacity) }
 }
 
@@ -40,6 +53,9 @@ public enum BufferPool {
     let grain = max(16, 1 << max(0, power - 3))
     return (wanted + grain - 1) / grain * grain
   }
+
+  /// Bytes that a buffer of so many floats takes.
+  static func bytes(for count: Int) -> Int { capacity(for: count) * 4 }
 
   static func take(_ count: Int) -> (UnsafeMutablePointer<Float>, Int) {
     let capacity = capacity(for: count)

@@ -8,8 +8,18 @@ public enum WeightResidency: Sendable, Equatable {
   case packed
   /// In memory from their first use on: for what a task may never need.
   case packedOnceUsed
-  /// In their file: packed anew at each use, in memory that is given back after it.
-  case streamed
+  /// In their file, those that would take more than this many bytes: packed anew at each use, in memory that is given back after it. Smaller
+  /// ones cost most to pack for what they take, and are in memory.
+  case streamed(above: Int)
+
+  /// What holds for a matrix of so many bytes.
+  func isPacked(_ bytes: Int) -> Bool {
+    switch self {
+    case .packed: true
+    case .packedOnceUsed: false
+    case .streamed(let most): bytes <= most
+    }
+  }
 }
 
 /// Where the panels of a matrix come from that were not packed at loading.

@@ -11,6 +11,8 @@ struct WinogradConvolution {
   let bias: Tensor?
   let residual: Tensor?
   let result: Tensor
+  /// Whether nobody needs the input after this.
+  let ownsInput: Bool
   private let rowMap: [Int]
   private let columnMap: [Int]
   private let tileRows: Int
@@ -21,8 +23,22 @@ struct WinogradConvolution {
   /// Whether this is worth the transforms: for 3×3 windows that move by one, maps that are large beside the weights, and channels that fill
   /// the matrix kernel's tiles. Measured on an AVX-512 processor; it does not depend on the number of pictures, so that neither do they.
   static func isWorthwhile(_ geometry: ConvolutionGeometry, inputs: [Tensor], height: Int, width: Int, outputs: Int) -> Bool {
-    let channels = inputs.reduce(0) { $0 + $1.shape.columns }
-    return isPossible(geometry) && height * width >= 8 * 8 && channels >= 32 && outputs >= 32
+    isPossible(geometry)
+      && isWorthwhile(channels: inputs.reduce(0) { $0 + $1.shape.columns }, outputs: outputs, height: height, width: width)
+  }
+
+  static func isWorthwhile(channels: Int, outputs: Int, height: Int, width: Int) -> Bool {
+    height * width >= 8 * 8 && channels >= 32 && outputs >= 32
+  }
+
+  /// Floats of all buffers that a convolution takes beside its result, at most.
+  static func bufferFloats(tiles: Int, channels: Int, outputs: Int, threads: Int) -> Int {
+    let group = min(tiles, max(blockTiles, threads * threadFloats / (36 * (channels + 16))))
+    let panels = (outputs + panel - 1) / panel
+    let run = min(channels, longRun)
+    let kept = tiles > 2 * blockTiles ? panels * ((channels + longRun - 1) / longRun) * 36 * matrixStride(run * panel) : 0
+    let own = threads * 36 * (matrixStride(run * panel) + matrixStride(min(tiles, blockTiles) * panel)) + threads * 9 * run * panel
+    return 36 * matrixStride(group * (channels + 16)) + kept + own
   }
 
   static func isPossible(_ geometry: ConvolutionGeometry) -> Bool {
@@ -40,8 +56,9 @@ struct WinogradConvolution {
   /// Outputs of a task.
   private static let panel = PackedMatrix.panelWidth
 
-  init(inputs: [Tensor], weights: PackedMatrix, bias: Tensor?, residual: Tensor?, result: Tensor) {
+  init(inputs: [Tensor], weights: PackedMatrix, bias: Tensor?, residual: Tensor?, result: Tensor, ownsInput: Bool) {
     (self.inputs, self.weights, self.bias, self.residual, self.result) = (inputs, weights, bias, residual, result)
+    self.ownsInput = ownsInput
     rowMap = nearestIndices(from: inputs[0].shape[1], to: result.shape[1])
     columnMap = nearestIndices(from: inputs[0].shape[2], to: result.shape[2])
     tileRows = (result.shape[1] + 3) / 4
@@ -65,12 +82,20 @@ struct WinogradConvolution {
     let kept = tiles > 2 * Self.blockTiles ? try transformedWeights(in: context) : nil
     let transformed = TensorStorage(count: 36 * Self.matrixStride((groups.first?.count ?? 0) * inputStride))
     for group in groups {
+      if ownsInput { forgetRows(above: group.lowerBound) }
       try forRuns(of: group, in: context) { transformIn($0, group: group, into: transformed.pointer) }
       let blocks = Self.evenRuns(of: group, atMost: Self.blockTiles)
       try context.parallel(weights.panels * blocks.count) {
         multiply(transformed.pointer, group: group, tiles: blocks[$0 % blocks.count], panel: $0 / blocks.count, by: kept, in: context)
       }
     }
+  }
+
+  /// Gives back the rows of the input that no tile from this one on reads.
+  private func forgetRows(above tile: Int) {
+    let (image, top, _) = place(tile)
+    let shape = inputs[0].shape
+    inputs[0].storage.forget(first: (image * shape[1] + max(0, top - 1)) * shape[2] * shape[3])
   }
 
   /// All panels' weights, transformed, for when several blocks need each: `[panel][run][36][channels][32]`.

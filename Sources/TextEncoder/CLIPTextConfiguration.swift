@@ -26,7 +26,7 @@ public struct CLIPTextShape: Sendable {
   let projection: Int?
   let layers: Int
   let heads: Int
-  let positions: Int
+  package let positions: Int
   let activation: Activation
   let epsilon: Float
   let endOfText: Int

@@ -105,6 +105,19 @@ public struct ModelFiles: Sendable {
     }
   }
 
+  /// A component's tensors as layers would be given them in a form: what a plan for memory counts.
+  ///
+  /// - Throws: `ModelFilesError`, `SafetensorsError`.
+  package func extents(of component: String, as form: WeightForm?) throws -> [TensorExtent] {
+    try table(of: component).table.tensors.compactMap { name, stored in
+      guard let type = ElementType(rawValue: stored.elementType), stored.data.count == type.bytes(of: stored.shape) else { return nil }
+      let tensor = WeightTensor(shape: stored.shape, elementType: type, data: stored.data)
+      return TensorExtent(
+        name: name, shape: stored.shape, elementType: form?.elementType(of: tensor, name: name, component: component) ?? type,
+        storedType: type)
+    }
+  }
+
   /// A file of a component, such as `vocab.json` of `tokenizer`; nil where there is none, and always for a single file.
   public func file(_ component: String, _ name: String) -> URL? {
     switch source {

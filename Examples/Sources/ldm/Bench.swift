@@ -11,6 +11,8 @@ struct Bench: AsyncParsableCommand {
       {"peak_bytes": …, "seconds": [one a repeat]}.
       """)
   @OptionGroup var model: ModelOptions
+  @OptionGroup var memory: MemoryOptions
+  @OptionGroup var tiles: TileOptions
 
   @Option(parsing: .unconditional, help: "What to time: \(Pass.allCases.map(\.rawValue).joined(separator: ", ")).")
   var pass: Pass
@@ -106,7 +108,8 @@ extension Bench {
   private func unet(_ files: ModelFiles, in context: ExecutionContext) async throws -> Work {
     let length = try StableDiffusion.tokenizer(from: model.url).maximumLength
     let (scale, size) = try size(files)
-    let unet = try await load("unet", of: files, in: context) { try UNet2DConditionModel(UNet2DShape(json: $0), weights: $1) }
+    let plan = try memory.plan(model) { _ in GenerationExtent(size: size, images: 1, rowsPerImage: batch) }
+    let unet = try await load("unet", of: files, plan: plan, in: context) { try UNet2DConditionModel(UNet2DShape(json: $0), weights: $1) }
     let latents = noise([batch, size.height / scale, size.width / scale, unet.inputChannels])
     let conditioning = Conditioning(hiddenStates: noise([batch, length, unet.shape.contextChannels]))
     return { _ in try await context.run { _ = try unet.predict(latents, timestep: 501, conditioning: conditioning, in: $0) } }
@@ -114,7 +117,10 @@ extension Bench {
 
   private func autoencoder(_ files: ModelFiles, in context: ExecutionContext) async throws -> Work {
     let (scale, size) = try size(files)
-    let autoencoder = try await load("vae", of: files, in: context) { try AutoencoderKL(AutoencoderKLShape(json: $0), weights: $1) }
+    let plan = try memory.plan(model) { _ in GenerationExtent(size: size, images: batch, encodesPicture: pass == .vaeEncode) }
+    var made = try await load("vae", of: files, plan: plan, in: context) { try AutoencoderKL(AutoencoderKLShape(json: $0), weights: $1) }
+    made.tiling = try tiles.tiling(scale: scale) ?? plan?.tiling ?? made.tiling
+    let autoencoder = made
     if pass == .vaeEncode {
       let picture = noise([batch, size.height, size.width, 3]).clamped(to: -1...1)
       return { _ in try await context.run { _ = try autoencoder.encode(picture, in: $0) } }
@@ -124,7 +130,11 @@ extension Bench {
   }
 
   private func picture(in context: ExecutionContext) async throws -> Work {
-    var loaded = try await model.load(in: context)
+    let plan = try memory.plan(model) { usual in
+      guard let width = width ?? usual?.width, let height = height ?? usual?.height else { return nil }
+      return GenerationExtent(size: PixelSize(width: width, height: height), images: batch)
+    }
+    var loaded = try await model.load(plan: plan, tiles: tiles, in: context)
     var request = loaded.request(Self.prompt, seed: 0)
     if loaded.defaults.steps == nil {
       loaded.use(.dpmSolverMultistep)
@@ -141,12 +151,14 @@ extension Bench {
   }
 
   private func load<Component: Sendable>(
-    _ name: String, of files: ModelFiles, in context: ExecutionContext,
+    _ name: String, of files: ModelFiles, plan: MemoryPlan? = nil, in context: ExecutionContext,
     _ build: @escaping @Sendable (Data, WeightScope) throws -> Component
   ) async throws -> Component {
     let (json, form) = (try configuration(of: name, files), model.weights)
+    let residency = plan?.residency(of: name) ?? .packed
     return try await context.run { context in
-      try LoadReport.load(from: files.weights(of: name, as: form, in: context), in: context) { try build(json, $0) }.component
+      let source = try files.weights(of: name, as: form, in: context)
+      return try LoadReport.load(from: source, residency: residency, in: context) { try build(json, $0) }.component
     }
   }
 

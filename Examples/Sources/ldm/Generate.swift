@@ -9,6 +9,8 @@ struct GenerateOptions: ParsableArguments {
   @OptionGroup(title: "Prompt") var prompt: PromptOptions
   @OptionGroup(title: "Sampling") var sampling: SamplingOptions
   @OptionGroup(title: "Short cuts") var shortcuts: ShortcutOptions
+  @OptionGroup(title: "Memory") var memory: MemoryOptions
+  @OptionGroup(title: "Memory") var tiles: TileOptions
   @OptionGroup(title: "Output") var output: OutputOptions
 
   /// Makes pictures and writes them.
@@ -22,7 +24,8 @@ struct GenerateOptions: ParsableArguments {
     do {
       let context = model.context
       progress.begin("Loading \(model.name)")
-      var loaded = try await model.load(in: context)
+      let plan = try memory.plan(model) { usual in extent(task, usual: usual) }
+      var loaded = try await model.load(plan: plan, tiles: tiles, in: context)
       if let scheduler = sampling.scheduler { loaded.use(scheduler) }
       var request = request(prompt, task, for: loaded)
       if let noise, let path = sampling.loadNoise {
@@ -38,6 +41,20 @@ struct GenerateOptions: ParsableArguments {
       progress.clear()
       throw error
     }
+  }
+
+  /// What is to be made, as far as it is known before the model is there.
+  private func extent(_ task: GenerationTask, usual: PixelSize?) -> GenerationExtent? {
+    let source = task.size ?? usual
+    guard let width = sampling.width ?? source?.width, let height = sampling.height ?? source?.height else { return nil }
+    let rows =
+      switch task {
+      case .edit: 3
+      default: (sampling.guidance ?? 2) > 1 ? 2 : 1
+      }
+    // The model takes the next size that its sides divide; all divide by 8 at least.
+    let size = PixelSize(width: max(64, (width + 63) / 64 * 64), height: max(64, (height + 63) / 64 * 64))
+    return GenerationExtent(size: size, images: sampling.count, rowsPerImage: rows, encodesPicture: task.size != nil)
   }
 
   private func request(_ prompt: String, _ task: GenerationTask, for model: StableDiffusion) -> GenerationRequest {
@@ -190,4 +207,17 @@ struct Edit: AsyncParsableCommand {
 
 private func checkStrength(_ strength: Double) throws {
   guard (0...1).contains(strength) else { throw ValidationError("--strength must be a number from 0 to 1.") }
+}
+
+extension GenerationTask {
+  /// Of the picture that it starts from; nil where there is none.
+  fileprivate var size: PixelSize? {
+    let image: Tensor
+    switch self {
+    case .textToImage, .imageToImage(.latents, _): return nil
+    case .imageToImage(.pixels(let pixels), _), .edit(let pixels, _): image = pixels
+    case .inpaint(let inpainting): image = inpainting.image
+    }
+    return image.shape.rank == 4 ? PixelSize(width: image.shape[2], height: image.shape[1]) : nil
+  }
 }

@@ -8,6 +8,7 @@ struct Encode: AsyncParsableCommand {
     commandName: "encode", abstract: "Turns a picture into latents.",
     discussion: "The most likely latents, scaled as the noise predictor takes them. The sides must be multiples of the model's scale.")
   @OptionGroup var model: ModelOptions
+  @OptionGroup var tiles: TileOptions
 
   @Option(parsing: .unconditional, help: "The picture: PNG or JPEG.")
   var image: String
@@ -19,7 +20,7 @@ struct Encode: AsyncParsableCommand {
     try checkWritable(URL(filePath: saveLatents))
     let image = try picture(image).tensor()
     let context = model.context
-    let latents = try await model.load(in: context).pipeline.encode(image, in: context)
+    let latents = try await model.load(tiles: tiles, in: context).pipeline.encode(image, in: context)
     try Signals.whole { try writeTensor("latents", latents.channelsFirst(), to: saveLatents) }
   }
 }
@@ -27,6 +28,7 @@ struct Encode: AsyncParsableCommand {
 struct Decode: AsyncParsableCommand {
   static let configuration = CommandConfiguration(commandName: "decode", abstract: "Turns latents into a picture.")
   @OptionGroup var model: ModelOptions
+  @OptionGroup var tiles: TileOptions
 
   @Option(parsing: .unconditional, help: "A tensor [N, 4, h, w], named latents or the only one.")
   var latents: String
@@ -38,7 +40,7 @@ struct Decode: AsyncParsableCommand {
     let count = latents.shape[0]
     try output.check(count: count)
     let context = model.context
-    let pipeline = try await model.load(in: context).pipeline
+    let pipeline = try await model.load(tiles: tiles, in: context).pipeline
     let channels = pipeline.autoencoder.latentChannels
     guard latents.shape[3] == channels else {
       throw Failure("The latents have shape \(channelsFirst(latents.shape)), but this model's have \(channels) channels.")

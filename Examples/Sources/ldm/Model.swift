@@ -34,8 +34,10 @@ struct ModelOptions: ParsableArguments {
   var name: String { model.map { URL(filePath: $0).deletingPathExtension().lastPathComponent } ?? "emoji" }
 
   /// Loads the model, on an engine thread, so that a signal ends it.
-  func load(in context: ExecutionContext) async throws -> StableDiffusion {
+  func load(plan: MemoryPlan? = nil, tiles: TileOptions? = nil, in context: ExecutionContext) async throws -> StableDiffusion {
     let (url, weights) = (try url, weights)
-    return try await context.run { try StableDiffusion.load(from: url, weights: weights, in: $0) }
+    var model = try await context.run { try StableDiffusion.load(from: url, weights: weights, plan: plan, in: $0) }
+    try tiles?.apply(to: &model)
+    return model
   }
 }

@@ -1,0 +1,89 @@
+import ArgumentParser
+import Foundation
+import LatentDiffusion
+
+/// An amount of memory: a whole or decimal number of MB, GB, MiB or GiB.
+struct MemorySize: ExpressibleByArgument {
+  let bytes: Int
+
+  init?(argument: String) {
+    let units = ["GIB": 0x1p30, "MIB": 0x1p20, "GB": 1e9, "MB": 1e6]
+    let text = argument.uppercased()
+    guard let unit = units.first(where: { text.hasSuffix($0.key) }) else { return nil }
+    let number = text.dropLast(unit.key.count)
+    guard !number.isEmpty, number.allSatisfy({ $0.isASCII && ($0.isNumber || $0 == ".") }), let value = Double(number) else { return nil }
+    // Beyond 2^53 no number of bytes is exact, and no machine has as many.
+    guard (1...0x1p53).contains(value * unit.value) else { return nil }
+    bytes = Int(value * unit.value)
+  }
+
+  static let help = "a number above 0 with MB, GB, MiB or GiB, such as 1600MB"
+}
+
+struct MemoryOptions: ParsableArguments {
+  @Option(
+    parsing: .unconditional,
+    help: """
+      The memory that the process may take: \(MemorySize.help). Weights that do not fit are packed anew in every step, and pictures are decoded in \
+      smaller tiles. Without it, as much as is fastest.
+      """,
+    transform: {
+      guard let size = MemorySize(argument: $0) else { throw ValidationError("--memory-limit must be \(MemorySize.help).") }
+      return size.bytes
+    })
+  var memoryLimit: Int?
+
+  /// - Parameter extent: what is to be made; nil: what the model was made for.
+  func plan(_ model: ModelOptions, _ extent: (PixelSize?) -> GenerationExtent?) throws -> MemoryPlan? {
+    guard let memoryLimit else { return nil }
+    let url = try model.url
+    let usual = try MemoryPlan(for: url, weights: model.weights, threads: model.context.threads).extent.size
+    return try MemoryPlan(for: url, extent(usual), limit: memoryLimit, weights: model.weights, threads: model.context.threads)
+  }
+}
+
+struct TileOptions: ParsableArguments {
+  @Option(
+    parsing: .unconditional,
+    help: """
+      Tiles in which pictures are encoded and decoded: the side in pixels, off for none, auto for tiles of 512 from 1024×1024 pixels up. They \
+      overlap by a quarter and are blended.
+      """)
+  var tile = Tile.auto
+
+  enum Tile: ExpressibleByArgument {
+    case auto
+    case off
+    case side(Int)
+
+    init?(argument: String) {
+      switch argument {
+      case "auto": self = .auto
+      case "off": self = .off
+      default:
+        guard let side = Int(argument), (1...1 << 20).contains(side) else { return nil }
+        self = .side(side)
+      }
+    }
+
+    var defaultValueDescription: String { "auto" }
+  }
+
+  /// Nil where nothing was asked for.
+  func tiling(scale: Int) throws -> AutoencoderTiling? {
+    switch tile {
+    case .auto: return nil
+    case .off: return .off
+    case .side(let side):
+      guard side.isMultiple(of: scale) else { throw Failure("--tile \(side) does not fit this model; give a multiple of \(scale).") }
+      return .tiles(AutoencoderTiles(latentSide: side / scale))
+    }
+  }
+
+  func apply(to model: inout StableDiffusion) throws {
+    guard var autoencoder = model.pipeline.autoencoder as? AutoencoderKL else { return }
+    guard let tiling = try tiling(scale: autoencoder.spatialScale) else { return }
+    autoencoder.tiling = tiling
+    model.pipeline.autoencoder = autoencoder
+  }
+}

@@ -1,0 +1,101 @@
+import Tensor
+
+/// Whether pictures go through the autoencoder as a whole or in tiles, which overlap and are blended where they meet.
+///
+/// In tiles the memory depends on the tile, not on the picture. The result differs a little: normalisation and attention see one tile.
+public enum AutoencoderTiling: Sendable, Equatable {
+  /// Tiles of 512 pixels from 1024×1024 pixels up, the whole picture below.
+  case automatic
+  /// The whole picture, whatever its size.
+  case off
+  /// Tiles for all pictures that are larger than one.
+  case tiles(AutoencoderTiles)
+
+  /// Pixels of a picture from which on it is tiled by itself.
+  static let automaticPixels = 1024 * 1024
+  /// The side of such tiles, in pixels.
+  static let automaticSide = 512
+
+  /// The tiles for latents of this size; nil: the whole picture.
+  ///
+  /// - Parameter scale: pixels a side for each latent a side.
+  public func tiles(height: Int, width: Int, scale: Int) -> AutoencoderTiles? {
+    let tiles: AutoencoderTiles
+    switch self {
+    case .off: return nil
+    case .automatic:
+      guard Shape([height, width, scale, scale]).count >= Self.automaticPixels else { return nil }
+      tiles = AutoencoderTiles(latentSide: max(1, Self.automaticSide / scale))
+    case .tiles(let given): tiles = given
+    }
+    return max(height, width) > tiles.latentSide ? tiles : nil
+  }
+}
+
+/// Square tiles over latents. Source: diffusers' `AutoencoderKL.enable_tiling`.
+public struct AutoencoderTiles: Sendable, Equatable {
+  /// The side of a tile in latents; 64 are 512 pixels of Stable Diffusion.
+  public let latentSide: Int
+  /// Latents from one tile to the next.
+  public let latentStep: Int
+
+  /// - Parameters:
+  ///   - latentSide: the side of a tile in latents.
+  ///   - overlap: the part of a tile that it shares with the next one, below 1 (`tile_overlap_factor`).
+  /// - Precondition: the side is positive, and the overlap is from 0 to below 1.
+  public init(latentSide: Int, overlap: Double = 0.25) {
+    precondition(latentSide > 0 && overlap >= 0 && overlap < 1, "Tiles of \(latentSide) latents that overlap by \(overlap).")
+    self.latentSide = latentSide
+    latentStep = max(1, Int(Double(latentSide) * (1 - overlap)))
+  }
+
+  /// How much more is computed than for the whole picture: the tiles' areas, added up, as a multiple of the picture's.
+  public func areaFactor(height: Int, width: Int) -> Double {
+    func covered(_ extent: Int) -> Int {
+      stride(from: 0, to: extent, by: latentStep).reduce(0) { $0 + min(latentSide, extent - $1) }
+    }
+    return Double(covered(height)) / Double(max(height, 1)) * Double(covered(width)) / Double(max(width, 1))
+  }
+
+  /// Decodes tile after tile, each blended with the one above and the one before.
+  func decode(_ latents: Tensor, scale: Int, _ decode: (Tensor) throws -> Tensor) rethrows -> Tensor {
+    try run(latents, side: latentSide, step: latentStep, resultSide: latentSide * scale, resultStep: latentStep * scale, decode)
+  }
+
+  /// The same for the encoder, whose tiles are those of the latents in pixels.
+  func encode(_ image: Tensor, scale: Int, _ encode: (Tensor) throws -> Tensor) rethrows -> Tensor {
+    try run(image, side: latentSide * scale, step: latentStep * scale, resultSide: latentSide, resultStep: latentStep, encode)
+  }
+
+  private func run(
+    _ input: Tensor, side: Int, step: Int, resultSide: Int, resultStep: Int, _ pass: (Tensor) throws -> Tensor
+  ) rethrows -> Tensor {
+    let (height, width) = (input.shape[1], input.shape[2])
+    let seam = resultSide - resultStep
+    var result: Tensor?
+    // The last rows of the tiles above, by column of tiles, and the last columns of the tile before: all that blending needs of them.
+    var above: [Tensor] = []
+    for (i, top) in stride(from: 0, to: height, by: step).enumerated() {
+      var edges: [Tensor] = []
+      var before: Tensor?
+      for (j, left) in stride(from: 0, to: width, by: step).enumerated() {
+        let tile = input.part(rows: top..<min(height, top + side), columns: left..<min(width, left + side))
+        var made = try pass(tile)
+        if i > 0 { made = made.blended(.below, above[j], over: seam) }
+        if let before { made = made.blended(.beside, before, over: seam) }
+        let (rows, columns) = (made.shape[1], made.shape[2])
+        edges.append(made.part(rows: max(0, rows - seam)..<rows, columns: 0..<columns))
+        before = made.part(rows: 0..<rows, columns: max(0, columns - seam)..<columns)
+        let (row, column) = (top / step * resultStep, left / step * resultStep)
+        let size: Shape = [input.shape[0], height * resultSide / side, width * resultSide / side, made.shape[3]]
+        var whole = result.take() ?? Tensor(shape: size)
+        let kept = made.part(
+          rows: 0..<min(rows, resultStep, whole.shape[1] - row), columns: 0..<min(columns, resultStep, whole.shape[2] - column))
+        whole.put(kept, row: row, column: column)
+        result = consume whole
+      }
+      above = edges
+    }
+    return result ?? input
+  }
+}

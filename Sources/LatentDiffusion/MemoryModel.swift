@@ -1,0 +1,164 @@
+import Autoencoder
+import Foundation
+import Pipeline
+import Tensor
+import TextEncoder
+import UNet
+import Weights
+
+/// What a plan can choose.
+struct MemoryChoice: Sendable {
+  var text: WeightResidency = .packed
+  var unet: WeightResidency = .packed
+  var autoencoder: WeightResidency = .packed
+  var tiling: AutoencoderTiling = .automatic
+
+  /// Without a limit.
+  static let usual = MemoryChoice()
+}
+
+/// What a choice takes.
+struct MemoryCost: Sendable {
+  let peakBytes: Int
+  let keptBytes: Int
+  let streamedBytesPerStep: Int
+  /// On some machine: only the ratio of two means anything.
+  let seconds: Double
+}
+
+/// A model's configurations and the extents of its tensors: all that its memory follows from, without its weights.
+struct MemoryModel: Sendable {
+  private let textShape: CLIPTextShape
+  private let unetShape: UNet2DShape
+  private let autoencoderShape: AutoencoderKLShape
+  private let text: Component, unet: Component, autoencoder: Component
+  private let threads: Int
+
+  /// A component's tensors.
+  private struct Component: Sendable {
+    let tensors: [TensorExtent]
+    /// That most of the weights have.
+    let elementType: ElementType
+    /// Converted weights are no pages of a file.
+    let canBeStreamed: Bool
+
+    init(_ tensors: [TensorExtent]) {
+      self.tensors = tensors
+      let matrices = tensors.filter(\.isMatrix)
+      canBeStreamed = matrices.allSatisfy { $0.elementType == $0.storedType }
+      var bytes: [ElementType: Int] = [:]
+      for matrix in matrices { bytes[matrix.elementType, default: 0] += matrix.heldBytes }
+      elementType = bytes.max { ($0.value, $1.key.rawValue) < ($1.value, $0.key.rawValue) }?.key ?? .float32
+    }
+
+    /// Bytes that stay in memory.
+    func kept(_ residency: WeightResidency, where isUsed: (String) -> Bool = { _ in true }) -> Int {
+      var most = Int.max
+      if case .streamed(let above) = residency { most = above }
+      return tensors.reduce(0) { sum, tensor in
+        let isHeld = tensor.isMatrix ? isUsed(tensor.name) && tensor.heldBytes <= most : !tensor.name.contains("embeddings.")
+        return isHeld ? sum + tensor.heldBytes : sum
+      }
+    }
+
+    /// Sizes above which weights can be streamed, each of which makes a difference, the largest first.
+    var thresholds: [Int] {
+      canBeStreamed ? Array(Set(tensors.filter(\.isMatrix).map(\.heldBytes)).sorted(by: >).dropFirst()) + [0] : []
+    }
+  }
+
+  init(_ files: ModelFiles, weights: WeightForm?, threads: Int) throws {
+    func configuration(_ name: String) throws -> Data {
+      guard let json = try files.configuration(of: name) else {
+        throw ConfigurationError.malformed(component: name, reason: "there is no config.json")
+      }
+      return json
+    }
+    textShape = try CLIPTextShape(json: configuration("text_encoder"))
+    unetShape = try UNet2DShape(json: configuration("unet"))
+    autoencoderShape = try AutoencoderKLShape(json: configuration("vae"))
+    text = Component(try files.extents(of: "text_encoder", as: weights))
+    unet = Component(try files.extents(of: "unet", as: weights))
+    autoencoder = Component(try files.extents(of: "vae", as: weights))
+    self.threads = threads
+  }
+
+  var scale: Int { autoencoderShape.spatialScale }
+
+  /// One guided picture of the size that the model was trained on.
+  var usualExtent: GenerationExtent? {
+    unetShape.sampleSize.map { GenerationExtent(size: PixelSize(width: $0 * scale, height: $0 * scale)) }
+  }
+
+  /// - Throws: `GenerationError` for what cannot be generated with any memory.
+  func check(_ extent: GenerationExtent) throws(GenerationError) {
+    let (size, images) = (extent.size, extent.images)
+    guard size.width > 0, size.height > 0, size.width.isMultiple(of: scale), size.height.isMultiple(of: scale) else {
+      throw .indivisibleSize(width: size.width, height: size.height, multiple: scale)
+    }
+    guard images > 0, extent.rowsPerImage > 0, Shape([images, size.width, size.height]).count <= GenerationRequest.maximumPixels else {
+      throw .tooLarge(width: size.width, height: size.height, images: images)
+    }
+  }
+
+  /// Sides of tiles, in pixels, that a plan tries after the automatic ones.
+  private static let tileSides = [512, 384, 320, 256, 192, 128, 96, 64]
+
+  func choices(_ extent: GenerationExtent) -> [MemoryChoice] {
+    let side = max(extent.size.width, extent.size.height)
+    let tilings: [AutoencoderTiling] =
+      [.automatic]
+      + Self.tileSides.filter { $0 < side && $0.isMultiple(of: scale) && $0 >= 4 * scale }.map {
+        .tiles(AutoencoderTiles(latentSide: $0 / scale))
+      }
+    func residencies(_ component: Component, _ thresholds: [Int]) -> [WeightResidency] {
+      [.packed] + (component.canBeStreamed ? thresholds.map { .streamed(above: $0) } : [])
+    }
+    return tilings.flatMap { tiling in
+      residencies(autoencoder, [0]).flatMap { autoencoder in
+        residencies(text, [0]).flatMap { text in
+          residencies(unet, unet.thresholds).map { MemoryChoice(text: text, unet: $0, autoencoder: autoencoder, tiling: tiling) }
+        }
+      }
+    }
+  }
+
+  /// What a process takes that has loaded a model without weights: the program and its libraries, the tokenizer, threads.
+  private static let programBytes = 48_000_000
+  /// Steps that times are compared for.
+  private static let steps = 20.0
+  /// Operations and packed bytes a second and thread, as measured on one machine: Winograd's method makes the decoder the quicker.
+  private static let rates = (unet: 110e9, autoencoder: 270e9, packing: 2e9)
+
+  func cost(of choice: MemoryChoice, _ extent: GenerationExtent) -> MemoryCost {
+    let (height, width) = (extent.size.height / scale, extent.size.width / scale)
+    func work(_ component: Component, _ residency: WeightResidency) -> WorkEstimate {
+      WorkEstimate(threads: threads, residency: residency, elementType: component.elementType)
+    }
+    var textWork = work(text, choice.text)
+    textShape.follow(&textWork, n: extent.images)
+    var unetWork = work(unet, choice.unet)
+    unetShape.follow(&unetWork, n: extent.images * extent.rowsPerImage, height: height, width: width, tokens: textShape.positions)
+    let tiles = choice.tiling.tiles(height: height, width: width, scale: scale)
+    let tile = (height: min(height, tiles?.latentSide ?? height), width: min(width, tiles?.latentSide ?? width))
+    var decoding = work(autoencoder, choice.autoencoder)
+    autoencoderShape.followDecoder(&decoding, height: tile.height, width: tile.width)
+    var encoding = work(autoencoder, choice.autoencoder)
+    if extent.encodesPicture { autoencoderShape.followEncoder(&encoding, height: tile.height * scale, width: tile.width * scale) }
+    let kept =
+      text.kept(choice.text) + unet.kept(choice.unet)
+      + autoencoder.kept(choice.autoencoder) { extent.encodesPicture || !$0.hasPrefix("encoder.") }
+    // The pictures that are done, and copies of the one that is being made.
+    let pictures = (extent.images + 3) * extent.size.width * extent.size.height * 3 * 4
+    let phases = [textWork.peakBytes, unetWork.peakBytes, decoding.peakBytes + pictures, encoding.peakBytes + pictures]
+    let area = Double(height * width) / Double(tile.height * tile.width) * (tiles?.areaFactor(height: height, width: width) ?? 1)
+    let images = Double(extent.images) * area
+    let seconds =
+      Self.steps * (unetWork.operations / Self.rates.unet + unetWork.packedBytes / Self.rates.packing)
+      + 2 * textWork.packedBytes / Self.rates.packing
+      + images * (decoding.operations / Self.rates.autoencoder + decoding.packedBytes / Self.rates.packing)
+    return MemoryCost(
+      peakBytes: Self.programBytes + kept + (phases.max() ?? 0), keptBytes: kept, streamedBytesPerStep: Int(unetWork.packedBytes),
+      seconds: seconds)
+  }
+}

@@ -1,0 +1,130 @@
+import Autoencoder
+import Foundation
+import Pipeline
+import Tensor
+import Weights
+
+/// How a generation keeps within an amount of memory: which weights stay packed, which are packed anew at each use, and in what tiles pictures
+/// are decoded, with what that is expected to take.
+///
+/// ```swift
+/// let plan = try MemoryPlan(for: url, GenerationExtent(size: PixelSize(width: 512, height: 512)), limit: 1_600_000_000)
+/// let model = try StableDiffusion.load(from: url, plan: plan)
+/// ```
+///
+/// Streamed weights change no result. Smaller tiles change pictures a little.
+public struct MemoryPlan: Sendable, CustomStringConvertible {
+  /// What was planned for; what takes no more is welcome too.
+  public let extent: GenerationExtent
+  /// Bytes that the process may have resident; nil: as many as it takes.
+  public let limit: Int?
+  /// Bytes that the process is expected to have resident at most.
+  public let predictedPeakBytes: Int
+  /// The time that 20 steps and the decoding are expected to take, as a multiple of what they take without a limit.
+  public let predictedRelativeTime: Double
+  /// Bytes of weights that stay in memory.
+  public let keptBytes: Int
+  /// Bytes of weights that are packed anew in each step.
+  public let streamedBytesPerStep: Int
+  /// How pictures go through the autoencoder.
+  public let tiling: AutoencoderTiling
+  /// The form in which weights are held; nil: as the files have them.
+  public let weights: WeightForm?
+  let choice: MemoryChoice
+  let model: MemoryModel
+
+  /// - Parameters:
+  ///   - url: a model, as `StableDiffusion.load` takes it.
+  ///   - extent: what is to be generated; nil: one guided picture of the size that the model was trained on.
+  ///   - limit: bytes that the process may have resident, all included; nil for the plan that is used without one.
+  ///   - weights: the form in which the weights will be held. Weights that are converted cannot be streamed.
+  ///   - threads: of the context in which it will run; each has buffers of its own.
+  /// - Throws: `MemoryPlanError.limitTooSmall` with the smallest limit that would do, and what reading the model's files throws.
+  public init(
+    for url: URL, _ extent: GenerationExtent? = nil, limit: Int? = nil, weights: WeightForm? = nil,
+    threads: Int = ProcessInfo.processInfo.activeProcessorCount
+  ) throws {
+    try self.init(ModelFiles.open(url), extent, limit: limit, weights: weights, threads: threads)
+  }
+
+  init(_ files: ModelFiles, _ extent: GenerationExtent?, limit: Int?, weights: WeightForm?, threads: Int) throws {
+    let model = try MemoryModel(files, weights: weights, threads: threads)
+    guard let extent = extent ?? model.usualExtent else { throw GenerationError.noSize }
+    try model.check(extent)
+    let usual = model.cost(of: .usual, extent)
+    var best = (choice: MemoryChoice.usual, cost: usual)
+    if let limit {
+      var fitting: (choice: MemoryChoice, cost: MemoryCost)?
+      var smallest = Int.max
+      for choice in model.choices(extent) {
+        let cost = model.cost(of: choice, extent)
+        smallest = min(smallest, cost.peakBytes)
+        if cost.peakBytes <= limit, fitting.map({ cost.seconds < $0.cost.seconds }) ?? true { fitting = (choice, cost) }
+      }
+      guard let fitting else {
+        throw MemoryPlanError.limitTooSmall(limit: limit, smallest: (smallest + 999_999) / 1_000_000 * 1_000_000, extent: extent)
+      }
+      best = fitting
+    }
+    (self.extent, self.limit, self.weights, self.model) = (extent, limit, weights, model)
+    (choice, tiling, keptBytes, predictedPeakBytes) = (best.choice, best.choice.tiling, best.cost.keptBytes, best.cost.peakBytes)
+    streamedBytesPerStep = best.cost.streamedBytesPerStep
+    predictedRelativeTime = best.cost.seconds / usual.seconds
+  }
+
+  /// Where the matrices of `text_encoder`, `unet` or `vae` are between uses.
+  public func residency(of component: String) -> WeightResidency {
+    switch component {
+    case "text_encoder": choice.text
+    case "unet": choice.unet
+    default: choice.autoencoder
+    }
+  }
+
+  /// - Throws: `MemoryPlanError.requestTooLarge` where a generation would take more than the limit with what was planned.
+  func admit(_ extent: GenerationExtent) throws(MemoryPlanError) {
+    guard let limit else { return }
+    let needed = model.cost(of: choice, extent).peakBytes
+    guard needed <= max(limit, predictedPeakBytes) else { throw .requestTooLarge(limit: limit, needed: needed, extent: extent) }
+  }
+
+  public var description: String {
+    func megabytes(_ bytes: Int) -> String { "\((bytes + 500_000) / 1_000_000) MB" }
+    let tiles =
+      switch tiling {
+      case .off: "pictures are decoded whole"
+      case .automatic: "pictures are decoded whole below 1024×1024 pixels, in tiles of 512 from there on"
+      case .tiles(let tiles): "pictures are decoded in tiles of \(tiles.latentSide * model.scale) pixels"
+      }
+    let streamed = streamedBytesPerStep > 0 ? "\(megabytes(streamedBytesPerStep)) are packed anew in each step" : "nothing is streamed"
+    let time = String(format: "%.2f", predictedRelativeTime)
+    return """
+      \(extent.size.width)×\(extent.size.height) pixels, \(extent.images) at once: \(megabytes(keptBytes)) of weights stay in memory, \
+      \(streamed), \(tiles); about \(megabytes(predictedPeakBytes)) of memory and \(time) times the usual time
+      """
+  }
+}
+
+/// Why a generation does not fit into an amount of memory.
+public enum MemoryPlanError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// No plan keeps within the limit; `smallest` is the least for which there is one.
+  case limitTooSmall(limit: Int, smallest: Int, extent: GenerationExtent)
+  /// A request is larger than what the model was loaded for.
+  case requestTooLarge(limit: Int, needed: Int, extent: GenerationExtent)
+
+  public var description: String {
+    func megabytes(_ bytes: Int) -> String { "\((bytes + 999_999) / 1_000_000) MB" }
+    switch self {
+    case .limitTooSmall(let limit, let smallest, let extent):
+      return """
+        \(megabytes(limit)) of memory are too little for \(extent.images) of \(extent.size.width)×\(extent.size.height) pixels with this model; \
+        the smallest limit that would do is \(megabytes(smallest)).
+        """
+    case .requestTooLarge(let limit, let needed, let extent):
+      return """
+        \(extent.images) of \(extent.size.width)×\(extent.size.height) pixels need about \(megabytes(needed)) of memory as this model was loaded, \
+        more than the limit of \(megabytes(limit)); ask for less at once, or load it with a plan for this size.
+        """
+    }
+  }
+}

@@ -1,0 +1,20 @@
+/// How much a generation has to do at once: what its memory follows from.
+public struct GenerationExtent: Sendable, Equatable {
+  /// Of the pictures in the model.
+  public var size: PixelSize
+  /// Pictures of the request, all in the same passes.
+  public var images: Int
+  /// Rows of a pass for each picture: 2 with guidance, 1 without, 3 for edits.
+  public var rowsPerImage: Int
+  /// Whether a picture is encoded first.
+  public var encodesPicture: Bool
+
+  /// - Parameters:
+  ///   - size: of the pictures in the model.
+  ///   - images: in the same passes.
+  ///   - rowsPerImage: 2 with guidance, 1 without.
+  ///   - encodesPicture: whether the generation starts from a picture.
+  public init(size: PixelSize, images: Int = 1, rowsPerImage: Int = 2, encodesPicture: Bool = false) {
+    (self.size, self.images, self.rowsPerImage, self.encodesPicture) = (size, images, rowsPerImage, encodesPicture)
+  }
+}

@@ -1,0 +1,88 @@
+/// What a computation takes: layers are followed in the order in which they run, and what they would hold is counted, but nothing is computed.
+///
+/// All counts are of floats, as tensors hold them.
+package struct WorkEstimate: Sendable {
+  /// Threads that compute.
+  private let threads: Int
+  /// Where the weights are.
+  private let residency: WeightResidency
+  /// Of the weights.
+  private let elementType: ElementType
+  /// Bytes that are held now.
+  private var live = 0
+  /// Bytes that were held at most.
+  package private(set) var peakBytes = 0
+  /// Multiplications and additions.
+  package private(set) var operations = 0.0
+  /// Bytes of weights that are packed on the way.
+  package private(set) var packedBytes = 0.0
+
+  package init(threads: Int, residency: WeightResidency, elementType: ElementType) {
+    (self.threads, self.residency, self.elementType) = (threads, residency, elementType)
+  }
+
+  /// A tensor comes into being.
+  package mutating func hold(_ floats: Int) {
+    live += BufferPool.bytes(for: floats)
+    peakBytes = max(peakBytes, live)
+  }
+
+  /// A tensor is let go of.
+  package mutating func drop(_ floats: Int) { live -= BufferPool.bytes(for: floats) }
+
+  /// A linear layer: `[rows, inputs]` → `[rows, outputs]`, which is held from here on.
+  package mutating func linear(rows: Int, inputs: Int, outputs: Int, isGated: Bool = false) {
+    hold(rows * (isGated ? outputs / 2 : outputs))
+    operations += 2 * Double(rows) * Double(inputs) * Double(outputs)
+    pack([outputs, inputs], beside: threads * 252 * 336)
+  }
+
+  /// A convolution: `[n, h, w, channels]` → `[n, h / stride, w / stride, outputs]`, which is held from here on.
+  ///
+  /// - Parameters:
+  ///   - height: of the result; as `width`.
+  ///   - dropped: floats of an input that nobody needs afterwards, and which is let go of.
+  package mutating func convolution(
+    n: Int, height: Int, width: Int, channels: Int, outputs: Int, kernel: Int, stride: Int = 1, dropping dropped: Int = 0
+  ) {
+    let pixels = n * height * width
+    operations += 2 * Double(pixels) * Double(channels * kernel * kernel) * Double(outputs)
+    let usesTiles =
+      kernel == 3 && stride == 1 && WinogradConvolution.isWorthwhile(channels: channels, outputs: outputs, height: height, width: width)
+    let buffers =
+      usesTiles
+      ? WinogradConvolution.bufferFloats(
+        tiles: n * ((height + 3) / 4) * ((width + 3) / 4), channels: channels, outputs: outputs, threads: threads)
+      : threads * 252 * 336
+    let result = BufferPool.bytes(for: pixels * outputs), input = dropped > 0 ? BufferPool.bytes(for: dropped) : 0
+    if usesTiles, input >= TensorStorage.forgettableBytes {
+      // The input goes as the result comes.
+      live += max(result, input) - input
+      pack([outputs, channels, kernel, kernel], beside: buffers)
+      live += result - max(result, input)
+    } else {
+      live += result
+      pack([outputs, channels, kernel, kernel], beside: buffers)
+      live -= input
+    }
+  }
+
+  /// Attention: queries `[n, length, heads · width]` meet `others` keys and values; the result is held from here on.
+  package mutating func attention(n: Int, length: Int, others: Int, heads: Int, width: Int) {
+    hold(n * length * heads * width)
+    operations += 4 * Double(n * heads * width) * Double(length) * Double(others)
+    let keys = n * heads * ((others + 31) / 32 * 32) * width, values = n * heads * ((width + 31) / 32 * 32) * others
+    peakBytes = max(peakBytes, live + BufferPool.bytes(for: keys) + BufferPool.bytes(for: values))
+  }
+
+  /// The weights of a layer and the buffers that its product takes, for as long as it runs.
+  private mutating func pack(_ shape: Shape, beside buffers: Int) {
+    let bytes = PackedMatrix.packedBytes(shape, as: elementType)
+    var passing = buffers * 4
+    if case .streamed = residency, !residency.isPacked(bytes) {
+      passing += BufferPool.bytes(for: bytes / 4)
+      packedBytes += Double(bytes)
+    }
+    peakBytes = max(peakBytes, live + passing)
+  }
+}
