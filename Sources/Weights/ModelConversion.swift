@@ -68,8 +68,7 @@ extension ModelFiles {
       let tensors = table.tensors.map { ConvertedTensor($0, $1, component: component, form: form) }
       let stem = file.lastPathComponent.prefix { $0 != "." }
       try write(tensors, metadata: files.first?.metadata ?? [:], to: place.appending(path: stem + ".safetensors"), in: context, &result)
-    } catch let error as ModelFilesError where !isNeeded {
-      _ = error
+    } catch is ModelFilesError where !isNeeded {
       result.leftOut.append(component)
     }
   }
