@@ -117,8 +117,13 @@ struct MatrixProduct {
           target = Target(pointer: start, stride: weights.outputs)
         }
         let factor: Factors =
-          quantized.map { .bytes($0, weights.bytes(panel, rows: chunk.inner)) }
-          ?? .floats(a, stride: stride, weights.panel(panel, rows: chunk.inner, scratch: widened.pointer))
+          if let quantized {
+            .bytes(quantized, weights.bytes(panel, rows: chunk.inner))
+          } else if columns.count == PackedMatrix.panelWidth, let halves = weights.halves(panel, rows: chunk.inner) {
+            .halves(a, stride: stride, halves)
+          } else {
+            .floats(a, stride: stride, weights.panel(panel, rows: chunk.inner, scratch: widened.pointer))
+          }
         if index == 0 {
           begin(rows, columns: columns, k: chunk.inner.count, factor, into: target)
         } else {
@@ -145,6 +150,7 @@ struct MatrixProduct {
   /// A chunk of a block of rows and of a panel.
   private enum Factors {
     case floats(UnsafePointer<Float>, stride: Int, UnsafePointer<Float>)
+    case halves(UnsafePointer<Float>, stride: Int, UnsafePointer<UInt16>)
     case bytes(QuantizedRows, QuantizedPanel)
 
     /// Makes the sums of some rows, or adds to them where they have begun.
@@ -155,6 +161,10 @@ struct MatrixProduct {
       case .floats(let a, let stride, let panel):
         Kernels.active.gemm_panel(
           rows.count, columns, k, a + rows.lowerBound * stride, stride, panel, c, target.stride, code, beginning?.bias, beginning?.residual,
+          beginning?.stride ?? 0)
+      case .halves(let a, let stride, let panel):
+        Kernels.active.gemm_panel_f16?(
+          rows.count, k, a + rows.lowerBound * stride, stride, panel, c, target.stride, code, beginning?.bias, beginning?.residual,
           beginning?.stride ?? 0)
       case .bytes(let a, let panel):
         let sums = a.sums + rows.lowerBound * (k / Int(CK_BLOCK))

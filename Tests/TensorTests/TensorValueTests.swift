@@ -104,28 +104,4 @@ struct TensorValueTests {
     #expect(weights.rows(3..<3).decoded().count == 0)
     #expect(weights.reshaped([2, 3]).decoded().shape == [2, 3])
   }
-
-  /// 256 MiB, more than other tests have at once: what they do meanwhile does not matter.
-  @Test func buffersAreUsedAgain() {
-    let size = 256 << 20
-    func use(_ values: Int = 64 << 20) { #expect(Tensor(repeating: 1, shape: [values]).elements.last == 1) }
-    BufferPool.releaseIdle()
-    #expect(BufferPool.idleBytes < size)
-    for _ in 0..<5 {
-      use()
-      #expect((size..<2 * size).contains(BufferPool.idleBytes), "\(BufferPool.idleBytes)")
-    }
-    do {
-      let held = Tensor(repeating: 0, shape: [64 << 20])
-      #expect(BufferPool.idleBytes < size)
-      // A copy shares the storage; the last one to go gives it back.
-      let copy = held.reshaped([4, 16 << 20])
-      #expect(copy.shape[0] == 4 && BufferPool.idleBytes < size)
-    }
-    // A shape a little smaller fits into the same buffer.
-    use((64 << 20) - 1000)
-    #expect((size..<2 * size).contains(BufferPool.idleBytes), "\(BufferPool.idleBytes)")
-    BufferPool.releaseIdle()
-    #expect(BufferPool.idleBytes < size)
-  }
 }

@@ -106,6 +106,11 @@ typedef struct {
       long rows, long k, const int8_t *_Nonnull a, long lda, const float *_Nonnull row_scales, const int32_t *_Nonnull sums,
       const uint8_t *_Nonnull panel, const uint16_t *_Nonnull scales, float *_Nonnull c, long ldc, int begin, const float *_Nullable bias,
       const float *_Nullable residual, long ldr);
+
+  /// `gemm_panel` with a panel of IEEE halves, for all its 32 columns; null where widening a panel beforehand is better.
+  void (*_Nullable gemm_panel_f16)(
+      long rows, long k, const float *_Nonnull a, long lda, const uint16_t *_Nonnull panel, float *_Nonnull c, long ldc, int begin,
+      const float *_Nullable bias, const float *_Nullable residual, long ldr);
 } ck_kernels;
 
 /// The kernels of a set, or null where this machine (or this build) has no such instructions.
