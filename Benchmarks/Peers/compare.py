@@ -103,10 +103,19 @@ def circumstances(given):
         names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
         cpu = names[0] if names else cpu
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    command = ["git", "-C", HERE, "describe", "--always", "--dirty"]
-    git = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return {"machine": f"{cpu}, {os.cpu_count()} processors, {gigabytes:.0f} GB, {platform.system()} {platform.release()}",
-            "threads": given.threads, "model": given.model.name, "commit": git.stdout.strip(), "date": str(datetime.date.today())}
+            "threads": given.threads, "model": given.model.name, "commit": commit(), "date": str(datetime.date.today())}
+
+
+def commit():
+    """What was measured: the commit, and whether the sources are others. The page itself is no source."""
+
+    def git(*words):
+        command = ["git", "-C", HERE.parents[1], *words]
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "Package.swift", "Sources", "Examples", "Benchmarks")
+    return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
 
 
 def main():

@@ -59,10 +59,8 @@ def converted(given, weights):
     files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns)
              for file in sorted((given.model / passes.component(given)).iterdir())]
     versions = [version(name) for name in ("openvino", "nncf", "torch", "diffusers", "transformers")]
-    # Quantising needs shapes; a float model takes any.
-    name = f"{given.part}-{weights}" + (f"-{given.batch}x{given.width}x{given.height}" if weights == "int8" else "")
     digest = hashlib.sha256(json.dumps([str(given.model.resolve()), files, versions]).encode()).hexdigest()[:12]
-    folder = given.cache / "openvino" / f"{name}-{digest}"
+    folder = given.cache / "openvino" / f"{given.part}-{weights}-{digest}"
     if not folder.exists():
         print(f"Converting {given.part} for OpenVINO into {folder} …", file=sys.stderr)
         # Made beside and renamed, so that a run that was cut short leaves no half a model under the name.
@@ -103,11 +101,12 @@ def is_half(given):
 
 
 def quantise(given, folder):
-    """W8A8. The few samples are noise: what counts here is speed, which does not depend on them."""
+    """W8A8. The few samples are small pieces of noise: what counts here is speed, which depends on neither."""
     import nncf
     import numpy
     import openvino
 
+    given.batch, given.width, given.height = 1, 128, 128
     inputs = passes.inputs(given)
     noise = numpy.random.default_rng(1)
 
@@ -115,7 +114,7 @@ def quantise(given, folder):
         return [noise.standard_normal(array.shape, dtype=array.dtype) if array.dtype == numpy.float32 else array
                 for array in inputs.values()]
 
-    model = static(openvino.Core(), converted(given, "f32"), inputs)
+    model = openvino.Core().read_model(converted(given, "f32") / "model.xml")
     # Correcting biases takes minutes and changes constants only, so not the speed.
     quantised = nncf.quantize(
         model, nncf.Dataset(range(2), sample), subset_size=2, model_type=nncf.ModelType.TRANSFORMER,
