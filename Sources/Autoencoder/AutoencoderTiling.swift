@@ -80,6 +80,8 @@ public struct AutoencoderTiles: Sendable, Equatable {
       var before: Tensor?
       for (j, left) in stride(from: 0, to: width, by: step).enumerated() {
         let tile = input.part(rows: top..<min(height, top + side), columns: left..<min(width, left + side))
+        // What a tile gives back on its way would otherwise stand beside what the tile before has left.
+        BufferPool.releaseIdle()
         var made = try pass(tile)
         if i > 0 { made = made.blended(.below, above[j], over: seam) }
         if let before { made = made.blended(.beside, before, over: seam) }

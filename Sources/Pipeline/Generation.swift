@@ -44,8 +44,9 @@ public struct Generation: AsyncSequence, Sendable {
         guard loop.isFinished else { return (.step(step), .denoising(loop, plan, preview)) }
         return (.step(step), .decoding(loop.latents, plan, index: 0))
       case .decoding(let latents, let plan, let index):
-        // The decoder's buffers are far larger than the loop's, so nothing is gained by keeping those.
-        if index == 0 { BufferPool.releaseIdle() }
+        // The decoder's buffers are far larger than the loop's, so nothing is gained by keeping those; nor those of another picture, which
+        // would stand beside what a decoding gives back on its way.
+        BufferPool.releaseIdle()
         let image = try plan.image(index, of: latents, in: context)
         return (.image(image), index + 1 < latents.shape[0] ? .decoding(latents, plan, index: index + 1) : .finished)
       case .finished:

@@ -105,3 +105,19 @@ works txt2img --prompt "<|endoftext|> <|startoftext|>" --steps 1 --output e.png
 same a.png closed.png
 { "$ldm" "${draw[@]}" --seed 1 --output pipe.png; } 2>err | true
 same a.png pipe.png
+
+# A limit on memory changes no picture while the tiles stay as they are, and the program keeps within it.
+works txt2img --prompt "a red apple" --steps 2 --seed 1 --output unlimited.png
+works inspect "$emoji" --memory-limit 10GB
+says '^64×64 pixels, 1 at once: .* nothing is streamed, .* 1\.00 times the usual time\.$'
+smallest=$("$ldm" inspect "$emoji" --memory-limit 1MB 2>&1 | grep -oE '[0-9]+ MB\.' | grep -oE '[0-9]+')
+works inspect "$emoji" --memory-limit "${smallest}MB"
+says 'packed anew in each step'
+works txt2img --prompt "a red apple" --steps 2 --seed 1 --memory-limit $((smallest + 8))MB --output limited.png
+works txt2img --prompt "a red apple" --steps 2 --seed 1 --memory-limit 1.5GiB --output generous.png
+same unlimited.png generous.png
+works txt2img --prompt "a red apple" --steps 2 --seed 1 --tile 32 --output tiled.png
+differ unlimited.png tiled.png
+works txt2img --prompt "a red apple" --steps 2 --seed 1 --tile off --output whole.png
+same unlimited.png whole.png
+works bench --pass picture --repeats 1 --steps 2 --memory-limit 1GB --json

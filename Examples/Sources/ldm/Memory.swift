@@ -36,9 +36,9 @@ struct MemoryOptions: ParsableArguments {
   /// - Parameter extent: what is to be made; nil: what the model was made for.
   func plan(_ model: ModelOptions, _ extent: (PixelSize?) -> GenerationExtent?) throws -> MemoryPlan? {
     guard let memoryLimit else { return nil }
-    let url = try model.url
-    let usual = try MemoryPlan(for: url, weights: model.weights, threads: model.context.threads).extent.size
-    return try MemoryPlan(for: url, extent(usual), limit: memoryLimit, weights: model.weights, threads: model.context.threads)
+    let (url, threads) = (try model.url, model.threads ?? ProcessInfo.processInfo.activeProcessorCount)
+    let usual = try MemoryPlan(for: url, weights: model.weights, threads: threads).extent.size
+    return try MemoryPlan(for: url, extent(usual), limit: memoryLimit, weights: model.weights, threads: threads)
   }
 }
 

@@ -1,0 +1,81 @@
+import EmojiModel
+import Foundation
+import LatentDiffusion
+import TestSupport
+import Testing
+
+/// Plans for memory: what they refuse, and that they change no picture.
+@Suite struct MemoryPlanTests {
+  private let extent = GenerationExtent(size: PixelSize(width: 64, height: 64))
+  private var url: URL { get throws { try EmojiModel.folder() } }
+
+  /// The smallest limit for which there is a plan.
+  private func smallest(_ extent: GenerationExtent) throws -> Int {
+    do {
+      _ = try MemoryPlan(for: url, extent, limit: 1)
+      Issue.record("A plan with one byte.")
+      return 0
+    } catch MemoryPlanError.limitTooSmall(limit: 1, let smallest, extent: extent) {
+      return smallest
+    }
+  }
+
+  private func picture(_ plan: MemoryPlan?) async throws -> [Float] {
+    let model = try StableDiffusion.load(from: url, plan: plan)
+    var request = model.request("a red apple", seed: 1)
+    request.steps = 2
+    return try await model.pipeline.images(for: request)[0].image.elements
+  }
+
+  @Test func namesTheSmallestLimitThatDoes() throws {
+    let smallest = try smallest(extent)
+    let plan = try MemoryPlan(for: url, extent, limit: smallest)
+    #expect(plan.predictedPeakBytes <= smallest && plan.streamedBytesPerStep > 0)
+    #expect(throws: MemoryPlanError.limitTooSmall(limit: smallest - 1_000_000, smallest: smallest, extent: extent)) {
+      try MemoryPlan(for: url, extent, limit: smallest - 1_000_000)
+    }
+    let usual = try MemoryPlan(for: url, extent)
+    #expect(usual.predictedPeakBytes > smallest && usual.predictedRelativeTime == 1 && usual.streamedBytesPerStep == 0)
+    #expect(try MemoryPlan(for: url, extent, limit: usual.predictedPeakBytes).predictedRelativeTime <= 1)
+  }
+
+  @Test func streamedWeightsChangeNoPicture() async throws {
+    let usual = try await picture(nil)
+    let plan = try MemoryPlan(for: url, extent, limit: MemoryPlan(for: url, extent).predictedPeakBytes - 8_000_000)
+    #expect(plan.streamedBytesPerStep > 0 && plan.tiling == .automatic)
+    #expect(try await picture(plan) == usual)
+  }
+
+  @Test func refusesWhatIsLargerThanPlanned() async throws {
+    let limit = try MemoryPlan(for: url, extent).predictedPeakBytes
+    let model = try StableDiffusion.load(from: url, plan: MemoryPlan(for: url, extent, limit: limit))
+    var request = model.request("a red apple", seed: 1)
+    _ = try model.pipeline.generate(request)
+    (request.width, request.height, request.imagesPerPrompt) = (512, 512, 4)
+    #expect {
+      try model.pipeline.generate(request)
+    } throws: { error in
+      guard case MemoryPlanError.requestTooLarge(limit, let needed, let extent) = error else { return false }
+      return needed > limit && extent.images == 4 && extent.rowsPerImage == 2
+    }
+  }
+
+  @Test func growsWithWhatIsAskedFor() throws {
+    func peak(_ side: Int, images: Int = 1, rows: Int = 2, encodes: Bool = false) throws -> Int {
+      let size = PixelSize(width: side, height: side)
+      let extent = GenerationExtent(size: size, images: images, rowsPerImage: rows, encodesPicture: encodes)
+      return try MemoryPlan(for: url, extent).predictedPeakBytes
+    }
+    #expect(try peak(64) < peak(512))
+    #expect(try peak(512, rows: 1) <= peak(512))
+    #expect(try peak(512) < peak(512, images: 16))
+    #expect(try peak(64) < peak(64, encodes: true))
+  }
+
+  @Test func refusesImpossibleSizes() throws {
+    for (width, height) in [(0, 64), (-64, 64), (63, 64), (Int.max - 3, Int.max - 3), (1 << 40, 64)] {
+      let extent = GenerationExtent(size: PixelSize(width: width, height: height))
+      #expect(throws: GenerationError.self) { try MemoryPlan(for: url, extent, limit: 1 << 30) }
+    }
+  }
+}
