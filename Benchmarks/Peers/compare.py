@@ -59,12 +59,15 @@ def arguments():
 def compared(name, given, engines):
     """All rounds of one row."""
     row = SPEED[name]
-    runs = {"ours": [], **{peer: [] for peer in row.peers}}
+    # Ours comes last at first: without a peer there is nothing to compare.
+    runs = {**{peer: [] for peer in row.peers}, "ours": []}
     notes = []
     for number in range(given.rounds):
         near = {"ours"}.union(*(nearest(runs, target.peers) for target in row.targets)) if number else set(runs)
         order = [engine for engine in runs if engine in near]
         for engine in order if number % 2 == 0 else reversed(order):
+            if engine == "ours" and not any(runs.values()):
+                raise Failed("; ".join(notes))
             try:
                 runs[engine].append(engines.run(engine, row, number))
             except Failed as failure:
@@ -74,8 +77,6 @@ def compared(name, given, engines):
         said = ", ".join(f"{TITLES[engine]} {summary(runs[engine][-1:])['median']:.3f} s" for engine in order if runs[engine])
         print(f"{name} {number + 1}/{given.rounds}: {said}", file=sys.stderr, flush=True)
         runs = {engine: answers for engine, answers in runs.items() if answers}
-        if len(runs) == 1:
-            raise Failed("; ".join(notes))
     return {"side": engines.side(row), "engines": {engine: summary(answers) for engine, answers in runs.items()}, "notes": notes}
 
 
