@@ -50,7 +50,7 @@ let package = Package(
     .testTarget(name: "WeightsTests", dependencies: ["Weights", "Tensor", "TestSupport"]),
     .testTarget(name: "LayersTests", dependencies: ["Layers", "Weights", "Tensor", "TestSupport"]),
     .testTarget(name: "AutoencoderTests", dependencies: ["Autoencoder", "Weights", "Components", "Tensor", "TestSupport"]),
-    .testTarget(name: "UNetTests", dependencies: ["UNet", "Weights", "Components", "Tensor", "TestSupport"]),
+    .testTarget(name: "UNetTests", dependencies: ["UNet", "Layers", "Weights", "Components", "Tensor", "TestSupport"]),
     .testTarget(name: "TextEncoderTests", dependencies: ["TextEncoder", "Weights", "Components", "Tensor", "TestSupport"]),
     .testTarget(name: "SchedulersTests", dependencies: ["Schedulers", "Components", "Tensor", "TestSupport"]),
     .testTarget(name: "PipelineTests", dependencies: ["Pipeline", "Schedulers", "Components", "Tensor", "TestSupport"]),

@@ -20,6 +20,9 @@ public struct PassMemory: Sendable {
     self.seed = seed
   }
 
+  /// Of all that is random in the next pass: the memory's for the first, another for each.
+  public var passSeed: UInt64 { seed &+ UInt64(passes) &* 0xD1B5_4A32_D192_ED03 }
+
   /// What the next pass takes in place of its deep features, in whatever shape the predictor kept it; nil where it is to be whole.
   public var deepFeatures: Tensor? {
     guard let caching = shortcuts.stepCaching, !passes.isMultiple(of: max(caching.interval, 1)) else { return nil }

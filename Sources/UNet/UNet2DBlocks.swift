@@ -6,13 +6,16 @@ import Weights
 struct ResnetStack: Sendable {
   private let resnets: [ResnetBlock2D]
   private let attentions: [Transformer2DModel]
+  private let mergesTokens: Bool
 
   /// - Parameters:
   ///   - inChannels: of each resnet.
-  ///   - level: nil attention where `block` is plain.
+  ///   - index: of the level; no attention where `block` is plain.
   init(
-    inChannels: [Int], level: UNet2DShape.Level, block: UNet2DShape.Block, shape: UNet2DShape, timeChannels: Int, weights: WeightScope
+    inChannels: [Int], level index: Int, block: UNet2DShape.Block, shape: UNet2DShape, timeChannels: Int, weights: WeightScope
   ) throws {
+    let level = shape.levels[index]
+    mergesTokens = index == shape.mergingLevel
     resnets = try inChannels.enumerated().map { index, channels in
       try ResnetBlock2D(
         channels, level.channels, timeChannels: timeChannels, groups: shape.groups, epsilon: shape.epsilon,
@@ -28,7 +31,10 @@ struct ResnetStack: Sendable {
 
   func callAsFunction(_ index: Int, _ inputs: [Tensor], _ pass: UNetPass) throws -> Tensor {
     let x = try resnets[index](inputs, time: pass.time, in: pass.context)
-    return attentions.isEmpty ? x : try attentions[index](x, attendingTo: pass.text, in: pass.context)
+    return attentions.isEmpty
+      ? x
+      : try attentions[index](
+        x, attendingTo: pass.text, merging: mergesTokens ? pass.merging : nil, in: pass.context)
   }
 }
 
@@ -38,6 +44,8 @@ struct UNetPass {
   let time: Tensor
   /// `[N, L, D]`.
   let text: Tensor
+  /// Of the tokens at the highest resolution with self-attention, where nearly all of its arithmetic is.
+  let merging: TokenMerging?
   let context: ExecutionContext
 }
 
@@ -59,7 +67,7 @@ struct DownBlock: Sendable {
     let entering = index == 0 ? level.channels : shape.levels[index - 1].channels
     let inChannels = [entering] + Array(repeating: level.channels, count: level.resnets - 1)
     stack = try ResnetStack(
-      inChannels: inChannels, level: level, block: level.down, shape: shape, timeChannels: timeChannels, weights: weights)
+      inChannels: inChannels, level: index, block: level.down, shape: shape, timeChannels: timeChannels, weights: weights)
     let isLast = index == shape.levels.count - 1
     downsampler =
       isLast ? nil : try Downsample2D(level.channels, padding: shape.downsamplePadding, weights: weights["downsamplers"][0])
@@ -121,7 +129,7 @@ struct UpBlock: Sendable {
       (layer == 0 ? entering : level.channels) + (layer == count - 1 ? below : level.channels)
     }
     stack = try ResnetStack(
-      inChannels: inChannels, level: level, block: level.up, shape: shape, timeChannels: timeChannels, weights: weights)
+      inChannels: inChannels, level: levels.count - 1 - index, block: level.up, shape: shape, timeChannels: timeChannels, weights: weights)
     upsampler =
       index == levels.count - 1 ? nil : try Upsample2D(level.channels, weights: weights["upsamplers"][0])
     skipsLeft = levels[(index + 1)...].reduce(0) { $0 + $1.resnets + 1 }

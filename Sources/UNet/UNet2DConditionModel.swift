@@ -66,7 +66,8 @@ public struct UNet2DConditionModel: NoisePredictor {
   ) throws -> Tensor {
     try check(latents, conditioning)
     let time = try embed(timestep, conditioning: conditioning, batch: latents.shape[0], in: context)
-    let pass = UNetPass(time: time, text: conditioning.hiddenStates, context: context)
+    let merging = memory.shortcuts.tokenMerging.map { TokenMerging(ratio: $0, seed: memory.passSeed) }
+    let pass = UNetPass(time: time, text: conditioning.hiddenStates, merging: merging, context: context)
     let branch = memory.shortcuts.stepCaching?.branch
     let deepFeatures = memory.deepFeatures
     var x = try convIn(shape.centersInput ? 2 * latents - 1 : latents, in: context)

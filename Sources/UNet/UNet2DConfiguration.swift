@@ -90,6 +90,11 @@ public struct UNet2DShape: Sendable {
 
   enum Block: Sendable { case plain, crossAttention }
 
+  /// The level of the highest resolution at which tokens attend to one another; nil where there is none.
+  var mergingLevel: Int? {
+    levels.firstIndex { ($0.down == .crossAttention || $0.up == .crossAttention) && !$0.onlyCrossAttention }
+  }
+
   /// The features of a token of the text.
   public var contextChannels: Int { levels.first?.contextChannels ?? 0 }
 

@@ -34,6 +34,8 @@ struct Bench: AsyncParsableCommand {
     help: "Steps of a whole picture. Where the model recommends none, 20 of DPM-Solver++ 2M unless this says otherwise.")
   var steps: Int?
 
+  @OptionGroup(title: "Short cuts of a whole picture") var shortcuts: ShortcutOptions
+
   @Flag(help: "Print one line of JSON.")
   var json = false
 
@@ -51,6 +53,9 @@ struct Bench: AsyncParsableCommand {
     guard (1...10_000).contains(repeats) else { throw ValidationError("--repeats must be from 1 to 10000.") }
     guard (1...100_000).contains(steps ?? 1) else { throw ValidationError("--steps must be from 1 to 100000.") }
     guard steps == nil || pass == .picture else { throw ValidationError("--steps goes with --pass picture alone.") }
+    guard shortcuts.settings.isEmpty || pass == .picture else {
+      throw ValidationError("--step-cache and --merge-tokens go with --pass picture alone.")
+    }
   }
 
   func run() async throws {
@@ -142,6 +147,7 @@ extension Bench {
     }
     request.steps = steps ?? request.steps
     (request.width, request.height, request.imagesPerPrompt) = (width, height, batch)
+    shortcuts.apply(to: &request)
     // Two steps are enough to have run everything once.
     var first = request
     first.steps = min(request.steps, 2)

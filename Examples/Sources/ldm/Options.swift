@@ -87,17 +87,26 @@ struct ShortcutOptions: ParsableArguments {
       "Faster, and a little another picture: only every so many passes are whole, and those between reuse their deep features. 2 or 3 do.")
   var stepCache: Int?
 
+  @Option(
+    parsing: .unconditional,
+    help: "Faster for large pictures, and a little another picture: the part of the tokens, 0…0.75, that self-attention does without.")
+  var mergeTokens: Double?
+
   func validate() throws {
     guard (1...100_000).contains(stepCache ?? 1) else { throw ValidationError("--step-cache must be from 1 to 100000.") }
+    let range = Shortcuts.tokenMergingRange
+    guard range.contains(mergeTokens ?? 0) else { throw ValidationError("--merge-tokens must be a number from 0 to \(range.upperBound).") }
   }
 
   func apply(to request: inout GenerationRequest) {
     request.stepCaching = stepCache.map { StepCaching(interval: $0) }
+    request.tokenMerging = mergeTokens
   }
 
   /// As they are written into pictures.
   var settings: [GenerationParameters.Setting] {
-    stepCache.map { [.init("Step cache interval", "\($0)")] } ?? []
+    let all = [("Step cache interval", stepCache.map { "\($0)" }), ("Token merging ratio", mergeTokens.map { "\($0)" })]
+    return all.compactMap { name, value in value.map { .init(name, $0) } }
   }
 }
 
