@@ -61,6 +61,12 @@ struct MemoryModel: Sendable {
       }
     }
 
+    /// Matrices that do not stay in memory.
+    func streamed(_ residency: WeightResidency) -> Int {
+      guard case .streamed(let most) = residency else { return 0 }
+      return tensors.count { $0.isMatrix && $0.heldBytes > most }
+    }
+
     /// Sizes above which weights can be streamed, each of which makes a difference, the largest first.
     var thresholds: [Int] {
       canBeStreamed ? Array(Set(tensors.filter(\.isMatrix).map(\.heldBytes)).sorted(by: >).dropFirst()) + [0] : []
@@ -123,8 +129,12 @@ struct MemoryModel: Sendable {
     }
   }
 
-  /// What a process takes that has loaded a model without weights: the program and its libraries, the tokenizer, threads.
-  private static let programBytes = 48_000_000
+  /// What a process takes without a model: the program and its libraries, threads.
+  private static let programBytes = 30_000_000
+  /// What the tokenizer takes for each token that it knows.
+  private static let bytesPerToken = 400
+  /// What stays of the file beside a matrix that is streamed: the system maps pages around those that are asked for.
+  private static let bytesPerStreamedMatrix = 1 << 16
   /// Steps that times are compared for.
   private static let steps = 20.0
   /// Operations and packed bytes a second and thread, as measured on one machine: Winograd's method makes the decoder the quicker.
@@ -157,8 +167,10 @@ struct MemoryModel: Sendable {
       Self.steps * (unetWork.operations / Self.rates.unet + unetWork.packedBytes / Self.rates.packing)
       + 2 * textWork.packedBytes / Self.rates.packing
       + images * (decoding.operations / Self.rates.autoencoder + decoding.packedBytes / Self.rates.packing)
+    let streamed = text.streamed(choice.text) + unet.streamed(choice.unet) + autoencoder.streamed(choice.autoencoder)
+    let program = Self.programBytes + Self.bytesPerToken * textShape.vocabulary + Self.bytesPerStreamedMatrix * streamed
     return MemoryCost(
-      peakBytes: Self.programBytes + kept + (phases.max() ?? 0), keptBytes: kept, streamedBytesPerStep: Int(unetWork.packedBytes),
+      peakBytes: program + kept + (phases.max() ?? 0), keptBytes: kept, streamedBytesPerStep: Int(unetWork.packedBytes),
       seconds: seconds)
   }
 }

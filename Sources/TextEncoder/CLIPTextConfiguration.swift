@@ -19,7 +19,7 @@ private struct CLIPTextConfiguration: Decodable {
 
 /// A text encoder's shape, complete and checked, with transformers' defaults filled in.
 public struct CLIPTextShape: Sendable {
-  let vocabulary: Int
+  package let vocabulary: Int
   let hidden: Int
   let intermediate: Int
   /// The length of the projected pooled state; nil without a projection.

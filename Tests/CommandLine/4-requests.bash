@@ -25,6 +25,8 @@ for limit in 0MB -1GB 12 GB 1.2.3GB nanGB infMB 1e30GB 99999999999999999999GB 16
 done
 refused 64 "memory-limit" bench --pass unet --memory-limit 0GiB
 refused 64 "memory-limit" inspect "$emoji" --memory-limit many
+refused 64 "memory-limit" inspect "$emoji" --width 64
+refused 64 "width" inspect "$emoji" --memory-limit 1GB --width 0
 for tile in 0 -8 64.5 some ""; do refused 64 "tile" "${draw[@]}" --tile "$tile" --output made/x.png; done
 refused 64 "count" "${draw[@]}" --count 1000000000000 --output made/x.png
 refused 64 "width" "${draw[@]}" --width 0 --output made/x.png
@@ -52,6 +54,8 @@ refused 64 "bogus" "${draw[@]}" --bogus --output made/x.png
 refused 1 "smallest limit that would do is [0-9]+ MB" "${draw[@]}" --memory-limit 20MB --output made/x.png
 refused 1 "smallest limit" bench --pass unet --repeats 1 --memory-limit 1.5MiB
 refused 1 "smallest limit" "${draw[@]}" --memory-limit 100MB --width 1024 --height 1024 --count 8 --output made/x.png
+refused 1 "multiples of 4" inspect "$emoji" --memory-limit 1GB --width 63
+refused 1 "too many pixels" inspect "$emoji" --memory-limit 1GB --width 1048576 --height 1048576
 refused 1 "multiple of 4" "${draw[@]}" --tile 30 --output made/x.png
 refused 1 "multiples of 4" "${draw[@]}" --width 63 --output made/x.png
 refused 1 "multiples of 4" txt2img --model "$models/sd1" --prompt a --height 30 --output made/x.png

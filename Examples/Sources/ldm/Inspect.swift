@@ -15,15 +15,38 @@ struct Inspect: AsyncParsableCommand {
 
   @OptionGroup var memory: MemoryOptions
 
+  @Option(parsing: .unconditional, help: "With --memory-limit: pixels of the picture. Without it, what the model was made for.")
+  var width: Int?
+
+  @Option(parsing: .unconditional, help: "With --memory-limit: pixels of the picture. Without it, what the model was made for.")
+  var height: Int?
+
+  @Option(parsing: .unconditional, help: "With --memory-limit: pictures in the same passes.")
+  var count = 1
+
+  func validate() throws {
+    guard (1...1000).contains(count) else { throw ValidationError("--count must be from 1 to 1000.") }
+    guard width ?? 1 > 0, height ?? 1 > 0 else { throw ValidationError("--width and --height must be more than 0.") }
+    guard memory.memoryLimit != nil || width == nil && height == nil && count == 1 else {
+      throw ValidationError("--width, --height and --count go with --memory-limit.")
+    }
+  }
+
   func run() async throws {
     if memory.memoryLimit != nil { return try printPlan() }
     let url = URL(filePath: path)
     try printJSON(try await ExecutionContext().run { try StableDiffusion.inspect(url, in: $0) }, isPretty: true)
   }
 
-  /// With --memory-limit: how one guided picture of the model's own size would keep within it.
+  /// With --memory-limit: how guided pictures would keep within it.
   private func printPlan() throws {
-    let plan = try MemoryPlan(for: URL(filePath: path), limit: memory.memoryLimit)
+    let url = URL(filePath: path)
+    var extent =
+      try width.flatMap { width in height.map { PixelSize(width: width, height: $0) } }.map { GenerationExtent(size: $0) }
+      ?? MemoryPlan(for: url).extent
+    extent.size = PixelSize(width: width ?? extent.size.width, height: height ?? extent.size.height)
+    extent.images = count
+    let plan = try MemoryPlan(for: url, extent, limit: memory.memoryLimit)
     print("\(plan).")
   }
 }
