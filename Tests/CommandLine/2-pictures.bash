@@ -93,6 +93,26 @@ for model in sd1 inpaint9; do
   is_png e.png 56 48
 done
 
+# Short cuts: an interval of 1 and a ratio of 0 change nothing, others do, and the file tells them.
+works "${draw[@]}" --seed 1 --step-cache 1 --merge-tokens 0 --output s.png --save-image-tensor si.safetensors
+same ai.safetensors si.safetensors
+works "${draw[@]}" --seed 1 --step-cache 2 --output s.png --save-image-tensor si.safetensors
+differ ai.safetensors si.safetensors
+holds "s.png does not tell its step cache" grep -aq "Step cache interval: 2" s.png
+works "${draw[@]}" --seed 1 --merge-tokens 0.5 --output s.png --save-image-tensor si.safetensors
+differ ai.safetensors si.safetensors
+holds "s.png does not tell its token merging" grep -aq "Token merging ratio: 0.5" s.png
+for threads in 1 2 3; do
+  works "${draw[@]}" --seed 1 --step-cache 3 --merge-tokens 0.75 --threads $threads --output s$threads.png
+  same s1.png s$threads.png
+done
+works img2img --prompt "blue heart" --image a.png --strength 0.8 --steps 5 --step-cache 2 --merge-tokens 0.3 --scheduler heun --output s.png
+is_png s.png 64 64
+works inpaint --prompt "blue heart" --image a.png --mask b.png --steps 4 --step-cache 2 --merge-tokens 0.3 --output s.png
+is_png s.png 64 64
+works edit --model "$models/edit8" --prompt "a cat" --image "$inputs/picture-48x32.png" --steps 4 --step-cache 3 --merge-tokens 0.5 --output s.png
+is_png s.png 48 32
+
 # Prompts that are unusual but mean something.
 works "${draw[@]}" --negative-prompt "" --seed 1 --output e.png
 works txt2img --prompt -3°C --steps 1 --output e.png

@@ -29,6 +29,15 @@ refused 64 "memory-limit" inspect "$emoji" --width 64
 refused 64 "width" inspect "$emoji" --memory-limit 1GB --width 0
 for tile in 0 -8 64.5 some ""; do refused 64 "tile" "${draw[@]}" --tile "$tile" --output made/x.png; done
 refused 64 "count" "${draw[@]}" --count 1000000000000 --output made/x.png
+refused 64 "step-cache" "${draw[@]}" --step-cache 0 --output made/x.png
+refused 64 "step-cache" "${draw[@]}" --step-cache -2 --output made/x.png
+refused 64 "step-cache" "${draw[@]}" --step-cache 1.5 --output made/x.png
+refused 64 "step-cache" "${draw[@]}" --step-cache 99999999999999999999 --output made/x.png
+refused 64 "merge-tokens" "${draw[@]}" --merge-tokens -0.1 --output made/x.png
+refused 64 "merge-tokens" "${draw[@]}" --merge-tokens 0.8 --output made/x.png
+refused 64 "merge-tokens" "${draw[@]}" --merge-tokens nan --output made/x.png
+refused 64 "merge-tokens" "${draw[@]}" --merge-tokens half --output made/x.png
+refused 64 "pass picture" bench --pass unet --step-cache 2
 refused 64 "width" "${draw[@]}" --width 0 --output made/x.png
 refused 64 "height" "${draw[@]}" --height -64 --output made/x.png
 refused 64 "strength" img2img --prompt a --image a.png --strength 1.5 --output made/x.png
