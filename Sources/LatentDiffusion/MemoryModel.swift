@@ -135,6 +135,8 @@ struct MemoryModel: Sendable {
   private static let bytesPerToken = 400
   /// What stays of the file beside a matrix that is streamed: the system maps pages around those that are asked for.
   private static let bytesPerStreamedMatrix = 1 << 16
+  /// What pages and gaps add to weights that are kept and to buffers, measured.
+  private static let waste = (kept: 1.02, buffers: 1.04)
   /// Steps that times are compared for.
   private static let steps = 20.0
   /// Operations and packed bytes a second and thread, as measured on one machine: Winograd's method makes the decoder the quicker.
@@ -170,7 +172,8 @@ struct MemoryModel: Sendable {
     let streamed = text.streamed(choice.text) + unet.streamed(choice.unet) + autoencoder.streamed(choice.autoencoder)
     let program = Self.programBytes + Self.bytesPerToken * textShape.vocabulary + Self.bytesPerStreamedMatrix * streamed
     return MemoryCost(
-      peakBytes: program + kept + (phases.max() ?? 0), keptBytes: kept, streamedBytesPerStep: Int(unetWork.packedBytes),
+      peakBytes: program + Int(Self.waste.kept * Double(kept) + Self.waste.buffers * Double(phases.max() ?? 0)), keptBytes: kept,
+      streamedBytesPerStep: Int(unetWork.packedBytes),
       seconds: seconds)
   }
 }
