@@ -79,11 +79,11 @@ static void softmax_block(
     long rows, long columns, float scale, float *scores, long ld, float *maximum, float *total, float *rescale) {
   for (long r = 0; r < rows; r++) {
     float *row = scores + r * ld, top = maximum[r], sum = 0;
-    for (long i = 0; i < columns; i++) top = fmaxf(top, row[i] * scale);
+    for (long i = 0; i < columns; i++) top = fmaxf(top, row[i]);
     float shift = top == -INFINITY ? 0 : top;
-    rescale[r] = expf(maximum[r] - shift);
+    rescale[r] = expf((maximum[r] - shift) * scale);
     for (long i = 0; i < columns; i++) {
-      row[i] = expf(row[i] * scale - shift);
+      row[i] = expf((row[i] - shift) * scale);
       sum += row[i];
     }
     total[r] = total[r] * rescale[r] + sum;
@@ -162,17 +162,6 @@ static void winograd_weights(const float *taps, long ldt, float *u, long ldu) {
   }
 }
 
-static void gemm_panel_f16(
-    long rows, long k, const float *a, long lda, const uint16_t *panel, float *c, long ldc, int begin, const float *bias,
-    const float *residual, long ldr) {
-  for (long i = 0; i < rows; i++)
-    for (long j = 0; j < CK_PANEL; j++) {
-      float sum = begin == CK_BEGIN_ACCUMULATE ? c[i * ldc + j] : (bias ? bias[j] : 0) + (residual ? residual[i * ldr + j] : 0);
-      for (long p = 0; p < k; p++) sum += a[i * lda + p] * from_half(panel[p * CK_PANEL + j]);
-      c[i * ldc + j] = sum;
-    }
-}
-
 static void quantize_rows(long rows, long k, const float *x, long ldx, int8_t *q, long ldq, float *scales, int32_t *sums) {
   for (long r = 0; r < rows; r++) {
     float top = 0;
@@ -210,6 +199,6 @@ static void gemm_panel_q8(
 }
 
 const ck_kernels ck_table_plain = {
-    "plain", gemm_panel, activate, geglu, axpby, moments, scale_shift, layer_norm, softmax_block, scale_rows, widen_f16, widen_bf16,
-    winograd_input, winograd_output, winograd_weights, quantize_rows, widen_q8, gemm_panel_q8, gemm_panel_f16,
+    "plain", 1, gemm_panel, activate, geglu, axpby, moments, scale_shift, layer_norm, softmax_block, scale_rows, widen_f16, widen_bf16,
+    winograd_input, winograd_output, winograd_weights, quantize_rows, widen_q8, gemm_panel_q8,
 };

@@ -44,6 +44,8 @@ private struct TiledAttention {
 
   private static let queryBlock = 84
   private static let keyBlock = 256
+  /// Floats between rows of scores: no power of two, so that rows do not fall on the same cache sets.
+  private static let scoreStride = keyBlock + 16
   private static let panel = 32
 
   private var keyPanels: Int { (keyCount + 31) / 32 }
@@ -106,7 +108,7 @@ private struct TiledAttention {
 
   private func attend(pair: Int, queries range: Range<Int>) {
     let offset = (pair / heads * queries.shape[1] + range.lowerBound) * stride + pair % heads * width
-    let scores = TensorStorage(count: range.count * Self.keyBlock)
+    let scores = TensorStorage(count: range.count * Self.scoreStride)
     let sums = TensorStorage(count: range.count * paddedWidth)
     var state = SoftmaxState(rows: range.count)
     // Who sees nothing adds nothing.
@@ -115,7 +117,7 @@ private struct TiledAttention {
       let keys = begin..<min(keyCount, begin + Self.keyBlock)
       score(queries.pointer + offset, rows: range, keys: keys, pair: pair, into: scores.pointer)
       if causal { mask(scores.pointer, rows: range, keys: keys) }
-      state.take(scores.pointer, columns: keys.count, stride: Self.keyBlock, scale: scale)
+      state.take(scores.pointer, columns: keys.count, stride: Self.scoreStride, scale: scale)
       if begin > 0 { state.rescale(sums.pointer, columns: paddedWidth, stride: paddedWidth) }
       gather(scores.pointer, rows: range.count, keys: keys, pair: pair, into: sums.pointer)
     }
@@ -132,7 +134,7 @@ private struct TiledAttention {
     for first in Swift.stride(from: keys.lowerBound, to: keys.upperBound, by: Self.panel) {
       Kernels.active.gemm_panel(
         rows.count, Self.panel, width, query, stride,
-        packedKeys.pointer + (pair * keyPanels + first / Self.panel) * Self.panel * width, scores + first - keys.lowerBound, Self.keyBlock,
+        packedKeys.pointer + (pair * keyPanels + first / Self.panel) * Self.panel * width, scores + first - keys.lowerBound, Self.scoreStride,
         Int32(CK_BEGIN_FRESH), nil, nil, 0)
     }
   }
@@ -140,7 +142,7 @@ private struct TiledAttention {
   private func mask(_ scores: UnsafeMutablePointer<Float>, rows: Range<Int>, keys: Range<Int>) {
     for (index, row) in rows.enumerated() where row + 1 < keys.upperBound {
       let first = max(row + 1, keys.lowerBound) - keys.lowerBound
-      (scores + index * Self.keyBlock + first).update(repeating: -.infinity, count: keys.count - first)
+      (scores + index * Self.scoreStride + first).update(repeating: -.infinity, count: keys.count - first)
     }
   }
 
@@ -149,7 +151,7 @@ private struct TiledAttention {
     let begin = Int32(keys.lowerBound == 0 ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE)
     for index in 0..<valuePanels {
       Kernels.active.gemm_panel(
-        rows, min(Self.panel, paddedWidth - index * Self.panel), keys.count, scores, Self.keyBlock,
+        rows, min(Self.panel, paddedWidth - index * Self.panel), keys.count, scores, Self.scoreStride,
         packedValues.pointer + ((pair * valuePanels + index) * keyCount + keys.lowerBound) * Self.panel,
         sums + index * Self.panel, paddedWidth, begin, nil, nil, 0)
     }

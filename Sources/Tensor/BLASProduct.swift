@@ -14,7 +14,7 @@ extension ck_kernels {
   func withBLASProducts() -> ck_kernels {
     var kernels = self
     kernels.gemm_panel = blasPanel
-    (kernels.gemm_panel_f16, kernels.gemm_panel_q8) = (nil, nil)
+    kernels.gemm_panel_q8 = nil
     return kernels
   }
 }

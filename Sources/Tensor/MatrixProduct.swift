@@ -46,7 +46,7 @@ struct MatrixProduct {
   let residual: Tensor?
   let activation: Activation
 
-  /// Rows of a block: a multiple of every kernel's tile height (14 and 6).
+  /// Rows of a block at most: a multiple of every kernel's tile height (14 and 6).
   private static let blockRows = 252
   /// Inner elements of a chunk: 252 · 320 floats are a third of a megabyte.
   static let chunkLength = 320
@@ -61,17 +61,32 @@ struct MatrixProduct {
       "The bias does not match \(rows) rows of \(weights.outputs) outputs.")
     guard rows > 0, weights.outputs > 0 else { return }
     let chunks = chunks()
-    let blocks = (rows + Self.blockRows - 1) / Self.blockRows
-    // Enough tasks that the last ones to finish wait little, but at least four panels each to repay the gathering.
-    let wanted = (8 * context.threads + blocks - 1) / blocks
-    let most = chunks.count > 1 && weights.isGated ? Self.gatedPanels : weights.panels
-    let splits = max((weights.panels + most - 1) / most, min(wanted, weights.panels / 4))
-    try context.parallel(blocks * splits) { task in
-      let block = task % blocks, split = task / blocks
-      let rowRange = block * Self.blockRows..<min(rows, (block + 1) * Self.blockRows)
+    let (blocks, splits) = cut(chunks: chunks.count, threads: context.threads)
+    // Whole register tiles.
+    let tile = Kernels.active.tile_rows
+    let blockRows = min(rows, ((rows + blocks - 1) / blocks + tile - 1) / tile * tile)
+    try context.parallel((rows + blockRows - 1) / blockRows * splits) { task in
+      let block = task / splits, split = task % splits
+      let rowRange = block * blockRows..<min(rows, (block + 1) * blockRows)
       let panels = weights.panels * split / splits..<weights.panels * (split + 1) / splits
       multiply(rowRange, panels: panels, chunks: chunks, in: context)
     }
+  }
+
+  /// Products of a task at least: some 5 µs.
+  private static let taskProducts = 1 << 18
+
+  /// Into how many blocks of rows and runs of panels.
+  private func cut(chunks: Int, threads: Int) -> (blocks: Int, splits: Int) {
+    let blocks = (rows + Self.blockRows - 1) / Self.blockRows
+    // Enough tasks that the last ones to finish wait little, as long as each repays that a thread takes it.
+    let products = rows * weights.panels * PackedMatrix.panelWidth * weights.inputs
+    let wanted = max(1, min(8 * threads, products / Self.taskProducts))
+    let least = chunks > 1 && weights.isGated ? (weights.panels + Self.gatedPanels - 1) / Self.gatedPanels : 1
+    // Every task gathers its rows for itself, which four panels repay; but small products rather have tasks.
+    let most = blocks * (weights.panels / 4) >= threads ? weights.panels / 4 : weights.panels
+    let splits = max(least, min((wanted + blocks - 1) / blocks, most))
+    return (max(blocks, (min(wanted, 4 * threads) + splits - 1) / splits), splits)
   }
 
   /// Panels of a task whose sums wait for their last chunk in a buffer: half a megabyte.
@@ -119,8 +134,6 @@ struct MatrixProduct {
         let factor: Factors =
           if let quantized {
             .bytes(quantized, weights.bytes(panel, rows: chunk.inner))
-          } else if columns.count == PackedMatrix.panelWidth, let halves = weights.halves(panel, rows: chunk.inner) {
-            .halves(a, stride: stride, halves)
           } else {
             .floats(a, stride: stride, weights.panel(panel, rows: chunk.inner, scratch: widened.pointer))
           }
@@ -150,7 +163,6 @@ struct MatrixProduct {
   /// A chunk of a block of rows and of a panel.
   private enum Factors {
     case floats(UnsafePointer<Float>, stride: Int, UnsafePointer<Float>)
-    case halves(UnsafePointer<Float>, stride: Int, UnsafePointer<UInt16>)
     case bytes(QuantizedRows, QuantizedPanel)
 
     /// Makes the sums of some rows, or adds to them where they have begun.
@@ -161,10 +173,6 @@ struct MatrixProduct {
       case .floats(let a, let stride, let panel):
         Kernels.active.gemm_panel(
           rows.count, columns, k, a + rows.lowerBound * stride, stride, panel, c, target.stride, code, beginning?.bias, beginning?.residual,
-          beginning?.stride ?? 0)
-      case .halves(let a, let stride, let panel):
-        Kernels.active.gemm_panel_f16?(
-          rows.count, k, a + rows.lowerBound * stride, stride, panel, c, target.stride, code, beginning?.bias, beginning?.residual,
           beginning?.stride ?? 0)
       case .bytes(let a, let panel):
         let sums = a.sums + rows.lowerBound * (k / Int(CK_BLOCK))

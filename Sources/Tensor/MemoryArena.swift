@@ -5,7 +5,9 @@ import Foundation
 /// What is free stays in order of its addresses, and neighbours become one, so that memory of one size serves for another: a pass of a network
 /// asks for the same sizes again, but in an order that lists by size answer with ever more memory, or by clearing pages anew. The memory that
 /// is ever touched is little more than the most that was in use at once.
-struct MemoryArena {
+package struct MemoryArena {
+  package init() {}
+
   /// A run of free bytes.
   private struct Gap {
     var start: UnsafeMutableRawPointer
@@ -27,10 +29,10 @@ struct MemoryArena {
   private static func rounded(_ bytes: Int) -> Int { (bytes + page - 1) / page * page }
 
   /// Bytes that are free and take memory.
-  var idleBytes: Int { gaps.reduce(0) { $0 + $1.touched } }
+  package var idleBytes: Int { gaps.reduce(0) { $0 + $1.touched } }
 
   /// The smallest gap that is large enough, at the lowest address. Nil where the system has no more.
-  mutating func take(_ bytes: Int) -> UnsafeMutableRawPointer? {
+  package mutating func take(_ bytes: Int) -> UnsafeMutableRawPointer? {
     let bytes = Self.rounded(bytes)
     let fitting = gaps.indices.filter { gaps[$0].bytes >= bytes }
     guard let index = fitting.min(by: { gaps[$0].bytes < gaps[$1].bytes }) ?? reserve(bytes) else { return nil }
@@ -45,7 +47,7 @@ struct MemoryArena {
     return start
   }
 
-  mutating func giveBack(_ start: UnsafeMutableRawPointer, bytes: Int) {
+  package mutating func giveBack(_ start: UnsafeMutableRawPointer, bytes: Int) {
     insert(Gap(start: start, bytes: Self.rounded(bytes), touched: Self.rounded(bytes)))
   }
 
@@ -85,7 +87,7 @@ struct MemoryArena {
   }
 
   /// Gives the memory of all gaps back to the system; their addresses stay.
-  mutating func release() {
+  package mutating func release() {
     for index in gaps.indices where gaps[index].touched > 0 {
       madvise(gaps[index].start, gaps[index].touched, MADV_DONTNEED)
       gaps[index].touched = 0

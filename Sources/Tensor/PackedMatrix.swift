@@ -140,12 +140,6 @@ public struct PackedMatrix: Sendable {
           * Self.panelWidth))
   }
 
-  /// Rows `k` of a panel of IEEE halves, where the kernels take them as they are.
-  func halves(_ index: Int, rows k: Range<Int>) -> UnsafePointer<UInt16>? {
-    guard elementType == .float16, Kernels.active.gemm_panel_f16 != nil else { return nil }
-    return UnsafePointer(storage.pointer.assumingMemoryBound(to: UInt16.self) + (index * inputs + k.lowerBound) * Self.panelWidth)
-  }
-
   /// Rows `k` of a panel as floats: in place for float32 weights, widened into `scratch` (32 values a row) otherwise.
   @inline(__always)
   func panel(_ index: Int, rows k: Range<Int>, scratch: UnsafeMutablePointer<Float>) -> UnsafePointer<Float> {

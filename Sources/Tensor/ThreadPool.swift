@@ -56,8 +56,10 @@ private final class ParallelLoop: @unchecked Sendable {
   private var isCancelled: (() -> Bool)?
   private var body: ((Int) -> Void)?
   let next = Atomic<Int>(0)
-  /// Threads inside besides the one that made it; changed under the queue's lock, read without it.
+  /// Threads inside besides the one that made it; they join under the queue's lock, and leave without it.
   let helping = Atomic<Int>(0)
+  /// Whether the one that made it sleeps until they have left.
+  let isAwaited = Atomic<Bool>(false)
   /// Threads that may still join; guarded by the queue's lock.
   var places: Int
 
@@ -91,8 +93,10 @@ private final class WorkQueue: @unchecked Sendable {
   /// Counts additions, so that an idle thread can look for work without the lock.
   private let additions = Atomic<Int>(0)
 
-  /// Looks before going to sleep: the next loop usually follows within microseconds.
+  /// Looks before going to sleep, some 50 µs: the next loop usually follows within a few.
   private static let looks = 4000
+  /// Looks between those that offer the processor to threads which have something to do.
+  private static let looksBetweenOffers = 64
 
   func add(_ job: @escaping @Sendable () -> Void) {
     condition.lock()
@@ -112,10 +116,11 @@ private final class WorkQueue: @unchecked Sendable {
     announce()
   }
 
+  /// Ends what `add` and `stop` begin. The lock is free before the looking threads hear of it: they would meet at it, and sleep.
   private func announce() {
+    condition.unlock()
     additions.wrappingAdd(1, ordering: .releasing)
     condition.broadcast()
-    condition.unlock()
   }
 
   /// Closes a loop to newcomers and waits for those inside.
@@ -123,42 +128,58 @@ private final class WorkQueue: @unchecked Sendable {
     condition.lock()
     loops.removeAll { $0 === loop }
     condition.unlock()
-    for _ in 0..<Self.looks where loop.helping.load(ordering: .acquiring) > 0 { pause() }
+    for look in 0..<Self.looks where loop.helping.load(ordering: .acquiring) > 0 { wait(look) }
     guard loop.helping.load(ordering: .acquiring) > 0 else { return }
     condition.lock()
-    while loop.helping.load(ordering: .acquiring) > 0 { condition.wait() }
+    loop.isAwaited.store(true, ordering: .sequentiallyConsistent)
+    while loop.helping.load(ordering: .sequentiallyConsistent) > 0 { condition.wait() }
     condition.unlock()
   }
 
   /// What a thread of the pool does until the pool ends.
   func serve() {
-    var seen = 0
+    // Looks since there was something to do: who only ever comes too late sleeps too.
+    var seen = 0, look = 0
     while true {
-      for _ in 0..<Self.looks where additions.load(ordering: .acquiring) == seen { pause() }
+      while look < Self.looks, additions.load(ordering: .acquiring) == seen {
+        wait(look)
+        look += 1
+      }
       condition.lock()
+      let isNews = additions.load(ordering: .acquiring) != seen
       seen = additions.load(ordering: .acquiring)
       if let loop = loops.first(where: { $0.places > 0 && $0.hasChunks }) {
         loop.places -= 1
         loop.helping.wrappingAdd(1, ordering: .relaxed)
         condition.unlock()
         loop.takeChunks()
-        condition.lock()
-        loop.helping.wrappingSubtract(1, ordering: .releasing)
-        condition.broadcast()
-        condition.unlock()
+        look = 0
+        loop.helping.wrappingSubtract(1, ordering: .sequentiallyConsistent)
+        if loop.isAwaited.load(ordering: .sequentiallyConsistent) {
+          condition.lock()
+          condition.broadcast()
+          condition.unlock()
+        }
       } else if !jobs.isEmpty {
         let job = jobs.removeFirst()
         condition.unlock()
         job()
+        look = 0
       } else if stopped {
         condition.unlock()
         return
       } else {
-        if additions.load(ordering: .acquiring) == seen { condition.wait() }
+        // Where what was added is done already, the next loop is worth another look.
+        if !isNews {
+          condition.wait()
+          look = 0
+        }
         condition.unlock()
       }
     }
   }
 
-  @inline(__always) private func pause() { kernelPause() }
+  @inline(__always) private func wait(_ look: Int) {
+    if look % Self.looksBetweenOffers == Self.looksBetweenOffers - 1 { sched_yield() } else { kernelPause() }
+  }
 }

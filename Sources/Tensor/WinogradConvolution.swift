@@ -128,7 +128,7 @@ struct WinogradConvolution {
   }
 
   private func forRuns(of group: Range<Int>, in context: ExecutionContext, _ body: (Range<Int>) -> Void) throws {
-    let run = 8
+    let run = max(1, min(8, group.count / (4 * context.threads)))
     try context.parallel((group.count + run - 1) / run) {
       let begin = group.lowerBound + $0 * run
       body(begin..<min(group.upperBound, begin + run))

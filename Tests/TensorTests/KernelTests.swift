@@ -152,45 +152,6 @@ import Testing
     worst.report("geglu", set)
   }
 
-  /// Halves become floats exactly: as `matrixProducts`.
-  @Test(arguments: KernelSet.vectors) func productsOfHalves(set: KernelSet) {
-    guard let product = set.table.gemm_panel_f16, let plain = ck_table_plain.gemm_panel_f16 else { return }
-    var worst = Worst(), numbers = Numbers(seed: 24)
-    for rows in Array(1...29) + [84, 253] {
-      for beginning in Beginning.allCases {
-        let k = [1, 31, 77, 320][rows % 4], (lda, ldc, ldr) = (k + 3, 37, 34)
-        let a = numbers.normal(rows * lda), bias = numbers.normal(32), residual = numbers.normal(rows * ldr)
-        // Halves from 1/2 to 2 of both signs.
-        let panel = (0..<k * 32).map { _ in
-          UInt16.random(in: 0x3800...0x3FFF, using: &numbers) | (Bool.random(using: &numbers) ? 0x8000 : 0)
-        }
-        let start = numbers.normal(rows * ldc)
-        func run(
-          _ kernel: (
-            Int, Int, UnsafePointer<Float>, Int, UnsafePointer<UInt16>, UnsafeMutablePointer<Float>, Int, Int32, UnsafePointer<Float>?,
-            UnsafePointer<Float>?, Int
-          ) -> Void
-        ) -> [Float] {
-          var c = start
-          bias.withUnsafeBufferPointer { bias in
-            residual.withUnsafeBufferPointer { residual in
-              kernel(
-                rows, k, a, lda, panel, &c, ldc, Int32(beginning == .accumulated ? CK_BEGIN_ACCUMULATE : CK_BEGIN_FRESH),
-                [.bias, .biasAndResidual].contains(beginning) ? bias.baseAddress : nil,
-                [.residual, .biasAndResidual].contains(beginning) ? residual.baseAddress : nil, ldr)
-            }
-          }
-          return c
-        }
-        let (found, expected) = (run(product), run(plain))
-        let isGapKept = (0..<rows * ldc).allSatisfy { $0 % ldc < 32 || found[$0] == start[$0] }
-        #expect(isGapKept, "\(rows) rows of \(k), \(beginning)")
-        worst.take(found, expected, relative: 0, absolute: 3e-6 * Float(k + 2).squareRoot(), "\(rows) rows of \(k), \(beginning)")
-      }
-    }
-    worst.report("gemm_panel_f16", set)
-  }
-
   // ------------------------------------------------------------------------------------------------------------------- 8 bits
 
   /// Rows become the same bytes and sums, but where a value stands on the border of two: a step of one there.

@@ -37,6 +37,9 @@ enum {
 typedef struct {
   const char *_Nonnull name;
 
+  /// Rows that `gemm_panel` takes at once: multiples of it are done best.
+  long tile_rows;
+
   /// c[rows][columns] = begin + a[rows][k] · panel[k][32], columns <= 32.
   /// `bias` has `columns` values and `residual` the rows of `c` (with the stride `ldr`); both only count where the output begins
   /// fresh.
@@ -67,7 +70,7 @@ typedef struct {
       float *_Nonnull y);
 
   /// One block of an online softmax. For each row: the running maximum and sum take in `columns` new scores, the scores become
-  /// exp(scale · score - maximum), and `rescale` receives what earlier results must be multiplied by.
+  /// exp(scale · (score - maximum)), and `rescale` receives what earlier results must be multiplied by. `scale` is above 0.
   void (*_Nonnull softmax_block)(
       long rows, long columns, float scale, float *_Nonnull scores, long ld, float *_Nonnull maximum, float *_Nonnull sum,
       float *_Nonnull rescale);
@@ -106,11 +109,6 @@ typedef struct {
       long rows, long k, const int8_t *_Nonnull a, long lda, const float *_Nonnull row_scales, const int32_t *_Nonnull sums,
       const uint8_t *_Nonnull panel, const uint16_t *_Nonnull scales, float *_Nonnull c, long ldc, int begin, const float *_Nullable bias,
       const float *_Nullable residual, long ldr);
-
-  /// `gemm_panel` with a panel of IEEE halves, for all its 32 columns; null where widening a panel beforehand is better.
-  void (*_Nullable gemm_panel_f16)(
-      long rows, long k, const float *_Nonnull a, long lda, const uint16_t *_Nonnull panel, float *_Nonnull c, long ldc, int begin,
-      const float *_Nullable bias, const float *_Nullable residual, long ldr);
 } ck_kernels;
 
 /// The kernels of a set, or null where this machine (or this build) has no such instructions.
