@@ -134,8 +134,8 @@ private struct TiledAttention {
     for first in Swift.stride(from: keys.lowerBound, to: keys.upperBound, by: Self.panel) {
       Kernels.active.gemm_panel(
         rows.count, Self.panel, width, query, stride,
-        packedKeys.pointer + (pair * keyPanels + first / Self.panel) * Self.panel * width, scores + first - keys.lowerBound, Self.scoreStride,
-        Int32(CK_BEGIN_FRESH), nil, nil, 0)
+        packedKeys.pointer + (pair * keyPanels + first / Self.panel) * Self.panel * width, scores + first - keys.lowerBound,
+        Self.scoreStride, Int32(CK_BEGIN_FRESH), nil, nil, 0)
     }
   }
 

@@ -29,6 +29,46 @@ extension Tensor {
 enum LeftOperand {
   case matrix(UnsafePointer<Float>, stride: Int)
   case patches(Patches)
+  /// What was gathered already.
+  case gathered(Tensor)
+
+  /// Whether rows are as good where they are: those of wide matrices fall on the same cache sets.
+  var isContiguous: Bool {
+    switch self {
+    case .matrix(_, let stride): stride <= 2 * MatrixProduct.chunkLength
+    case .patches: false
+    case .gathered: true
+    }
+  }
+
+  /// A chunk of some rows, in place or gathered into `buffer`, and the floats from a row to the next.
+  fileprivate func rows(
+    _ rows: Range<Int>, of chunk: MatrixProduct.Chunk, gatheredInto buffer: UnsafeMutablePointer<Float>
+  ) -> (UnsafePointer<Float>, Int) {
+    switch self {
+    case .matrix(let pointer, let stride) where isContiguous:
+      return (pointer + rows.lowerBound * stride + chunk.inner.lowerBound, stride)
+    case .gathered(let tensor):
+      return (tensor.pointer + rows.lowerBound * tensor.shape.columns + chunk.inner.lowerBound, tensor.shape.columns)
+    default:
+      gather(chunk, rows: rows, into: buffer, stride: MatrixProduct.gatheredStride)
+      return (UnsafePointer(buffer), MatrixProduct.gatheredStride)
+    }
+  }
+
+  fileprivate func gather(
+    _ chunk: MatrixProduct.Chunk, rows: Range<Int>, into buffer: UnsafeMutablePointer<Float>, stride: Int
+  ) {
+    switch self {
+    case .matrix(let pointer, let width):
+      let start = pointer + rows.lowerBound * width + chunk.inner.lowerBound
+      for row in 0..<rows.count { (buffer + row * stride).update(from: start + row * width, count: chunk.inner.count) }
+    case .patches(let patches):
+      patches.gather(chunk.segments, rows: rows, into: buffer, stride: stride)
+    case .gathered:
+      break
+    }
+  }
 }
 
 /// One product of activations with packed weights, cut into tasks.
@@ -51,7 +91,7 @@ struct MatrixProduct {
   /// Inner elements of a chunk: 252 · 320 floats are a third of a megabyte.
   static let chunkLength = 320
   /// Floats between gathered rows: no power of two, so that rows do not fall on the same cache sets.
-  private static let gatheredStride = chunkLength + 16
+  fileprivate static let gatheredStride = chunkLength + 16
 
   func run(in context: ExecutionContext) throws {
     precondition(!weights.isGated || residual == nil && activation == .none, "Gated products have their own activation and no residual.")
@@ -65,12 +105,29 @@ struct MatrixProduct {
     // Whole register tiles.
     let tile = Kernels.active.tile_rows
     let blockRows = min(rows, ((rows + blocks - 1) / blocks + tile - 1) / tile * tile)
+    let product = splits > 1 ? try gathered(chunks, in: context) : self
     try context.parallel((rows + blockRows - 1) / blockRows * splits) { task in
       let block = task / splits, split = task % splits
       let rowRange = block * blockRows..<min(rows, (block + 1) * blockRows)
       let panels = weights.panels * split / splits..<weights.panels * (split + 1) / splits
-      multiply(rowRange, panels: panels, chunks: chunks, in: context)
+      product.multiply(rowRange, panels: panels, chunks: chunks, in: context)
     }
+  }
+
+  /// The same product with its left operand gathered at once, for when several tasks would gather the same rows.
+  private func gathered(_ chunks: [Chunk], in context: ExecutionContext) throws -> MatrixProduct {
+    guard !left.isContiguous else { return self }
+    // No power of two between rows, as in a block.
+    let stride = (weights.inputs + 31) / 32 * 32 + 16, run = 16
+    let buffer = Tensor(uninitialized: [rows, stride])
+    try context.parallel((rows + run - 1) / run) { task in
+      let range = task * run..<min(rows, (task + 1) * run)
+      for chunk in chunks {
+        left.gather(chunk, rows: range, into: buffer.mutablePointer + range.lowerBound * stride + chunk.inner.lowerBound, stride: stride)
+      }
+    }
+    return MatrixProduct(
+      left: .gathered(buffer), rows: rows, weights: weights, result: result, bias: bias, residual: residual, activation: activation)
   }
 
   /// Products of a task at least: some 5 µs.
@@ -83,10 +140,12 @@ struct MatrixProduct {
     let products = rows * weights.panels * PackedMatrix.panelWidth * weights.inputs
     let wanted = max(1, min(8 * threads, products / Self.taskProducts))
     let least = chunks > 1 && weights.isGated ? (weights.panels + Self.gatedPanels - 1) / Self.gatedPanels : 1
-    // Every task gathers its rows for itself, which four panels repay; but small products rather have tasks.
-    let most = blocks * (weights.panels / 4) >= threads ? weights.panels / 4 : weights.panels
+    // Every task gathers its rows for itself, which four panels repay. Where that makes few tasks they have fewer panels, and then fewer rows:
+    // each block of those widens the weights for itself.
+    let few = min(wanted, 4 * threads)
+    let most = blocks * (weights.panels / 4) >= few ? weights.panels / 4 : weights.panels
     let splits = max(least, min((wanted + blocks - 1) / blocks, most))
-    return (max(blocks, (min(wanted, 4 * threads) + splits - 1) / splits), splits)
+    return (max(blocks, (few + splits - 1) / splits), splits)
   }
 
   /// Panels of a task whose sums wait for their last chunk in a buffer: half a megabyte.
@@ -101,7 +160,7 @@ struct MatrixProduct {
 
   private func chunks() -> [Chunk] {
     switch left {
-    case .matrix:
+    case .matrix, .gathered:
       // Without inputs there is one empty chunk still: the result begins at its bias.
       return stride(from: 0, to: max(weights.inputs, 1), by: Self.chunkLength).map {
         Chunk(inner: $0..<min(weights.inputs, $0 + Self.chunkLength), segments: 0..<0)
@@ -119,7 +178,7 @@ struct MatrixProduct {
     let gated = weights.isGated ? TensorStorage(count: (chunks.count > 1 ? panels.count : 1) * rows.count * PackedMatrix.panelWidth) : nil
     // A task of a large product can last a second where the kernels are slow: it ends within a chunk of a cancellation.
     for (index, chunk) in chunks.enumerated() where !context.isCancelled {
-      let (a, stride) = gather(chunk, rows: rows, into: gathered.pointer)
+      let (a, stride) = left.rows(rows, of: chunk, gatheredInto: gathered.pointer)
       quantized?.take(a, stride: stride, count: chunk.inner.count)
       for panel in panels {
         let columns = panel * PackedMatrix.panelWidth..<min(weights.biasColumns, (panel + 1) * PackedMatrix.panelWidth)
@@ -181,23 +240,6 @@ struct MatrixProduct {
           panel.scales, c, target.stride, code, beginning?.bias, beginning?.residual, beginning?.stride ?? 0)
       }
     }
-  }
-
-  private func gather(
-    _ chunk: Chunk, rows: Range<Int>, into buffer: UnsafeMutablePointer<Float>
-  ) -> (UnsafePointer<Float>, Int) {
-    switch left {
-    case .matrix(let pointer, let stride):
-      let start = pointer + rows.lowerBound * stride + chunk.inner.lowerBound
-      // Narrow matrices are as good where they are.
-      if stride <= 2 * Self.chunkLength { return (start, stride) }
-      for row in 0..<rows.count {
-        (buffer + row * Self.gatheredStride).update(from: start + row * stride, count: chunk.inner.count)
-      }
-    case .patches(let patches):
-      patches.gather(chunk.segments, rows: rows, into: buffer, stride: Self.gatheredStride)
-    }
-    return (UnsafePointer(buffer), Self.gatheredStride)
   }
 
   /// The first chunk: the result begins at bias and residual. Where rows have biases of their own, each run of them is one call.
