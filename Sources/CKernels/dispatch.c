@@ -1,7 +1,7 @@
 #include "CKernels.h"
 
 #if defined(__x86_64__)
-extern const ck_kernels ck_table_avx2, ck_table_avx512, ck_table_avx512_vnni;
+extern const ck_kernels ck_table_avx2, ck_table_avx512, ck_table_avx512_vnni, ck_table_avx512_bf16;
 
 static int has_avx512(void) {
   __builtin_cpu_init();
@@ -21,6 +21,8 @@ const ck_kernels *ck_kernels_for(int set) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") ? &ck_table_avx2 : 0;
   case CK_SET_AVX512: return has_avx512() ? &ck_table_avx512 : 0;
   case CK_SET_AVX512_VNNI: return has_avx512() && __builtin_cpu_supports("avx512vnni") ? &ck_table_avx512_vnni : 0;
+  case CK_SET_AVX512_BF16:
+    return has_avx512() && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16") ? &ck_table_avx512_bf16 : 0;
 #elif defined(__aarch64__)
   case CK_SET_NEON: return &ck_table_neon;
 #endif

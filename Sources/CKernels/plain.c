@@ -198,7 +198,47 @@ static void gemm_panel_q8(
     }
 }
 
+static uint16_t to_bf16(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  if (x != x) return (uint16_t)((bits | 0x400000) >> 16);
+  return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+static float from_bf16(uint16_t h) {
+  uint32_t bits = (uint32_t)h << 16;
+  float value;
+  memcpy(&value, &bits, 4);
+  return value;
+}
+
+static void narrow_rows(long rows, long k, const float *x, long ldx, uint32_t *y, long ldy) {
+  for (long r = 0; r < rows; r++)
+    for (long p = 0; p < k; p += 2)
+      y[r * ldy + p / 2] = to_bf16(x[r * ldx + p]) | (uint32_t)(p + 1 < k ? to_bf16(x[r * ldx + p + 1]) : 0) << 16;
+}
+
+static void narrow_panel(long k, const float *x, long ldx, uint32_t *y) {
+  for (long p = 0; p < k; p += 2)
+    for (long j = 0; j < CK_PANEL; j++)
+      y[p / 2 * CK_PANEL + j] = to_bf16(x[p * ldx + j]) | (uint32_t)(p + 1 < k ? to_bf16(x[(p + 1) * ldx + j]) : 0) << 16;
+}
+
+static void gemm_panel_pairs(
+    long rows, long columns, long words, const uint32_t *a, long lda, const uint32_t *panel, float *c, long ldc, int begin) {
+  for (long i = 0; i < rows; i++)
+    for (long j = 0; j < columns; j++) {
+      float sum = begin == CK_BEGIN_ACCUMULATE ? c[i * ldc + j] : 0;
+      for (long p = 0; p < words; p++) {
+        uint32_t x = a[i * lda + p], w = panel[p * CK_PANEL + j];
+        sum += from_bf16((uint16_t)x) * from_bf16((uint16_t)w) + from_bf16((uint16_t)(x >> 16)) * from_bf16((uint16_t)(w >> 16));
+      }
+      c[i * ldc + j] = sum;
+    }
+}
+
 const ck_kernels ck_table_plain = {
     "plain", 1, gemm_panel, activate, geglu, axpby, moments, scale_shift, layer_norm, softmax_block, scale_rows, widen_f16, widen_bf16,
     winograd_input, winograd_output, winograd_weights, quantize_rows, widen_q8, gemm_panel_q8,
+    narrow_rows, narrow_panel, gemm_panel_pairs,
 };

@@ -9,6 +9,8 @@ public struct Attention: Sendable {
   private let toOut: Linear
   private let heads: Int
   private let scale: Float
+  /// Whose projections have 8 bits is not more exact than bfloat16 either.
+  private var precision: ProductPrecision { toQ.isQuantized && toK.isQuantized && toV.isQuantized ? .bfloat16 : .float32 }
 
   /// The names of the four projections, which differ between libraries.
   public enum Naming: Sendable {
@@ -58,7 +60,7 @@ public struct Attention: Sendable {
   ) throws -> Tensor {
     let mixed = try Tensor.attention(
       queries: toQ(x, in: context), keys: toK(other ?? x, in: context), values: toV(other ?? x, in: context), heads: heads,
-      scale: scale, causal: causal, in: context)
+      scale: scale, causal: causal, precision: precision, in: context)
     return try toOut(mixed, adding: residual, in: context)
   }
 }

@@ -6,6 +6,9 @@ public struct Linear: Sendable {
   private let weight: PackedMatrix
   private let bias: Tensor?
 
+  /// Whether the weights have 8 bits.
+  var isQuantized: Bool { weight.isQuantized }
+
   /// Takes `weight` `[outFeatures, inFeatures]` and `bias` `[outFeatures]`.
   ///
   /// - Parameter isGated: the second half of the features are gates: the layer makes the first half times the GELU of the second, in one pass.

@@ -1,5 +1,13 @@
 import CKernels
 
+/// What products of activations with activations are made of; sums are float32 in any case.
+public enum ProductPrecision: Sendable {
+  /// As everything is by default.
+  case float32
+  /// Factors rounded to 8 significant bits, where the processor is faster with them (AVX512_BF16); float32 elsewhere.
+  case bfloat16
+}
+
 extension Tensor {
   /// Scaled dot-product attention of several heads, softmax(Q · Kᵀ · scale) · V, in tiles: memory grows with the number of tokens,
   /// not with its square. Source: Vaswani et al. 2017; the tiles after Dao et al. 2022 (FlashAttention).
@@ -10,11 +18,13 @@ extension Tensor {
   ///   - values: `[N, S, heads · d]`.
   ///   - scale: usually d^-½.
   ///   - causal: a token sees itself and those before it.
+  ///   - precision: of queries, keys, values and probabilities in the two products.
   /// - Returns: `[N, L, heads · d]`.
   /// - Precondition: the shapes fit.
   /// - Throws: `CancellationError`.
   public static func attention(
-    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool = false, in context: ExecutionContext
+    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool = false,
+    precision: ProductPrecision = .float32, in context: ExecutionContext
   ) throws -> Tensor {
     precondition(
       queries.shape.rank == 3 && keys.shape == values.shape && keys.shape[0] == queries.shape[0]
@@ -22,7 +32,8 @@ extension Tensor {
       "\(heads) heads of \(queries.shape), \(keys.shape), \(values.shape).")
     let result = Tensor(uninitialized: queries.shape)
     let attention = try TiledAttention(
-      queries: queries, keys: keys, values: values, heads: heads, scale: scale, causal: causal, result: result, in: context)
+      queries: queries, keys: keys, values: values, heads: heads, scale: scale, causal: causal,
+      isNarrow: precision == .bfloat16 && Kernels.active.gemm_panel_pairs != nil, result: result, in: context)
     try attention.run(in: context)
     return result
   }
@@ -34,12 +45,14 @@ private struct TiledAttention {
   let heads: Int
   let scale: Float
   let causal: Bool
+  /// Whether the factors of the products are pairs of bfloat16 in words.
+  let isNarrow: Bool
   let result: Tensor
   let keyCount: Int
   let width: Int
-  /// Keys as panels of 32, a row for each feature: `[N · heads][S / 32][d][32]`.
+  /// Keys as panels of 32, a row for each feature (or pair of them): `[N · heads][S / 32][d][32]`.
   let packedKeys: TensorStorage
-  /// Values as panels of 32 features, a row for each key: `[N · heads][d / 32][S][32]`.
+  /// Values as panels of 32 features, a row for each key (or pair of them): `[N · heads][d / 32][S][32]`.
   let packedValues: TensorStorage
 
   private static let queryBlock = 84
@@ -48,6 +61,8 @@ private struct TiledAttention {
   private static let scoreStride = keyBlock + 16
   private static let panel = 32
 
+  /// Words that take so many values of one row.
+  private func words(_ values: Int) -> Int { isNarrow ? (values + 1) / 2 : values }
   private var keyPanels: Int { (keyCount + 31) / 32 }
   private var valuePanels: Int { (width + 31) / 32 }
   /// Features of a head, rounded up to what the matrix kernel does at once: the sums of a block are made with zeros beside them.
@@ -55,14 +70,17 @@ private struct TiledAttention {
   private var stride: Int { heads * width }
 
   init(
-    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, result: Tensor, in context: ExecutionContext
+    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, isNarrow: Bool, result: Tensor,
+    in context: ExecutionContext
   ) throws {
     (self.queries, self.heads, self.scale, self.causal, self.result) = (queries, heads, scale, causal, result)
+    self.isNarrow = isNarrow
     keyCount = keys.shape[1]
     width = keys.shape[2] / heads
     let all = keys.shape[0] * heads
-    packedKeys = TensorStorage(count: all * ((keyCount + 31) / 32) * 32 * width)
-    packedValues = TensorStorage(count: all * ((width + 31) / 32) * 32 * keyCount)
+    let words = { isNarrow ? ($0 + 1) / 2 : $0 }
+    packedKeys = TensorStorage(count: all * ((keyCount + 31) / 32) * 32 * words(width))
+    packedValues = TensorStorage(count: all * ((width + 31) / 32) * 32 * words(keyCount))
     try context.parallel(all) { pair in
       packKeys(keys, pair: pair)
       packValues(values, pair: pair)
@@ -71,26 +89,35 @@ private struct TiledAttention {
 
   private func packKeys(_ keys: Tensor, pair: Int) {
     let source = keys.pointer + pair / heads * keyCount * stride + pair % heads * width
+    let scratch = isNarrow ? TensorStorage(count: Self.panel * width) : nil
     for index in 0..<keyPanels {
-      let target = packedKeys.pointer + (pair * keyPanels + index) * Self.panel * width
+      let packed = packedKeys.pointer + (pair * keyPanels + index) * Self.panel * words(width)
+      let target = scratch?.pointer ?? packed
       let valid = min(Self.panel, keyCount - index * Self.panel)
       if valid < Self.panel { target.update(repeating: 0, count: Self.panel * width) }
       for key in 0..<valid {
         let row = source + (index * Self.panel + key) * stride
         for feature in 0..<width { target[feature * Self.panel + key] = row[feature] }
       }
+      if isNarrow { Kernels.active.narrow_panel(width, target, Self.panel, packed.words) }
     }
   }
 
   private func packValues(_ values: Tensor, pair: Int) {
     let source = values.pointer + pair / heads * keyCount * stride + pair % heads * width
+    let scratch = isNarrow ? TensorStorage(count: Self.keyBlock * Self.panel) : nil
     for index in 0..<valuePanels {
-      let target = packedValues.pointer + (pair * valuePanels + index) * Self.panel * keyCount
+      let packed = packedValues.pointer + (pair * valuePanels + index) * Self.panel * words(keyCount)
       let valid = min(Self.panel, width - index * Self.panel)
-      for key in 0..<keyCount {
-        let row = target + key * Self.panel
-        row.update(from: source + key * stride + index * Self.panel, count: valid)
-        if valid < Self.panel { (row + valid).update(repeating: 0, count: Self.panel - valid) }
+      for begin in Swift.stride(from: 0, to: keyCount, by: Self.keyBlock) {
+        let count = min(Self.keyBlock, keyCount - begin)
+        let target = scratch?.pointer ?? packed + begin * Self.panel
+        for key in 0..<count {
+          let row = target + key * Self.panel
+          row.update(from: source + (begin + key) * stride + index * Self.panel, count: valid)
+          if valid < Self.panel { (row + valid).update(repeating: 0, count: Self.panel - valid) }
+        }
+        if isNarrow { Kernels.active.narrow_panel(count, target, Self.panel, (packed + words(begin) * Self.panel).words) }
       }
     }
   }
@@ -110,16 +137,18 @@ private struct TiledAttention {
     let offset = (pair / heads * queries.shape[1] + range.lowerBound) * stride + pair % heads * width
     let scores = TensorStorage(count: range.count * Self.scoreStride)
     let sums = TensorStorage(count: range.count * paddedWidth)
+    let narrow = isNarrow ? NarrowRows(rows: range.count, queries: queries.pointer + offset, stride: stride, width: width) : nil
     var state = SoftmaxState(rows: range.count)
     // Who sees nothing adds nothing.
     if keyCount == 0 { sums.pointer.update(repeating: 0, count: sums.count) }
     for begin in Swift.stride(from: 0, to: causal ? min(keyCount, range.upperBound) : keyCount, by: Self.keyBlock) {
       let keys = begin..<min(keyCount, begin + Self.keyBlock)
-      score(queries.pointer + offset, rows: range, keys: keys, pair: pair, into: scores.pointer)
+      score(queries.pointer + offset, narrow, rows: range, keys: keys, pair: pair, into: scores.pointer)
       if causal { mask(scores.pointer, rows: range, keys: keys) }
       state.take(scores.pointer, columns: keys.count, stride: Self.scoreStride, scale: scale)
       if begin > 0 { state.rescale(sums.pointer, columns: paddedWidth, stride: paddedWidth) }
-      gather(scores.pointer, rows: range.count, keys: keys, pair: pair, into: sums.pointer)
+      narrow?.take(scores.pointer, columns: keys.count, stride: Self.scoreStride)
+      gather(scores.pointer, narrow, rows: range.count, keys: keys, pair: pair, into: sums.pointer)
     }
     state.normalize(sums.pointer, columns: paddedWidth, stride: paddedWidth)
     for row in 0..<range.count {
@@ -129,13 +158,20 @@ private struct TiledAttention {
 
   /// scores = Q · Kᵀ, whole panels: the last one's keys beyond the end are zeros.
   private func score(
-    _ query: UnsafePointer<Float>, rows: Range<Int>, keys: Range<Int>, pair: Int, into scores: UnsafeMutablePointer<Float>
+    _ query: UnsafePointer<Float>, _ narrow: NarrowRows?, rows: Range<Int>, keys: Range<Int>, pair: Int,
+    into scores: UnsafeMutablePointer<Float>
   ) {
     for first in Swift.stride(from: keys.lowerBound, to: keys.upperBound, by: Self.panel) {
-      Kernels.active.gemm_panel(
-        rows.count, Self.panel, width, query, stride,
-        packedKeys.pointer + (pair * keyPanels + first / Self.panel) * Self.panel * width, scores + first - keys.lowerBound,
-        Self.scoreStride, Int32(CK_BEGIN_FRESH), nil, nil, 0)
+      let panel = packedKeys.pointer + (pair * keyPanels + first / Self.panel) * Self.panel * words(width)
+      let target = scores + first - keys.lowerBound
+      if let narrow {
+        Kernels.active.gemm_panel_pairs?(
+          rows.count, Self.panel, words(width), narrow.queries, narrow.queryStride, panel.words, target, Self.scoreStride,
+          Int32(CK_BEGIN_FRESH))
+      } else {
+        Kernels.active.gemm_panel(
+          rows.count, Self.panel, width, query, stride, panel, target, Self.scoreStride, Int32(CK_BEGIN_FRESH), nil, nil, 0)
+      }
     }
   }
 
@@ -147,13 +183,49 @@ private struct TiledAttention {
   }
 
   /// sums += scores · V.
-  private func gather(_ scores: UnsafePointer<Float>, rows: Int, keys: Range<Int>, pair: Int, into sums: UnsafeMutablePointer<Float>) {
+  private func gather(
+    _ scores: UnsafePointer<Float>, _ narrow: NarrowRows?, rows: Int, keys: Range<Int>, pair: Int, into sums: UnsafeMutablePointer<Float>
+  ) {
     let begin = Int32(keys.lowerBound == 0 ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE)
     for index in 0..<valuePanels {
-      Kernels.active.gemm_panel(
-        rows, min(Self.panel, paddedWidth - index * Self.panel), keys.count, scores, Self.scoreStride,
-        packedValues.pointer + ((pair * valuePanels + index) * keyCount + keys.lowerBound) * Self.panel,
-        sums + index * Self.panel, paddedWidth, begin, nil, nil, 0)
+      let columns = min(Self.panel, paddedWidth - index * Self.panel)
+      let panel =
+        packedValues.pointer + ((pair * valuePanels + index) * words(keyCount) + words(keys.lowerBound)) * Self.panel
+      let target = sums + index * Self.panel
+      if let narrow {
+        Kernels.active.gemm_panel_pairs?(
+          rows, columns, words(keys.count), narrow.probabilities, NarrowRows.probabilityStride, panel.words, target, paddedWidth, begin)
+      } else {
+        Kernels.active.gemm_panel(rows, columns, keys.count, scores, Self.scoreStride, panel, target, paddedWidth, begin, nil, nil, 0)
+      }
     }
   }
+
+  /// The left factors of a block of queries as pairs of bfloat16.
+  private final class NarrowRows {
+    let queryStride: Int
+    /// No power of two between rows, so that they do not fall on the same cache sets.
+    static let probabilityStride = keyBlock / 2 + 16
+    private let rows: Int
+    private let queryWords: TensorStorage
+    private let probabilityWords: TensorStorage
+    var queries: UnsafePointer<UInt32> { UnsafePointer(queryWords.pointer.words) }
+    var probabilities: UnsafePointer<UInt32> { UnsafePointer(probabilityWords.pointer.words) }
+
+    init(rows: Int, queries: UnsafePointer<Float>, stride: Int, width: Int) {
+      (self.rows, queryStride) = (rows, (width + 1) / 2)
+      queryWords = TensorStorage(count: rows * queryStride)
+      probabilityWords = TensorStorage(count: rows * Self.probabilityStride)
+      Kernels.active.narrow_rows(rows, width, queries, stride, queryWords.pointer.words, queryStride)
+    }
+
+    func take(_ scores: UnsafePointer<Float>, columns: Int, stride: Int) {
+      Kernels.active.narrow_rows(rows, columns, scores, stride, probabilityWords.pointer.words, Self.probabilityStride)
+    }
+  }
+}
+
+extension UnsafeMutablePointer<Float> {
+  /// The same memory as words of two bfloat16 each.
+  fileprivate var words: UnsafeMutablePointer<UInt32> { UnsafeMutableRawPointer(self).assumingMemoryBound(to: UInt32.self) }
 }

@@ -126,6 +126,8 @@ public struct PackedMatrix: Sendable {
     return Tensor(columns.map { $0.map { bias.pointer[$0] } ?? 0 }, shape: [columns.count])
   }
 
+  /// Whether the weights have 8 bits.
+  public var isQuantized: Bool { elementType == .q8 }
   /// Whether products are made with bytes.
   var hasIntegerProduct: Bool { elementType == .q8 && biasColumns % Self.panelWidth == 0 && Kernels.active.gemm_panel_q8 != nil }
 

@@ -152,6 +152,57 @@ import Testing
     worst.report("geglu", set)
   }
 
+  // ----------------------------------------------------------------------------------------------------------------- bfloat16
+
+  /// The same words, of rows and of panels: halfway cases, infinities and what is not a number among them.
+  @Test(arguments: KernelSet.vectors) func narrowing(set: KernelSet) {
+    var numbers = Numbers(seed: 31)
+    let hard: [Float] = [0, -0.0, 1, 1.00390625, 1.01171875, -1.00390625, .infinity, -.infinity, .nan, .greatestFiniteMagnitude, 0x1p-130]
+    for k in Array(1...40) + [256] {
+      let ldx = k + 3, ldy = (k + 1) / 2 + 2
+      var x = numbers.normal(3 * ldx, deviation: 10)
+      for (index, value) in hard.enumerated() { x[(index * 7) % x.count] = value }
+      func rows(_ kernels: ck_kernels) -> [UInt32] {
+        var y = [UInt32](repeating: 77, count: 3 * ldy)
+        kernels.narrow_rows(3, k, x, ldx, &y, ldy)
+        return y
+      }
+      #expect(rows(set.table) == rows(ck_table_plain), "rows of \(k)")
+      let panel = numbers.normal(k * 40)
+      func words(_ kernels: ck_kernels) -> [UInt32] {
+        var y = [UInt32](repeating: 77, count: (k + 1) / 2 * 32 + 5)
+        kernels.narrow_panel(k, panel, 40, &y)
+        return y
+      }
+      #expect(words(set.table) == words(ck_table_plain), "a panel of \(k)")
+    }
+  }
+
+  /// Sums of exact products, in another order: as `matrixProducts`. The instruction takes denormal numbers for zero.
+  @Test(arguments: KernelSet.vectors) func productsOfPairs(set: KernelSet) {
+    guard let product = set.table.gemm_panel_pairs, let plain = ck_table_plain.gemm_panel_pairs else { return }
+    var worst = Worst(), numbers = Numbers(seed: 32)
+    for rows in Array(1...29) + [84] {
+      for columns in [8, 16, 24, 32] {
+        for begin in [CK_BEGIN_FRESH, CK_BEGIN_ACCUMULATE] {
+          let k = [2, 40, 78, 256][rows % 4], words = k / 2, lda = words + 3, ldc = 37
+          var a = [UInt32](repeating: 0, count: rows * lda), panel = [UInt32](repeating: 0, count: words * 32)
+          ck_table_plain.narrow_rows(rows, k, numbers.normal(rows * k), k, &a, lda)
+          ck_table_plain.narrow_panel(k, numbers.normal(k * 32), 32, &panel)
+          let start = numbers.normal(rows * ldc)
+          var found = start, expected = start
+          product(rows, columns, words, a, lda, panel, &found, ldc, Int32(begin))
+          plain(rows, columns, words, a, lda, panel, &expected, ldc, Int32(begin))
+          let isGapKept = (0..<rows * ldc).allSatisfy { $0 % ldc < columns || found[$0] == start[$0] }
+          #expect(isGapKept, "\(rows) rows of \(k), \(columns) columns")
+          worst.take(
+            found, expected, relative: 0, absolute: 3e-6 * Float(k + 2).squareRoot(), "\(rows) rows of \(k), \(columns) columns, \(begin)")
+        }
+      }
+    }
+    worst.report("gemm_panel_pairs", set)
+  }
+
   // ------------------------------------------------------------------------------------------------------------------- 8 bits
 
   /// Rows become the same bytes and sums, but where a value stands on the border of two: a step of one there.

@@ -17,6 +17,7 @@ enum {
   CK_SET_AVX512 = 2,
   CK_SET_NEON = 3,
   CK_SET_AVX512_VNNI = 4,
+  CK_SET_AVX512_BF16 = 5,
 };
 
 enum {
@@ -109,6 +110,18 @@ typedef struct {
       long rows, long k, const int8_t *_Nonnull a, long lda, const float *_Nonnull row_scales, const int32_t *_Nonnull sums,
       const uint8_t *_Nonnull panel, const uint16_t *_Nonnull scales, float *_Nonnull c, long ldc, int begin, const float *_Nullable bias,
       const float *_Nullable residual, long ldr);
+
+  /// Rows of k floats as bfloat16, rounded to the nearest, two in a word, the first in its lower half; an odd last one with zero. Rows of y are
+  /// `ldy` words apart.
+  void (*_Nonnull narrow_rows)(long rows, long k, const float *_Nonnull x, long ldx, uint32_t *_Nonnull y, long ldy);
+
+  /// A panel of floats, CK_PANEL in each of k rows, as bfloat16 [(k + 1) / 2][CK_PANEL] words: two rows in one.
+  void (*_Nonnull narrow_panel)(long k, const float *_Nonnull x, long ldx, uint32_t *_Nonnull y);
+
+  /// c[rows][columns] = begin + a · panel of such words, columns a multiple of 8 up to 32; null where no instruction makes it faster than floats.
+  void (*_Nullable gemm_panel_pairs)(
+      long rows, long columns, long words, const uint32_t *_Nonnull a, long lda, const uint32_t *_Nonnull panel, float *_Nonnull c, long ldc,
+      int begin);
 } ck_kernels;
 
 /// The kernels of a set, or null where this machine (or this build) has no such instructions.
