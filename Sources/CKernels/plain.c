@@ -111,16 +111,32 @@ static void widen_bf16(long count, const uint16_t *x, float *y) {
   }
 }
 
-// The matrices of F(4×4, 3×3), Lavin and Gray 2015.
-static const float BT[6][6] = {{4, 0, -5, 0, 1, 0},  {0, -4, -4, 1, 1, 0}, {0, 4, -4, -1, 1, 0},
-                               {0, -2, -1, 2, 1, 0}, {0, 2, -1, -2, 1, 0}, {0, 4, 0, -5, 0, 1}};
-static const float AT[4][6] = {{1, 1, 1, 1, 1, 0}, {0, 1, -1, 2, -2, 0}, {0, 1, 1, 4, 4, 0}, {0, 1, -1, 8, -8, 1}};
-static const float G[6][3] = {{1.0f / 4, 0, 0},
-                              {-1.0f / 6, -1.0f / 6, -1.0f / 6},
-                              {-1.0f / 6, 1.0f / 6, -1.0f / 6},
-                              {1.0f / 24, 1.0f / 12, 1.0f / 6},
-                              {1.0f / 24, -1.0f / 12, 1.0f / 6},
+// The matrices of F(4×4, 3×3), Lavin and Gray 2015, for the points 0, a, -a, b, -b and infinity. A row of G is the window's polynomial
+// at a point, over the product of the point's differences from the other ones.
+#define A CK_WINOGRAD_A
+#define B CK_WINOGRAD_B
+#define NEAR (1 / (2 * A * A * (A * A - B * B)))
+#define FAR (1 / (2 * B * B * (B * B - A * A)))
+static const float BT[6][6] = {{A * A * B * B, 0, -A * A - B * B, 0, 1, 0},
+                               {0, -A * B * B, -B * B, A, 1, 0},
+                               {0, A * B * B, -B * B, -A, 1, 0},
+                               {0, -B * A * A, -A * A, B, 1, 0},
+                               {0, B * A * A, -A * A, -B, 1, 0},
+                               {0, A * A * B * B, 0, -A * A - B * B, 0, 1}};
+static const float AT[4][6] = {{1, 1, 1, 1, 1, 0},
+                               {0, A, -A, B, -B, 0},
+                               {0, A * A, A * A, B * B, B * B, 0},
+                               {0, A * A * A, -A * A * A, B * B * B, -B * B * B, 1}};
+static const float G[6][3] = {{1 / (A * A * B * B), 0, 0},
+                              {NEAR, NEAR * A, NEAR * A * A},
+                              {NEAR, -NEAR * A, NEAR * A * A},
+                              {FAR, FAR * B, FAR * B * B},
+                              {FAR, -FAR * B, FAR * B * B},
                               {0, 0, 1}};
+#undef A
+#undef B
+#undef NEAR
+#undef FAR
 
 /// out[rows][rows] = L · in[n][n] · Lᵀ for L[rows][n].
 static void sandwich(int rows, int n, const float *l, const float *in, float *out) {

@@ -224,8 +224,3 @@ private struct TiledAttention {
     }
   }
 }
-
-extension UnsafeMutablePointer<Float> {
-  /// The same memory as words of two bfloat16 each.
-  fileprivate var words: UnsafeMutablePointer<UInt32> { UnsafeMutableRawPointer(self).assumingMemoryBound(to: UInt32.self) }
-}

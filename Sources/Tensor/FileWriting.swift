@@ -105,7 +105,7 @@ public enum FileWriting {
 
   /// A full disk may show only when the file is synchronised; without that a crash of the machine could leave the name with nothing
   /// behind it. Every so often, since a large file at once would keep whoever wants to stop waiting.
-  private static let synchronizedBytes = 32 << 20
+  private static let synchronizedBytes = 8 << 20
 
   /// Writes everything and closes the descriptor.
   private static func write(

@@ -45,3 +45,13 @@ public enum Activation: Sendable {
     }
   }
 }
+
+extension UnsafeMutablePointer<Float> {
+  /// The same memory as words of two bfloat16 each.
+  var words: UnsafeMutablePointer<UInt32> { UnsafeMutableRawPointer(self).assumingMemoryBound(to: UInt32.self) }
+}
+
+extension UnsafePointer<Float> {
+  /// The same memory as words of two bfloat16 each.
+  var words: UnsafePointer<UInt32> { UnsafeRawPointer(self).assumingMemoryBound(to: UInt32.self) }
+}

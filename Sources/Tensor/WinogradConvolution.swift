@@ -4,7 +4,9 @@ import CKernels
 /// transformed; then each task makes one panel of outputs for a block of tiles, by 36 products.
 ///
 /// Source: Lavin and Gray 2015, F(4×4, 3×3): 16 pixels cost 36 products a channel pair instead of 144. The weights are transformed at
-/// each call, where the map is small by the task that uses them: keeping them for good would take 36 floats for 9 weights.
+/// each call, where the map is small by the task that uses them: keeping them for good would take 36 floats for 9 weights. Weights of 8 bits
+/// are less exact than bfloat16, so with them both factors of the products are pairs of that, two channels in a word, where the processor
+/// multiplies these faster.
 struct WinogradConvolution {
   let inputs: [Tensor]
   let weights: PackedMatrix
@@ -13,6 +15,8 @@ struct WinogradConvolution {
   let result: Tensor
   /// Whether nobody needs the input after this.
   let ownsInput: Bool
+  /// Whether the factors of the products are pairs of bfloat16 in words.
+  private let isNarrow: Bool
   private let rowMap: [Int]
   private let columnMap: [Int]
   private let tileRows: Int
@@ -59,6 +63,7 @@ struct WinogradConvolution {
   init(inputs: [Tensor], weights: PackedMatrix, bias: Tensor?, residual: Tensor?, result: Tensor, ownsInput: Bool) {
     (self.inputs, self.weights, self.bias, self.residual, self.result) = (inputs, weights, bias, residual, result)
     self.ownsInput = ownsInput
+    isNarrow = weights.isQuantized && Kernels.active.gemm_panel_pairs != nil && inputs.allSatisfy { $0.shape.columns % 2 == 0 }
     rowMap = nearestIndices(from: inputs[0].shape[1], to: result.shape[1])
     columnMap = nearestIndices(from: inputs[0].shape[2], to: result.shape[2])
     tileRows = (result.shape[1] + 3) / 4
@@ -66,9 +71,11 @@ struct WinogradConvolution {
     zeros = Tensor(repeating: 0, shape: [max(inputs.map(\.shape.columns).max() ?? 0, weights.outputs)])
   }
 
-  /// Floats from a tile's channels to the next tile's: a little more than the channels, so that tiles do not fall on the same cache sets.
-  private var inputStride: Int { channels + 16 }
-  /// Floats from one of the 36 matrices of `count` to the next: an odd number of cache lines, so that a tile's 36 values do not fall on the
+  /// Words, floats or pairs, that some channels take.
+  private func words(_ channels: Int) -> Int { isNarrow ? channels / 2 : channels }
+  /// Words from a tile's channels to the next tile's: a little more than the channels, so that tiles do not fall on the same cache sets.
+  private var inputStride: Int { words(channels) + 16 }
+  /// Words from one of the 36 matrices of `count` to the next: an odd number of cache lines, so that a tile's 36 values do not fall on the
   /// same sets.
   fileprivate static func matrixStride(_ count: Int) -> Int { (count + 15) / 16 * 16 | 16 }
   private var channels: Int { weights.inputs / 9 }
@@ -103,7 +110,7 @@ struct WinogradConvolution {
     let result = TensorStorage(count: weights.panels * panelFloats)
     try context.parallel(weights.panels) { panel in
       for channels in runs(of: Self.longRun) {
-        weights.transformWindows(panel: panel, channels: channels, into: place(of: channels, panel: panel, in: result))
+        transformWindows(panel: panel, channels: channels, into: place(of: channels, panel: panel, in: result))
       }
     }
     return result
@@ -113,10 +120,10 @@ struct WinogradConvolution {
     stride(from: 0, to: channels, by: length).map { $0..<min(channels, $0 + length) }
   }
 
-  private var panelFloats: Int { runs(of: Self.longRun).count * 36 * Self.matrixStride(min(channels, Self.longRun) * Self.panel) }
+  private var panelFloats: Int { runs(of: Self.longRun).count * 36 * Self.matrixStride(words(min(channels, Self.longRun)) * Self.panel) }
 
   private func place(of run: Range<Int>, panel: Int, in kept: TensorStorage) -> UnsafeMutablePointer<Float> {
-    kept.pointer + panel * panelFloats + run.lowerBound / Self.longRun * 36 * Self.matrixStride(Self.longRun * Self.panel)
+    kept.pointer + panel * panelFloats + run.lowerBound / Self.longRun * 36 * Self.matrixStride(words(Self.longRun) * Self.panel)
   }
 
   /// Runs of nearly equal length, whole register tiles where they are long.
@@ -142,6 +149,8 @@ struct WinogradConvolution {
   }
 
   private func transformIn(_ tiles: Range<Int>, group: Range<Int>, into buffer: UnsafeMutablePointer<Float>) {
+    let matrix = Self.matrixStride(group.count * inputStride)
+    let wide = TensorStorage(count: isNarrow ? 36 * Self.matrixStride(inputs.map(\.shape.columns).max() ?? 0) : 0)
     withUnsafeTemporaryAllocation(of: UnsafePointer<Float>.self, capacity: 36) { pixels in
       for tile in tiles {
         let (image, top, left) = place(tile)
@@ -157,8 +166,14 @@ struct WinogradConvolution {
             }
           }
           guard let base = pixels.baseAddress else { return }
-          Kernels.active.winograd_input(channels, base, target, Self.matrixStride(group.count * inputStride))
-          target += channels
+          if isNarrow {
+            let stride = Self.matrixStride(channels)
+            Kernels.active.winograd_input(channels, base, wide.pointer, stride)
+            Kernels.active.narrow_rows(36, channels, wide.pointer, stride, target.words, matrix)
+          } else {
+            Kernels.active.winograd_input(channels, base, target, matrix)
+          }
+          target += words(channels)
         }
       }
     }
@@ -172,17 +187,23 @@ struct WinogradConvolution {
   ) {
     // Many tiles repay weights that come from the last level; few want them close.
     let length = kept == nil && tiles.count < 56 ? Self.shortRun : Self.longRun
-    let own = TensorStorage(count: kept == nil ? 36 * Self.matrixStride(min(channels, length) * Self.panel) : 0)
+    let own = TensorStorage(count: kept == nil ? 36 * Self.matrixStride(words(min(channels, length)) * Self.panel) : 0)
     let m = TensorStorage(count: 36 * Self.matrixStride(tiles.count * Self.panel))
     let left = transformed + (tiles.lowerBound - group.lowerBound) * inputStride
     for run in runs(of: length) where !context.isCancelled {
       let u = kept.map { place(of: run, panel: panel, in: $0) } ?? own.pointer
-      if kept == nil { weights.transformWindows(panel: panel, channels: run, into: u) }
+      if kept == nil { transformWindows(panel: panel, channels: run, into: u) }
+      let begin = Int32(run.lowerBound == 0 ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE)
       for product in 0..<36 {
-        Kernels.active.gemm_panel(
-          tiles.count, Self.panel, run.count, left + product * Self.matrixStride(group.count * inputStride) + run.lowerBound, inputStride,
-          u + product * Self.matrixStride(run.count * Self.panel), m.pointer + product * Self.matrixStride(tiles.count * Self.panel),
-          Self.panel, Int32(run.lowerBound == 0 ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE), nil, nil, 0)
+        let a = left + product * Self.matrixStride(group.count * inputStride) + words(run.lowerBound)
+        let b = u + product * Self.matrixStride(words(run.count) * Self.panel)
+        let c = m.pointer + product * Self.matrixStride(tiles.count * Self.panel)
+        if isNarrow {
+          Kernels.active.gemm_panel_pairs?(
+            tiles.count, Self.panel, words(run.count), a.words, inputStride, UnsafePointer(b).words, c, Self.panel, begin)
+        } else {
+          Kernels.active.gemm_panel(tiles.count, Self.panel, run.count, a, inputStride, b, c, Self.panel, begin, nil, nil, 0)
+        }
       }
     }
     transformOut(tiles, panel: panel, from: m.pointer)
@@ -214,9 +235,28 @@ struct WinogradConvolution {
   }
 }
 
+extension WinogradConvolution {
+  /// A panel's 3×3 windows over some channels, transformed: `[36][channels][32]`, two channels in a word where they are narrow.
+  private func transformWindows(panel: Int, channels: Range<Int>, into u: UnsafeMutablePointer<Float>) {
+    let matrix = Self.matrixStride(words(channels.count) * Self.panel)
+    guard isNarrow else { return weights.transformWindows(panel: panel, channels: channels, into: u, stride: matrix) }
+    // Few enough at a time that they are still in the cache when they are narrowed.
+    let length = 32, stride = Self.matrixStride(length * Self.panel)
+    let wide = TensorStorage(count: 36 * stride)
+    for begin in Swift.stride(from: channels.lowerBound, to: channels.upperBound, by: length) {
+      let part = begin..<min(channels.upperBound, begin + length)
+      weights.transformWindows(panel: panel, channels: part, into: wide.pointer, stride: stride)
+      let target = u + words(begin - channels.lowerBound) * Self.panel
+      for product in 0..<36 {
+        Kernels.active.narrow_panel(part.count, wide.pointer + product * stride, Self.panel, (target + product * matrix).words)
+      }
+    }
+  }
+}
+
 extension PackedMatrix {
-  /// A panel's 3×3 windows over some channels, transformed for Winograd: `[36][channels][32]`.
-  fileprivate func transformWindows(panel: Int, channels range: Range<Int>, into u: UnsafeMutablePointer<Float>) {
+  /// A panel's 3×3 windows over some channels, transformed for Winograd: 36 matrices `[channels][32]`, `stride` from one to the next.
+  fileprivate func transformWindows(panel: Int, channels range: Range<Int>, into u: UnsafeMutablePointer<Float>, stride matrix: Int) {
     let channels = inputs / 9, width = Self.panelWidth
     let scratch = TensorStorage(count: elementType == .float32 ? 0 : 9 * range.count * width)
     var taps = UnsafePointer(scratch.pointer), stride = range.count * width
@@ -227,8 +267,7 @@ extension PackedMatrix {
       if tap == 0, elementType == .float32 { (taps, stride) = (rows, channels * width) }
     }
     for channel in 0..<range.count {
-      Kernels.active.winograd_weights(
-        taps + channel * width, stride, u + channel * width, WinogradConvolution.matrixStride(range.count * width))
+      Kernels.active.winograd_weights(taps + channel * width, stride, u + channel * width, matrix)
     }
   }
 }

@@ -136,9 +136,19 @@ private struct ConvertedTensor {
   }
 
   func append(to append: (Data) throws(FileWriteError) -> Void, in context: ExecutionContext) throws {
-    guard let form, let tensor = original.tensor else { return try append(original.data) }
-    try append(form.convert(tensor, name: entry.name, component: component, in: context).data)
+    guard let form, let tensor = original.tensor else { return try self.append(original.data, to: append, in: context) }
+    try self.append(form.convert(tensor, name: entry.name, component: component, in: context).data, to: append, in: context)
     tensor.releasePages()
+  }
+
+  /// In pieces, since a slow disk would keep whoever wants to stop waiting for a large tensor.
+  private func append(_ data: Data, to append: (Data) throws(FileWriteError) -> Void, in context: ExecutionContext) throws {
+    var rest = data[...]
+    while !rest.isEmpty {
+      try context.checkCancellation()
+      try append(rest.prefix(8 << 20))
+      rest = rest.dropFirst(8 << 20)
+    }
   }
 }
 

@@ -11,6 +11,11 @@
 /// and `[k / CK_BLOCK][CK_PANEL]` scales, IEEE halves.
 #define CK_BLOCK 32
 
+/// The points of Winograd's F(4×4, 3×3) are 0, ±a, ±b and infinity. With these the factors of the transforms are nearer to one another than with
+/// the usual ±1 and ±2, so that rounding what was transformed costs half as much; and all their powers are exact.
+#define CK_WINOGRAD_A 0.75f
+#define CK_WINOGRAD_B 1.5f
+
 enum {
   CK_SET_PLAIN = 0,
   CK_SET_AVX2 = 1,
