@@ -10,6 +10,7 @@
 #define CK_PART 1
 #define CK_HALF 8
 #define CK_SCALE(p, n) ((vf)_mm512_scalef_ps((__m512)(p), (__m512)(n)))
+#define CK_EACH "%{1to16%}"
 #define CK_NAME "avx512"
 #define CK_TABLE ck_table_avx512
 #include "vector.inc"

@@ -12,6 +12,7 @@
 #define CK_HALF 8
 #define CK_SCALE(p, n) ((vf)_mm512_scalef_ps((__m512)(p), (__m512)(n)))
 #define CK_DOT(sum, bytes, words) ((vi)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(bytes), (__m512i)(words)))
+#define CK_EACH "%{1to16%}"
 #define CK_NAME "avx512vnni"
 #define CK_TABLE ck_table_avx512_vnni
 #include "vector.inc"

@@ -30,6 +30,16 @@ const ck_kernels *ck_kernels_for(int set) {
   }
 }
 
+int ck_adds_beside_products(void) {
+#if defined(__x86_64__)
+  // Since their first AVX-512, AMD's processors have two units for fused products and two for additions; Intel's add where they multiply.
+  __builtin_cpu_init();
+  return has_avx512() && __builtin_cpu_is("amd");
+#else
+  return 0;
+#endif
+}
+
 void ck_pause(void) {
 #if defined(__x86_64__)
   __builtin_ia32_pause();

@@ -253,8 +253,49 @@ static void gemm_panel_pairs(
     }
 }
 
+static void cross_rows(
+    long rows, long k, const float *levels, const float *x, long ldx, float *y, long ldy, float *scales, float *sums, long lds) {
+  for (long r = 0; r < rows; r++) {
+    double magnitude = 0;
+    for (long p = 0; p < k; p++) magnitude += fabsf(x[r * ldx + p]);
+    double ratio = magnitude / (double)k / levels[r];
+    // 2^100 either way is far from what values that count can need.
+    float scale = ratio > 0 && ratio < INFINITY ? ldexpf(1, (int)fmax(-100, fmin(100, floor(log2(ratio))))) : 1;
+    float sum = 0;
+    for (long p = 0; p < k; p++) y[r * ldy + p] = x[r * ldx + p] / scale;
+    for (long p = 0; p + 3 <= k; p += 3) sum -= y[r * ldy + p + 1] * y[r * ldy + p + 2];
+    scales[r * lds] = scale;
+    sums[r * lds] = sum;
+  }
+}
+
+static void cross_panel(long k, const float *panel, float *sums) {
+  for (long j = 0; j < CK_PANEL; j++) sums[j] = 0;
+  for (long p = 0; p + 3 <= k; p += 3)
+    for (long j = 0; j < CK_PANEL; j++) sums[j] -= panel[(p + 1) * CK_PANEL + j] * panel[(p + 2) * CK_PANEL + j];
+}
+
+static void gemm_panel_crossed(
+    long rows, long k, const float *a, long lda, const float *scales, const float *sums, const float *panel, const float *panel_sums, float *c,
+    long ldc, int begin, const float *bias, const float *residual, long ldr) {
+  for (long i = 0; i < rows; i++)
+    for (long j = 0; j < CK_PANEL; j++) {
+      const float *x = a + i * lda, *b = panel + j;
+      float start = begin == CK_BEGIN_ACCUMULATE ? c[i * ldc + j] : (bias ? bias[j] : 0) + (residual ? residual[i * ldr + j] : 0);
+      float products = sums[i] + panel_sums[j];
+      for (long p = 0; p < k; p += 3, x += 3, b += 3 * CK_PANEL) {
+        if (p + 3 <= k) {
+          products += x[0] * b[0] + (x[1] + b[2 * CK_PANEL]) * (x[2] + b[CK_PANEL]);
+        } else {
+          products += x[0] * b[0] + (p + 2 == k ? x[1] * b[CK_PANEL] : 0);
+        }
+      }
+      c[i * ldc + j] = start + scales[i] * products;
+    }
+}
+
 const ck_kernels ck_table_plain = {
     "plain", 1, gemm_panel, activate, geglu, axpby, moments, scale_shift, layer_norm, softmax_block, scale_rows, widen_f16, widen_bf16,
     winograd_input, winograd_output, winograd_weights, quantize_rows, widen_q8, gemm_panel_q8,
-    narrow_rows, narrow_panel, gemm_panel_pairs,
+    narrow_rows, narrow_panel, gemm_panel_pairs, 1, cross_rows, cross_panel, gemm_panel_crossed,
 };

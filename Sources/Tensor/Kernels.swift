@@ -11,9 +11,9 @@ enum Kernels {
       "avx512bf16": CK_SET_AVX512_BF16, "avx512vnni": CK_SET_AVX512_VNNI, "avx512": CK_SET_AVX512, "avx2": CK_SET_AVX2, "neon": CK_SET_NEON,
       "plain": CK_SET_PLAIN,
     ]
-    if let set = sets[asked], let table = ck_kernels_for(Int32(set)) { return table.pointee }
+    if let set = sets[asked], let table = ck_kernels_for(Int32(set)) { return table.pointee.forThisProcessor() }
     let byWorth = ["avx512bf16", "avx512vnni", "avx512", "avx2", "neon"]
-    let best = byWorth.lazy.compactMap { sets[$0].flatMap { ck_kernels_for(Int32($0)) } }.first?.pointee
+    let best = byWorth.lazy.compactMap { sets[$0].flatMap { ck_kernels_for(Int32($0)) } }.first?.pointee.forThisProcessor()
     #if canImport(Accelerate)
       return (best ?? ck_table_plain).withBLASProducts()
     #else
@@ -23,6 +23,15 @@ enum Kernels {
 
   /// The name of the set in use.
   static var name: String { String(cString: active.name) }
+}
+
+extension ck_kernels {
+  /// Without what this processor has the instructions for but gains nothing from.
+  fileprivate func forThisProcessor() -> ck_kernels {
+    var kernels = self
+    if ck_adds_beside_products() == 0 { kernels.gemm_panel_crossed = nil }
+    return kernels
+  }
 }
 
 /// Functions that an operation can apply to its result.

@@ -31,17 +31,19 @@ enum LeftOperand {
   case patches(Patches)
   /// What was gathered already.
   case gathered(Tensor)
+  /// What was gathered and crossed already, chunk by chunk.
+  case crossed([CrossedRows], Tensor)
 
   /// Whether rows are as good where they are: those of wide matrices fall on the same cache sets.
   var isContiguous: Bool {
     switch self {
     case .matrix(_, let stride): stride <= 2 * MatrixProduct.chunkLength
     case .patches: false
-    case .gathered: true
+    case .gathered, .crossed: true
     }
   }
 
-  /// A chunk of some rows, in place or gathered into `buffer`, and the floats from a row to the next.
+  /// A chunk of some rows as floats, in place or gathered into `buffer`, and the floats from a row to the next.
   fileprivate func rows(
     _ rows: Range<Int>, of chunk: MatrixProduct.Chunk, gatheredInto buffer: UnsafeMutablePointer<Float>
   ) -> (UnsafePointer<Float>, Int) {
@@ -65,7 +67,7 @@ enum LeftOperand {
       for row in 0..<rows.count { (buffer + row * stride).update(from: start + row * width, count: chunk.inner.count) }
     case .patches(let patches):
       patches.gather(chunk.segments, rows: rows, into: buffer, stride: stride)
-    case .gathered:
+    case .gathered, .crossed:
       break
     }
   }
@@ -85,8 +87,10 @@ struct MatrixProduct {
   let bias: Tensor?
   let residual: Tensor?
   let activation: Activation
+  /// The weights' mean magnitude, where the rows are to be crossed.
+  private(set) var level: Float?
 
-  /// Rows of a block at most: a multiple of every kernel's tile height (14 and 6).
+  /// Rows of a block at most: a multiple of every kernel's tile height (14, 12 and 6).
   private static let blockRows = 252
   /// Inner elements of a chunk: 252 · 320 floats are a third of a megabyte.
   static let chunkLength = 320
@@ -102,10 +106,12 @@ struct MatrixProduct {
     guard rows > 0, weights.outputs > 0 else { return }
     let chunks = chunks()
     let (blocks, splits) = cut(chunks: chunks.count, threads: context.threads)
+    var product = self
+    product.level = isCrossed ? weights.level : nil
     // Whole register tiles.
-    let tile = Kernels.active.tile_rows
+    let tile = isCrossed ? Kernels.active.crossed_rows : Kernels.active.tile_rows
     let blockRows = min(rows, ((rows + blocks - 1) / blocks + tile - 1) / tile * tile)
-    let product = splits > 1 ? try gathered(chunks, in: context) : self
+    if splits > 1 { product = try product.gathered(chunks, in: context) }
     try context.parallel((rows + blockRows - 1) / blockRows * splits) { task in
       let block = task / splits, split = task % splits
       let rowRange = block * blockRows..<min(rows, (block + 1) * blockRows)
@@ -116,19 +122,29 @@ struct MatrixProduct {
 
   /// The same product with its left operand gathered at once, for when several tasks would gather the same rows.
   private func gathered(_ chunks: [Chunk], in context: ExecutionContext) throws -> MatrixProduct {
-    guard !left.isContiguous else { return self }
+    guard level != nil || !left.isContiguous else { return self }
     // No power of two between rows, as in a block.
     let stride = (weights.inputs + 31) / 32 * 32 + 16, run = 16
     let buffer = Tensor(uninitialized: [rows, stride])
+    let crossed = level.map { level in
+      chunks.map { CrossedRows(values: buffer.mutablePointer + $0.inner.lowerBound, stride: stride, rows: rows, level: level) }
+    }
     try context.parallel((rows + run - 1) / run) { task in
       let range = task * run..<min(rows, (task + 1) * run)
-      for chunk in chunks {
-        left.gather(chunk, rows: range, into: buffer.mutablePointer + range.lowerBound * stride + chunk.inner.lowerBound, stride: stride)
+      for (index, chunk) in chunks.enumerated() {
+        let target = buffer.mutablePointer + range.lowerBound * stride + chunk.inner.lowerBound
+        left.gather(chunk, rows: range, into: target, stride: stride)
+        crossed?[index].take(range, from: target, stride: stride, k: chunk.inner.count)
       }
     }
     return MatrixProduct(
-      left: .gathered(buffer), rows: rows, weights: weights, result: result, bias: bias, residual: residual, activation: activation)
+      left: crossed.map { .crossed($0, buffer) } ?? .gathered(buffer), rows: rows, weights: weights, result: result, bias: bias,
+      residual: residual, activation: activation)
   }
+
+  /// Whether two of three products are made as one. What that takes for each column of the weights eight rows repay; it does not depend on the
+  /// number of pictures, so that neither do they.
+  private var isCrossed: Bool { weights.hasCrossedProduct && rows >= 8 * max(1, result.shape[0]) }
 
   /// Products of a task at least: some 5 µs.
   private static let taskProducts = 1 << 18
@@ -160,7 +176,7 @@ struct MatrixProduct {
 
   private func chunks() -> [Chunk] {
     switch left {
-    case .matrix, .gathered:
+    case .matrix, .gathered, .crossed:
       // Without inputs there is one empty chunk still: the result begins at its bias.
       return stride(from: 0, to: max(weights.inputs, 1), by: Self.chunkLength).map {
         Chunk(inner: $0..<min(weights.inputs, $0 + Self.chunkLength), segments: 0..<0)
@@ -172,7 +188,9 @@ struct MatrixProduct {
 
   private func multiply(_ rows: Range<Int>, panels: Range<Int>, chunks: [Chunk], in context: ExecutionContext) {
     let gathered = TensorStorage(count: rows.count * Self.gatheredStride)
-    let widened = TensorStorage(count: Self.chunkLength * PackedMatrix.panelWidth)
+    // And a panel's sums behind it, where it is crossed.
+    let widened = TensorStorage(count: (Self.chunkLength + 1) * PackedMatrix.panelWidth)
+    let own = level.map { CrossedRows(values: gathered.pointer, stride: Self.gatheredStride, rows: rows.count, level: $0) }
     let quantized = weights.hasIntegerProduct ? QuantizedRows(rows: rows.count, most: Self.chunkLength) : nil
     // Sums of gated panels: each is done at once where there is one chunk.
     let gated = weights.isGated ? TensorStorage(count: (chunks.count > 1 ? panels.count : 1) * rows.count * PackedMatrix.panelWidth) : nil
@@ -180,6 +198,8 @@ struct MatrixProduct {
     for (index, chunk) in chunks.enumerated() where !context.isCancelled {
       let (a, stride) = left.rows(rows, of: chunk, gatheredInto: gathered.pointer)
       quantized?.take(a, stride: stride, count: chunk.inner.count)
+      own?.take(0..<rows.count, from: a, stride: stride, k: chunk.inner.count)
+      let crossed = if case .crossed(let chunks, _) = left { chunks[index].rows(from: rows.lowerBound) } else { own }
       for panel in panels {
         let columns = panel * PackedMatrix.panelWidth..<min(weights.biasColumns, (panel + 1) * PackedMatrix.panelWidth)
         let target: Target
@@ -193,6 +213,8 @@ struct MatrixProduct {
         let factor: Factors =
           if let quantized {
             .bytes(quantized, weights.bytes(panel, rows: chunk.inner))
+          } else if let crossed {
+            .crossed(crossed, CrossedPanel(weights, panel: panel, rows: chunk.inner, scratch: widened.pointer))
           } else {
             .floats(a, stride: stride, weights.panel(panel, rows: chunk.inner, scratch: widened.pointer))
           }
@@ -223,6 +245,7 @@ struct MatrixProduct {
   private enum Factors {
     case floats(UnsafePointer<Float>, stride: Int, UnsafePointer<Float>)
     case bytes(QuantizedRows, QuantizedPanel)
+    case crossed(CrossedRows, CrossedPanel)
 
     /// Makes the sums of some rows, or adds to them where they have begun.
     func multiply(_ rows: Range<Int>, columns: Int, k: Int, into target: Target, beginningAt beginning: Beginning?) {
@@ -238,6 +261,11 @@ struct MatrixProduct {
         Kernels.active.gemm_panel_q8?(
           rows.count, k, a.values + rows.lowerBound * a.stride, a.stride, a.scales.pointer + rows.lowerBound, sums, panel.values,
           panel.scales, c, target.stride, code, beginning?.bias, beginning?.residual, beginning?.stride ?? 0)
+      case .crossed(let a, let panel):
+        let a = a.rows(from: rows.lowerBound)
+        Kernels.active.gemm_panel_crossed?(
+          rows.count, k, a.values, a.stride, a.scales, a.sums, panel.values, panel.sums, c, target.stride, code, beginning?.bias,
+          beginning?.residual, beginning?.stride ?? 0)
       }
     }
   }

@@ -17,6 +17,11 @@ struct WinogradConvolution {
   let ownsInput: Bool
   /// Whether the factors of the products are pairs of bfloat16 in words.
   private let isNarrow: Bool
+  /// For each of the 36 products the magnitude of its weights, where the products are crossed; else nothing.
+  private let levels: [Float]
+  /// Channels whose weights are transformed at once: so many, and all of these runs.
+  private let runLength: Int
+  private let runs: [Range<Int>]
   private let rowMap: [Int]
   private let columnMap: [Int]
   private let tileRows: Int
@@ -40,9 +45,11 @@ struct WinogradConvolution {
     let group = min(tiles, max(blockTiles, threads * threadFloats / (36 * (channels + 16))))
     let panels = (outputs + panel - 1) / panel
     let run = min(channels, longRun)
-    let kept = tiles > 2 * blockTiles ? panels * ((channels + longRun - 1) / longRun) * 36 * matrixStride(run * panel) : 0
-    let own = threads * 36 * (matrixStride(run * panel) + matrixStride(min(tiles, blockTiles) * panel)) + threads * 9 * run * panel
-    return 36 * matrixStride(group * (channels + 16)) + kept + own
+    // A row of sums behind the weights of each product, and scales and sums of the tiles: where products are crossed.
+    let matrix = matrixStride((run + 1) * panel)
+    let kept = tiles > 2 * blockTiles ? panels * ((channels + longRun - 1) / longRun) * 36 * matrix : 0
+    let own = threads * 36 * (matrix + matrixStride(min(tiles, blockTiles) * panel)) + threads * 9 * run * panel
+    return 36 * matrixStride(group * (channels + 16)) + 72 * group * ((channels + shortRun - 1) / shortRun) + kept + own
   }
 
   static func isPossible(_ geometry: ConvolutionGeometry) -> Bool {
@@ -51,12 +58,21 @@ struct WinogradConvolution {
 
   /// Floats that the transformed tiles of a group may take for each thread: a megabyte, which its panels then find in the last-level cache.
   private static let threadFloats = 1 << 18
-  /// Tiles of a task at most: a multiple of every kernel's tile height (14 and 6).
+  /// Tiles of a task at most: a multiple of every kernel's tile height (14, 12 and 6).
   private static let blockTiles = 168
-  /// Channels whose weights are transformed at once where there are many tiles: 640 of a panel take 3 MB.
+  /// Channels whose weights are transformed at once where a picture has many tiles, which repay weights from the last level of the cache: 640 of
+  /// a panel take 3 MB.
   private static let longRun = 640
-  /// Channels whose weights are transformed at once where there are few: 64 of a panel take 300 KB.
+  /// Where a picture has few, which want the weights close: 64 of a panel take 300 KB.
   private static let shortRun = 64
+  /// By how much the transform makes each of a window's 36 values larger than its taps, where those have nothing to do with each other.
+  private static let windowNorms: [Float] = {
+    // Tap t is 1 in column t.
+    var taps = [Float](repeating: 0, count: 9 * panel), windows = [Float](repeating: 0, count: 36 * panel)
+    for tap in 0..<9 { taps[tap * panel + tap] = 1 }
+    Kernels.active.winograd_weights(taps, panel, &windows, panel)
+    return (0..<36).map { windows[$0 * panel..<($0 + 1) * panel].reduce(0) { $0 + $1 * $1 }.squareRoot() }
+  }()
   /// Outputs of a task.
   private static let panel = PackedMatrix.panelWidth
 
@@ -68,6 +84,12 @@ struct WinogradConvolution {
     columnMap = nearestIndices(from: inputs[0].shape[2], to: result.shape[2])
     tileRows = (result.shape[1] + 3) / 4
     tileColumns = (result.shape[2] + 3) / 4
+    let (channels, length) = (weights.inputs / 9, tileRows * tileColumns < 56 ? Self.shortRun : Self.longRun)
+    runLength = length
+    runs = stride(from: 0, to: channels, by: length).map { $0..<min(channels, $0 + length) }
+    // Fewer tiles do not repay the weights' sums.
+    let crosses = !isNarrow && weights.hasCrossedProduct && tileRows * tileColumns >= 16
+    levels = crosses ? Self.windowNorms.map { [level = weights.level] in level * $0 } : []
     zeros = Tensor(repeating: 0, shape: [max(inputs.map(\.shape.columns).max() ?? 0, weights.outputs)])
   }
 
@@ -79,23 +101,37 @@ struct WinogradConvolution {
   /// same sets.
   fileprivate static func matrixStride(_ count: Int) -> Int { (count + 15) / 16 * 16 | 16 }
   private var channels: Int { weights.inputs / 9 }
+  private var isCrossed: Bool { !levels.isEmpty }
+  /// Words from one of the 36 matrices of some channels' weights to the next; where products are crossed their sums stand behind the weights.
+  private func weightStride(_ channels: Int) -> Int { Self.matrixStride((words(channels) + (isCrossed ? 1 : 0)) * Self.panel) }
 
   func run(in context: ExecutionContext) throws {
     let tiles = result.shape[0] * tileRows * tileColumns
     guard tiles > 0 else { return }
-    let most = context.threads * Self.threadFloats / (36 * inputStride)
-    let groups = Self.evenRuns(of: 0..<tiles, atMost: max(Self.blockTiles, most))
+    let groups = evenRuns(of: 0..<tiles, atMost: max(Self.blockTiles, context.threads * Self.threadFloats / (36 * inputStride)))
 
     let kept = tiles > 2 * Self.blockTiles ? try transformedWeights(in: context) : nil
-    let transformed = TensorStorage(count: 36 * Self.matrixStride((groups.first?.count ?? 0) * inputStride))
+    let most = groups.first?.count ?? 0
+    let transformed = TensorStorage(count: 36 * Self.matrixStride(most * inputStride))
+    let crossing = TensorStorage(count: isCrossed ? 2 * 36 * runs.count * most : 0)
     for group in groups {
       if ownsInput { forgetRows(above: group.lowerBound) }
-      try forRuns(of: group, in: context) { transformIn($0, group: group, into: transformed.pointer) }
-      let blocks = Self.evenRuns(of: group, atMost: Self.blockTiles)
+      let left = Transformed(tiles: group, values: transformed.pointer, crossing: crossing.pointer, stride: most)
+      try forRuns(of: group, in: context) { transformIn($0, into: left) }
+      let blocks = evenRuns(of: group, atMost: Self.blockTiles)
       try context.parallel(weights.panels * blocks.count) {
-        multiply(transformed.pointer, group: group, tiles: blocks[$0 % blocks.count], panel: $0 / blocks.count, by: kept, in: context)
+        multiply(left, tiles: blocks[$0 % blocks.count], panel: $0 / blocks.count, by: kept, in: context)
       }
     }
+  }
+
+  /// A group's tiles, transformed: `[36][tiles][channels]`, and where products are crossed the scales `[runs][36][tiles]` and as many sums.
+  private struct Transformed {
+    let tiles: Range<Int>
+    let values: UnsafeMutablePointer<Float>
+    let crossing: UnsafeMutablePointer<Float>
+    /// From one product's scales to the next's.
+    let stride: Int
   }
 
   /// Gives back the rows of the input that no tile from this one on reads.
@@ -109,28 +145,23 @@ struct WinogradConvolution {
   private func transformedWeights(in context: ExecutionContext) throws -> TensorStorage {
     let result = TensorStorage(count: weights.panels * panelFloats)
     try context.parallel(weights.panels) { panel in
-      for channels in runs(of: Self.longRun) {
-        transformWindows(panel: panel, channels: channels, into: place(of: channels, panel: panel, in: result))
-      }
+      for run in runs { transformWindows(panel: panel, channels: run, into: place(of: run, panel: panel, in: result)) }
     }
     return result
   }
 
-  private func runs(of length: Int) -> [Range<Int>] {
-    stride(from: 0, to: channels, by: length).map { $0..<min(channels, $0 + length) }
-  }
-
-  private var panelFloats: Int { runs(of: Self.longRun).count * 36 * Self.matrixStride(words(min(channels, Self.longRun)) * Self.panel) }
+  private var panelFloats: Int { runs.count * 36 * weightStride(min(channels, runLength)) }
 
   private func place(of run: Range<Int>, panel: Int, in kept: TensorStorage) -> UnsafeMutablePointer<Float> {
-    kept.pointer + panel * panelFloats + run.lowerBound / Self.longRun * 36 * Self.matrixStride(words(Self.longRun) * Self.panel)
+    kept.pointer + panel * panelFloats + run.lowerBound / runLength * 36 * weightStride(runLength)
   }
 
   /// Runs of nearly equal length, whole register tiles where they are long.
-  private static func evenRuns(of range: Range<Int>, atMost most: Int) -> [Range<Int>] {
+  private func evenRuns(of range: Range<Int>, atMost most: Int) -> [Range<Int>] {
+    let tile = isCrossed ? Kernels.active.crossed_rows : Kernels.active.tile_rows
     let count = (range.count + most - 1) / most
     let even = (range.count + count - 1) / count
-    let length = count == 1 ? even : (even + 13) / 14 * 14
+    let length = count == 1 ? even : (even + tile - 1) / tile * tile
     return stride(from: range.lowerBound, to: range.upperBound, by: length).map { $0..<min(range.upperBound, $0 + length) }
   }
 
@@ -148,13 +179,16 @@ struct WinogradConvolution {
     return (line / tileRows, line % tileRows * 4, column * 4)
   }
 
-  private func transformIn(_ tiles: Range<Int>, group: Range<Int>, into buffer: UnsafeMutablePointer<Float>) {
-    let matrix = Self.matrixStride(group.count * inputStride)
-    let wide = TensorStorage(count: isNarrow ? 36 * Self.matrixStride(inputs.map(\.shape.columns).max() ?? 0) : 0)
+  private func transformIn(_ tiles: Range<Int>, into transformed: Transformed) {
+    let matrix = Self.matrixStride(transformed.tiles.count * inputStride)
+    // What is worked on again lies close together until then.
+    let isDone = !isNarrow && !isCrossed, wideStride = Self.matrixStride(channels)
+    let wide = TensorStorage(count: isDone ? 0 : 36 * wideStride)
     withUnsafeTemporaryAllocation(of: UnsafePointer<Float>.self, capacity: 36) { pixels in
       for tile in tiles {
         let (image, top, left) = place(tile)
-        var target = buffer + (tile - group.lowerBound) * inputStride
+        let target = transformed.values + (tile - transformed.tiles.lowerBound) * inputStride
+        var place = isDone ? target : wide.pointer
         for input in inputs {
           let (height, width, channels) = (input.shape[1], input.shape[2], input.shape[3])
           for i in 0..<6 {
@@ -166,41 +200,52 @@ struct WinogradConvolution {
             }
           }
           guard let base = pixels.baseAddress else { return }
-          if isNarrow {
-            let stride = Self.matrixStride(channels)
-            Kernels.active.winograd_input(channels, base, wide.pointer, stride)
-            Kernels.active.narrow_rows(36, channels, wide.pointer, stride, target.words, matrix)
-          } else {
-            Kernels.active.winograd_input(channels, base, target, matrix)
-          }
-          target += words(channels)
+          Kernels.active.winograd_input(channels, base, place, isDone ? matrix : wideStride)
+          place += channels
         }
+        if isNarrow { Kernels.active.narrow_rows(36, channels, wide.pointer, wideStride, target.words, matrix) }
+        if isCrossed { cross(tile, wide.pointer, stride: wideStride, into: target, stride: matrix, in: transformed) }
       }
+    }
+  }
+
+  /// Makes a tile's 36 rows ready for crossed products, a run of channels at a time.
+  private func cross(
+    _ tile: Int, _ rows: UnsafePointer<Float>, stride: Int, into target: UnsafeMutablePointer<Float>, stride matrix: Int,
+    in transformed: Transformed
+  ) {
+    for (index, run) in runs.enumerated() {
+      let scales = transformed.crossing + 2 * 36 * index * transformed.stride + tile - transformed.tiles.lowerBound
+      Kernels.active.cross_rows(
+        36, run.count, levels, rows + run.lowerBound, stride, target + run.lowerBound, matrix, scales, scales + 36 * transformed.stride,
+        transformed.stride)
     }
   }
 
   /// One panel of outputs for a block of tiles. Where the panel's weights are not kept they are transformed here, a run of channels at a time,
   /// and used while they are in the cache.
   private func multiply(
-    _ transformed: UnsafePointer<Float>, group: Range<Int>, tiles: Range<Int>, panel: Int, by kept: TensorStorage?,
-    in context: ExecutionContext
+    _ transformed: Transformed, tiles: Range<Int>, panel: Int, by kept: TensorStorage?, in context: ExecutionContext
   ) {
-    // Many tiles repay weights that come from the last level; few want them close.
-    let length = kept == nil && tiles.count < 56 ? Self.shortRun : Self.longRun
-    let own = TensorStorage(count: kept == nil ? 36 * Self.matrixStride(words(min(channels, length)) * Self.panel) : 0)
+    let own = TensorStorage(count: kept == nil ? 36 * weightStride(min(channels, runLength)) : 0)
     let m = TensorStorage(count: 36 * Self.matrixStride(tiles.count * Self.panel))
-    let left = transformed + (tiles.lowerBound - group.lowerBound) * inputStride
-    for run in runs(of: length) where !context.isCancelled {
+    let first = tiles.lowerBound - transformed.tiles.lowerBound
+    for (index, run) in runs.enumerated() where !context.isCancelled {
       let u = kept.map { place(of: run, panel: panel, in: $0) } ?? own.pointer
       if kept == nil { transformWindows(panel: panel, channels: run, into: u) }
       let begin = Int32(run.lowerBound == 0 ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE)
       for product in 0..<36 {
-        let a = left + product * Self.matrixStride(group.count * inputStride) + words(run.lowerBound)
-        let b = u + product * Self.matrixStride(words(run.count) * Self.panel)
+        let matrix = transformed.values + product * Self.matrixStride(transformed.tiles.count * inputStride)
+        let a = UnsafePointer(matrix + first * inputStride + words(run.lowerBound))
+        let b = UnsafePointer(u + product * weightStride(run.count))
         let c = m.pointer + product * Self.matrixStride(tiles.count * Self.panel)
         if isNarrow {
-          Kernels.active.gemm_panel_pairs?(
-            tiles.count, Self.panel, words(run.count), a.words, inputStride, UnsafePointer(b).words, c, Self.panel, begin)
+          Kernels.active.gemm_panel_pairs?(tiles.count, Self.panel, words(run.count), a.words, inputStride, b.words, c, Self.panel, begin)
+        } else if isCrossed {
+          let scales = transformed.crossing + (2 * 36 * index + product) * transformed.stride + first
+          Kernels.active.gemm_panel_crossed?(
+            tiles.count, run.count, a, inputStride, scales, scales + 36 * transformed.stride, b, b + run.count * Self.panel, c, Self.panel,
+            begin, nil, nil, 0)
         } else {
           Kernels.active.gemm_panel(tiles.count, Self.panel, run.count, a, inputStride, b, c, Self.panel, begin, nil, nil, 0)
         }
@@ -238,8 +283,15 @@ struct WinogradConvolution {
 extension WinogradConvolution {
   /// A panel's 3×3 windows over some channels, transformed: `[36][channels][32]`, two channels in a word where they are narrow.
   private func transformWindows(panel: Int, channels: Range<Int>, into u: UnsafeMutablePointer<Float>) {
-    let matrix = Self.matrixStride(words(channels.count) * Self.panel)
-    guard isNarrow else { return weights.transformWindows(panel: panel, channels: channels, into: u, stride: matrix) }
+    let matrix = weightStride(channels.count)
+    guard isNarrow else {
+      weights.transformWindows(panel: panel, channels: channels, into: u, stride: matrix)
+      for product in 0..<(isCrossed ? 36 : 0) {
+        let windows = u + product * matrix
+        Kernels.active.cross_panel(channels.count, windows, windows + channels.count * Self.panel)
+      }
+      return
+    }
     // Few enough at a time that they are still in the cache when they are narrowed.
     let length = 32, stride = Self.matrixStride(length * Self.panel)
     let wide = TensorStorage(count: 36 * stride)

@@ -203,6 +203,99 @@ import Testing
     worst.report("gemm_panel_pairs", set)
   }
 
+  // ---------------------------------------------------------------------------------------------------------- crossed products
+
+  /// The same powers of two as in plain C (magnitudes that lie on the border of two are left out by chance), the same values, in place or not,
+  /// and sums that differ by rounding; rows of zeros, of huge and of tiny values among them.
+  @Test(arguments: KernelSet.vectors) func crossedRows(set: KernelSet) {
+    var worst = Worst(), numbers = Numbers(seed: 41)
+    for k in Array(1...70) + [128, 319, 320, 321, 640] {
+      let (rows, ldx, ldy, lds) = (5, k + 3, k + 2, 3)
+      var x = numbers.normal(rows * ldx)
+      for (row, factor) in [Float(1), 0, 1e20, 1e-30, 37].enumerated() { for p in 0..<k { x[row * ldx + p] *= factor } }
+      let levels: [Float] = [0.02, 1, 0.7, 3, 0.001]
+      func run(_ kernels: ck_kernels) -> (values: [Float], numbers: [Float]) {
+        var y = [Float](repeating: Self.marker, count: rows * ldy), scales = [Float](repeating: Self.marker, count: 2 * rows * lds)
+        scales.withUnsafeMutableBufferPointer { scales in
+          guard let base = scales.baseAddress else { return }
+          kernels.cross_rows(rows, k, levels, x, ldx, &y, ldy, base, base + rows * lds, lds)
+        }
+        return (y, scales)
+      }
+      let (found, expected) = (run(set.table), run(ck_table_plain))
+      #expect(found.values == expected.values, "rows of \(k)")
+      #expect(found.numbers[..<(rows * lds)] == expected.numbers[..<(rows * lds)], "scales of rows of \(k)")
+      #expect(expected.numbers[3 * lds] < 0x1p-90 || k == 1 && x[3 * ldx] == 0)
+      // A sum of k products of values about a level each.
+      for row in 0..<rows {
+        let at = (rows + row) * lds, size = levels[row] * levels[row] * Float(k).squareRoot()
+        worst.take(
+          Array(found.numbers[at..<at + lds]), Array(expected.numbers[at..<at + lds]), relative: 1e-5, absolute: 4e-6 * size,
+          "row \(row) of \(k)")
+      }
+      var inPlace = x, numbersInPlace = found.numbers
+      inPlace.withUnsafeMutableBufferPointer { values in
+        guard let base = values.baseAddress else { return }
+        numbersInPlace.withUnsafeMutableBufferPointer { numbers in
+          guard let first = numbers.baseAddress else { return }
+          set.table.cross_rows(rows, k, levels, base, ldx, base, ldx, first, first + rows * lds, lds)
+        }
+      }
+      #expect(numbersInPlace == found.numbers, "in place, rows of \(k)")
+      for row in 0..<rows {
+        #expect(inPlace[row * ldx..<row * ldx + k] == found.values[row * ldy..<row * ldy + k], "in place, row \(row) of \(k)")
+        #expect(inPlace[row * ldx + k..<(row + 1) * ldx] == x[row * ldx + k..<(row + 1) * ldx], "behind row \(row) of \(k)")
+      }
+    }
+    worst.report("cross_rows", set)
+  }
+
+  /// Against sums in double precision of the values before they were crossed, plain C's as well: crossing rounds off three to four times what a
+  /// plain sum does.
+  @Test(arguments: KernelSet.vectors) func crossedProducts(set: KernelSet) {
+    guard set.table.gemm_panel_crossed != nil else { return }
+    var worst = Worst(), numbers = Numbers(seed: 42)
+    for rows in Array(1...25) + [84, 252] {
+      for k in [1, 2, 3, 4, 5, 16, 40, 64, 319, 320] {
+        let (ldx, lda, ldc, ldr) = (k + 1, k + 5, 37, 35)
+        let x = numbers.normal(rows * ldx, deviation: 9), panel = numbers.normal(k * 32, deviation: 0.03)
+        let bias = numbers.normal(32), residual = numbers.normal(rows * ldr), start = numbers.normal(rows * ldc)
+        let levels = [Float](repeating: 0.024, count: rows)
+        for beginning in Beginning.allCases {
+          let usesBias = [.bias, .biasAndResidual].contains(beginning), usesResidual = [.residual, .biasAndResidual].contains(beginning)
+          func run(_ kernels: ck_kernels) -> [Float] {
+            var a = [Float](repeating: Self.marker, count: rows * lda), scales = [Float](repeating: 0, count: rows)
+            var sums = scales, panelSums = [Float](repeating: 0, count: 32), c = start
+            kernels.cross_rows(rows, k, levels, x, ldx, &a, lda, &scales, &sums, 1)
+            kernels.cross_panel(k, panel, &panelSums)
+            bias.withUnsafeBufferPointer { bias in
+              residual.withUnsafeBufferPointer { residual in
+                kernels.gemm_panel_crossed?(
+                  rows, k, a, lda, scales, sums, panel, panelSums, &c, ldc,
+                  Int32(beginning == .accumulated ? CK_BEGIN_ACCUMULATE : CK_BEGIN_FRESH), usesBias ? bias.baseAddress : nil,
+                  usesResidual ? residual.baseAddress : nil, ldr)
+              }
+            }
+            return c
+          }
+          let expected = (0..<rows * ldc).map { index in
+            let (i, j) = (index / ldc, index % ldc)
+            guard j < 32 else { return start[index] }
+            var sum = beginning == .accumulated ? Double(start[index]) : 0
+            if usesBias { sum += Double(bias[j]) }
+            if usesResidual { sum += Double(residual[i * ldr + j]) }
+            for p in 0..<k { sum += Double(x[i * ldx + p]) * Double(panel[p * 32 + j]) }
+            return Float(sum)
+          }
+          let name = "\(rows) rows of \(k), \(beginning)", tolerance = 4e-6 * (0.3 * Float(k + 2).squareRoot() + 1)
+          worst.take(run(set.table), expected, relative: 0, absolute: tolerance, name)
+          worst.take(run(ck_table_plain), expected, relative: 0, absolute: tolerance, "plain, " + name)
+        }
+      }
+    }
+    worst.report("gemm_panel_crossed", set)
+  }
+
   // ------------------------------------------------------------------------------------------------------------------- 8 bits
 
   /// Rows become the same bytes and sums, but where a value stands on the border of two: a step of one there.

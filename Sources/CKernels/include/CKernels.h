@@ -127,7 +127,33 @@ typedef struct {
   void (*_Nullable gemm_panel_pairs)(
       long rows, long columns, long words, const uint32_t *_Nonnull a, long lda, const uint32_t *_Nonnull panel, float *_Nonnull c, long ldc,
       int begin);
+
+  /// Rows that `gemm_panel_crossed` takes at once.
+  long crossed_rows;
+
+  /// Rows of k floats made ready for `gemm_panel_crossed`, in place where y is x: y = x / scale, the scale being the power of two that brings the
+  /// row's mean magnitude to that of the weights, levels[row], within a factor of two. `sums` receives -Σ y[3g + 1] · y[3g + 2] over the row's
+  /// whole groups of three. Scales and sums of rows are `lds` apart.
+  void (*_Nonnull cross_rows)(
+      long rows, long k, const float *_Nonnull levels, const float *_Nonnull x, long ldx, float *_Nonnull y, long ldy, float *_Nonnull scales,
+      float *_Nonnull sums, long lds);
+
+  /// Of a panel [k][CK_PANEL] the same sums for each column: -Σ b[3g + 1] · b[3g + 2].
+  void (*_Nonnull cross_panel)(long k, const float *_Nonnull panel, float *_Nonnull sums);
+
+  /// What `gemm_panel` does, of rows that `cross_rows` made, for all 32 columns of a panel. Null where additions take the multipliers' time.
+  ///
+  /// Two of three products become one: x₁b₁ + x₂b₂ = (x₁ + b₂)(x₂ + b₁) - x₁x₂ - b₁b₂, and the last two terms are the sums, which serve many products
+  /// each. Where a processor adds beside it multiplies (AMD's do), three inputs take the time of two. Source: Winograd 1968, "A new
+  /// algorithm for inner products"; the scales after Brent 1970, so that the sum of a row's and a panel's value rounds off neither.
+  void (*_Nullable gemm_panel_crossed)(
+      long rows, long k, const float *_Nonnull a, long lda, const float *_Nonnull scales, const float *_Nonnull sums,
+      const float *_Nonnull panel, const float *_Nonnull panel_sums, float *_Nonnull c, long ldc, int begin, const float *_Nullable bias,
+      const float *_Nullable residual, long ldr);
 } ck_kernels;
+
+/// Whether this processor's vector units add beside those that multiply, so that an addition for each product takes no time.
+int ck_adds_beside_products(void);
 
 /// The kernels of a set, or null where this machine (or this build) has no such instructions.
 const ck_kernels *_Nullable ck_kernels_for(int set);

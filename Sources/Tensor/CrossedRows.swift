@@ -1,0 +1,77 @@
+import CKernels
+
+/// Rows of a chunk as `gemm_panel_crossed` takes them: scaled to the magnitude of the weights, each with the sum that its crossed products have
+/// too much.
+///
+/// A processor that adds beside it multiplies makes a product of float32 from them in two thirds of the time that its multipliers alone
+/// would take. The scale is a power of two of the row's own, so that a row's results depend on nothing but the row.
+struct CrossedRows {
+  let values: UnsafeMutablePointer<Float>
+  let stride: Int
+  /// Scales, sums and levels, `count` of each.
+  private let numbers: TensorStorage
+  private let count: Int
+  private var first = 0
+
+  var scales: UnsafeMutablePointer<Float> { numbers.pointer + first }
+  var sums: UnsafeMutablePointer<Float> { numbers.pointer + count + first }
+  private var levels: UnsafeMutablePointer<Float> { numbers.pointer + 2 * count + first }
+
+  /// - Parameter level: the weights' mean magnitude.
+  init(values: UnsafeMutablePointer<Float>, stride: Int, rows: Int, level: Float) {
+    (self.values, self.stride, count) = (values, stride, rows)
+    numbers = TensorStorage(count: 3 * rows)
+    levels.update(repeating: level, count: rows)
+  }
+
+  /// Makes some rows from `k` values each, which may stand where they will be.
+  func take(_ rows: Range<Int>, from x: UnsafePointer<Float>, stride ldx: Int, k: Int) {
+    let target = self.rows(from: rows.lowerBound)
+    Kernels.active.cross_rows(rows.count, k, target.levels, x, ldx, target.values, stride, target.scales, target.sums, 1)
+  }
+
+  func rows(from row: Int) -> CrossedRows { CrossedRows(self, from: row) }
+
+  private init(_ other: CrossedRows, from row: Int) {
+    (values, stride, numbers, count) = (other.values + row * other.stride, other.stride, other.numbers, other.count)
+    first = other.first + row
+  }
+}
+
+/// Rows of a panel of weights, with what their crossed products have too much in each column.
+struct CrossedPanel {
+  let values: UnsafePointer<Float>
+  let sums: UnsafePointer<Float>
+
+  /// - Parameter scratch: for the rows `k` of the panel and one more.
+  init(_ weights: PackedMatrix, panel: Int, rows k: Range<Int>, scratch: UnsafeMutablePointer<Float>) {
+    let sums = scratch + k.count * PackedMatrix.panelWidth
+    values = weights.panel(panel, rows: k, scratch: scratch)
+    Kernels.active.cross_panel(k.count, values, sums)
+    self.sums = UnsafePointer(sums)
+  }
+}
+
+extension PackedMatrix {
+  /// Whether products with these weights are crossed where there are rows enough.
+  var hasCrossedProduct: Bool {
+    !hasIntegerProduct && biasColumns % Self.panelWidth == 0 && Kernels.active.gemm_panel_crossed != nil
+  }
+
+  /// The mean magnitude of a sample of the weights: 32 inputs of up to eight panels.
+  var level: Float {
+    let begin = inputs / 2 / QuantizedBlocks.blockValues * QuantizedBlocks.blockValues
+    let sample = begin..<min(inputs, begin + QuantizedBlocks.blockValues)
+    let scratch = TensorStorage(count: sample.count * Self.panelWidth)
+    var sum = SIMD32<Float>(), count = 0
+    for panel in Swift.stride(from: 0, to: panels, by: (panels + 7) / 8) {
+      let values = UnsafeRawPointer(self.panel(panel, rows: sample, scratch: scratch.pointer))
+      for row in 0..<sample.count {
+        let x = values.loadUnaligned(fromByteOffset: row * 4 * Self.panelWidth, as: SIMD32<Float>.self)
+        sum += x.replacing(with: -x, where: x .< 0)
+      }
+      count += sample.count * Self.panelWidth
+    }
+    return sum.sum() / Float(max(count, 1))
+  }
+}
