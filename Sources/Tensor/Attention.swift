@@ -54,6 +54,9 @@ private struct TiledAttention {
   let packedKeys: TensorStorage
   /// Values as panels of 32 features, a row for each key (or pair of them): `[N · heads][d / 32][S][32]`.
   let packedValues: TensorStorage
+  /// What crossed products of these panels take, where products are crossed: of keys one panel after the other, of values a block of keys of one.
+  private let crossedKeys: CrossedHeads?
+  private let crossedValues: CrossedHeads?
 
   private static let queryBlock = 84
   private static let keyBlock = 256
@@ -81,6 +84,11 @@ private struct TiledAttention {
     let words = { isNarrow ? ($0 + 1) / 2 : $0 }
     packedKeys = TensorStorage(count: all * ((keyCount + 31) / 32) * 32 * words(width))
     packedValues = TensorStorage(count: all * ((width + 31) / 32) * 32 * words(keyCount))
+    let isCrossed = !isNarrow && Kernels.active.gemm_panel_crossed != nil
+    let valueRuns = (width + 31) / 32 * ((keyCount + Self.keyBlock - 1) / Self.keyBlock)
+    crossedKeys = isCrossed ? CrossedHeads(all, panels: (keyCount + 31) / 32) : nil
+    // To cross a block's scores takes nearly what one panel saves.
+    crossedValues = isCrossed && width >= 2 * Self.panel ? CrossedHeads(all, panels: valueRuns) : nil
     try context.parallel(all) { pair in
       packKeys(keys, pair: pair)
       packValues(values, pair: pair)
@@ -90,6 +98,7 @@ private struct TiledAttention {
   private func packKeys(_ keys: Tensor, pair: Int) {
     let source = keys.pointer + pair / heads * keyCount * stride + pair % heads * width
     let scratch = isNarrow ? TensorStorage(count: Self.panel * width) : nil
+    crossedKeys?.measure(source, rows: keyCount, columns: width, stride: stride, head: pair)
     for index in 0..<keyPanels {
       let packed = packedKeys.pointer + (pair * keyPanels + index) * Self.panel * words(width)
       let target = scratch?.pointer ?? packed
@@ -100,12 +109,14 @@ private struct TiledAttention {
         for feature in 0..<width { target[feature * Self.panel + key] = row[feature] }
       }
       if isNarrow { Kernels.active.narrow_panel(width, target, Self.panel, packed.words) }
+      crossedKeys?.take(packed, k: width, panel: index, head: pair)
     }
   }
 
   private func packValues(_ values: Tensor, pair: Int) {
     let source = values.pointer + pair / heads * keyCount * stride + pair % heads * width
     let scratch = isNarrow ? TensorStorage(count: Self.keyBlock * Self.panel) : nil
+    crossedValues?.measure(source, rows: keyCount, columns: width, stride: stride, head: pair)
     for index in 0..<valuePanels {
       let packed = packedValues.pointer + (pair * valuePanels + index) * Self.panel * words(keyCount)
       let valid = min(Self.panel, width - index * Self.panel)
@@ -118,8 +129,14 @@ private struct TiledAttention {
           if valid < Self.panel { (row + valid).update(repeating: 0, count: Self.panel - valid) }
         }
         if isNarrow { Kernels.active.narrow_panel(count, target, Self.panel, (packed + words(begin) * Self.panel).words) }
+        crossedValues?.take(target, k: count, panel: valueRun(index, begin), head: pair)
       }
     }
+  }
+
+  /// Where the sums of a panel of values and of the block of keys that begins at `key` are.
+  private func valueRun(_ panel: Int, _ key: Int) -> Int {
+    panel * ((keyCount + Self.keyBlock - 1) / Self.keyBlock) + key / Self.keyBlock
   }
 
   func run(in context: ExecutionContext) throws {
@@ -138,12 +155,13 @@ private struct TiledAttention {
     let scores = TensorStorage(count: range.count * Self.scoreStride)
     let sums = TensorStorage(count: range.count * paddedWidth)
     let narrow = isNarrow ? NarrowRows(rows: range.count, queries: queries.pointer + offset, stride: stride, width: width) : nil
+    let crossed = crossedKeys.map { $0.rows(range.count, of: queries.pointer + offset, stride: stride, k: width, head: pair) }
     var state = SoftmaxState(rows: range.count)
     // Who sees nothing adds nothing.
     if keyCount == 0 { sums.pointer.update(repeating: 0, count: sums.count) }
     for begin in Swift.stride(from: 0, to: causal ? min(keyCount, range.upperBound) : keyCount, by: Self.keyBlock) {
       let keys = begin..<min(keyCount, begin + Self.keyBlock)
-      score(queries.pointer + offset, narrow, rows: range, keys: keys, pair: pair, into: scores.pointer)
+      score(queries.pointer + offset, narrow, crossed, rows: range, keys: keys, pair: pair, into: scores.pointer)
       if causal { mask(scores.pointer, rows: range, keys: keys) }
       state.take(scores.pointer, columns: keys.count, stride: Self.scoreStride, scale: scale)
       if begin > 0 { state.rescale(sums.pointer, columns: paddedWidth, stride: paddedWidth) }
@@ -158,7 +176,7 @@ private struct TiledAttention {
 
   /// scores = Q · Kᵀ, whole panels: the last one's keys beyond the end are zeros.
   private func score(
-    _ query: UnsafePointer<Float>, _ narrow: NarrowRows?, rows: Range<Int>, keys: Range<Int>, pair: Int,
+    _ query: UnsafePointer<Float>, _ narrow: NarrowRows?, _ crossed: CrossedRows?, rows: Range<Int>, keys: Range<Int>, pair: Int,
     into scores: UnsafeMutablePointer<Float>
   ) {
     for first in Swift.stride(from: keys.lowerBound, to: keys.upperBound, by: Self.panel) {
@@ -168,6 +186,10 @@ private struct TiledAttention {
         Kernels.active.gemm_panel_pairs?(
           rows.count, Self.panel, words(width), narrow.queries, narrow.queryStride, panel.words, target, Self.scoreStride,
           Int32(CK_BEGIN_FRESH))
+      } else if let crossedKeys, let crossed {
+        crossed.multiply(
+          rows.count, k: width, crossedKeys.panel(panel, index: first / Self.panel, head: pair), into: target, stride: Self.scoreStride,
+          begin: Int32(CK_BEGIN_FRESH))
       } else {
         Kernels.active.gemm_panel(
           rows.count, Self.panel, width, query, stride, panel, target, Self.scoreStride, Int32(CK_BEGIN_FRESH), nil, nil, 0)
@@ -184,10 +206,13 @@ private struct TiledAttention {
 
   /// sums += scores · V.
   private func gather(
-    _ scores: UnsafePointer<Float>, _ narrow: NarrowRows?, rows: Int, keys: Range<Int>, pair: Int, into sums: UnsafeMutablePointer<Float>
+    _ scores: UnsafeMutablePointer<Float>, _ narrow: NarrowRows?, rows: Int, keys: Range<Int>, pair: Int,
+    into sums: UnsafeMutablePointer<Float>
   ) {
     let begin = Int32(keys.lowerBound == 0 ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE)
-    for index in 0..<valuePanels {
+    var crossed: CrossedRows?
+    // The last panel comes first: where it is not whole it takes the scores as they are, before they are crossed in their place.
+    for index in (0..<valuePanels).reversed() {
       let columns = min(Self.panel, paddedWidth - index * Self.panel)
       let panel =
         packedValues.pointer + ((pair * valuePanels + index) * words(keyCount) + words(keys.lowerBound)) * Self.panel
@@ -195,9 +220,58 @@ private struct TiledAttention {
       if let narrow {
         Kernels.active.gemm_panel_pairs?(
           rows, columns, words(keys.count), narrow.probabilities, NarrowRows.probabilityStride, panel.words, target, paddedWidth, begin)
+      } else if let crossedValues, columns == Self.panel {
+        let left = crossed ?? crossedValues.rows(rows, inPlace: scores, stride: Self.scoreStride, k: keys.count, head: pair)
+        crossed = left
+        left.multiply(
+          rows, k: keys.count, crossedValues.panel(panel, index: valueRun(index, keys.lowerBound), head: pair), into: target,
+          stride: paddedWidth, begin: begin)
       } else {
         Kernels.active.gemm_panel(rows, columns, keys.count, scores, Self.scoreStride, panel, target, paddedWidth, begin, nil, nil, 0)
       }
+    }
+  }
+
+  /// What crossed products of the heads' keys, or values, take: their mean magnitude, and the sums of their panels.
+  private struct CrossedHeads {
+    private let panels: Int
+    private let sums: TensorStorage
+    private let levels: TensorStorage
+
+    init(_ heads: Int, panels: Int) {
+      self.panels = panels
+      sums = TensorStorage(count: heads * panels * TiledAttention.panel)
+      levels = TensorStorage(count: heads)
+    }
+
+    /// Takes the mean magnitude of up to 32 rows.
+    func measure(_ source: UnsafePointer<Float>, rows: Int, columns: Int, stride: Int, head: Int) {
+      var sum: Float = 0, count = 0
+      for row in Swift.stride(from: 0, to: rows, by: max(1, (rows + 31) / 32)) {
+        for column in 0..<columns { sum += abs(source[row * stride + column]) }
+        count += columns
+      }
+      levels.pointer[head] = sum / Float(max(count, 1))
+    }
+
+    func take(_ values: UnsafePointer<Float>, k: Int, panel index: Int, head: Int) {
+      Kernels.active.cross_panel(k, values, sums.pointer + (head * panels + index) * TiledAttention.panel)
+    }
+
+    func panel(_ values: UnsafePointer<Float>, index: Int, head: Int) -> CrossedPanel {
+      CrossedPanel(values: values, sums: sums.pointer + (head * panels + index) * TiledAttention.panel)
+    }
+
+    func rows(_ rows: Int, of x: UnsafePointer<Float>, stride: Int, k: Int, head: Int) -> CrossedRows {
+      let crossed = CrossedRows(stride: k, rows: rows, level: levels.pointer[head])
+      crossed.take(0..<rows, from: x, stride: stride, k: k)
+      return crossed
+    }
+
+    func rows(_ rows: Int, inPlace x: UnsafeMutablePointer<Float>, stride: Int, k: Int, head: Int) -> CrossedRows {
+      let crossed = CrossedRows(values: x, stride: stride, rows: rows, level: levels.pointer[head])
+      crossed.take(0..<rows, from: x, stride: stride, k: k)
+      return crossed
     }
   }
 

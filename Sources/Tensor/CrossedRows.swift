@@ -24,10 +24,28 @@ struct CrossedRows {
     levels.update(repeating: level, count: rows)
   }
 
+  /// With values of its own.
+  init(stride: Int, rows: Int, level: Float) {
+    let storage = TensorStorage(count: rows * (stride + 3))
+    (self.stride, count) = (stride, rows)
+    values = storage.pointer + 3 * rows
+    numbers = storage
+    levels.update(repeating: level, count: rows)
+  }
+
   /// Makes some rows from `k` values each, which may stand where they will be.
   func take(_ rows: Range<Int>, from x: UnsafePointer<Float>, stride ldx: Int, k: Int) {
     let target = self.rows(from: rows.lowerBound)
     Kernels.active.cross_rows(rows.count, k, target.levels, x, ldx, target.values, stride, target.scales, target.sums, 1)
+  }
+
+  /// c = begin + these rows · panel, for the 32 columns of a panel.
+  func multiply(
+    _ rows: Int, k: Int, _ panel: CrossedPanel, into c: UnsafeMutablePointer<Float>, stride ldc: Int, begin: Int32,
+    bias: UnsafePointer<Float>? = nil, residual: UnsafePointer<Float>? = nil, residualStride: Int = 0
+  ) {
+    Kernels.active.gemm_panel_crossed?(
+      rows, k, values, stride, scales, sums, panel.values, panel.sums, c, ldc, begin, bias, residual, residualStride)
   }
 
   func rows(from row: Int) -> CrossedRows { CrossedRows(self, from: row) }
@@ -42,6 +60,8 @@ struct CrossedRows {
 struct CrossedPanel {
   let values: UnsafePointer<Float>
   let sums: UnsafePointer<Float>
+
+  init(values: UnsafePointer<Float>, sums: UnsafePointer<Float>) { (self.values, self.sums) = (values, sums) }
 
   /// - Parameter scratch: for the rows `k` of the panel and one more.
   init(_ weights: PackedMatrix, panel: Int, rows k: Range<Int>, scratch: UnsafeMutablePointer<Float>) {
@@ -64,7 +84,7 @@ extension PackedMatrix {
     let sample = begin..<min(inputs, begin + QuantizedBlocks.blockValues)
     let scratch = TensorStorage(count: sample.count * Self.panelWidth)
     var sum = SIMD32<Float>(), count = 0
-    for panel in Swift.stride(from: 0, to: panels, by: (panels + 7) / 8) {
+    for panel in Swift.stride(from: 0, to: panels, by: max(1, (panels + 7) / 8)) {
       let values = UnsafeRawPointer(self.panel(panel, rows: sample, scratch: scratch.pointer))
       for row in 0..<sample.count {
         let x = values.loadUnaligned(fromByteOffset: row * 4 * Self.panelWidth, as: SIMD32<Float>.self)

@@ -262,10 +262,9 @@ struct MatrixProduct {
           rows.count, k, a.values + rows.lowerBound * a.stride, a.stride, a.scales.pointer + rows.lowerBound, sums, panel.values,
           panel.scales, c, target.stride, code, beginning?.bias, beginning?.residual, beginning?.stride ?? 0)
       case .crossed(let a, let panel):
-        let a = a.rows(from: rows.lowerBound)
-        Kernels.active.gemm_panel_crossed?(
-          rows.count, k, a.values, a.stride, a.scales, a.sums, panel.values, panel.sums, c, target.stride, code, beginning?.bias,
-          beginning?.residual, beginning?.stride ?? 0)
+        a.rows(from: rows.lowerBound).multiply(
+          rows.count, k: k, panel, into: c, stride: target.stride, begin: code, bias: beginning?.bias, residual: beginning?.residual,
+          residualStride: beginning?.stride ?? 0)
       }
     }
   }
