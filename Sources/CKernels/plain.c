@@ -258,7 +258,7 @@ static void cross_rows(
   for (long r = 0; r < rows; r++) {
     double magnitude = 0;
     for (long p = 0; p < k; p++) magnitude += fabsf(x[r * ldx + p]);
-    double ratio = magnitude / (double)k / levels[r];
+    double ratio = levels ? magnitude / (double)k / levels[r] : 1;
     // 2^100 either way is far from what values that count can need.
     float scale = ratio > 0 && ratio < INFINITY ? ldexpf(1, (int)fmax(-100, fmin(100, floor(log2(ratio))))) : 1;
     float sum = 0;

@@ -21,9 +21,24 @@ struct MemoryChoice: Sendable {
 struct MemoryCost: Sendable {
   let peakBytes: Int
   let keptBytes: Int
-  let streamedBytesPerStep: Int
-  /// On some machine: only the ratio of two means anything.
-  let seconds: Double
+  /// What one step, the text and all decoding and encoding compute and pack.
+  fileprivate(set) var step = Work()
+  fileprivate(set) var text = Work()
+  fileprivate(set) var pictures = Work()
+
+  struct Work {
+    var operations = 0.0
+    var packedBytes = 0.0
+  }
+
+  /// What choices are compared by.
+  var usualSeconds: Double { seconds(steps: 20, on: .reference) }
+
+  func seconds(steps: Int, on speed: MachineSpeed) -> Double {
+    let packed = Double(steps) * step.packedBytes + text.packedBytes + pictures.packedBytes
+    return Double(steps) * step.operations / speed.unet + text.operations / speed.unet + pictures.operations / speed.autoencoder
+      + packed / speed.packing
+  }
 }
 
 /// A model's configurations and the extents of its tensors: all that its memory follows from, without its weights.
@@ -33,6 +48,9 @@ struct MemoryModel: Sendable {
   private let autoencoderShape: AutoencoderKLShape
   private let text: Component, unet: Component, autoencoder: Component
   private let threads: Int
+
+  /// The form that most of the U-Net's weights have.
+  var unetElementType: ElementType { unet.elementType }
 
   /// A component's tensors.
   private struct Component: Sendable {
@@ -137,11 +155,6 @@ struct MemoryModel: Sendable {
   private static let bytesPerStreamedMatrix = 1 << 16
   /// What pages and gaps add to weights that are kept and to buffers, measured.
   private static let waste = (kept: 1.02, buffers: 1.04)
-  /// Steps that times are compared for.
-  private static let steps = 20.0
-  /// Operations and packed bytes a second and thread, as measured on one machine: Winograd's method makes the decoder the quicker.
-  private static let rates = (unet: 110e9, autoencoder: 270e9, packing: 2e9)
-
   func cost(of choice: MemoryChoice, _ extent: GenerationExtent) -> MemoryCost {
     let (height, width) = (extent.size.height / scale, extent.size.width / scale)
     func work(_ component: Component, _ residency: WeightResidency) -> WorkEstimate {
@@ -165,15 +178,15 @@ struct MemoryModel: Sendable {
     let phases = [textWork.peakBytes, unetWork.peakBytes, decoding.peakBytes + pictures, encoding.peakBytes + pictures]
     let area = Double(height * width) / Double(tile.height * tile.width) * (tiles?.areaFactor(height: height, width: width) ?? 1)
     let images = Double(extent.images) * area
-    let seconds =
-      Self.steps * (unetWork.operations / Self.rates.unet + unetWork.packedBytes / Self.rates.packing)
-      + 2 * textWork.packedBytes / Self.rates.packing
-      + images * (decoding.operations / Self.rates.autoencoder + decoding.packedBytes / Self.rates.packing)
     let streamed = text.streamed(choice.text) + unet.streamed(choice.unet) + autoencoder.streamed(choice.autoencoder)
     let program = Self.programBytes + Self.bytesPerToken * textShape.vocabulary + Self.bytesPerStreamedMatrix * streamed
     return MemoryCost(
       peakBytes: program + Int(Self.waste.kept * Double(kept) + Self.waste.buffers * Double(phases.max() ?? 0)), keptBytes: kept,
-      streamedBytesPerStep: Int(unetWork.packedBytes),
-      seconds: seconds)
+      step: .init(operations: unetWork.operations, packedBytes: unetWork.packedBytes),
+      // The prompt and the negative prompt.
+      text: .init(operations: 2 * textWork.operations, packedBytes: 2 * textWork.packedBytes),
+      pictures: .init(
+        operations: images * (decoding.operations + encoding.operations),
+        packedBytes: images * (decoding.packedBytes + encoding.packedBytes)))
   }
 }

@@ -32,6 +32,7 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
   public let weights: WeightForm?
   let choice: MemoryChoice
   let model: MemoryModel
+  private let cost: MemoryCost
 
   /// - Parameters:
   ///   - url: a model, as `StableDiffusion.load` takes it.
@@ -59,7 +60,7 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
       for choice in model.choices(extent) {
         let cost = model.cost(of: choice, extent)
         smallest = min(smallest, cost.peakBytes)
-        if cost.peakBytes <= limit, fitting.map({ cost.seconds < $0.cost.seconds }) ?? true { fitting = (choice, cost) }
+        if cost.peakBytes <= limit, fitting.map({ cost.usualSeconds < $0.cost.usualSeconds }) ?? true { fitting = (choice, cost) }
       }
       guard let fitting else {
         throw MemoryPlanError.limitTooSmall(limit: limit, smallest: (smallest + 999_999) / 1_000_000 * 1_000_000, extent: extent)
@@ -68,8 +69,9 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
     }
     (self.extent, self.limit, self.weights, self.model) = (extent, limit, weights, model)
     (choice, tiling, keptBytes, predictedPeakBytes) = (best.choice, best.choice.tiling, best.cost.keptBytes, best.cost.peakBytes)
-    streamedBytesPerStep = best.cost.streamedBytesPerStep
-    predictedRelativeTime = best.cost.seconds / usual.seconds
+    streamedBytesPerStep = Int(best.cost.step.packedBytes)
+    predictedRelativeTime = best.cost.usualSeconds / usual.usualSeconds
+    cost = best.cost
   }
 
   /// Where the matrices of `text_encoder`, `unet` or `vae` are between uses.
@@ -79,6 +81,14 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
     case "unet": choice.unet
     default: choice.autoencoder
     }
+  }
+
+  /// Seconds that a generation from a loaded model is expected to take: measures how fast the machine is now, for about a tenth of a second.
+  ///
+  /// - Parameter steps: that the scheduler makes; those that evaluate the model twice count twice.
+  /// - Throws: `CancellationError`.
+  public func predictedSeconds(steps: Int, in context: ExecutionContext) throws -> Double {
+    cost.seconds(steps: steps, on: try MachineSpeed(of: model.unetElementType, in: context))
   }
 
   /// - Throws: `MemoryPlanError.requestTooLarge` where a generation would take more than the limit with what was planned.

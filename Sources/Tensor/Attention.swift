@@ -84,11 +84,11 @@ private struct TiledAttention {
     let words = { isNarrow ? ($0 + 1) / 2 : $0 }
     packedKeys = TensorStorage(count: all * ((keyCount + 31) / 32) * 32 * words(width))
     packedValues = TensorStorage(count: all * ((width + 31) / 32) * 32 * words(keyCount))
-    let isCrossed = !isNarrow && Kernels.active.gemm_panel_crossed != nil
+    // Few products do not repay the sums.
+    let isCrossed = !isNarrow && queries.shape[1] * keyCount * width >= 1 << 22 && Kernels.active.gemm_panel_crossed != nil
     let valueRuns = (width + 31) / 32 * ((keyCount + Self.keyBlock - 1) / Self.keyBlock)
     crossedKeys = isCrossed ? CrossedHeads(all, panels: (keyCount + 31) / 32) : nil
-    // To cross a block's scores takes nearly what one panel saves.
-    crossedValues = isCrossed && width >= 2 * Self.panel ? CrossedHeads(all, panels: valueRuns) : nil
+    crossedValues = isCrossed && width >= Self.panel ? CrossedHeads(all, panels: valueRuns) : nil
     try context.parallel(all) { pair in
       packKeys(keys, pair: pair)
       packValues(values, pair: pair)
@@ -117,6 +117,7 @@ private struct TiledAttention {
     let source = values.pointer + pair / heads * keyCount * stride + pair % heads * width
     let scratch = isNarrow ? TensorStorage(count: Self.keyBlock * Self.panel) : nil
     crossedValues?.measure(source, rows: keyCount, columns: width, stride: stride, head: pair)
+    let factor = valueFactor(pair)
     for index in 0..<valuePanels {
       let packed = packedValues.pointer + (pair * valuePanels + index) * Self.panel * words(keyCount)
       let valid = min(Self.panel, width - index * Self.panel)
@@ -125,13 +126,20 @@ private struct TiledAttention {
         let target = scratch?.pointer ?? packed + begin * Self.panel
         for key in 0..<count {
           let row = target + key * Self.panel
-          row.update(from: source + (begin + key) * stride + index * Self.panel, count: valid)
+          let value = source + (begin + key) * stride + index * Self.panel
+          for column in 0..<valid { row[column] = value[column] * factor }
           if valid < Self.panel { (row + valid).update(repeating: 0, count: Self.panel - valid) }
         }
         if isNarrow { Kernels.active.narrow_panel(count, target, Self.panel, (packed + words(begin) * Self.panel).words) }
         crossedValues?.take(target, k: count, panel: valueRun(index, begin), head: pair)
       }
     }
+  }
+
+  /// The power of two that values are multiplied by where they are crossed: the magnitude of probabilities, beside the largest, is about a tenth.
+  private func valueFactor(_ pair: Int) -> Float {
+    guard let level = crossedValues?.level(pair), level.isNormal else { return 1 }
+    return Float(sign: .plus, exponent: min(100, max(-100, -3 - Int(level.exponent))), significand: 1)
   }
 
   /// Where the sums of a panel of values and of the block of keys that begins at `key` are.
@@ -168,7 +176,7 @@ private struct TiledAttention {
       narrow?.take(scores.pointer, columns: keys.count, stride: Self.scoreStride)
       gather(scores.pointer, narrow, rows: range.count, keys: keys, pair: pair, into: sums.pointer)
     }
-    state.normalize(sums.pointer, columns: paddedWidth, stride: paddedWidth)
+    state.normalize(sums.pointer, columns: paddedWidth, stride: paddedWidth, dividingBy: valueFactor(pair))
     for row in 0..<range.count {
       (result.mutablePointer + offset + row * stride).update(from: sums.pointer + row * paddedWidth, count: width)
     }
@@ -210,9 +218,8 @@ private struct TiledAttention {
     into sums: UnsafeMutablePointer<Float>
   ) {
     let begin = Int32(keys.lowerBound == 0 ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE)
-    var crossed: CrossedRows?
-    // The last panel comes first: where it is not whole it takes the scores as they are, before they are crossed in their place.
-    for index in (0..<valuePanels).reversed() {
+    let crossed = crossedValues == nil ? nil : CrossedRows(of: scores, stride: Self.scoreStride, rows: rows, k: keys.count)
+    for index in 0..<valuePanels {
       let columns = min(Self.panel, paddedWidth - index * Self.panel)
       let panel =
         packedValues.pointer + ((pair * valuePanels + index) * words(keyCount) + words(keys.lowerBound)) * Self.panel
@@ -220,10 +227,8 @@ private struct TiledAttention {
       if let narrow {
         Kernels.active.gemm_panel_pairs?(
           rows, columns, words(keys.count), narrow.probabilities, NarrowRows.probabilityStride, panel.words, target, paddedWidth, begin)
-      } else if let crossedValues, columns == Self.panel {
-        let left = crossed ?? crossedValues.rows(rows, inPlace: scores, stride: Self.scoreStride, k: keys.count, head: pair)
-        crossed = left
-        left.multiply(
+      } else if let crossedValues, let crossed, columns == Self.panel {
+        crossed.multiply(
           rows, k: keys.count, crossedValues.panel(panel, index: valueRun(index, keys.lowerBound), head: pair), into: target,
           stride: paddedWidth, begin: begin)
       } else {
@@ -268,11 +273,7 @@ private struct TiledAttention {
       return crossed
     }
 
-    func rows(_ rows: Int, inPlace x: UnsafeMutablePointer<Float>, stride: Int, k: Int, head: Int) -> CrossedRows {
-      let crossed = CrossedRows(values: x, stride: stride, rows: rows, level: levels.pointer[head])
-      crossed.take(0..<rows, from: x, stride: stride, k: k)
-      return crossed
-    }
+    func level(_ head: Int) -> Float { levels.pointer[head] }
   }
 
   /// The left factors of a block of queries as pairs of bfloat16.

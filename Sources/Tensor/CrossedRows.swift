@@ -24,6 +24,13 @@ struct CrossedRows {
     levels.update(repeating: level, count: rows)
   }
 
+  /// Rows that are of the magnitude of what they meet as they are.
+  init(of values: UnsafeMutablePointer<Float>, stride: Int, rows: Int, k: Int) {
+    (self.values, self.stride, count) = (values, stride, rows)
+    numbers = TensorStorage(count: 2 * rows)
+    Kernels.active.cross_rows(rows, k, nil, values, stride, values, stride, scales, sums, 1)
+  }
+
   /// With values of its own.
   init(stride: Int, rows: Int, level: Float) {
     let storage = TensorStorage(count: rows * (stride + 3))
@@ -73,25 +80,25 @@ struct CrossedPanel {
 }
 
 extension PackedMatrix {
-  /// Whether products with these weights are crossed where there are rows enough.
-  var hasCrossedProduct: Bool {
-    !hasIntegerProduct && biasColumns % Self.panelWidth == 0 && Kernels.active.gemm_panel_crossed != nil
+  /// Whether so many products of a picture with these weights are crossed: a tenth of a millisecond's repay one more pass over the rows.
+  func isCrossed(products: Int) -> Bool {
+    products >= 1 << 24 && !hasIntegerProduct && biasColumns % Self.panelWidth == 0 && Kernels.active.gemm_panel_crossed != nil
   }
 
-  /// The mean magnitude of a sample of the weights: 32 inputs of up to eight panels.
+  /// The mean magnitude of a sample of the weights, 32 inputs of up to four panels, within a factor of two.
   var level: Float {
     let begin = inputs / 2 / QuantizedBlocks.blockValues * QuantizedBlocks.blockValues
     let sample = begin..<min(inputs, begin + QuantizedBlocks.blockValues)
-    let scratch = TensorStorage(count: sample.count * Self.panelWidth)
-    var sum = SIMD32<Float>(), count = 0
-    for panel in Swift.stride(from: 0, to: panels, by: max(1, (panels + 7) / 8)) {
-      let values = UnsafeRawPointer(self.panel(panel, rows: sample, scratch: scratch.pointer))
-      for row in 0..<sample.count {
-        let x = values.loadUnaligned(fromByteOffset: row * 4 * Self.panelWidth, as: SIMD32<Float>.self)
-        sum += x.replacing(with: -x, where: x .< 0)
-      }
-      count += sample.count * Self.panelWidth
+    let count = sample.count * Self.panelWidth
+    let scratch = TensorStorage(count: 2 * count)
+    var (one, magnitude, sum) = (Float(1), Float(0), Float(0))
+    var (total, taken) = (Float(0), 0)
+    for panel in Swift.stride(from: 0, to: panels, by: max(1, (panels + 3) / 4)) {
+      // The scale that a row of these values would get beside a magnitude of 1.
+      let values = self.panel(panel, rows: sample, scratch: scratch.pointer)
+      Kernels.active.cross_rows(1, count, &one, values, count, scratch.pointer + count, count, &magnitude, &sum, 1)
+      (total, taken) = (total + magnitude, taken + 1)
     }
-    return sum.sum() / Float(max(count, 1))
+    return total / Float(max(taken, 1))
   }
 }

@@ -142,9 +142,12 @@ struct MatrixProduct {
       residual: residual, activation: activation)
   }
 
-  /// Whether two of three products are made as one. What that takes for each column of the weights eight rows repay; it does not depend on the
-  /// number of pictures, so that neither do they.
-  private var isCrossed: Bool { weights.hasCrossedProduct && rows >= 8 * max(1, result.shape[0]) }
+  /// Whether two of three products are made as one. It does not depend on the number of pictures, so that neither do they.
+  private var isCrossed: Bool {
+    let rows = rows / max(1, result.shape[0])
+    // What it takes for each column of the weights eight rows repay.
+    return rows >= 8 && weights.isCrossed(products: rows * weights.inputs * weights.outputs)
+  }
 
   /// Products of a task at least: some 5 µs.
   private static let taskProducts = 1 << 18

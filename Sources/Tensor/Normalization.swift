@@ -187,9 +187,9 @@ struct SoftmaxState {
     Kernels.active.scale_rows(rows, columns, factor.pointer, output, stride)
   }
 
-  /// Divides by the sums; a row without any score becomes zero.
-  mutating func normalize(_ output: UnsafeMutablePointer<Float>, columns: Int, stride: Int) {
-    for row in 0..<rows { factor.pointer[row] = sum.pointer[row] == 0 ? 0 : 1 / sum.pointer[row] }
+  /// Divides by the sums, and by what the values were multiplied by; a row without any score becomes zero.
+  mutating func normalize(_ output: UnsafeMutablePointer<Float>, columns: Int, stride: Int, dividingBy factor: Float = 1) {
+    for row in 0..<rows { self.factor.pointer[row] = sum.pointer[row] == 0 ? 0 : 1 / sum.pointer[row] / factor }
     rescale(output, columns: columns, stride: stride)
   }
 }

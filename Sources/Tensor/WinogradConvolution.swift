@@ -88,7 +88,8 @@ struct WinogradConvolution {
     runLength = length
     runs = stride(from: 0, to: channels, by: length).map { $0..<min(channels, $0 + length) }
     // Fewer tiles do not repay the weights' sums.
-    let crosses = !isNarrow && weights.hasCrossedProduct && tileRows * tileColumns >= 16
+    let tiles = tileRows * tileColumns
+    let crosses = !isNarrow && tiles >= 16 && weights.isCrossed(products: tiles * 36 * channels * weights.outputs)
     levels = crosses ? Self.windowNorms.map { [level = weights.level] in level * $0 } : []
     zeros = Tensor(repeating: 0, shape: [max(inputs.map(\.shape.columns).max() ?? 0, weights.outputs)])
   }

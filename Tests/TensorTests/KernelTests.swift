@@ -233,6 +233,17 @@ import Testing
           Array(found.numbers[at..<at + lds]), Array(expected.numbers[at..<at + lds]), relative: 1e-5, absolute: 4e-6 * size,
           "row \(row) of \(k)")
       }
+      // As they are.
+      var kept = x, numbersKept = found.numbers
+      kept.withUnsafeMutableBufferPointer { values in
+        guard let base = values.baseAddress else { return }
+        numbersKept.withUnsafeMutableBufferPointer { numbers in
+          guard let first = numbers.baseAddress else { return }
+          set.table.cross_rows(1, k, nil, base, ldx, base, ldx, first, first + rows * lds, lds)
+        }
+      }
+      let pairs = stride(from: 0, to: k / 3 * 3, by: 3).reduce(Float(0)) { $0 - x[$1 + 1] * x[$1 + 2] }
+      #expect(kept == x && numbersKept[0] == 1 && abs(numbersKept[rows * lds] - pairs) < 1e-5 * Float(k + 1), "kept, rows of \(k)")
       var inPlace = x, numbersInPlace = found.numbers
       inPlace.withUnsafeMutableBufferPointer { values in
         guard let base = values.baseAddress else { return }

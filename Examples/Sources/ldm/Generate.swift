@@ -35,6 +35,7 @@ struct GenerateOptions: ParsableArguments {
         }
         request.noise = noise
       }
+      if let plan { progress.tell("\(plan), \(try await plan.time(steps: request.steps, in: context)).") }
       let images = try await loaded.pipeline.images(for: request, in: context) { progress.step($0) }
       progress.end(try write(images, request: request, model: loaded))
     } catch {

@@ -33,13 +33,13 @@ struct Inspect: AsyncParsableCommand {
   }
 
   func run() async throws {
-    if memory.memoryLimit != nil { return try printPlan() }
+    if memory.memoryLimit != nil { return try await printPlan() }
     let url = URL(filePath: path)
     try printJSON(try await ExecutionContext().run { try StableDiffusion.inspect(url, in: $0) }, isPretty: true)
   }
 
   /// With --memory-limit: how guided pictures would keep within it.
-  private func printPlan() throws {
+  private func printPlan() async throws {
     let url = URL(filePath: path)
     var extent =
       try width.flatMap { width in height.map { PixelSize(width: width, height: $0) } }.map { GenerationExtent(size: $0) }
@@ -47,6 +47,6 @@ struct Inspect: AsyncParsableCommand {
     extent.size = PixelSize(width: width ?? extent.size.width, height: height ?? extent.size.height)
     extent.images = count
     let plan = try MemoryPlan(for: url, extent, limit: memory.memoryLimit)
-    print("\(plan).")
+    print("\(plan), \(try await plan.time(steps: 20, in: ExecutionContext())).")
   }
 }

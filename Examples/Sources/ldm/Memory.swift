@@ -42,6 +42,14 @@ struct MemoryOptions: ParsableArguments {
   }
 }
 
+extension MemoryPlan {
+  /// The seconds that so many steps are expected to take, as words.
+  func time(steps: Int, in context: ExecutionContext) async throws -> String {
+    let seconds = try await context.run { try predictedSeconds(steps: steps, in: $0) }
+    return "about \(String(format: seconds < 10 ? "%.1f" : "%.0f", seconds)) s for \(steps) steps on this machine"
+  }
+}
+
 struct TileOptions: ParsableArguments {
   @Option(
     parsing: .unconditional,

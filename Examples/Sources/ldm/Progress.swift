@@ -24,6 +24,12 @@ struct Progress {
     }
   }
 
+  /// Something to know before the work begins, on standard output.
+  func tell(_ what: String) {
+    clear()
+    write("\(what)\n", to: .standardOutput)
+  }
+
   /// The last word, on standard output.
   func end(_ result: String) {
     if isTerminal { write("\r\u{1B}[K") }

@@ -133,9 +133,9 @@ typedef struct {
 
   /// Rows of k floats made ready for `gemm_panel_crossed`, in place where y is x: y = x / scale, the scale being the power of two that brings the
   /// row's mean magnitude to that of the weights, levels[row], within a factor of two. `sums` receives -Σ y[3g + 1] · y[3g + 2] over the row's
-  /// whole groups of three. Scales and sums of rows are `lds` apart.
+  /// whole groups of three. Scales and sums of rows are `lds` apart. Without `levels` the values, which y is, stay as they are, and scales are 1.
   void (*_Nonnull cross_rows)(
-      long rows, long k, const float *_Nonnull levels, const float *_Nonnull x, long ldx, float *_Nonnull y, long ldy, float *_Nonnull scales,
+      long rows, long k, const float *_Nullable levels, const float *_Nonnull x, long ldx, float *_Nonnull y, long ldy, float *_Nonnull scales,
       float *_Nonnull sums, long lds);
 
   /// Of a panel [k][CK_PANEL] the same sums for each column: -Σ b[3g + 1] · b[3g + 2].
