@@ -1,4 +1,3 @@
-import Foundation
 import Tensor
 
 /// What a machine does in a second, all threads together.
@@ -34,8 +33,7 @@ struct MachineSpeed {
 
   private static func products(_ elementType: ElementType, in context: ExecutionContext) throws -> Double {
     let (rows, side, seconds) = (2016, 640, 0.08)
-    let values = [Float](repeating: 0.01, count: side * side)
-    let floats = values.withUnsafeBytes { WeightTensor(shape: [side, side], elementType: .float32, data: Data($0)) }
+    let floats = WeightTensor(Tensor(repeating: 0.01, shape: [side, side]))
     let weights = try PackedMatrix(elementType == .q8 ? floats.converted(to: .q8, in: context) : floats, in: context)
     let input = Tensor(repeating: 0.01, shape: [1, rows, side])
     var best = Double.infinity, elapsed = 0.0
