@@ -4,9 +4,10 @@
     compare.py --tool ../../Examples/.build/release/ldm --model FOLDER [--rows unet-2,memory] [--rounds 5] [--threads 2]
                [--results FILE.json] [--page FILE.md]
 
-A round is one process of each engine, with a warm-up before what counts; the order turns from round to round. The first round finds the
-faster of PyTorch's memory layouts and which peers are near the fastest: those go on, so that the fastest is the one of the medians. The
-results of each row are kept in a file as soon as they are there, in place of older ones of the same row; the page shows the whole file.
+A round is one process of each engine, with a warm-up before what counts; the order turns from round to round. Rows whose peers do the
+same work are measured together. The first round finds the faster of PyTorch's memory layouts and which peers are near the fastest: those
+go on, so that the fastest is the one of the medians. The results of each row are kept in a file as soon as they are there, in place of
+older ones of the same row; the page shows the whole file.
 """
 
 import argparse
@@ -56,28 +57,39 @@ def arguments():
     return given
 
 
-def compared(name, given, engines):
-    """All rounds of one row."""
-    row = SPEED[name]
-    # Ours comes last at first: without a peer there is nothing to compare.
-    runs = {**{peer: [] for peer in row.peers}, "ours": []}
-    notes = []
+def compared(names, given, engines):
+    """All rounds of rows whose peers do the same work: a peer's process answers for each of these rows."""
+    rows = {name: SPEED[name] for name in names}
+    targets = [target for row in rows.values() for target in row.targets]
+    peers = list(dict.fromkeys(peer for target in targets for peer in target.peers))
+    # Ours come last at first: without a peer there is nothing to compare.
+    runs = {**{peer: [] for peer in peers}, **{name: [] for name in names}}
+    notes = {}
     for number in range(given.rounds):
-        near = {"ours"}.union(*(nearest(runs, target.peers) for target in row.targets)) if number else set(runs)
+        near = set(names).union(*(nearest(runs, target.peers) for target in targets)) if number else set(runs)
         order = [engine for engine in runs if engine in near]
         for engine in order if number % 2 == 0 else reversed(order):
-            if engine == "ours" and not any(runs.values()):
-                raise Failed("; ".join(notes))
+            if engine in rows and not any(runs.values()):
+                raise Failed("; ".join(notes.values()))
             try:
-                runs[engine].append(engines.run(engine, row, number))
+                runs[engine].append(engines.run("ours" if engine in rows else engine, rows.get(engine, rows[names[0]]), number))
             except Failed as failure:
-                if number or engine == "ours":
+                if number or engine in rows:
                     raise
-                notes.append(f"no {TITLES[engine]} ({failure})")
-        said = ", ".join(f"{TITLES[engine]} {summary(runs[engine][-1:])['median']:.3f} s" for engine in order if runs[engine])
-        print(f"{name} {number + 1}/{given.rounds}: {said}", file=sys.stderr, flush=True)
+                notes[engine] = f"no {TITLES[engine]} ({failure})"
+        said = ", ".join(f"{TITLES.get(engine, engine)} {summary(runs[engine][-1:])['median']:.3f} s" for engine in order if runs[engine])
+        print(f"{number + 1}/{given.rounds}: {said}", file=sys.stderr, flush=True)
         runs = {engine: answers for engine, answers in runs.items() if answers}
-    return {"side": engines.side(row), "engines": {engine: summary(answers) for engine, answers in runs.items()}, "notes": notes}
+    return {name: told(name, row, {engine: summary(answers) for engine, answers in runs.items()}, notes, engines) for name, row in rows.items()}
+
+
+def told(name, row, results, notes, engines):
+    """One row's part of what was measured together."""
+    own_notes = [notes[peer] for peer in row.peers if peer in notes]
+    own = {peer: results[peer] for peer in row.peers if peer in results}
+    if not own:
+        return {"failed": "; ".join(own_notes)}
+    return {"side": engines.side(row), "engines": {**own, "ours": results[name]}, "notes": own_notes}
 
 
 def nearest(runs, peers):
@@ -86,16 +98,24 @@ def nearest(runs, peers):
     return {peer for peer, median in medians.items() if median <= NEAR * min(medians.values())}
 
 
-def measured(name, given, engines):
+def measured(names, given, engines):
+    """What rows that are measured together bring, by name."""
     try:
-        if name == "growth":
-            return growth.measured(given, engines)
-        if name == "start":
-            return memory.start(given)
-        return compared(name, given, engines) if name in SPEED else memory.measured(MEMORY[name], given)
+        if names[0] in SPEED:
+            return compared(names, given, engines)
+        special = {"growth": lambda: growth.measured(given, engines), "start": lambda: memory.start(given)}
+        return {name: special[name]() if name in special else memory.measured(MEMORY[name], given) for name in names}
     except Failed as failure:
-        print(f"{name}: {failure}", file=sys.stderr, flush=True)
-        return {"failed": str(failure)}
+        print(f"{', '.join(names)}: {failure}", file=sys.stderr, flush=True)
+        return {name: {"failed": str(failure)} for name in names}
+
+
+def together(names):
+    """The names in groups that are measured together: those whose peers do the same work."""
+    groups = {}
+    for name in names:
+        groups.setdefault(SPEED[name].peers_work if name in SPEED else name, []).append(name)
+    return groups.values()
 
 
 def circumstances(given):
@@ -123,8 +143,8 @@ def main():
     given = arguments()
     results = json.loads(given.results.read_text()) if given.results.exists() else {}
     engines = Engines(given)
-    for name in [] if given.render else given.rows:
-        results[name] = {**measured(name, given, engines), **circumstances(given)}
+    for names in [] if given.render else together(given.rows):
+        results.update({name: {**result, **circumstances(given)} for name, result in measured(names, given, engines).items()})
         given.results.parent.mkdir(parents=True, exist_ok=True)
         given.results.write_text(json.dumps(results, indent=1) + "\n")
         if given.page:

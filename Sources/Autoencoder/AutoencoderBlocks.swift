@@ -116,7 +116,7 @@ struct Decoder: Sendable {
     var x = try midBlock(convIn(latents, in: context), in: context)
     for level in levels {
       for resnet in level.resnets { x = try resnet([consume x], in: context) }
-      if let upsampler = level.upsampler { x = try upsampler(x, in: context) }
+      if let upsampler = level.upsampler { x = try upsampler(consume x, in: context) }
     }
     return try convOut(convNormOut(consume x, activation: .silu, in: context), in: context)
   }

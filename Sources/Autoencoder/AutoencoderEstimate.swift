@@ -19,8 +19,7 @@ extension AutoencoderKLShape {
       }
       guard index < levels.count - 1 else { continue }
       (h, w) = (2 * h, 2 * w)
-      work.convolution(n: 1, height: h, width: w, channels: entering, outputs: entering, kernel: 3)
-      work.drop(h * w / 4 * entering)
+      work.convolution(n: 1, height: h, width: w, channels: entering, outputs: entering, kernel: 3, dropping: h * w / 4 * entering)
     }
     work.convolution(n: 1, height: h, width: w, channels: entering, outputs: 3, kernel: 3, dropping: h * w * entering)
   }

@@ -50,13 +50,36 @@ public struct Convolution2D: Sendable {
     _ inputs: consuming [Tensor], resizedTo size: (height: Int, width: Int)? = nil, shiftedBy shift: Tensor? = nil,
     adding residual: Tensor? = nil, in context: ExecutionContext
   ) throws -> Tensor {
-    let row = self.bias.reshaped([1, self.bias.count])
-    let bias = shift.map { shift in
-      Tensor.concatenated((0..<shift.shape[0]).map { shift.rows($0..<$0 + 1) + row }, axis: 0)
-    }
     let result = try Tensor.convolution(
-      consume inputs, resizedTo: size, weights: weight, geometry: geometry, bias: bias ?? self.bias, adding: residual, in: context)
+      consume inputs, resizedTo: size, weights: weight, geometry: geometry, bias: bias(shiftedBy: shift), adding: residual, in: context)
     context.observer?(path, result)
     return result
+  }
+
+  /// The convolution of inputs after a normalisation and SiLU, and of the inputs themselves the 1×1 convolution of the way around them.
+  ///
+  /// - Parameters:
+  ///   - inputs: `[N, H, W, Cᵢ]`, side by side in channels. Who hands over the last reference to a single one lets it be worked on where it is.
+  ///   - shift: `[N, outChannels]`, added to every pixel of its picture.
+  /// - Returns: `[N, H', W', outChannels]`, and the shortcut's `[N, H, W, outChannels]`.
+  /// - Throws: `CancellationError`.
+  func callAsFunction(
+    _ inputs: consuming [Tensor], normalizedBy norm: GroupNorm, shiftedBy shift: Tensor?, beside shortcut: Convolution2D,
+    in context: ExecutionContext
+  ) throws -> (result: Tensor, shortcut: Tensor) {
+    let both = try Tensor.convolution(
+      consume inputs, normalizedBy: norm.normalization, activation: .silu, weights: weight, geometry: geometry,
+      bias: bias(shiftedBy: shift),
+      beside: (shortcut.weight, shortcut.bias), in: context)
+    context.observer?(shortcut.path, both.shortcut)
+    context.observer?(path, both.result)
+    return both
+  }
+
+  /// One bias, or one for each picture.
+  private func bias(shiftedBy shift: Tensor?) -> Tensor {
+    guard let shift else { return bias }
+    let row = bias.reshaped([1, bias.count])
+    return Tensor.concatenated((0..<shift.shape[0]).map { shift.rows($0..<$0 + 1) + row }, axis: 0)
   }
 }

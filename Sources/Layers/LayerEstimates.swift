@@ -14,11 +14,11 @@ extension WorkEstimate {
       linear(rows: n, inputs: timeChannels, outputs: outputs)
       drop(n * outputs)
     }
-    if hasShortcut { convolution(n: n, height: height, width: width, channels: channels, outputs: outputs, kernel: 1) }
     // Normalised in place where the input is the block's alone.
-    let isInPlace = owned && hasShortcut
-    if !isInPlace { hold(pixels * channels) }
-    convolution(n: n, height: height, width: width, channels: channels, outputs: outputs, kernel: 3, dropping: pixels * channels)
+    if !(owned && hasShortcut) { hold(pixels * channels) }
+    convolution(
+      n: n, height: height, width: width, channels: channels, outputs: outputs, kernel: 3, dropping: pixels * channels,
+      shortcut: hasShortcut ? outputs : 0, isInPlace: owned && hasOneInput)
     convolution(n: n, height: height, width: width, channels: outputs, outputs: outputs, kernel: 3, dropping: pixels * outputs)
     if hasShortcut { drop(pixels * outputs) } else if owned { drop(pixels * channels) }
   }

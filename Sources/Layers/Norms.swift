@@ -3,7 +3,7 @@ import Weights
 
 /// Group normalisation with parameters from a checkpoint. Source: PyTorch's `GroupNorm`.
 public struct GroupNorm: Sendable {
-  private let normalization: GroupNormalization
+  let normalization: GroupNormalization
 
   /// Takes `weight` and `bias`, `[channels]`.
   /// - Precondition: `channels` is a multiple of `groups`: configurations are checked before.

@@ -26,9 +26,11 @@ public struct Upsample2D: Sendable {
     conv = try Convolution2D(channels, channels, kernel: 3, padding: 1, weights: weights["conv"])
   }
 
-  /// `[N, H, W, C]` → `[N, 2H, 2W, C]`, or `[N, size, C]` where the picture it must meet has odd sides.
+  /// `[N, H, W, C]` → `[N, 2H, 2W, C]`, or `[N, size, C]` where the picture it must meet has odd sides. Who hands over the last reference lets
+  /// its memory be given back on the way.
   /// - Throws: `CancellationError`.
-  public func callAsFunction(_ x: Tensor, size: (height: Int, width: Int)? = nil, in context: ExecutionContext) throws -> Tensor {
-    try conv(x, resizedTo: size ?? (2 * x.shape[1], 2 * x.shape[2]), in: context)
+  public func callAsFunction(_ x: consuming Tensor, size: (height: Int, width: Int)? = nil, in context: ExecutionContext) throws -> Tensor {
+    let size = size ?? (2 * x.shape[1], 2 * x.shape[2])
+    return try conv(consume x, resizedTo: size, in: context)
   }
 }

@@ -63,7 +63,7 @@ extension Tensor {
     bias: Tensor? = nil, adding residual: Tensor? = nil, method: ConvolutionMethod = .automatic, in context: ExecutionContext
   ) throws -> Tensor {
     var inputs = inputs
-    let isOurs = inputs.count == 1 && size == nil && isKnownUniquelyReferenced(&inputs[0].storage)
+    let isOurs = inputs.count == 1 && isKnownUniquelyReferenced(&inputs[0].storage)
     let weights = try weights.resident(in: context)
     let patches = Patches(inputs, size: size, geometry: geometry)
     let (batch, height, width) = (inputs[0].shape[0], patches.outputHeight, patches.outputWidth)

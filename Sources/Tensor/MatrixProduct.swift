@@ -87,6 +87,8 @@ struct MatrixProduct {
   let bias: Tensor?
   let residual: Tensor?
   let activation: Activation
+  /// Where in the result the first row stands, where this makes a part of it.
+  var firstRow = 0
   /// The weights' mean magnitude, where the rows are to be crossed.
   private(set) var level: Float?
 
@@ -99,7 +101,7 @@ struct MatrixProduct {
 
   func run(in context: ExecutionContext) throws {
     precondition(!weights.isGated || residual == nil && activation == .none, "Gated products have their own activation and no residual.")
-    precondition(residual.map { $0.shape.count == result.count } ?? true, "The residual does not match \(result.shape).")
+    precondition(residual.map { $0.shape.count == result.count && firstRow == 0 } ?? true, "The residual does not match \(result.shape).")
     precondition(
       bias.map { $0.shape.columns == weights.biasColumns && rows % max($0.shape.rows, 1) == 0 } ?? true,
       "The bias does not match \(rows) rows of \(weights.outputs) outputs.")
@@ -139,12 +141,13 @@ struct MatrixProduct {
     }
     return MatrixProduct(
       left: crossed.map { .crossed($0, buffer) } ?? .gathered(buffer), rows: rows, weights: weights, result: result, bias: bias,
-      residual: residual, activation: activation)
+      residual: residual, activation: activation, firstRow: firstRow)
   }
 
-  /// Whether two of three products are made as one. It does not depend on the number of pictures, so that neither do they.
+  /// Whether two of three products are made as one. It does not depend on the number of pictures, so that neither do they, nor on whether the
+  /// result is made at once.
   private var isCrossed: Bool {
-    let rows = rows / max(1, result.shape[0])
+    let rows = result.shape.rows / max(1, result.shape[0])
     // What it takes for each column of the weights eight rows repay.
     return rows >= 8 && weights.isCrossed(products: rows * weights.inputs * weights.outputs)
   }
@@ -210,7 +213,7 @@ struct MatrixProduct {
           let place = chunks.count > 1 ? panel - panels.lowerBound : 0
           target = Target(pointer: gated.pointer + place * rows.count * PackedMatrix.panelWidth, stride: PackedMatrix.panelWidth)
         } else {
-          let start = result.mutablePointer + rows.lowerBound * weights.outputs + columns.lowerBound
+          let start = result.mutablePointer + (firstRow + rows.lowerBound) * weights.outputs + columns.lowerBound
           target = Target(pointer: start, stride: weights.outputs)
         }
         let factor: Factors =
@@ -296,7 +299,7 @@ struct MatrixProduct {
       let first = panel * half
       Kernels.active.geglu(
         rows.count, min(half, weights.resultColumns - first), sums.pointer, sums.stride, half,
-        result.mutablePointer + rows.lowerBound * weights.resultColumns + first, weights.resultColumns)
+        result.mutablePointer + (firstRow + rows.lowerBound) * weights.resultColumns + first, weights.resultColumns)
     } else if activation != .none {
       Kernels.active.activate(activation.code, rows.count, columns.count, sums.pointer, sums.stride, sums.pointer, sums.stride)
     }

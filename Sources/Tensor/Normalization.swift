@@ -34,30 +34,56 @@ public struct GroupNormalization: Sendable {
   public func callAsFunction(_ inputs: consuming [Tensor], activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
     var inputs = inputs
     let isOurs = inputs.count == 1 && isKnownUniquelyReferenced(&inputs[0].storage)
+    let affine = try affine(of: inputs, in: context)
+    let result = isOurs ? inputs[0] : Tensor(uninitialized: Shape(inputs[0].shape.dimensions.dropLast() + [weight.count]))
+    try affine.apply(to: inputs, rows: 0..<result.shape.rows, activation: activation, into: result, in: context)
+    return result
+  }
+
+  /// What a normalisation comes to: a scale and a shift for each picture and channel.
+  struct Affine {
+    /// `[N, C]`.
+    let scale: Tensor, shift: Tensor
+
+    /// - Parameters:
+    ///   - rows: pixels, counted through all pictures.
+    ///   - result: of all rows.
+    func apply(to inputs: [Tensor], rows: Range<Int>, activation: Activation, into result: Tensor, in context: ExecutionContext) throws {
+      precondition(activation == .none || activation == .silu, "A normalisation ends with SiLU or nothing.")
+      let channels = scale.shape.columns, pixels = result.shape.rows / max(scale.shape[0], 1)
+      let run = GroupNormalization.run(channels)
+      try context.parallel((rows.count + run - 1) / run) { task in
+        var begin = rows.lowerBound + task * run
+        let end = min(rows.upperBound, begin + run)
+        while begin < end {
+          let image = begin / pixels, count = min(end, (image + 1) * pixels) - begin
+          var offset = 0
+          for input in inputs {
+            let width = input.shape.columns
+            Kernels.active.scale_shift(
+              activation.code, count, width, input.pointer + begin * width, scale.pointer + image * channels + offset,
+              shift.pointer + image * channels + offset, result.mutablePointer + begin * channels + offset, channels)
+            offset += width
+          }
+          begin += count
+        }
+      }
+    }
+  }
+
+  /// Pixels of a task: 128 KiB.
+  private static func run(_ channels: Int) -> Int { max(16, 32768 / max(channels, 1)) }
+
+  func affine(of inputs: [Tensor], in context: ExecutionContext) throws -> Affine {
     let channels = inputs.reduce(0) { $0 + $1.shape.columns }
-    precondition(activation == .none || activation == .silu, "A normalisation ends with SiLU or nothing.")
     precondition(channels == weight.count, "\(inputs.map(\.shape)) have not \(weight.count) channels.")
     let batch = inputs[0].shape[0]
     let pixels = inputs[0].shape.rows / max(batch, 1)
     precondition(inputs.allSatisfy { $0.shape.rows == batch * pixels }, "\(inputs.map(\.shape)) do not lie side by side.")
-    let run = max(16, 32768 / max(channels, 1))
+    let run = Self.run(channels)
     let runs = (pixels + run - 1) / run
     let moments = try moments(of: inputs, channels: channels, pixels: pixels, run: run, runs: runs, in: context)
-    let (scale, shift) = affine(from: moments, batch: batch, pixels: pixels, run: run, runs: runs)
-    let result = isOurs ? inputs[0] : Tensor(uninitialized: Shape(inputs[0].shape.dimensions.dropLast() + [channels]))
-    try context.parallel(batch * runs) { [inputs] task in
-      let begin = task % runs * run, image = task / runs
-      let row = image * pixels + begin
-      var offset = 0
-      for input in inputs {
-        let width = input.shape.columns
-        Kernels.active.scale_shift(
-          activation.code, min(run, pixels - begin), width, input.pointer + row * width, scale.pointer + image * channels + offset,
-          shift.pointer + image * channels + offset, result.mutablePointer + row * channels + offset, channels)
-        offset += width
-      }
-    }
-    return result
+    return affine(from: moments, batch: batch, pixels: pixels, run: run, runs: runs)
   }
 
   /// Mean and squared deviations of each channel over each run of pixels: `[N · runs, 2, C]`.
@@ -81,7 +107,7 @@ public struct GroupNormalization: Sendable {
   }
 
   /// The runs' moments merged (Chan, Golub and LeVeque 1979) into one scale and shift for each picture and channel.
-  private func affine(from moments: Tensor, batch: Int, pixels: Int, run: Int, runs: Int) -> (scale: Tensor, shift: Tensor) {
+  private func affine(from moments: Tensor, batch: Int, pixels: Int, run: Int, runs: Int) -> Affine {
     let channels = weight.count
     let width = channels / groups
     let scale = Tensor(uninitialized: [batch, channels]), shift = Tensor(uninitialized: [batch, channels])
@@ -108,7 +134,7 @@ public struct GroupNormalization: Sendable {
         }
       }
     }
-    return (scale, shift)
+    return Affine(scale: scale, shift: shift)
   }
 }
 

@@ -14,9 +14,11 @@ final class TensorStorage: @unchecked Sendable {
   /// Buffers from this size on give back what is not read any more.
   static let forgettableBytes = 64 << 20
 
+  var isForgettable: Bool { capacity * 4 >= Self.forgettableBytes }
+
   /// Lets the system have the memory of the first floats back, which nobody reads any more, where it is much.
   func forget(first count: Int) {
-    guard capacity * 4 >= Self.forgettableBytes else { return }
+    guard isForgettable else { return }
     // Whole huge pages: parts of one would only be taken out of sight.
     let page = 2 << 20
     let begin = (Int(bitPattern: pointer) + 4095) / 4096 * 4096

@@ -15,6 +15,8 @@ struct WinogradConvolution {
   let result: Tensor
   /// Whether nobody needs the input after this.
   let ownsInput: Bool
+  /// Called with lines of the inputs, counted through all pictures, before they are read for the first time.
+  let prepare: ((Range<Int>) throws -> Void)?
   /// Whether the factors of the products are pairs of bfloat16 in words.
   private let isNarrow: Bool
   /// For each of the 36 products the magnitude of its weights, where the products are crossed; else nothing.
@@ -76,9 +78,13 @@ struct WinogradConvolution {
   /// Outputs of a task.
   private static let panel = PackedMatrix.panelWidth
 
-  init(inputs: [Tensor], weights: PackedMatrix, bias: Tensor?, residual: Tensor?, result: Tensor, ownsInput: Bool) {
+  init(
+    inputs: [Tensor], weights: PackedMatrix, bias: Tensor?, residual: Tensor?, result: Tensor, ownsInput: Bool,
+    preparing prepare: ((Range<Int>) throws -> Void)? = nil
+  ) {
     (self.inputs, self.weights, self.bias, self.residual, self.result) = (inputs, weights, bias, residual, result)
     self.ownsInput = ownsInput
+    self.prepare = prepare
     isNarrow = weights.isQuantized && Kernels.active.gemm_panel_pairs != nil && inputs.allSatisfy { $0.shape.columns % 2 == 0 }
     rowMap = nearestIndices(from: inputs[0].shape[1], to: result.shape[1])
     columnMap = nearestIndices(from: inputs[0].shape[2], to: result.shape[2])
@@ -115,8 +121,13 @@ struct WinogradConvolution {
     let most = groups.first?.count ?? 0
     let transformed = TensorStorage(count: 36 * Self.matrixStride(most * inputStride))
     let crossing = TensorStorage(count: isCrossed ? 2 * 36 * runs.count * most : 0)
+    var prepared = 0
     for group in groups {
-      if ownsInput { forgetRows(above: group.lowerBound) }
+      if ownsInput { forgetLines(above: group.lowerBound) }
+      if let prepare, case let end = lines(of: group.upperBound - 1).upperBound, end > prepared {
+        try prepare(prepared..<end)
+        prepared = end
+      }
       let left = Transformed(tiles: group, values: transformed.pointer, crossing: crossing.pointer, stride: most)
       try forRuns(of: group, in: context) { transformIn($0, into: left) }
       let blocks = evenRuns(of: group, atMost: Self.blockTiles)
@@ -135,11 +146,16 @@ struct WinogradConvolution {
     let stride: Int
   }
 
-  /// Gives back the rows of the input that no tile from this one on reads.
-  private func forgetRows(above tile: Int) {
+  /// The lines of the inputs, counted through all pictures, that a tile reads.
+  private func lines(of tile: Int) -> Range<Int> {
     let (image, top, _) = place(tile)
-    let shape = inputs[0].shape
-    inputs[0].storage.forget(first: (image * shape[1] + max(0, top - 1)) * shape[2] * shape[3])
+    let before = image * inputs[0].shape[1]
+    return before + rowMap[max(0, top - 1)]..<before + rowMap[min(rowMap.count, top + 5) - 1] + 1
+  }
+
+  /// Gives back the lines of the input that no tile from this one on reads.
+  private func forgetLines(above tile: Int) {
+    inputs[0].storage.forget(first: lines(of: tile).lowerBound * inputs[0].shape[2] * inputs[0].shape[3])
   }
 
   /// All panels' weights, transformed, for when several blocks need each: `[panel][run][36][channels][32]`.

@@ -42,11 +42,14 @@ package struct WorkEstimate: Sendable {
   /// - Parameters:
   ///   - height: of the result; as `width`.
   ///   - dropped: floats of an input that nobody needs afterwards, and which is let go of.
+  ///   - shortcut: outputs of a 1×1 convolution beside it, which are held from here on too.
+  ///   - isInPlace: whether that is made while the input is let go of, and not before.
   package mutating func convolution(
-    n: Int, height: Int, width: Int, channels: Int, outputs: Int, kernel: Int, stride: Int = 1, dropping dropped: Int = 0
+    n: Int, height: Int, width: Int, channels: Int, outputs: Int, kernel: Int, stride: Int = 1, dropping dropped: Int = 0,
+    shortcut: Int = 0, isInPlace: Bool = false
   ) {
     let pixels = n * height * width
-    operations += 2 * Double(pixels) * Double(channels * kernel * kernel) * Double(outputs)
+    operations += 2 * Double(pixels) * Double(channels) * Double(kernel * kernel * outputs + shortcut)
     let usesTiles =
       kernel == 3 && stride == 1 && WinogradConvolution.isWorthwhile(channels: channels, outputs: outputs, height: height, width: width)
     let buffers =
@@ -54,14 +57,21 @@ package struct WorkEstimate: Sendable {
       ? WinogradConvolution.bufferFloats(
         tiles: n * ((height + 3) / 4) * ((width + 3) / 4), channels: channels, outputs: outputs, threads: threads)
       : threads * 252 * 336
-    let result = BufferPool.bytes(for: pixels * outputs), input = dropped > 0 ? BufferPool.bytes(for: dropped) : 0
-    if usesTiles, input >= TensorStorage.forgettableBytes {
-      // The input goes as the result comes.
-      live += max(result, input) - input
+    let input = dropped > 0 ? BufferPool.bytes(for: dropped) : 0
+    let goesOnTheWay = usesTiles && input >= TensorStorage.forgettableBytes
+    var results = BufferPool.bytes(for: pixels * outputs)
+    if shortcut > 0 {
+      let bytes = BufferPool.bytes(for: pixels * shortcut)
+      if goesOnTheWay, isInPlace { results += bytes } else { live += bytes }
+      pack([shortcut, channels, 1, 1], beside: threads * 252 * 336)
+    }
+    if goesOnTheWay {
+      // The input goes as the results come.
+      live += max(results, input) - input
       pack([outputs, channels, kernel, kernel], beside: buffers)
-      live += result - max(result, input)
+      live += results - max(results, input)
     } else {
-      live += result
+      live += results
       pack([outputs, channels, kernel, kernel], beside: buffers)
       live -= input
     }

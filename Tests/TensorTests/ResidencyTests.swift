@@ -89,4 +89,40 @@ import Testing
     #expect(kept.elements == input().elements)
     #expect(try norm([input()], activation: .silu, in: context).elements == normalized.elements)
   }
+
+  @Test(arguments: [1, 2]) func inputsThatAreHandedOverGoThroughTheirShortcutLineByLine(_ pictures: Int) throws {
+    let shape: Shape = [pictures, 562 / pictures, 500, 64]
+    var numbers = Numbers(seed: 6)
+    let weights = try PackedMatrix(WeightTensor(numbers.tensor([32, 64, 3, 3])), in: context)
+    let shortcut = try PackedMatrix(WeightTensor(numbers.tensor([40, 64, 1, 1])), in: context)
+    let (bias, shortcutBias) = (numbers.tensor([pictures, 32]), numbers.tensor([40]))
+    let norm = GroupNormalization(groups: 4, epsilon: 1e-5, weight: numbers.tensor([64]), bias: numbers.tensor([64]))
+    let geometry = ConvolutionGeometry(kernelHeight: 3, kernelWidth: 3, padding: .all(1))
+    func input() -> Tensor { Tensor((0..<shape.count).map { Float(($0 &* 7919) % 1013) / 500 - 1 }, shape: shape) }
+    func both(_ x: consuming [Tensor], _ context: ExecutionContext) throws -> (result: Tensor, shortcut: Tensor) {
+      try Tensor.convolution(
+        consume x, normalizedBy: norm, activation: .silu, weights: weights, geometry: geometry, bias: bias,
+        beside: (shortcut, shortcutBias), in: context)
+    }
+    let kept = input()
+    let expected = try both([kept], context)
+    #expect(kept.elements == input().elements)
+    for threads in [1, 2] {
+      let found = try both([input()], ExecutionContext(threads: threads))
+      #expect(found.result.elements == expected.result.elements)
+      #expect(found.shortcut.elements == expected.shortcut.elements)
+    }
+  }
+
+  @Test func inputsThatAreHandedOverAndResizedGiveTheSame() throws {
+    let weights = try PackedMatrix(
+      WeightTensor(Tensor((0..<32 * 32 * 9).map { Float($0 % 37 - 18) / 400 }, shape: [32, 32, 3, 3])), in: context)
+    let geometry = ConvolutionGeometry(kernelHeight: 3, kernelWidth: 3, padding: .all(1))
+    // More lines and fewer columns than there are, so that the result is no larger than the input.
+    func input() -> Tensor { Tensor((0..<540 * 1000 * 32).map { Float(($0 &* 7919) % 1013) / 500 - 1 }, shape: [2, 270, 1000, 32]) }
+    let kept = input()
+    let expected = try Tensor.convolution([kept], resizedTo: (611, 160), weights: weights, geometry: geometry, in: context)
+    let found = try Tensor.convolution([input()], resizedTo: (611, 160), weights: weights, geometry: geometry, in: context)
+    #expect(found.elements == expected.elements)
+  }
 }
