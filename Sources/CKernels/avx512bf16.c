@@ -14,6 +14,7 @@
 #define CK_DOT(sum, bytes, words) ((vi)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(bytes), (__m512i)(words)))
 #define CK_PAIRS(sum, x, b) ((vf)_mm512_dpbf16_ps((__m512)(sum), (__m512bh)(x), (__m512bh)(b)))
 #define CK_PAIRS_HALF(sum, x, b) ((vf_half)_mm256_dpbf16_ps((__m256)(sum), (__m256bh)(x), (__m256bh)(b)))
+#define CK_NARROW(x) ((vh)_mm512_cvtneps_pbh((__m512)(x)))
 #define CK_EACH "%{1to16%}"
 #define CK_NAME "avx512bf16"
 #define CK_TABLE ck_table_avx512_bf16

@@ -33,22 +33,27 @@ enum LeftOperand {
   case gathered(Tensor)
   /// What was gathered and crossed already, chunk by chunk.
   case crossed([CrossedRows], Tensor)
+  /// What was gathered and quantised already, chunk by chunk.
+  case quantized([QuantizedRows])
 
   /// Whether rows are as good where they are: those of wide matrices fall on the same cache sets.
   var isContiguous: Bool {
     switch self {
     case .matrix(_, let stride): stride <= 2 * MatrixProduct.chunkLength
     case .patches: false
-    case .gathered, .crossed: true
+    case .gathered, .crossed, .quantized: true
     }
   }
 
+  var isQuantized: Bool { if case .quantized = self { true } else { false } }
+
   /// A chunk of some rows as floats, in place or gathered into `buffer`, and the floats from a row to the next.
+  /// - Parameter once: whether they are read only once, which is as good from where they are.
   fileprivate func rows(
-    _ rows: Range<Int>, of chunk: MatrixProduct.Chunk, gatheredInto buffer: UnsafeMutablePointer<Float>
+    _ rows: Range<Int>, of chunk: MatrixProduct.Chunk, once: Bool, gatheredInto buffer: UnsafeMutablePointer<Float>
   ) -> (UnsafePointer<Float>, Int) {
     switch self {
-    case .matrix(let pointer, let stride) where isContiguous:
+    case .matrix(let pointer, let stride) where once || isContiguous:
       return (pointer + rows.lowerBound * stride + chunk.inner.lowerBound, stride)
     case .gathered(let tensor):
       return (tensor.pointer + rows.lowerBound * tensor.shape.columns + chunk.inner.lowerBound, tensor.shape.columns)
@@ -67,7 +72,7 @@ enum LeftOperand {
       for row in 0..<rows.count { (buffer + row * stride).update(from: start + row * width, count: chunk.inner.count) }
     case .patches(let patches):
       patches.gather(chunk.segments, rows: rows, into: buffer, stride: stride)
-    case .gathered, .crossed:
+    case .gathered, .crossed, .quantized:
       break
     }
   }
@@ -79,7 +84,7 @@ enum LeftOperand {
 /// contiguous buffer that stays in the second-level cache, and each panel's chunk passes over it. Every element of the result sums
 /// its products in the same order however the work is cut, so it does not depend on the number of threads.
 struct MatrixProduct {
-  let left: LeftOperand
+  private(set) var left: LeftOperand
   let rows: Int
   let weights: PackedMatrix
   let result: Tensor
@@ -124,24 +129,49 @@ struct MatrixProduct {
 
   /// The same product with its left operand gathered at once, for when several tasks would gather the same rows.
   private func gathered(_ chunks: [Chunk], in context: ExecutionContext) throws -> MatrixProduct {
-    guard level != nil || !left.isContiguous else { return self }
+    var product = self
+    product.level = nil
+    if weights.hasIntegerProduct {
+      product.left = .quantized(try quantizedRows(chunks, in: context))
+    } else if level != nil || !left.isContiguous {
+      product.left = try gatheredRows(chunks, in: context)
+    }
+    return product
+  }
+
+  private func gatheredRows(_ chunks: [Chunk], in context: ExecutionContext) throws -> LeftOperand {
     // No power of two between rows, as in a block.
-    let stride = (weights.inputs + 31) / 32 * 32 + 16, run = 16
+    let stride = (weights.inputs + 31) / 32 * 32 + 16
     let buffer = Tensor(uninitialized: [rows, stride])
     let crossed = level.map { level in
       chunks.map { CrossedRows(values: buffer.mutablePointer + $0.inner.lowerBound, stride: stride, rows: rows, level: level) }
     }
-    try context.parallel((rows + run - 1) / run) { task in
-      let range = task * run..<min(rows, (task + 1) * run)
+    try forRuns(in: context) { range in
       for (index, chunk) in chunks.enumerated() {
         let target = buffer.mutablePointer + range.lowerBound * stride + chunk.inner.lowerBound
         left.gather(chunk, rows: range, into: target, stride: stride)
         crossed?[index].take(range, from: target, stride: stride, k: chunk.inner.count)
       }
     }
-    return MatrixProduct(
-      left: crossed.map { .crossed($0, buffer) } ?? .gathered(buffer), rows: rows, weights: weights, result: result, bias: bias,
-      residual: residual, activation: activation, firstRow: firstRow)
+    return crossed.map { .crossed($0, buffer) } ?? .gathered(buffer)
+  }
+
+  private func quantizedRows(_ chunks: [Chunk], in context: ExecutionContext) throws -> [QuantizedRows] {
+    let quantized = chunks.map { QuantizedRows(rows: rows, k: $0.inner.count) }
+    try forRuns(in: context) { range in
+      let scratch = TensorStorage(count: range.count * Self.gatheredStride)
+      for (index, chunk) in chunks.enumerated() {
+        let (x, stride) = left.rows(range, of: chunk, once: true, gatheredInto: scratch.pointer)
+        quantized[index].take(range, from: x, stride: stride)
+      }
+    }
+    return quantized
+  }
+
+  /// Sixteen rows a task.
+  private func forRuns(in context: ExecutionContext, _ body: (Range<Int>) -> Void) throws {
+    let run = 16
+    try context.parallel((rows + run - 1) / run) { body($0 * run..<min(rows, ($0 + 1) * run)) }
   }
 
   /// Whether two of three products are made as one. It does not depend on the number of pictures, so that neither do they, nor on whether the
@@ -182,7 +212,7 @@ struct MatrixProduct {
 
   private func chunks() -> [Chunk] {
     switch left {
-    case .matrix, .gathered, .crossed:
+    case .matrix, .gathered, .crossed, .quantized:
       // Without inputs there is one empty chunk still: the result begins at its bias.
       return stride(from: 0, to: max(weights.inputs, 1), by: Self.chunkLength).map {
         Chunk(inner: $0..<min(weights.inputs, $0 + Self.chunkLength), segments: 0..<0)
@@ -196,16 +226,18 @@ struct MatrixProduct {
     let gathered = TensorStorage(count: rows.count * Self.gatheredStride)
     // And a panel's sums behind it, where it is crossed.
     let widened = TensorStorage(count: (Self.chunkLength + 1) * PackedMatrix.panelWidth)
-    let own = level.map { CrossedRows(values: gathered.pointer, stride: Self.gatheredStride, rows: rows.count, level: $0) }
-    let quantized = weights.hasIntegerProduct ? QuantizedRows(rows: rows.count, most: Self.chunkLength) : nil
+    var ownQuantized = weights.hasIntegerProduct && !left.isQuantized ? QuantizedRows(rows: rows.count, k: Self.chunkLength) : nil
+    let ownCrossed = level.map { CrossedRows(values: gathered.pointer, stride: Self.gatheredStride, rows: rows.count, level: $0) }
     // Sums of gated panels: each is done at once where there is one chunk.
     let gated = weights.isGated ? TensorStorage(count: (chunks.count > 1 ? panels.count : 1) * rows.count * PackedMatrix.panelWidth) : nil
     // A task of a large product can last a second where the kernels are slow: it ends within a chunk of a cancellation.
     for (index, chunk) in chunks.enumerated() where !context.isCancelled {
-      let (a, stride) = left.rows(rows, of: chunk, gatheredInto: gathered.pointer)
-      quantized?.take(a, stride: stride, count: chunk.inner.count)
-      own?.take(0..<rows.count, from: a, stride: stride, k: chunk.inner.count)
-      let crossed = if case .crossed(let chunks, _) = left { chunks[index].rows(from: rows.lowerBound) } else { own }
+      let (a, stride) = left.rows(rows, of: chunk, once: ownCrossed != nil || ownQuantized != nil, gatheredInto: gathered.pointer)
+      ownCrossed?.take(0..<rows.count, from: a, stride: stride, k: chunk.inner.count)
+      ownQuantized?.k = chunk.inner.count
+      ownQuantized?.take(0..<rows.count, from: a, stride: stride)
+      let crossed = if case .crossed(let chunks, _) = left { chunks[index].rows(from: rows.lowerBound) } else { ownCrossed }
+      let quantized = if case .quantized(let chunks) = left { chunks[index].rows(from: rows.lowerBound) } else { ownQuantized }
       for panel in panels {
         let columns = panel * PackedMatrix.panelWidth..<min(weights.biasColumns, (panel + 1) * PackedMatrix.panelWidth)
         let target: Target
@@ -263,10 +295,10 @@ struct MatrixProduct {
           rows.count, columns, k, a + rows.lowerBound * stride, stride, panel, c, target.stride, code, beginning?.bias, beginning?.residual,
           beginning?.stride ?? 0)
       case .bytes(let a, let panel):
-        let sums = a.sums + rows.lowerBound * (k / Int(CK_BLOCK))
+        let a = a.rows(from: rows.lowerBound)
         Kernels.active.gemm_panel_q8?(
-          rows.count, k, a.values + rows.lowerBound * a.stride, a.stride, a.scales.pointer + rows.lowerBound, sums, panel.values,
-          panel.scales, c, target.stride, code, beginning?.bias, beginning?.residual, beginning?.stride ?? 0)
+          rows.count, k, a.values, a.stride, a.scales, a.sums, panel.values, panel.scales, c, target.stride, code, beginning?.bias,
+          beginning?.residual, beginning?.stride ?? 0)
       case .crossed(let a, let panel):
         a.rows(from: rows.lowerBound).multiply(
           rows.count, k: k, panel, into: c, stride: target.stride, begin: code, bias: beginning?.bias, residual: beginning?.residual,
@@ -306,28 +338,35 @@ struct MatrixProduct {
   }
 }
 
-/// A chunk of a block of rows as bytes, with a scale for each row. Source: Jacob et al. 2018; scales by row as the values come.
-final class QuantizedRows {
+/// Rows of a chunk as bytes, with a scale for each. Source: Jacob et al. 2018; scales by row as the values come.
+struct QuantizedRows {
   let values: UnsafeMutablePointer<Int8>
   let stride: Int
-  let scales: TensorStorage
+  let scales: UnsafeMutablePointer<Float>
   let sums: UnsafeMutablePointer<Int32>
-  private let rows: Int
-  private let bytes: TensorStorage
-  private let blockSums: TensorStorage
+  /// Values of a row, a multiple of a block's; at most as many as it was made for.
+  var k: Int
+  private let storage: TensorStorage
 
-  /// - Parameter most: the longest chunk.
-  init(rows: Int, most: Int) {
+  init(rows: Int, k: Int) {
     // No power of two between rows, so that they do not fall on the same cache sets.
-    (self.rows, stride) = (rows, most + 64)
-    scales = TensorStorage(count: rows)
-    bytes = TensorStorage(count: rows * stride / 4)
-    blockSums = TensorStorage(count: rows * (most / Int(CK_BLOCK)))
-    values = UnsafeMutableRawPointer(bytes.pointer).bindMemory(to: Int8.self, capacity: rows * stride)
-    sums = UnsafeMutableRawPointer(blockSums.pointer).bindMemory(to: Int32.self, capacity: blockSums.count)
+    (self.k, stride) = (k, k + 64)
+    storage = TensorStorage(count: rows * (stride / 4 + 1 + k / Int(CK_BLOCK)))
+    values = UnsafeMutableRawPointer(storage.pointer).bindMemory(to: Int8.self, capacity: rows * stride)
+    scales = storage.pointer + rows * stride / 4
+    sums = UnsafeMutableRawPointer(scales + rows).bindMemory(to: Int32.self, capacity: rows * (k / Int(CK_BLOCK)))
   }
 
-  func take(_ x: UnsafePointer<Float>, stride ldx: Int, count: Int) {
-    Kernels.active.quantize_rows(rows, count, x, ldx, values, stride, scales.pointer, sums)
+  /// Makes some rows from those at `x`.
+  func take(_ rows: Range<Int>, from x: UnsafePointer<Float>, stride ldx: Int) {
+    let target = self.rows(from: rows.lowerBound)
+    Kernels.active.quantize_rows(rows.count, k, x, ldx, target.values, stride, target.scales, target.sums)
+  }
+
+  func rows(from row: Int) -> QuantizedRows { QuantizedRows(self, from: row) }
+
+  private init(_ other: QuantizedRows, from row: Int) {
+    (values, stride, storage, k) = (other.values + row * other.stride, other.stride, other.storage, other.k)
+    (scales, sums) = (other.scales + row, other.sums + row * (other.k / Int(CK_BLOCK)))
   }
 }

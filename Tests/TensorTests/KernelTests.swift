@@ -154,8 +154,14 @@ import Testing
 
   // ----------------------------------------------------------------------------------------------------------------- bfloat16
 
-  /// The same words, of rows and of panels: halfway cases, infinities and what is not a number among them.
+  /// The same words, of rows and of panels: halfway cases, infinities and what is not a number among them. Denormal numbers may be zero.
   @Test(arguments: KernelSet.vectors) func narrowing(set: KernelSet) {
+    let marker: UInt32 = 0x4D4D_4D4D
+    func withoutDenormals(_ words: [UInt32]) -> [UInt32] {
+      words.map { word in
+        [UInt32(0), 16].reduce(0) { $0 | (word >> $1 & 0x7F80 == 0 ? word >> $1 & 0x8000 : word >> $1 & 0xFFFF) << $1 }
+      }
+    }
     var numbers = Numbers(seed: 31)
     let hard: [Float] = [0, -0.0, 1, 1.00390625, 1.01171875, -1.00390625, .infinity, -.infinity, .nan, .greatestFiniteMagnitude, 0x1p-130]
     for k in Array(1...40) + [256] {
@@ -163,16 +169,16 @@ import Testing
       var x = numbers.normal(3 * ldx, deviation: 10)
       for (index, value) in hard.enumerated() { x[(index * 7) % x.count] = value }
       func rows(_ kernels: ck_kernels) -> [UInt32] {
-        var y = [UInt32](repeating: 77, count: 3 * ldy)
+        var y = [UInt32](repeating: marker, count: 3 * ldy)
         kernels.narrow_rows(3, k, x, ldx, &y, ldy)
-        return y
+        return withoutDenormals(y)
       }
       #expect(rows(set.table) == rows(ck_table_plain), "rows of \(k)")
       let panel = numbers.normal(k * 40)
       func words(_ kernels: ck_kernels) -> [UInt32] {
-        var y = [UInt32](repeating: 77, count: (k + 1) / 2 * 32 + 5)
+        var y = [UInt32](repeating: marker, count: (k + 1) / 2 * 32 + 5)
         kernels.narrow_panel(k, panel, 40, &y)
-        return y
+        return withoutDenormals(y)
       }
       #expect(words(set.table) == words(ck_table_plain), "a panel of \(k)")
     }

@@ -117,7 +117,7 @@ typedef struct {
       const float *_Nullable residual, long ldr);
 
   /// Rows of k floats as bfloat16, rounded to the nearest, two in a word, the first in its lower half; an odd last one with zero. Rows of y are
-  /// `ldy` words apart.
+  /// `ldy` words apart. Denormal numbers, which `gemm_panel_pairs` takes for zero, may be made zero here already.
   void (*_Nonnull narrow_rows)(long rows, long k, const float *_Nonnull x, long ldx, uint32_t *_Nonnull y, long ldy);
 
   /// A panel of floats, CK_PANEL in each of k rows, as bfloat16 [(k + 1) / 2][CK_PANEL] words: two rows in one.
