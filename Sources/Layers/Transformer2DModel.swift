@@ -51,19 +51,20 @@ public struct Transformer2DModel: Sendable {
 
   /// - Parameters:
   ///   - x: `[N, H, W, C]`.
-  ///   - text: `[N, L, contextChannels]`.
+  ///   - text: `[N, L, contextChannels]`; of a multiple of N rows, each N of them attend to the same pixels.
   ///   - merging: nil: every pixel is a token of its own in self-attention.
-  /// - Returns: `[N, H, W, C]`.
+  /// - Returns: `[N, H, W, C]`, of as many rows as the text.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
     _ x: Tensor, attendingTo text: Tensor, merging: TokenMerging? = nil, in context: ExecutionContext
   ) throws -> Tensor {
-    let (batch, height, width) = (x.shape[0], x.shape[1], x.shape[2])
+    let (batch, height, width) = (text.shape[0], x.shape[1], x.shape[2])
     let entered = try projIn(norm(x, in: context), in: context)
-    var tokens = entered.reshaped([batch, height * width, entered.shape.columns])
+    var tokens = entered.reshaped([x.shape[0], height * width, entered.shape.columns])
     let choice = merging?.choice(height: height, width: width)
     for block in blocks { tokens = try block(tokens, attendingTo: text, merging: choice, in: context) }
-    let result = try projOut(tokens.reshaped([batch, height, width, tokens.shape.columns]), adding: x, in: context)
+    let leaving = tokens.reshaped([batch, height, width, tokens.shape.columns])
+    let result = try projOut(leaving, adding: x.repeated(batch / x.shape[0]), in: context)
     context.observer?(path, result)
     return result
   }
@@ -95,19 +96,20 @@ public struct BasicTransformerBlock: Sendable {
     self.onlyCrossAttention = onlyCrossAttention
   }
 
-  /// `[N, L, C]` and text `[N, S, D]` → `[N, L, C]`.
+  /// `[N, L, C]` and text `[N, S, D]` → `[N, L, C]`; where the text has a multiple of N rows, so has the result.
   /// - Parameter choice: what is merged for the time of self-attention; nil: nothing. Attention to the text merges nothing.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
     _ x: Tensor, attendingTo text: Tensor, merging choice: TokenMerging.Choice? = nil, in context: ExecutionContext
   ) throws -> Tensor {
-    var x = x
+    var x = onlyCrossAttention ? x.repeated(text.shape[0] / x.shape[0]) : x
     if let choice, !onlyCrossAttention {
       let merge = try choice.merge(x, in: context)
       x = try merge.unmerged(attn1(merge.merged(norm1(x, in: context), in: context), in: context), adding: x, in: context)
     } else {
       x = try attn1(norm1(x, in: context), attendingTo: onlyCrossAttention ? text : nil, adding: x, in: context)
     }
+    x = x.repeated(text.shape[0] / x.shape[0])
     x = try attn2(norm2(x, in: context), attendingTo: text, adding: x, in: context)
     return try feedForward(norm3(x, in: context), adding: x, in: context)
   }

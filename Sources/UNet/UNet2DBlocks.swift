@@ -30,7 +30,7 @@ struct ResnetStack: Sendable {
   var count: Int { resnets.count }
 
   func callAsFunction(_ index: Int, _ inputs: [Tensor], _ pass: UNetPass) throws -> Tensor {
-    let x = try resnets[index](inputs, time: pass.time, in: pass.context)
+    let x = try resnets[index](inputs, time: pass.time(for: inputs[0]), in: pass.context)
     return attentions.isEmpty
       ? x
       : try attentions[index](
@@ -42,11 +42,14 @@ struct ResnetStack: Sendable {
 struct UNetPass {
   /// `[N, T]`, SiLU of the time embedding.
   let time: Tensor
-  /// `[N, L, D]`.
+  /// `[N, L, D]`. Features have fewer rows before the first layer that looks at it, where all N would repeat those.
   let text: Tensor
   /// Of the tokens at the highest resolution with self-attention, where nearly all of its arithmetic is.
   let merging: TokenMerging?
   let context: ExecutionContext
+
+  /// The rows of the time embedding that belong to those of some features.
+  func time(for features: Tensor) -> Tensor { features.shape[0] == time.shape[0] ? time : time.rows(0..<features.shape[0]) }
 }
 
 extension Transformer2DModel {
@@ -106,8 +109,9 @@ struct MidBlock: Sendable {
   }
 
   func callAsFunction(_ x: Tensor, _ pass: UNetPass) throws -> Tensor {
-    let x = try attention(resnets[0]([x], time: pass.time, in: pass.context), attendingTo: pass.text, in: pass.context)
-    return try resnets[1]([x], time: pass.time, in: pass.context)
+    let entered = try resnets[0]([x], time: pass.time(for: x), in: pass.context)
+    let attended = try attention(entered, attendingTo: pass.text, in: pass.context)
+    return try resnets[1]([attended], time: pass.time, in: pass.context)
   }
 }
 
@@ -142,7 +146,7 @@ struct UpBlock: Sendable {
     while skips.count > max(rest, skipsLeft) {
       let index = stack.count - (skips.count - skipsLeft)
       let skip = skips.removeLast()
-      x = try stack(index, [x, skip], pass)
+      x = try stack(index, [x, skip.repeated(x.shape[0] / skip.shape[0])], pass)
     }
     guard let upsampler, skips.count == skipsLeft else { return x }
     // The size to meet is that of the next skip: with odd sides on the way down it is not twice as large.

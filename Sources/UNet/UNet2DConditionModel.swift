@@ -70,16 +70,19 @@ public struct UNet2DConditionModel: NoisePredictor {
     let pass = UNetPass(time: time, text: conditioning.hiddenStates, merging: merging, context: context)
     let branch = memory.shortcuts.stepCaching?.branch
     let deepFeatures = memory.deepFeatures
-    var x = try convIn(shape.centersInput ? 2 * latents - 1 : latents, in: context)
+    let distinct = latents.rows(0..<distinctRows(latents, time: time, in: context))
+    var x = try convIn(shape.centersInput ? 2 * distinct - 1 : distinct, in: context)
     var skips = [x]
     x = try descend(x, skips: &skips, upTo: deepFeatures == nil ? .max : (branch ?? 0) + 1, pass)
     if let deepFeatures {
-      try check(deepFeatures, meeting: x)
+      try check(deepFeatures, meeting: x, batch: latents.shape[0])
       x = deepFeatures
     } else {
       if let midBlock { x = try midBlock(x, pass) }
       if let branch { x = try ascend(x, skips: &skips, leaving: branch + 1, pass) }
     }
+    // Without any attention to the text the rows have not parted yet.
+    x = x.repeated(latents.shape[0] / x.shape[0])
     let kept = branch == nil ? nil : x
     x = try ascend(x, skips: &skips, leaving: 0, pass)
     let prediction = try convOut(convNormOut(x, activation: .silu, in: context), in: context)
@@ -139,12 +142,20 @@ public struct UNet2DConditionModel: NoisePredictor {
   }
 
   /// A memory belongs to passes of one shape.
-  private func check(_ deepFeatures: Tensor, meeting skip: Tensor) throws {
-    guard deepFeatures.shape.dimensions.dropLast() == skip.shape.dimensions.dropLast() else {
+  private func check(_ deepFeatures: Tensor, meeting skip: Tensor, batch: Int) throws {
+    let expected = [batch] + skip.shape.dimensions[1..<3]
+    guard deepFeatures.shape.dimensions.dropLast() == expected[...] else {
       throw ComponentError.unexpectedShape(
-        component: "The U-Net", argument: "deep features",
-        expected: "[\(skip.shape.dimensions.dropLast().map(String.init).joined(separator: ", ")), C]",
+        component: "The U-Net", argument: "deep features", expected: "[\(expected.map(String.init).joined(separator: ", ")), C]",
         found: deepFeatures.shape)
     }
+  }
+
+  /// How many rows the latents have that differ: guidance asks about the same ones with several texts, and before a layer looks at the text
+  /// the answers are the same. Who observes a pass sees all its rows.
+  private func distinctRows(_ latents: Tensor, time: Tensor, in context: ExecutionContext) -> Int {
+    let rows = latents.shape[0]
+    guard context.observer == nil else { return rows }
+    return (1...rows).first { latents.repeats(every: $0) && time.repeats(every: $0) } ?? rows
   }
 }
