@@ -11,6 +11,7 @@ public struct PassMemory: Sendable {
   /// Passes that have been run: 0 before the first.
   public private(set) var passes = 0
   private var features: Tensor?
+  private var text: (states: Tensor, projected: [String: Tensor])?
 
   /// - Parameters:
   ///   - shortcuts: none by default.
@@ -28,6 +29,12 @@ public struct PassMemory: Sendable {
     guard let caching = shortcuts.stepCaching, !passes.isMultiple(of: max(caching.interval, 1)) else { return nil }
     return features
   }
+
+  /// What layers that see nothing but the text made of it, by their names, where a pass before has kept it of this very tensor.
+  public func projections(of states: Tensor) -> [String: Tensor]? { text.flatMap { $0.states.isIdentical(to: states) ? $0.projected : nil } }
+
+  /// Keeps what layers made of a text for the passes that are to come.
+  public mutating func keep(_ projected: [String: Tensor], projectedFrom states: Tensor) { text = (states, projected) }
 
   /// Notes that a pass is over.
   /// - Parameter features: the deep features of a whole pass; of one that reused them, those again.

@@ -9,6 +9,7 @@ public struct Attention: Sendable {
   private let toOut: Linear
   private let heads: Int
   private let scale: Float
+  private let path: String
   /// Whose projections have 8 bits is not more exact than bfloat16 either.
   private var precision: ProductPrecision { toQ.isQuantized && toK.isQuantized && toV.isQuantized ? .bfloat16 : .float32 }
 
@@ -46,21 +47,29 @@ public struct Attention: Sendable {
     toOut = try Linear(inner, channels, weights: scopes[3])
     self.heads = heads
     scale = 1 / Float(headChannels).squareRoot()
+    path = weights.prefix
+  }
+
+  /// Adds its keys and values to what is known of a text.
+  /// - Throws: `CancellationError`.
+  public func read(_ text: inout TextStates, in context: ExecutionContext) throws {
+    (text.projected[path + ".to_k"], text.projected[path + ".to_v"]) = (try toK(text.states, in: context), try toV(text.states, in: context))
   }
 
   /// - Parameters:
   ///   - x: `[N, L, channels]`.
-  ///   - other: `[N, S, contextChannels]`; nil for self-attention.
+  ///   - text: `[N, S, contextChannels]`; nil for self-attention.
   ///   - causal: a token sees itself and those before it.
   ///   - residual: `[N, L, channels]`, added to the result.
   /// - Returns: `[N, L, channels]`.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
-    _ x: Tensor, attendingTo other: Tensor? = nil, causal: Bool = false, adding residual: Tensor? = nil, in context: ExecutionContext
+    _ x: Tensor, attendingTo text: TextStates? = nil, causal: Bool = false, adding residual: Tensor? = nil, in context: ExecutionContext
   ) throws -> Tensor {
     let mixed = try Tensor.attention(
-      queries: toQ(x, in: context), keys: toK(other ?? x, in: context), values: toV(other ?? x, in: context), heads: heads,
-      scale: scale, causal: causal, precision: precision, in: context)
+      queries: toQ(x, in: context), keys: text?.projected[path + ".to_k"] ?? toK(text?.states ?? x, in: context),
+      values: text?.projected[path + ".to_v"] ?? toV(text?.states ?? x, in: context), heads: heads, scale: scale, causal: causal,
+      precision: precision, in: context)
     return try toOut(mixed, adding: residual, in: context)
   }
 }

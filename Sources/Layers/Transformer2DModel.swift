@@ -49,6 +49,12 @@ public struct Transformer2DModel: Sendable {
     path = weights.prefix
   }
 
+  /// Adds to what is known of a text what every pass will need of it.
+  /// - Throws: `CancellationError`.
+  public func read(_ text: inout TextStates, in context: ExecutionContext) throws {
+    for block in blocks { try block.read(&text, in: context) }
+  }
+
   /// - Parameters:
   ///   - x: `[N, H, W, C]`.
   ///   - text: `[N, L, contextChannels]`; of a multiple of N rows, each N of them attend to the same pixels.
@@ -56,9 +62,9 @@ public struct Transformer2DModel: Sendable {
   /// - Returns: `[N, H, W, C]`, of as many rows as the text.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
-    _ x: Tensor, attendingTo text: Tensor, merging: TokenMerging? = nil, in context: ExecutionContext
+    _ x: Tensor, attendingTo text: TextStates, merging: TokenMerging? = nil, in context: ExecutionContext
   ) throws -> Tensor {
-    let (batch, height, width) = (text.shape[0], x.shape[1], x.shape[2])
+    let (batch, height, width) = (text.states.shape[0], x.shape[1], x.shape[2])
     let entered = try projIn(norm(x, in: context), in: context)
     var tokens = entered.reshaped([x.shape[0], height * width, entered.shape.columns])
     let choice = merging?.choice(height: height, width: width)
@@ -96,20 +102,28 @@ public struct BasicTransformerBlock: Sendable {
     self.onlyCrossAttention = onlyCrossAttention
   }
 
+  /// Adds to what is known of a text what every pass will need of it.
+  /// - Throws: `CancellationError`.
+  public func read(_ text: inout TextStates, in context: ExecutionContext) throws {
+    if onlyCrossAttention { try attn1.read(&text, in: context) }
+    try attn2.read(&text, in: context)
+  }
+
   /// `[N, L, C]` and text `[N, S, D]` → `[N, L, C]`; where the text has a multiple of N rows, so has the result.
   /// - Parameter choice: what is merged for the time of self-attention; nil: nothing. Attention to the text merges nothing.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
-    _ x: Tensor, attendingTo text: Tensor, merging choice: TokenMerging.Choice? = nil, in context: ExecutionContext
+    _ x: Tensor, attendingTo text: TextStates, merging choice: TokenMerging.Choice? = nil, in context: ExecutionContext
   ) throws -> Tensor {
-    var x = onlyCrossAttention ? x.repeated(text.shape[0] / x.shape[0]) : x
+    let rows = text.states.shape[0]
+    var x = onlyCrossAttention ? x.repeated(rows / x.shape[0]) : x
     if let choice, !onlyCrossAttention {
       let merge = try choice.merge(x, in: context)
       x = try merge.unmerged(attn1(merge.merged(norm1(x, in: context), in: context), in: context), adding: x, in: context)
     } else {
       x = try attn1(norm1(x, in: context), attendingTo: onlyCrossAttention ? text : nil, adding: x, in: context)
     }
-    x = x.repeated(text.shape[0] / x.shape[0])
+    x = x.repeated(rows / x.shape[0])
     x = try attn2(norm2(x, in: context), attendingTo: text, adding: x, in: context)
     return try feedForward(norm3(x, in: context), adding: x, in: context)
   }

@@ -189,7 +189,8 @@ struct MatrixProduct {
   private func cut(chunks: Int, threads: Int) -> (blocks: Int, splits: Int) {
     let blocks = (rows + Self.blockRows - 1) / Self.blockRows
     // Enough tasks that the last ones to finish wait little, as long as each repays that a thread takes it.
-    let products = rows * weights.panels * PackedMatrix.panelWidth * weights.inputs
+    // A task widens its weights, too, which takes as long as the products of some rows.
+    let products = (rows + 8) * weights.panels * PackedMatrix.panelWidth * weights.inputs
     let wanted = max(1, min(8 * threads, products / Self.taskProducts))
     let least = chunks > 1 && weights.isGated ? (weights.panels + Self.gatedPanels - 1) / Self.gatedPanels : 1
     // Every task gathers its rows for itself, which four panels repay. Where that makes few tasks they have fewer panels, and then fewer rows:

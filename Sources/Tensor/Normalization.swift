@@ -71,8 +71,8 @@ public struct GroupNormalization: Sendable {
     }
   }
 
-  /// Pixels of a task: 128 KiB.
-  private static func run(_ channels: Int) -> Int { max(16, 32768 / max(channels, 1)) }
+  /// Pixels of a task: 32 KiB.
+  private static func run(_ channels: Int) -> Int { max(16, 8192 / max(channels, 1)) }
 
   func affine(of inputs: [Tensor], in context: ExecutionContext) throws -> Affine {
     let channels = inputs.reduce(0) { $0 + $1.shape.columns }
@@ -116,15 +116,17 @@ public struct GroupNormalization: Sendable {
         let range = group * width..<(group + 1) * width
         var count = 0.0, mean = 0.0, m2 = 0.0
         for part in 0..<runs {
-          let base = moments.pointer + (image * runs + part) * 2 * channels
-          let partCount = Double(min(run, pixels - part * run))
-          for channel in range {
-            let delta = Double(base[channel]) - mean
-            let total = count + partCount
-            mean += delta * partCount / total
-            m2 += Double(base[channels + channel]) + delta * delta * count * partCount / total
-            count = total
+          let means = moments.pointer + (image * runs + part) * 2 * channels, squares = means + channels
+          let channelCount = Double(min(run, pixels - part * run)), partCount = channelCount * Double(width)
+          let partMean = range.reduce(0) { $0 + Double(means[$1]) } / Double(width)
+          let partM2 = range.reduce(0) { sum, channel in
+            let delta = Double(means[channel]) - partMean
+            return sum + Double(squares[channel]) + channelCount * delta * delta
           }
+          let delta = partMean - mean, total = count + partCount
+          mean += delta * partCount / total
+          m2 += partM2 + delta * delta * count * partCount / total
+          count = total
         }
         let inverse = 1 / (m2 / max(count, 1) + Double(epsilon)).squareRoot()
         for channel in range {
@@ -181,10 +183,10 @@ extension Tensor {
     return result
   }
 
-  /// Runs of rows of about 64 KiB, in parallel.
+  /// Runs of rows of about 16 KiB, in parallel.
   private func forRuns(in context: ExecutionContext, _ body: (_ begin: Int, _ rows: Int) -> Void) throws {
     let rows = shape.rows
-    let run = max(1, 16384 / max(shape.columns, 1))
+    let run = max(1, 4096 / max(shape.columns, 1))
     try context.parallel((rows + run - 1) / run) { body($0 * run, min(run, rows - $0 * run)) }
   }
 }

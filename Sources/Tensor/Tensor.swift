@@ -44,6 +44,9 @@ public struct Tensor: Sendable {
   /// The elements in row-major order, copied.
   public var elements: [Float] { Array(UnsafeBufferPointer(start: storage.pointer, count: storage.count)) }
 
+  /// Whether both are copies of one tensor that none of them has changed since: then their elements are the same.
+  public func isIdentical(to other: Tensor) -> Bool { storage === other.storage && shape == other.shape }
+
   /// The same elements under another shape.
   /// - Precondition: the counts are equal.
   public func reshaped(_ shape: Shape) -> Tensor {

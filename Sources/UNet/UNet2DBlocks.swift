@@ -5,7 +5,7 @@ import Weights
 /// Resnets, each followed by attention where the block has it, as all blocks of the U-Net share them.
 struct ResnetStack: Sendable {
   private let resnets: [ResnetBlock2D]
-  private let attentions: [Transformer2DModel]
+  let attentions: [Transformer2DModel]
   private let mergesTokens: Bool
 
   /// - Parameters:
@@ -43,7 +43,7 @@ struct UNetPass {
   /// `[N, T]`, SiLU of the time embedding.
   let time: Tensor
   /// `[N, L, D]`. Features have fewer rows before the first layer that looks at it, where all N would repeat those.
-  let text: Tensor
+  let text: TextStates
   /// Of the tokens at the highest resolution with self-attention, where nearly all of its arithmetic is.
   let merging: TokenMerging?
   let context: ExecutionContext
@@ -76,6 +76,8 @@ struct DownBlock: Sendable {
       isLast ? nil : try Downsample2D(level.channels, padding: shape.downsamplePadding, weights: weights["downsamplers"][0])
   }
 
+  var attentions: [Transformer2DModel] { stack.attentions }
+
   /// Appends what every layer gives to `skips`, for the way up.
   /// - Parameter most: skips after which the way down ends.
   func callAsFunction(_ x: Tensor, skips: inout [Tensor], upTo most: Int, _ pass: UNetPass) throws -> Tensor {
@@ -95,7 +97,7 @@ struct DownBlock: Sendable {
 /// The lowest resolution: resnet, attention, resnet. Source: diffusers' `UNetMidBlock2DCrossAttn`.
 struct MidBlock: Sendable {
   private let resnets: [ResnetBlock2D]
-  private let attention: Transformer2DModel
+  let attention: Transformer2DModel
 
   init(shape: UNet2DShape, level: UNet2DShape.Level, timeChannels: Int, weights: WeightScope) throws {
     resnets = try (0..<2).map {
@@ -138,6 +140,8 @@ struct UpBlock: Sendable {
       index == levels.count - 1 ? nil : try Upsample2D(level.channels, weights: weights["upsamplers"][0])
     skipsLeft = levels[(index + 1)...].reduce(0) { $0 + $1.resnets + 1 }
   }
+
+  var attentions: [Transformer2DModel] { stack.attentions }
 
   /// Takes its skips from the end of `skips`; how many there are says which of its layers is next.
   /// - Parameter rest: skips that are left where the way up pauses.

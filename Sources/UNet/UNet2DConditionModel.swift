@@ -67,7 +67,8 @@ public struct UNet2DConditionModel: NoisePredictor {
     try check(latents, conditioning)
     let time = try embed(timestep, conditioning: conditioning, batch: latents.shape[0], in: context)
     let merging = memory.shortcuts.tokenMerging.map { TokenMerging(ratio: $0, seed: memory.passSeed) }
-    let pass = UNetPass(time: time, text: conditioning.hiddenStates, merging: merging, context: context)
+    let text = try read(conditioning.hiddenStates, memory: &memory, in: context)
+    let pass = UNetPass(time: time, text: text, merging: merging, context: context)
     let branch = memory.shortcuts.stepCaching?.branch
     let deepFeatures = memory.deepFeatures
     let distinct = latents.rows(0..<distinctRows(latents, time: time, in: context))
@@ -98,6 +99,16 @@ public struct UNet2DConditionModel: NoisePredictor {
       throw ComponentError.outOfRange(
         component: "The U-Net", option: "a branch for step caching", value: "\(caching.branch)", allowed: "from 0 to \(branches.count - 1)")
     }
+  }
+
+  /// A text with what all layers make of it alone, which the first of a generation's passes leaves for the others.
+  private func read(_ states: Tensor, memory: inout PassMemory, in context: ExecutionContext) throws -> TextStates {
+    if let projected = memory.projections(of: states) { return TextStates(states, projected: projected) }
+    var text = TextStates(states)
+    let attentions = downBlocks.flatMap(\.attentions) + (midBlock.map { [$0.attention] } ?? []) + upBlocks.flatMap(\.attentions)
+    for attention in attentions { try attention.read(&text, in: context) }
+    memory.keep(text.projected, projectedFrom: states)
+    return text
   }
 
   private func descend(_ x: Tensor, skips: inout [Tensor], upTo most: Int, _ pass: UNetPass) throws -> Tensor {

@@ -10,6 +10,7 @@ extension UNet2DShape {
   ///   - tokens: of the text.
   package func follow(_ work: inout WorkEstimate, n: Int, height: Int, width: Int, tokens: Int) {
     let time = 4 * levels[0].channels
+    work.hold(n * tokens * textProjections)
     var (h, w) = (height, width)
     // Channels and sizes of what the way down leaves.
     var skips = [(channels: levels[0].channels, h, w)]
@@ -62,5 +63,17 @@ extension UNet2DShape {
     }
     work.hold(n * h * w * channels)
     work.convolution(n: n, height: h, width: w, channels: channels, outputs: outChannels, kernel: outputKernel)
+  }
+
+  /// Floats for each token of a text: the keys and values of all layers that attend to it.
+  private var textProjections: Int {
+    levels.indices.reduce(0) { sum, index in
+      let level = levels[index]
+      let transformers =
+        (level.down == .crossAttention ? level.resnets : 0) + (level.up == .crossAttention ? level.resnets + 1 : 0)
+        + (hasMiddle && index == levels.count - 1 ? 1 : 0)
+      let attentions = level.transformerLayers * (level.onlyCrossAttention ? 2 : 1)
+      return sum + transformers * attentions * 2 * (level.channels / level.heads * level.heads)
+    }
   }
 }

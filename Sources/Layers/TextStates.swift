@@ -1,0 +1,15 @@
+import Tensor
+
+/// A text as layers attend to it.
+public struct TextStates: Sendable {
+  /// `[N, L, D]`.
+  public let states: Tensor
+  /// What projections that see nothing but the text made of it, by their names (`….attn2.to_k`): the same in every pass of a generation.
+  public internal(set) var projected: [String: Tensor]
+
+  /// - Parameter projected: what is known of it already.
+  public init(_ states: Tensor, projected: [String: Tensor] = [:]) {
+    self.states = states
+    self.projected = projected
+  }
+}
