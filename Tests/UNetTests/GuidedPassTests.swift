@@ -1,0 +1,98 @@
+import Components
+import Foundation
+import Tensor
+import TestSupport
+import Testing
+import UNet
+import Weights
+
+/// Passes of the same latents with several texts, as guidance has them: every row is what a pass of its own gives, bit for bit.
+@Suite struct GuidedPassTests {
+  /// The tiny Stable Diffusion 1, with other blocks.
+  private static let variants: [String: [String: any Sendable]] = [
+    "as it is": [:],
+    "first attention looks at the text": ["only_cross_attention": [true, false, false]],
+    "attention in the middle only": ["down_block_types": plain("DownBlock2D"), "up_block_types": plain("UpBlock2D")],
+    "no attention": [
+      "down_block_types": plain("DownBlock2D"), "up_block_types": plain("UpBlock2D"), "mid_block_type": NSNull(),
+    ],
+    "attention on the way up": ["down_block_types": plain("DownBlock2D"), "mid_block_type": NSNull()],
+    "two layers each": ["transformer_layers_per_block": 2],
+    "embedded guidance": ["time_cond_proj_dim": 8],
+  ]
+
+  private static func plain(_ name: String) -> [String] { Array(repeating: name, count: 3) }
+
+  private static func unet(_ variant: String) throws -> UNet2DConditionModel {
+    let data = try Data(contentsOf: ReferenceModel("sd1").folder.appending(path: "unet/config.json"))
+    var json = try #require(try JSONSerialization.jsonObject(with: data) as? [String: Any])
+    for (key, value) in try #require(variants[variant]) { json[key] = value }
+    let shape = try UNet2DShape(json: JSONSerialization.data(withJSONObject: json))
+    return try LoadReport.load(from: RandomWeights(seed: 4), in: ExecutionContext()) { try UNet2DConditionModel(shape, weights: $0) }.component
+  }
+
+  @Test(arguments: variants.keys.sorted())
+  func rowsAreThoseOfPassesOfTheirOwn(_ variant: String) throws {
+    var numbers = Numbers(seed: 1)
+    let unet = try Self.unet(variant)
+    for (pictures, texts) in [(1, 2), (2, 2), (2, 3), (3, 1)] {
+      let latents = numbers.tensor([pictures, 8, 8, 4]).repeated(texts)
+      let text = Conditioning(hiddenStates: numbers.tensor([pictures * texts, 5, 16]), guidance: 2)
+      for shortcuts in [Shortcuts(), Shortcuts(tokenMerging: 0.5), Shortcuts(stepCaching: StepCaching(interval: 2, branch: 1))] {
+        var memory = PassMemory(shortcuts)
+        var single = (0..<pictures * texts).map { _ in PassMemory(shortcuts) }
+        for timestep: Float in [501, 481, 461] {
+          let found = try unet.predict(latents, timestep: timestep, conditioning: text, memory: &memory, in: ExecutionContext())
+          #expect(found.shape == latents.shape)
+          for row in 0..<pictures * texts {
+            let own = Conditioning(hiddenStates: text.hiddenStates.rows(row..<row + 1), guidance: 2)
+            let expected = try unet.predict(
+              latents.rows(row..<row + 1), timestep: timestep, conditioning: own, memory: &single[row], in: ExecutionContext())
+            #expect(found.rows(row..<row + 1).elements == expected.elements, "\(variant), \(pictures) × \(texts), \(shortcuts), row \(row)")
+          }
+        }
+      }
+    }
+  }
+
+  /// Rows that begin alike may part by what is embedded with the time.
+  @Test func rowsDifferByTheirTimes() throws {
+    var numbers = Numbers(seed: 2)
+    let unet = try Self.unet("embedded guidance")
+    let latents = numbers.tensor([1, 8, 8, 4]).repeated(2), states = numbers.tensor([1, 5, 16]).repeated(2)
+    let conditions = numbers.tensor([2, 8])
+    let found = try unet.predict(
+      latents, timestep: 501, conditioning: Conditioning(hiddenStates: states, additional: ["timestep_cond": conditions]),
+      in: ExecutionContext())
+    for row in 0..<2 {
+      let own = Conditioning(
+        hiddenStates: states.rows(row..<row + 1), additional: ["timestep_cond": conditions.rows(row..<row + 1)])
+      let expected = try unet.predict(latents.rows(row..<row + 1), timestep: 501, conditioning: own, in: ExecutionContext())
+      #expect(found.rows(row..<row + 1).elements == expected.elements)
+    }
+    #expect(found.rows(0..<1).elements != found.rows(1..<2).elements)
+  }
+
+  /// What a memory keeps of a text serves for no other.
+  @Test func anotherTextIsReadAnew() throws {
+    var numbers = Numbers(seed: 3)
+    let unet = try Self.unet("as it is")
+    let latents = numbers.tensor([2, 8, 8, 4])
+    let texts = (0..<2).map { _ in Conditioning(hiddenStates: numbers.tensor([2, 5, 16])) }
+    var memory = PassMemory()
+    for text in [texts[0], texts[1], texts[0], texts[0]] {
+      let found = try unet.predict(latents, timestep: 501, conditioning: text, memory: &memory, in: ExecutionContext())
+      #expect(memory.projections(of: text.hiddenStates)?.isEmpty == false)
+      #expect(found.elements == (try unet.predict(latents, timestep: 501, conditioning: text, in: ExecutionContext())).elements)
+    }
+    #expect(memory.projections(of: texts[1].hiddenStates) == nil)
+  }
+
+  @Test func tensorsRepeatEveryFewRows() {
+    var numbers = Numbers(seed: 4)
+    let pair = numbers.tensor([2, 3])
+    #expect(pair.repeated(1).repeats(every: 2) && pair.repeated(3).repeats(every: 2) && pair.repeated(2).repeats(every: 4))
+    #expect(!pair.repeats(every: 1) && !pair.repeated(3).repeats(every: 3) && !pair.repeats(every: 0) && !pair.repeats(every: 4))
+    #expect(!Tensor.concatenated([pair, pair, pair.map { $0 + 1 }], axis: 0).repeats(every: 2))
+  }
+}
