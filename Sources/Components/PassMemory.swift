@@ -31,7 +31,9 @@ public struct PassMemory: Sendable {
   }
 
   /// What layers that see nothing but the text made of it, by their names, where a pass before has kept it of this very tensor.
-  public func projections(of states: Tensor) -> [String: Tensor]? { text.flatMap { $0.states.isIdentical(to: states) ? $0.projected : nil } }
+  public func projections(of states: Tensor) -> [String: Tensor]? {
+    text.flatMap { $0.states.isIdentical(to: states) ? $0.projected : nil }
+  }
 
   /// Keeps what layers made of a text for the passes that are to come.
   public mutating func keep(_ projected: [String: Tensor], projectedFrom states: Tensor) { text = (states, projected) }

@@ -64,7 +64,8 @@ public struct Attention: Sendable {
   /// - Returns: `[N, L, channels]`.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
-    _ x: Tensor, attendingTo text: TextStates? = nil, causal: Bool = false, adding residual: Tensor? = nil, in context: ExecutionContext
+    _ x: Tensor, attendingTo text: TextStates? = nil, causal: Bool = false, adding residual: Tensor? = nil,
+    in context: ExecutionContext
   ) throws -> Tensor {
     let mixed = try Tensor.attention(
       queries: toQ(x, in: context), keys: text?.projected[path + ".to_k"] ?? toK(text?.states ?? x, in: context),

@@ -28,7 +28,9 @@ import Weights
     var json = try #require(try JSONSerialization.jsonObject(with: data) as? [String: Any])
     for (key, value) in try #require(variants[variant]) { json[key] = value }
     let shape = try UNet2DShape(json: JSONSerialization.data(withJSONObject: json))
-    return try LoadReport.load(from: RandomWeights(seed: 4), in: ExecutionContext()) { try UNet2DConditionModel(shape, weights: $0) }.component
+    return try LoadReport.load(from: RandomWeights(seed: 4), in: ExecutionContext()) {
+      try UNet2DConditionModel(shape, weights: $0)
+    }.component
   }
 
   @Test(arguments: variants.keys.sorted())
