@@ -53,7 +53,8 @@ public struct Attention: Sendable {
   /// Adds its keys and values to what is known of a text.
   /// - Throws: `CancellationError`.
   public func read(_ text: inout TextStates, in context: ExecutionContext) throws {
-    (text.projected[path + ".to_k"], text.projected[path + ".to_v"]) = (try toK(text.states, in: context), try toV(text.states, in: context))
+    text.projected[path + ".to_k"] = try toK(text.states, in: context)
+    text.projected[path + ".to_v"] = try toV(text.states, in: context)
   }
 
   /// - Parameters:
