@@ -55,13 +55,14 @@ private final class ParallelLoop: @unchecked Sendable {
   let count: Int
   private var isCancelled: (() -> Bool)?
   private var body: ((Int) -> Void)?
-  let next = Atomic<Int>(0)
-  /// Threads inside besides the one that made it; they join under the queue's lock, and leave without it.
-  let helping = Atomic<Int>(0)
+  private let next = Atomic<Int>(0)
+  /// Threads inside besides the one that made it, and `closed` where no more may join.
+  private let helpers = Atomic<Int>(0)
+  private static let closed = 1 << 62
+  /// Helpers at once.
+  private let places: Int
   /// Whether the one that made it sleeps until they have left.
   let isAwaited = Atomic<Bool>(false)
-  /// Threads that may still join; guarded by the queue's lock.
-  var places: Int
 
   init(count: Int, helpers: Int, isCancelled: @escaping () -> Bool, body: @escaping (Int) -> Void) {
     self.count = count
@@ -70,7 +71,24 @@ private final class ParallelLoop: @unchecked Sendable {
     places = min(helpers, count - 1)
   }
 
-  var hasChunks: Bool { next.load(ordering: .relaxed) < count }
+  /// Lets a helper in, if there is a place and something to do.
+  func join() -> Bool {
+    var inside = helpers.load(ordering: .relaxed)
+    while inside < places, next.load(ordering: .relaxed) < count {
+      let (isIn, found) = helpers.weakCompareExchange(expected: inside, desired: inside + 1, ordering: .acquiring)
+      if isIn { return true }
+      inside = found
+    }
+    return false
+  }
+
+  func leave() { helpers.wrappingSubtract(1, ordering: .sequentiallyConsistent) }
+
+  func close() { helpers.wrappingAdd(Self.closed, ordering: .sequentiallyConsistent) }
+
+  var isClosed: Bool { helpers.load(ordering: .relaxed) >= Self.closed }
+  /// Whether somebody is inside, once it is closed.
+  var hasHelpers: Bool { helpers.load(ordering: .sequentiallyConsistent) != Self.closed }
 
   func forgetWork() { (isCancelled, body) = (nil, nil) }
 
@@ -106,6 +124,8 @@ private final class WorkQueue: @unchecked Sendable {
 
   func add(_ loop: ParallelLoop) {
     condition.lock()
+    // Those that are over leave the list here, so that their ends need no lock.
+    loops.removeAll { $0.isClosed }
     loops.append(loop)
     announce()
   }
@@ -125,14 +145,12 @@ private final class WorkQueue: @unchecked Sendable {
 
   /// Closes a loop to newcomers and waits for those inside.
   func finish(_ loop: ParallelLoop) {
-    condition.lock()
-    loops.removeAll { $0 === loop }
-    condition.unlock()
-    for look in 0..<Self.looks where loop.helping.load(ordering: .acquiring) > 0 { wait(look) }
-    guard loop.helping.load(ordering: .acquiring) > 0 else { return }
+    loop.close()
+    for look in 0..<Self.looks where loop.hasHelpers { wait(look) }
+    guard loop.hasHelpers else { return }
     condition.lock()
     loop.isAwaited.store(true, ordering: .sequentiallyConsistent)
-    while loop.helping.load(ordering: .sequentiallyConsistent) > 0 { condition.wait() }
+    while loop.hasHelpers { condition.wait() }
     condition.unlock()
   }
 
@@ -148,13 +166,11 @@ private final class WorkQueue: @unchecked Sendable {
       condition.lock()
       let isNews = additions.load(ordering: .acquiring) != seen
       seen = additions.load(ordering: .acquiring)
-      if let loop = loops.first(where: { $0.places > 0 && $0.hasChunks }) {
-        loop.places -= 1
-        loop.helping.wrappingAdd(1, ordering: .relaxed)
+      if let loop = loops.first(where: { $0.join() }) {
         condition.unlock()
         loop.takeChunks()
         look = 0
-        loop.helping.wrappingSubtract(1, ordering: .sequentiallyConsistent)
+        loop.leave()
         if loop.isAwaited.load(ordering: .sequentiallyConsistent) {
           condition.lock()
           condition.broadcast()
