@@ -98,12 +98,13 @@ def nearest(runs, peers):
     return {peer for peer, median in medians.items() if median <= NEAR * min(medians.values())}
 
 
-def measured(names, given, engines):
-    """What rows that are measured together bring, by name."""
+def measured(names, given, engines, results):
+    """What rows that are measured together bring, by name; `results` are those of earlier runs."""
     try:
         if names[0] in SPEED:
             return compared(names, given, engines)
-        special = {"growth": lambda: growth.measured(given, engines), "start": lambda: memory.start(given)}
+        known = results.get("growth", {}).get("cells", [])
+        special = {"growth": lambda: growth.measured(given, engines, known), "start": lambda: memory.start(given)}
         return {name: special[name]() if name in special else memory.measured(MEMORY[name], given) for name in names}
     except Failed as failure:
         print(f"{', '.join(names)}: {failure}", file=sys.stderr, flush=True)
@@ -144,7 +145,7 @@ def main():
     results = json.loads(given.results.read_text()) if given.results.exists() else {}
     engines = Engines(given)
     for names in [] if given.render else together(given.rows):
-        results.update({name: {**result, **circumstances(given)} for name, result in measured(names, given, engines).items()})
+        results.update({name: {**result, **circumstances(given)} for name, result in measured(names, given, engines, results).items()})
         given.results.parent.mkdir(parents=True, exist_ok=True)
         given.results.write_text(json.dumps(results, indent=1) + "\n")
         if given.page:

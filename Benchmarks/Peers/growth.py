@@ -19,9 +19,13 @@ def add_arguments(parser):
     parser.add_argument("--growth-peers", default=",".join(FLOAT), help="of the growth table")
 
 
-def measured(given, engines):
-    """{side: {batch: {"gflop": …, engine: {"seconds", "peak_bytes"} or a sentence}}}: one counted pass of each."""
+def measured(given, engines, known):
+    """A cell for each side and batch: {"side", "batch", "gflop", engine: {"seconds", "peak_bytes"} or why not}: one counted pass of each.
+
+    Figures of `known` cells, an earlier run's, stay where this run has none.
+    """
     cells = []
+    kept = {(cell["side"], cell["batch"]): cell for cell in known}
     names = ["ours", *filter(None, given.growth_peers.split(","))]
     arithmetic = counted(given)
     for side in map(int, given.sides.split(",")):
@@ -32,7 +36,13 @@ def measured(given, engines):
             said = ", ".join(f"{name} {cell[name]['seconds']:.2f} s" for name in names if "seconds" in cell[name])
             print(f"growth {side}², batch {batch}: {said or 'left out'}", file=sys.stderr, flush=True)
             cells.append(cell)
-    return {"cells": cells}
+            before = kept.get((side, batch), {})
+            kept[side, batch] = {**before, **{name: value for name, value in cell.items() if name not in before or told(value)}}
+    return {"cells": [kept[place] for place in sorted(kept)]}
+
+
+def told(value):
+    return not isinstance(value, dict) or "seconds" in value
 
 
 def figure(name, cell, cells, given, engines):
