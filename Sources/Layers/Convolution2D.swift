@@ -34,24 +34,25 @@ public struct Convolution2D: Sendable {
   ///   - x: `[N, H, W, inChannels]`. Who hands over the last reference lets its memory be given back on the way.
   ///   - size: resize the inputs to this first, each pixel the nearest one's copy.
   ///   - shift: `[N, outChannels]`, added to every pixel of its picture.
-  ///   - residual: of the result's shape.
+  ///   - residual: of the result's shape, which takes its place where the last reference to it is handed over.
   /// - Returns: `[N, H', W', outChannels]`.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
     _ x: consuming Tensor, resizedTo size: (height: Int, width: Int)? = nil, shiftedBy shift: Tensor? = nil,
-    adding residual: Tensor? = nil, in context: ExecutionContext
+    adding residual: consuming Tensor? = nil, in context: ExecutionContext
   ) throws -> Tensor {
-    try self([consume x], resizedTo: size, shiftedBy: shift, adding: residual, in: context)
+    try self([consume x], resizedTo: size, shiftedBy: shift, adding: consume residual, in: context)
   }
 
   /// The same of inputs `[N, H, W, Cᵢ]` that lie side by side in channels, inChannels in all.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
     _ inputs: consuming [Tensor], resizedTo size: (height: Int, width: Int)? = nil, shiftedBy shift: Tensor? = nil,
-    adding residual: Tensor? = nil, in context: ExecutionContext
+    adding residual: consuming Tensor? = nil, in context: ExecutionContext
   ) throws -> Tensor {
     let result = try Tensor.convolution(
-      consume inputs, resizedTo: size, weights: weight, geometry: geometry, bias: bias(shiftedBy: shift), adding: residual, in: context)
+      consume inputs, resizedTo: size, weights: weight, geometry: geometry, bias: bias(shiftedBy: shift), adding: consume residual,
+      in: context)
     context.observer?(path, result)
     return result
   }
@@ -59,19 +60,20 @@ public struct Convolution2D: Sendable {
   /// The convolution of inputs after a normalisation and SiLU, and of the inputs themselves the 1×1 convolution of the way around them.
   ///
   /// - Parameters:
-  ///   - inputs: `[N, H, W, Cᵢ]`, side by side in channels. Who hands over the last reference to a single one lets it be worked on where it is.
+  ///   - inputs: `[N, H, W, Cᵢ]`, side by side in channels. Who hands over the last reference to a single one lets its memory be given back on
+  ///     the way.
   ///   - shift: `[N, outChannels]`, added to every pixel of its picture.
-  /// - Returns: `[N, H', W', outChannels]`, and the shortcut's `[N, H, W, outChannels]`.
+  ///   - residual: of the result's shape, which takes its place where the last reference to it is handed over.
+  /// - Returns: `[N, H', W', outChannels]`, and the shortcut's `[N, H, W, outChannels]` where there is one.
   /// - Throws: `CancellationError`.
   func callAsFunction(
-    _ inputs: consuming [Tensor], normalizedBy norm: GroupNorm, shiftedBy shift: Tensor?, beside shortcut: Convolution2D,
-    in context: ExecutionContext
-  ) throws -> (result: Tensor, shortcut: Tensor) {
+    _ inputs: consuming [Tensor], normalizedBy norm: GroupNorm, shiftedBy shift: Tensor? = nil, adding residual: consuming Tensor? = nil,
+    beside shortcut: Convolution2D? = nil, in context: ExecutionContext
+  ) throws -> (result: Tensor, shortcut: Tensor?) {
     let both = try Tensor.convolution(
       consume inputs, normalizedBy: norm.normalization, activation: .silu, weights: weight, geometry: geometry,
-      bias: bias(shiftedBy: shift),
-      beside: (shortcut.weight, shortcut.bias), in: context)
-    context.observer?(shortcut.path, both.shortcut)
+      bias: bias(shiftedBy: shift), adding: consume residual, beside: shortcut.map { ($0.weight, $0.bias) }, in: context)
+    if let shortcut, let around = both.shortcut { context.observer?(shortcut.path, around) }
     context.observer?(path, both.result)
     return both
   }

@@ -34,18 +34,11 @@ public struct ResnetBlock2D: Sendable {
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ inputs: consuming [Tensor], time: Tensor? = nil, in context: ExecutionContext) throws -> Tensor {
     let shift = try time.flatMap { time in try timeEmbedding.map { try $0(time, in: context) } }
-    let around: Tensor
-    var hidden: Tensor
-    if let shortcut {
-      (hidden, around) = try conv1(consume inputs, normalizedBy: norm1, shiftedBy: shift, beside: shortcut, in: context)
-    } else {
-      // The way around keeps the channels only where there is one input.
-      around = inputs[0]
-      hidden = try norm1(consume inputs, activation: .silu, in: context)
-      hidden = try conv1(consume hidden, shiftedBy: shift, in: context)
-    }
-    hidden = try norm2(consume hidden, activation: .silu, in: context)
-    let result = try conv2(consume hidden, adding: around, in: context)
+    // The way around keeps the channels only where there is one input.
+    var around = shortcut == nil ? inputs[0] : nil
+    let (hidden, projected) = try conv1(consume inputs, normalizedBy: norm1, shiftedBy: shift, beside: shortcut, in: context)
+    around = (consume projected) ?? around
+    let (result, _) = try conv2([consume hidden], normalizedBy: norm2, adding: around.take(), in: context)
     context.observer?(path, result)
     return result
   }

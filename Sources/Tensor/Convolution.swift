@@ -54,20 +54,20 @@ extension Tensor {
   ///   - size: resize the inputs to this height and width first, each pixel the nearest one's copy, without making that picture.
   ///   - weights: `[O, ΣCᵢ, kernelHeight, kernelWidth]`, packed.
   ///   - bias: `[O]`, or `[N, O]` for one a picture.
-  ///   - residual: of the result's shape.
+  ///   - residual: of the result's shape, which takes its place where the last reference to it is handed over.
   /// - Returns: `[N, H', W', O]`.
   /// - Precondition: the shapes fit, and Winograd's method is asked for only where it is possible.
   /// - Throws: `CancellationError`.
   public static func convolution(
     _ inputs: consuming [Tensor], resizedTo size: (height: Int, width: Int)? = nil, weights: PackedMatrix, geometry: ConvolutionGeometry,
-    bias: Tensor? = nil, adding residual: Tensor? = nil, method: ConvolutionMethod = .automatic, in context: ExecutionContext
+    bias: Tensor? = nil, adding residual: consuming Tensor? = nil, method: ConvolutionMethod = .automatic, in context: ExecutionContext
   ) throws -> Tensor {
-    var inputs = inputs
+    var (inputs, residual) = (inputs, residual)
     let isOurs = inputs.count == 1 && isKnownUniquelyReferenced(&inputs[0].storage)
     let weights = try weights.resident(in: context)
     let patches = Patches(inputs, size: size, geometry: geometry)
     let (batch, height, width) = (inputs[0].shape[0], patches.outputHeight, patches.outputWidth)
-    let result = Tensor(uninitialized: [batch, height, width, weights.outputs])
+    let (result, isNew) = Tensor.result([batch, height, width, weights.outputs], adding: &residual)
     precondition(patches.inner == weights.inputs, "Windows of \(patches.inner) values meet weights of \(weights.inputs).")
     precondition(residual.map { $0.shape == result.shape } ?? true, "The residual does not match \(result.shape).")
     precondition(
@@ -81,8 +81,10 @@ extension Tensor {
       }
     if usesWinograd {
       precondition(WinogradConvolution.isPossible(geometry), "Winograd's method is for 3×3 windows that move by one.")
-      try WinogradConvolution(inputs: inputs, weights: weights, bias: bias, residual: residual, result: result, ownsInput: isOurs)
-        .run(in: context)
+      // Where the result takes no new memory, the input's is as well kept for what comes next.
+      try WinogradConvolution(
+        inputs: inputs, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: isOurs && isNew
+      ).run(in: context)
     } else {
       try MatrixProduct(
         left: .patches(patches), rows: batch * height * width, weights: weights, result: result, bias: bias, residual: residual,

@@ -10,6 +10,8 @@ import Synchronization
 public struct ExecutionContext: Sendable {
   private let pool: ThreadPool
   private let cancellation: Cancellation
+  /// The number of the pool's thread that this is used on; any where it is none of them.
+  private var thread = 0
   /// Told of intermediate results by the name of the module that made them, as diffusers and transformers name it
   /// (`mid_block.attentions.0`): to find where two implementations part.
   public var observer: (@Sendable (_ module: String, _ result: Tensor) -> Void)?
@@ -67,11 +69,13 @@ public struct ExecutionContext: Sendable {
     try checkCancellation()
     return try await withTaskCancellationHandler {
       try await withCheckedThrowingContinuation { continuation in
-        pool.submit {
+        pool.submit { thread in
+          var own = child
+          own.thread = thread
           continuation.resume(
-            with: Swift.Result {
-              try child.checkCancellation()
-              return try work(child)
+            with: Swift.Result { [own] in
+              try own.checkCancellation()
+              return try work(own)
             })
         }
       }
@@ -85,10 +89,10 @@ public struct ExecutionContext: Sendable {
   /// - Throws: `CancellationError`; some indices were not run then.
   package func parallel(_ count: Int, _ body: (Int) -> Void) throws {
     try checkCancellation()
-    pool.forEach(count, isCancelled: { isCancelled }, body)
+    pool.forEach(count, on: thread, isCancelled: { isCancelled }, body)
     try checkCancellation()
   }
 
   /// The same to the end in any case, for what takes milliseconds.
-  func parallelToTheEnd(_ count: Int, _ body: (Int) -> Void) { pool.forEach(count, isCancelled: { false }, body) }
+  func parallelToTheEnd(_ count: Int, _ body: (Int) -> Void) { pool.forEach(count, on: thread, isCancelled: { false }, body) }
 }

@@ -47,22 +47,23 @@ public struct GroupNormalization: Sendable {
 
     /// - Parameters:
     ///   - rows: pixels, counted through all pictures.
-    ///   - result: of all rows.
+    ///   - result: with a place for every row, or for the last `count`: row i at i % count.
     func apply(to inputs: [Tensor], rows: Range<Int>, activation: Activation, into result: Tensor, in context: ExecutionContext) throws {
       precondition(activation == .none || activation == .silu, "A normalisation ends with SiLU or nothing.")
-      let channels = scale.shape.columns, pixels = result.shape.rows / max(scale.shape[0], 1)
+      let channels = scale.shape.columns, pixels = inputs[0].shape.rows / max(scale.shape[0], 1), places = result.shape.rows
       let run = GroupNormalization.run(channels)
       try context.parallel((rows.count + run - 1) / run) { task in
         var begin = rows.lowerBound + task * run
         let end = min(rows.upperBound, begin + run)
         while begin < end {
-          let image = begin / pixels, count = min(end, (image + 1) * pixels) - begin
+          let image = begin / pixels, place = begin % places
+          let count = min(end - begin, (image + 1) * pixels - begin, places - place)
           var offset = 0
           for input in inputs {
             let width = input.shape.columns
             Kernels.active.scale_shift(
               activation.code, count, width, input.pointer + begin * width, scale.pointer + image * channels + offset,
-              shift.pointer + image * channels + offset, result.mutablePointer + begin * channels + offset, channels)
+              shift.pointer + image * channels + offset, result.mutablePointer + place * channels + offset, channels)
             offset += width
           }
           begin += count

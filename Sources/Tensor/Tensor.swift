@@ -14,6 +14,16 @@ public struct Tensor: Sendable {
     storage = TensorStorage(count: shape.count)
   }
 
+  /// A place for a result that begins at a residual: the residual's own where nobody else has it and its shape is the result's.
+  ///
+  /// Every element is read before it is written, by the same task.
+  static func result(_ shape: Shape, adding residual: inout Tensor?) -> (place: Tensor, isNew: Bool) {
+    guard var place = residual.take() else { return (Tensor(uninitialized: shape), true) }
+    let isOurs = isKnownUniquelyReferenced(&place.storage) && place.shape == shape
+    residual = place
+    return isOurs ? (place, false) : (Tensor(uninitialized: shape), true)
+  }
+
   /// A tensor of one value.
   public init(repeating value: Float = 0, shape: Shape) {
     self.init(uninitialized: shape)

@@ -5,7 +5,8 @@ import Synchronization
 ///
 /// A thread that runs a job and meets a loop takes chunks of it itself; idle threads take chunks too. So any number of
 /// jobs shares the threads without deadlock, and never more than `threads` of them compute. Nothing here decides a
-/// result but only when it comes: chunks are cut by the caller, and each writes its own part.
+/// result but only when it comes: chunks are cut by the caller, and each writes its own part. A thread begins with the same
+/// part of every loop, where it finds in its cache what it made in the loop before.
 public final class ThreadPool: Sendable {
   /// Threads that may compute at once.
   public let threads: Int
@@ -18,7 +19,7 @@ public final class ThreadPool: Sendable {
   public init(threads: Int? = nil) {
     self.threads = min(max(1, threads ?? ProcessInfo.processInfo.activeProcessorCount), Self.maximumThreads)
     for number in 0..<self.threads {
-      let thread = Thread { [queue] in queue.serve() }
+      let thread = Thread { [queue] in queue.serve(as: number) }
       thread.name = "LatentDiffusion \(number)"
       thread.stackSize = 4 << 20
       thread.start()
@@ -27,21 +28,22 @@ public final class ThreadPool: Sendable {
 
   deinit { queue.stop() }
 
-  /// Runs `job` on one of the pool's threads, some time later.
-  func submit(_ job: @escaping @Sendable () -> Void) { queue.add(job) }
+  /// Runs `job` on one of the pool's threads, whose number it is told, some time later.
+  func submit(_ job: @escaping @Sendable (_ thread: Int) -> Void) { queue.add(job) }
 
   /// Runs `body` for each index below `count`, on this thread and on idle ones, and returns when all are done or
   /// `isCancelled` said so (then some were not run).
-  func forEach(_ count: Int, isCancelled: () -> Bool, _ body: (Int) -> Void) {
+  /// - Parameter thread: this one's number.
+  func forEach(_ count: Int, on thread: Int, isCancelled: () -> Bool, _ body: (Int) -> Void) {
     guard count > 1, threads > 1 else {
       for index in 0..<count where !isCancelled() { body(index) }
       return
     }
     withoutActuallyEscaping(isCancelled) { isCancelled in
       withoutActuallyEscaping(body) { body in
-        let loop = ParallelLoop(count: count, helpers: threads - 1, isCancelled: isCancelled, body: body)
+        let loop = ParallelLoop(count: count, threads: threads, isCancelled: isCancelled, body: body)
         queue.add(loop)
-        loop.takeChunks()
+        loop.takeChunks(as: thread)
         queue.finish(loop)
         // A helper may hold on to the loop a moment longer, but not to what must not outlive this call.
         loop.forgetWork()
@@ -52,10 +54,10 @@ public final class ThreadPool: Sendable {
 
 /// One parallel loop. It is only ever used between the start and the end of the `forEach` that made it.
 private final class ParallelLoop: @unchecked Sendable {
-  let count: Int
   private var isCancelled: (() -> Bool)?
   private var body: ((Int) -> Void)?
-  private let next = Atomic<Int>(0)
+  /// A part of the chunks for each thread.
+  private let shares: ChunkShares
   /// Threads inside besides the one that made it, and `closed` where no more may join.
   private let helpers = Atomic<Int>(0)
   private static let closed = 1 << 62
@@ -64,17 +66,17 @@ private final class ParallelLoop: @unchecked Sendable {
   /// Whether the one that made it sleeps until they have left.
   let isAwaited = Atomic<Bool>(false)
 
-  init(count: Int, helpers: Int, isCancelled: @escaping () -> Bool, body: @escaping (Int) -> Void) {
-    self.count = count
+  init(count: Int, threads: Int, isCancelled: @escaping () -> Bool, body: @escaping (Int) -> Void) {
+    shares = ChunkShares(count: count, threads: threads)
     self.isCancelled = isCancelled
     self.body = body
-    places = min(helpers, count - 1)
+    places = min(threads, count) - 1
   }
 
   /// Lets a helper in, if there is a place and something to do.
   func join() -> Bool {
     var inside = helpers.load(ordering: .relaxed)
-    while inside < places, next.load(ordering: .relaxed) < count {
+    while inside < places, !shares.isEmpty {
       let (isIn, found) = helpers.weakCompareExchange(expected: inside, desired: inside + 1, ordering: .acquiring)
       if isIn { return true }
       inside = found
@@ -92,13 +94,54 @@ private final class ParallelLoop: @unchecked Sendable {
 
   func forgetWork() { (isCancelled, body) = (nil, nil) }
 
-  func takeChunks() {
+  func takeChunks(as thread: Int) {
     guard let isCancelled, let body else { return }
-    while true {
-      let index = next.wrappingAdd(1, ordering: .relaxed).oldValue
-      guard index < count, !isCancelled() else { return }
-      body(index)
+    while !isCancelled(), let index = shares.take(for: thread) { body(index) }
+  }
+}
+
+/// The chunks of a loop, a run of them for each thread. A thread takes its own from the front, and when they are gone those of others from the
+/// back, so that whose they are keeps its neighbouring ones as long as can be.
+private struct ChunkShares: ~Copyable {
+  private let threads: Int
+  /// For each share its first chunk that is left and the end of those, half a word each; two cache lines from one to the next.
+  private let bounds: UnsafeMutablePointer<Atomic<UInt64>>
+  private static let stride = 16
+
+  init(count: Int, threads: Int) {
+    precondition(count < 1 << 32, "A loop of \(count) chunks.")
+    self.threads = threads
+    bounds = .allocate(capacity: threads * Self.stride)
+    for share in 0..<threads {
+      let first = UInt64(count * share / threads), end = UInt64(count * (share + 1) / threads)
+      (bounds + share * Self.stride).initialize(to: Atomic((first << 32) | end))
     }
+  }
+
+  deinit { bounds.deallocate() }
+
+  private static func parts(_ share: UInt64) -> (first: UInt64, end: UInt64) { (share >> 32, share & 0xFFFF_FFFF) }
+
+  var isEmpty: Bool {
+    for share in 0..<threads {
+      let left = Self.parts(bounds[share * Self.stride].load(ordering: .relaxed))
+      if left.first < left.end { return false }
+    }
+    return true
+  }
+
+  func take(for thread: Int) -> Int? {
+    for distance in 0..<threads {
+      let isOwn = distance == 0, share = bounds + (thread + distance) % threads * Self.stride
+      var found = share.pointee.load(ordering: .relaxed)
+      while case let left = Self.parts(found), left.first < left.end {
+        let rest = isOwn ? found + (1 << 32) : found - 1
+        let (isTaken, now) = share.pointee.weakCompareExchange(expected: found, desired: rest, ordering: .relaxed)
+        if isTaken { return Int(isOwn ? left.first : left.end - 1) }
+        found = now
+      }
+    }
+    return nil
   }
 }
 
@@ -106,7 +149,7 @@ private final class ParallelLoop: @unchecked Sendable {
 private final class WorkQueue: @unchecked Sendable {
   private let condition = NSCondition()
   private var loops: [ParallelLoop] = []
-  private var jobs: [@Sendable () -> Void] = []
+  private var jobs: [@Sendable (_ thread: Int) -> Void] = []
   private var stopped = false
   /// Counts additions, so that an idle thread can look for work without the lock.
   private let additions = Atomic<Int>(0)
@@ -116,7 +159,7 @@ private final class WorkQueue: @unchecked Sendable {
   /// Looks between those that offer the processor to threads which have something to do.
   private static let looksBetweenOffers = 64
 
-  func add(_ job: @escaping @Sendable () -> Void) {
+  func add(_ job: @escaping @Sendable (_ thread: Int) -> Void) {
     condition.lock()
     jobs.append(job)
     announce()
@@ -155,7 +198,8 @@ private final class WorkQueue: @unchecked Sendable {
   }
 
   /// What a thread of the pool does until the pool ends.
-  func serve() {
+  /// - Parameter thread: its number.
+  func serve(as thread: Int) {
     // Looks since there was something to do: who only ever comes too late sleeps too.
     var seen = 0, look = 0
     while true {
@@ -168,7 +212,7 @@ private final class WorkQueue: @unchecked Sendable {
       seen = additions.load(ordering: .acquiring)
       if let loop = loops.first(where: { $0.join() }) {
         condition.unlock()
-        loop.takeChunks()
+        loop.takeChunks(as: thread)
         look = 0
         loop.leave()
         if loop.isAwaited.load(ordering: .sequentiallyConsistent) {
@@ -179,7 +223,7 @@ private final class WorkQueue: @unchecked Sendable {
       } else if !jobs.isEmpty {
         let job = jobs.removeFirst()
         condition.unlock()
-        job()
+        job(thread)
         look = 0
       } else if stopped {
         condition.unlock()

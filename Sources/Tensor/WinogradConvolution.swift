@@ -1,5 +1,11 @@
 import CKernels
 
+/// Lines of the pictures that a convolution reads, counted through all of them, to be made in a window `[count, W, C]`: line i at i % count.
+struct PassingLines {
+  let lines: Range<Int>
+  let window: Tensor
+}
+
 /// One convolution, cut into groups of tiles whose transforms fit the last-level cache. A group goes through two loops: its tiles are
 /// transformed; then each task makes one panel of outputs for a block of tiles, by 36 products.
 ///
@@ -13,10 +19,10 @@ struct WinogradConvolution {
   let bias: Tensor?
   let residual: Tensor?
   let result: Tensor
-  /// Whether nobody needs the input after this.
-  let ownsInput: Bool
-  /// Called with lines of the inputs, counted through all pictures, before they are read for the first time.
-  let prepare: ((Range<Int>) throws -> Void)?
+  /// Whether the input's memory goes back to the system as it is read.
+  let forgetsInput: Bool
+  /// Makes what is convolved from the inputs, where that is not the inputs themselves: some lines at a time, just before they are read.
+  let prepare: ((PassingLines) throws -> Void)?
   /// Whether the factors of the products are pairs of bfloat16 in words.
   private let isNarrow: Bool
   /// For each of the 36 products the magnitude of its weights, where the products are crossed; else nothing.
@@ -79,11 +85,11 @@ struct WinogradConvolution {
   private static let panel = PackedMatrix.panelWidth
 
   init(
-    inputs: [Tensor], weights: PackedMatrix, bias: Tensor?, residual: Tensor?, result: Tensor, ownsInput: Bool,
-    preparing prepare: ((Range<Int>) throws -> Void)? = nil
+    inputs: [Tensor], weights: PackedMatrix, bias: Tensor?, residual: Tensor?, result: Tensor, forgetsInput: Bool,
+    preparing prepare: ((PassingLines) throws -> Void)? = nil
   ) {
     (self.inputs, self.weights, self.bias, self.residual, self.result) = (inputs, weights, bias, residual, result)
-    self.ownsInput = ownsInput
+    self.forgetsInput = forgetsInput
     self.prepare = prepare
     isNarrow = weights.isQuantized && Kernels.active.gemm_panel_pairs != nil && inputs.allSatisfy { $0.shape.columns % 2 == 0 }
     rowMap = nearestIndices(from: inputs[0].shape[1], to: result.shape[1])
@@ -97,7 +103,7 @@ struct WinogradConvolution {
     let tiles = tileRows * tileColumns
     let crosses = !isNarrow && tiles >= 16 && weights.isCrossed(products: tiles * 36 * channels * weights.outputs)
     levels = crosses ? Self.windowNorms.map { [level = weights.level] in level * $0 } : []
-    zeros = Tensor(repeating: 0, shape: [max(inputs.map(\.shape.columns).max() ?? 0, weights.outputs)])
+    zeros = Tensor(repeating: 0, shape: [max(channels, weights.outputs)])
   }
 
   /// Words, floats or pairs, that some channels take.
@@ -115,35 +121,89 @@ struct WinogradConvolution {
   func run(in context: ExecutionContext) throws {
     let tiles = result.shape[0] * tileRows * tileColumns
     guard tiles > 0 else { return }
-    let groups = evenRuns(of: 0..<tiles, atMost: max(Self.blockTiles, context.threads * Self.threadFloats / (36 * inputStride)))
-
     let kept = tiles > 2 * Self.blockTiles ? try transformedWeights(in: context) : nil
-    let most = groups.first?.count ?? 0
-    let transformed = TensorStorage(count: 36 * Self.matrixStride(most * inputStride))
-    let crossing = TensorStorage(count: isCrossed ? 2 * 36 * runs.count * most : 0)
+    let groups =
+      kept == nil
+      ? evenRuns(of: 0..<tiles, atMost: max(Self.blockTiles, context.threads * Self.threadFloats / (36 * inputStride)))
+      : ownGroups(of: tiles, threads: context.threads)
+    let shared = kept == nil ? Transformed(tiles: groups[0].count, self) : nil
+    let allLines = inputs[0].shape[0] * inputs[0].shape[1]
+    let window = prepare == nil ? nil : Tensor(uninitialized: [lines(read: groups), inputs[0].shape[2], channels])
+    let source = Source(inputs: window.map { [$0] } ?? inputs, lines: window?.shape[0] ?? allLines)
     var prepared = 0
     for group in groups {
-      if ownsInput { forgetLines(above: group.lowerBound) }
-      if let prepare, case let end = lines(of: group.upperBound - 1).upperBound, end > prepared {
-        try prepare(prepared..<end)
+      if forgetsInput { forgetLines(above: group.lowerBound) }
+      if let prepare, let window, case let end = lines(of: group.upperBound - 1).upperBound, end > prepared {
+        try prepare(PassingLines(lines: prepared..<end, window: window))
         prepared = end
       }
-      let left = Transformed(tiles: group, values: transformed.pointer, crossing: crossing.pointer, stride: most)
-      try forRuns(of: group, in: context) { transformIn($0, into: left) }
-      let blocks = evenRuns(of: group, atMost: Self.blockTiles)
-      try context.parallel(weights.panels * blocks.count) {
-        multiply(left, tiles: blocks[$0 % blocks.count], panel: $0 / blocks.count, by: kept, in: context)
+      if let kept {
+        try multiplyOwn(group, from: source, by: kept, in: context)
+      } else if var shared {
+        shared.first = group.lowerBound
+        try forRuns(of: group, in: context) { transformIn($0, from: source, into: shared) }
+        let blocks = evenRuns(of: group, atMost: Self.blockTiles)
+        try context.parallel(weights.panels * blocks.count) {
+          multiply(shared, tiles: blocks[$0 % blocks.count], panel: $0 / blocks.count, by: nil, in: context)
+        }
       }
     }
   }
 
-  /// A group's tiles, transformed: `[36][tiles][channels]`, and where products are crossed the scales `[runs][36][tiles]` and as many sums.
+  /// Tiles that a thread transforms for itself, about: four megabytes, if they are not too few to repay the weights that they meet.
+  private var ownTiles: Int { min(Self.blockTiles, max(Self.blockTiles / 2, 4 * Self.threadFloats / (36 * inputStride))) }
+
+  /// Groups with the same number of tiles for each thread.
+  private func ownGroups(of tiles: Int, threads: Int) -> [Range<Int>] {
+    let count = max(1, (tiles + threads * ownTiles / 2) / (threads * ownTiles))
+    let length = (tiles + count * threads - 1) / (count * threads) * threads
+    return stride(from: 0, to: tiles, by: length).map { $0..<min(tiles, $0 + length) }
+  }
+
+  /// A group in which every thread transforms its own tiles and makes all panels of them: what one has transformed no other need read, whose
+  /// cache may be far away.
+  private func multiplyOwn(_ group: Range<Int>, from source: Source, by kept: TensorStorage, in context: ExecutionContext) throws {
+    let length = (group.count + context.threads - 1) / context.threads
+    try context.parallel((group.count + length - 1) / length) {
+      let begin = group.lowerBound + $0 * length
+      let tiles = begin..<min(group.upperBound, begin + length)
+      let own = Transformed(tiles: tiles.count, first: begin, self)
+      transformIn(tiles, from: source, into: own)
+      for panel in 0..<weights.panels where !context.isCancelled { multiply(own, tiles: tiles, panel: panel, by: kept, in: context) }
+    }
+  }
+
+  /// Some tiles, transformed: `[36][tiles][channels]`, and where products are crossed the scales `[runs][36][tiles]` and as many sums.
   private struct Transformed {
-    let tiles: Range<Int>
-    let values: UnsafeMutablePointer<Float>
-    let crossing: UnsafeMutablePointer<Float>
-    /// From one product's scales to the next's.
-    let stride: Int
+    let count: Int
+    /// The tile that stands first.
+    var first: Int
+    /// Words from one of the 36 matrices to the next.
+    let matrix: Int
+    private let storage: TensorStorage
+
+    init(tiles count: Int, first: Int = 0, _ convolution: WinogradConvolution) {
+      (self.count, self.first) = (count, first)
+      matrix = WinogradConvolution.matrixStride(count * convolution.inputStride)
+      storage = TensorStorage(count: 36 * matrix + (convolution.isCrossed ? 2 * 36 * convolution.runs.count * count : 0))
+    }
+
+    var values: UnsafeMutablePointer<Float> { storage.pointer }
+    /// The scales of one of the products of a run of channels; its sums stand behind those of all products.
+    func scales(run: Int, product: Int) -> UnsafeMutablePointer<Float> { storage.pointer + 36 * matrix + (2 * 36 * run + product) * count }
+    /// From scales to their sums.
+    var sums: Int { 36 * count }
+  }
+
+  /// What is convolved: line i of all pictures stands at i % lines.
+  private struct Source {
+    let inputs: [Tensor]
+    let lines: Int
+  }
+
+  /// Lines that a group reads at most.
+  private func lines(read groups: [Range<Int>]) -> Int {
+    groups.reduce(0) { max($0, lines(of: $1.upperBound - 1).upperBound - lines(of: $1.lowerBound).lowerBound) }
   }
 
   /// The lines of the inputs, counted through all pictures, that a tile reads.
@@ -173,7 +233,7 @@ struct WinogradConvolution {
     kept.pointer + panel * panelFloats + run.lowerBound / runLength * 36 * weightStride(runLength)
   }
 
-  /// Runs of nearly equal length, whole register tiles where they are long.
+  /// Runs of nearly equal length, whole register tiles where there are several.
   private func evenRuns(of range: Range<Int>, atMost most: Int) -> [Range<Int>] {
     let tile = isCrossed ? Kernels.active.crossed_rows : Kernels.active.tile_rows
     let count = (range.count + most - 1) / most
@@ -196,24 +256,25 @@ struct WinogradConvolution {
     return (line / tileRows, line % tileRows * 4, column * 4)
   }
 
-  private func transformIn(_ tiles: Range<Int>, into transformed: Transformed) {
-    let matrix = Self.matrixStride(transformed.tiles.count * inputStride)
+  private func transformIn(_ tiles: Range<Int>, from source: Source, into transformed: Transformed) {
+    let matrix = transformed.matrix
     // What is worked on again lies close together until then.
     let isDone = !isNarrow && !isCrossed, wideStride = Self.matrixStride(channels)
     let wide = TensorStorage(count: isDone ? 0 : 36 * wideStride)
     withUnsafeTemporaryAllocation(of: UnsafePointer<Float>.self, capacity: 36) { pixels in
       for tile in tiles {
         let (image, top, left) = place(tile)
-        let target = transformed.values + (tile - transformed.tiles.lowerBound) * inputStride
+        let target = transformed.values + (tile - transformed.first) * inputStride
         var place = isDone ? target : wide.pointer
-        for input in inputs {
-          let (height, width, channels) = (input.shape[1], input.shape[2], input.shape[3])
+        for input in source.inputs {
+          let (width, channels) = (inputs[0].shape[2], input.shape.columns)
           for i in 0..<6 {
+            let y = top + i - 1
+            let isInside = y >= 0 && y < rowMap.count
+            let line = input.pointer + (isInside ? (image * inputs[0].shape[1] + rowMap[y]) % source.lines : 0) * width * channels
             for j in 0..<6 {
-              let (y, x) = (top + i - 1, left + j - 1)
-              let inside = y >= 0 && y < rowMap.count && x >= 0 && x < columnMap.count
-              pixels[6 * i + j] =
-                inside ? input.pointer + ((image * height + rowMap[y]) * width + columnMap[x]) * channels : zeros.pointer
+              let x = left + j - 1
+              pixels[6 * i + j] = isInside && x >= 0 && x < columnMap.count ? line + columnMap[x] * channels : zeros.pointer
             }
           }
           guard let base = pixels.baseAddress else { return }
@@ -232,10 +293,10 @@ struct WinogradConvolution {
     in transformed: Transformed
   ) {
     for (index, run) in runs.enumerated() {
-      let scales = transformed.crossing + 2 * 36 * index * transformed.stride + tile - transformed.tiles.lowerBound
+      let scales = transformed.scales(run: index, product: 0) + tile - transformed.first
       Kernels.active.cross_rows(
-        36, run.count, levels, rows + run.lowerBound, stride, target + run.lowerBound, matrix, scales, scales + 36 * transformed.stride,
-        transformed.stride)
+        36, run.count, levels, rows + run.lowerBound, stride, target + run.lowerBound, matrix, scales, scales + transformed.sums,
+        transformed.count)
     }
   }
 
@@ -246,22 +307,22 @@ struct WinogradConvolution {
   ) {
     let own = TensorStorage(count: kept == nil ? 36 * weightStride(min(channels, runLength)) : 0)
     let m = TensorStorage(count: 36 * Self.matrixStride(tiles.count * Self.panel))
-    let first = tiles.lowerBound - transformed.tiles.lowerBound
+    let first = tiles.lowerBound - transformed.first
     for (index, run) in runs.enumerated() where !context.isCancelled {
       let u = kept.map { place(of: run, panel: panel, in: $0) } ?? own.pointer
       if kept == nil { transformWindows(panel: panel, channels: run, into: u) }
       let begin = Int32(run.lowerBound == 0 ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE)
       for product in 0..<36 {
-        let matrix = transformed.values + product * Self.matrixStride(transformed.tiles.count * inputStride)
+        let matrix = transformed.values + product * transformed.matrix
         let a = UnsafePointer(matrix + first * inputStride + words(run.lowerBound))
         let b = UnsafePointer(u + product * weightStride(run.count))
         let c = m.pointer + product * Self.matrixStride(tiles.count * Self.panel)
         if isNarrow {
           Kernels.active.gemm_panel_pairs?(tiles.count, Self.panel, words(run.count), a.words, inputStride, b.words, c, Self.panel, begin)
         } else if isCrossed {
-          let scales = transformed.crossing + (2 * 36 * index + product) * transformed.stride + first
+          let scales = transformed.scales(run: index, product: product) + first
           Kernels.active.gemm_panel_crossed?(
-            tiles.count, run.count, a, inputStride, scales, scales + 36 * transformed.stride, b, b + run.count * Self.panel, c, Self.panel,
+            tiles.count, run.count, a, inputStride, scales, scales + transformed.sums, b, b + run.count * Self.panel, c, Self.panel,
             begin, nil, nil, 0)
         } else {
           Kernels.active.gemm_panel(tiles.count, Self.panel, run.count, a, inputStride, b, c, Self.panel, begin, nil, nil, 0)

@@ -1,0 +1,80 @@
+/// The first step of a residual block, and of its way around if that is a convolution too.
+extension Tensor {
+  /// bias + residual + Σ window of activation(normalised x) · W, and shortcut · x beside it.
+  ///
+  /// What is normalised exists only as long as the convolution's windows read it: some lines at a time. A single large input that is handed
+  /// over with its last reference gives its memory back as it is read. The numbers are those of one step after the other.
+  ///
+  /// - Parameters:
+  ///   - inputs: `[N, H, W, Cᵢ]` each, side by side in channels.
+  ///   - normalization: of ΣCᵢ channels.
+  ///   - activation: none or SiLU.
+  ///   - weights: `[O, ΣCᵢ, kernelHeight, kernelWidth]`, packed.
+  ///   - bias: `[O]`, or `[N, O]` for one a picture.
+  ///   - residual: of the result's shape, which takes its place where the last reference to it is handed over.
+  ///   - shortcut: `[P, ΣCᵢ, 1, 1]`, packed, and its bias `[P]`.
+  /// - Returns: `[N, H', W', O]` and, where there is a shortcut, `[N, H, W, P]`.
+  /// - Precondition: the shapes fit.
+  /// - Throws: `CancellationError`.
+  public static func convolution(
+    _ inputs: consuming [Tensor], normalizedBy normalization: GroupNormalization, activation: Activation, weights: PackedMatrix,
+    geometry: ConvolutionGeometry, bias: Tensor?, adding residual: consuming Tensor? = nil,
+    beside shortcut: (weights: PackedMatrix, bias: Tensor?)? = nil, in context: ExecutionContext
+  ) throws -> (result: Tensor, shortcut: Tensor?) {
+    var (inputs, residual) = (inputs, residual)
+    let isOurs = inputs.count == 1 && isKnownUniquelyReferenced(&inputs[0].storage)
+    let shape = inputs[0].shape
+    guard WinogradConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2], outputs: weights.outputs) else {
+      let around = try shortcut.map { try pointwise(inputs, weights: $0.weights, bias: $0.bias, in: context) }
+      let normalized = try normalization(consume inputs, activation: activation, in: context)
+      let result = try convolution(
+        [consume normalized], weights: weights, geometry: geometry, bias: bias, adding: consume residual, in: context)
+      return (result, around)
+    }
+    let weights = try weights.resident(in: context)
+    let affine = try normalization.affine(of: inputs, in: context)
+    let (result, isNew) = Tensor.result(Shape(shape.dimensions.dropLast() + [weights.outputs]), adding: &residual)
+    // Lines whose memory is given back go through the shortcut on the way.
+    let forgetsInput = isOurs && isNew && inputs[0].storage.isForgettable
+    let passing = forgetsInput ? try shortcut.map { try Passing(inputs[0], weights: $0.weights, bias: $0.bias, in: context) } : nil
+    let around =
+      try passing.map(\.result) ?? shortcut.map { try pointwise(inputs, weights: $0.weights, bias: $0.bias, in: context) }
+    let pictures = consume inputs
+    try WinogradConvolution(
+      inputs: pictures, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: forgetsInput
+    ) { made in
+      let rows = made.lines.lowerBound * shape[2]..<made.lines.upperBound * shape[2]
+      try passing?.make(rows, in: context)
+      try affine.apply(to: pictures, rows: rows, activation: activation, into: made.window, in: context)
+    }.run(in: context)
+    return (result, around)
+  }
+
+  private static func pointwise(
+    _ inputs: [Tensor], weights: PackedMatrix, bias: Tensor?, in context: ExecutionContext
+  ) throws -> Tensor {
+    let geometry = ConvolutionGeometry(kernelHeight: 1, kernelWidth: 1, padding: .all(0))
+    return try convolution(inputs, weights: weights, geometry: geometry, bias: bias, in: context)
+  }
+
+  /// A product with a tensor's rows that is made some rows at a time.
+  private struct Passing {
+    let result: Tensor
+    private let x: Tensor
+    private let weights: PackedMatrix
+    private let bias: Tensor?
+
+    init(_ x: Tensor, weights: PackedMatrix, bias: Tensor?, in context: ExecutionContext) throws {
+      precondition(weights.inputs == x.shape.columns, "\(x.shape) does not fit weights of \(weights.inputs).")
+      (self.x, self.weights, self.bias) = (x, try weights.resident(in: context), bias)
+      result = Tensor(uninitialized: Shape(x.shape.dimensions.dropLast() + [weights.outputs]))
+    }
+
+    func make(_ rows: Range<Int>, in context: ExecutionContext) throws {
+      try MatrixProduct(
+        left: .matrix(x.pointer + rows.lowerBound * x.shape.columns, stride: x.shape.columns), rows: rows.count, weights: weights,
+        result: result, bias: bias, residual: nil, activation: .none, firstRow: rows.lowerBound
+      ).run(in: context)
+    }
+  }
+}
