@@ -14,13 +14,13 @@ extension WorkEstimate {
       linear(rows: n, inputs: timeChannels, outputs: outputs)
       drop(n * outputs)
     }
-    // Normalised in place where the input is the block's alone.
-    if !(owned && hasShortcut) { hold(pixels * channels) }
+    let handsOver = owned && hasShortcut && hasOneInput
     convolution(
-      n: n, height: height, width: width, channels: channels, outputs: outputs, kernel: 3, dropping: pixels * channels,
-      shortcut: hasShortcut ? outputs : 0, isInPlace: owned && hasOneInput)
-    convolution(n: n, height: height, width: width, channels: outputs, outputs: outputs, kernel: 3, dropping: pixels * outputs)
-    if hasShortcut { drop(pixels * outputs) } else if owned { drop(pixels * channels) }
+      n: n, height: height, width: width, channels: channels, outputs: outputs, kernel: 3, dropping: handsOver ? pixels * channels : 0,
+      shortcut: hasShortcut ? outputs : 0, isInPlace: true, isNormalized: true)
+    convolution(
+      n: n, height: height, width: width, channels: outputs, outputs: outputs, kernel: 3, dropping: pixels * outputs, isNormalized: true,
+      replacesResidual: hasShortcut || owned)
   }
 
   /// `Transformer2DModel`, whose result is held from here on.

@@ -49,15 +49,21 @@ struct WinogradConvolution {
   }
 
   /// Floats of all buffers that a convolution takes beside its result, at most.
-  static func bufferFloats(tiles: Int, channels: Int, outputs: Int, threads: Int) -> Int {
-    let group = min(tiles, max(blockTiles, threads * threadFloats / (36 * (channels + 16))))
-    let panels = (outputs + panel - 1) / panel
-    let run = min(channels, longRun)
+  static func bufferFloats(
+    n: Int, height: Int, width: Int, channels: Int, outputs: Int, threads: Int, isNormalized: Bool
+  ) -> Int {
+    let columns = (width + 3) / 4, tiles = n * ((height + 3) / 4) * columns
+    let panels = (outputs + panel - 1) / panel, run = min(channels, longRun)
     // A row of sums behind the weights of each product, and scales and sums of the tiles: where products are crossed.
     let matrix = matrixStride((run + 1) * panel)
-    let kept = tiles > 2 * blockTiles ? panels * ((channels + longRun - 1) / longRun) * 36 * matrix : 0
-    let own = threads * 36 * (matrix + matrixStride(min(tiles, blockTiles) * panel)) + threads * 9 * run * panel
-    return 36 * matrixStride(group * (channels + 16)) + 72 * group * ((channels + shortRun - 1) / shortRun) + kept + own
+    let keepsWeights = tiles > 2 * blockTiles
+    let own = keepsWeights ? threads * ownTiles(channels + 16) : max(blockTiles, threads * threadFloats / (36 * (channels + 16)))
+    let group = min(tiles, own)
+    let transformed = 36 * matrixStride(group * (channels + 16)) + 72 * group * ((channels + shortRun - 1) / shortRun)
+    let kept = keepsWeights ? panels * ((channels + longRun - 1) / longRun) * 36 * matrix : threads * 36 * matrix
+    let sums = threads * 36 * matrixStride(min(tiles, blockTiles) * panel)
+    let lines = isNormalized ? min(n * height, 4 * (group / columns + 2) + 2) * width * channels : 0
+    return transformed + kept + sums + threads * 9 * run * panel + lines
   }
 
   static func isPossible(_ geometry: ConvolutionGeometry) -> Bool {
@@ -150,12 +156,14 @@ struct WinogradConvolution {
     }
   }
 
-  /// Tiles that a thread transforms for itself, about: four megabytes, if they are not too few to repay the weights that they meet.
-  private var ownTiles: Int { min(Self.blockTiles, max(Self.blockTiles / 2, 4 * Self.threadFloats / (36 * inputStride))) }
+  /// Tiles that a thread transforms for itself, about: two megabytes, if they are not too few to repay the weights that they meet.
+  /// - Parameter stride: words from a tile to the next.
+  private static func ownTiles(_ stride: Int) -> Int { min(blockTiles, max(blockTiles / 2, 2 * threadFloats / (36 * stride))) }
 
   /// Groups with the same number of tiles for each thread.
   private func ownGroups(of tiles: Int, threads: Int) -> [Range<Int>] {
-    let count = max(1, (tiles + threads * ownTiles / 2) / (threads * ownTiles))
+    let own = threads * Self.ownTiles(inputStride)
+    let count = max(1, (tiles + own / 2) / own)
     let length = (tiles + count * threads - 1) / (count * threads) * threads
     return stride(from: 0, to: tiles, by: length).map { $0..<min(tiles, $0 + length) }
   }

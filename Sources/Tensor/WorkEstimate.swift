@@ -44,9 +44,11 @@ package struct WorkEstimate: Sendable {
   ///   - dropped: floats of an input that nobody needs afterwards, and which is let go of.
   ///   - shortcut: outputs of a 1×1 convolution beside it, which are held from here on too.
   ///   - isInPlace: whether that is made while the input is let go of, and not before.
+  ///   - isNormalized: whether the input is normalised first, as the convolution reads it.
+  ///   - replacesResidual: whether the result is where a residual was, and takes no memory.
   package mutating func convolution(
     n: Int, height: Int, width: Int, channels: Int, outputs: Int, kernel: Int, stride: Int = 1, dropping dropped: Int = 0,
-    shortcut: Int = 0, isInPlace: Bool = false
+    shortcut: Int = 0, isInPlace: Bool = false, isNormalized: Bool = false, replacesResidual: Bool = false
   ) {
     let pixels = n * height * width
     operations += 2 * Double(pixels) * Double(channels) * Double(kernel * kernel * outputs + shortcut)
@@ -55,11 +57,14 @@ package struct WorkEstimate: Sendable {
     let buffers =
       usesTiles
       ? WinogradConvolution.bufferFloats(
-        tiles: n * ((height + 3) / 4) * ((width + 3) / 4), channels: channels, outputs: outputs, threads: threads)
+        n: n, height: height, width: width, channels: channels, outputs: outputs, threads: threads, isNormalized: isNormalized)
       : threads * 252 * 336
+    let normalized = isNormalized && !usesTiles ? pixels * channels : 0
+    if normalized > 0 { hold(normalized) }
+    defer { if normalized > 0 { drop(normalized) } }
     let input = dropped > 0 ? BufferPool.bytes(for: dropped) : 0
-    let goesOnTheWay = usesTiles && input >= TensorStorage.forgettableBytes
-    var results = BufferPool.bytes(for: pixels * outputs)
+    let goesOnTheWay = usesTiles && !replacesResidual && input >= TensorStorage.forgettableBytes
+    var results = replacesResidual ? 0 : BufferPool.bytes(for: pixels * outputs)
     if shortcut > 0 {
       let bytes = BufferPool.bytes(for: pixels * shortcut)
       if goesOnTheWay, isInPlace { results += bytes } else { live += bytes }
