@@ -23,7 +23,6 @@ import growth
 import memory
 import report
 from engines import HERE, TITLES, Engines, Failed, summary
-from passes import CACHE
 from rows import GROUPS, MEMORY, NAMES, SPEED
 
 USUAL = ",".join(GROUPS)
@@ -39,7 +38,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--side", type=int, help="pictures of this side instead of the row's own, to try things")
-    parser.add_argument("--results", type=Path, default=CACHE / "results.json", help="where the figures are kept")
+    parser.add_argument("--results", type=Path, default=HERE / "results.json", help="where the figures are kept")
     parser.add_argument("--page", type=Path, help="a Markdown file whose marked sections show the results")
     parser.add_argument("--render", action="store_true", help="measure nothing, only write the page")
     parser.add_argument("--strict", action="store_true", help="exit with 1 where a row misses its figure or has none")
@@ -130,13 +129,13 @@ def circumstances(given):
 
 
 def commit():
-    """What was measured: the commit, and whether the sources are others. The page itself is no source."""
+    """What was measured: the commit, and whether the sources are others. The page and the figures are no source."""
 
     def git(*words):
         command = ["git", "-C", HERE.parents[1], *words]
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
 
-    changed = git("status", "--porcelain", "--", "Package.swift", "Sources", "Examples", "Benchmarks")
+    changed = git("status", "--porcelain", "--", "Package.swift", "Sources", "Examples", "Benchmarks", ":!Benchmarks/Peers/results.json")
     return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
 
 

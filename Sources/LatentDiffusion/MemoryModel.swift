@@ -153,8 +153,10 @@ struct MemoryModel: Sendable {
   private static let bytesPerToken = 400
   /// What stays of the file beside a matrix that is streamed: the system maps pages around those that are asked for.
   private static let bytesPerStreamedMatrix = 1 << 16
-  /// What pages and gaps add to weights that are kept and to buffers, measured.
-  private static let waste = (kept: 1.02, buffers: 1.04)
+  /// What pages and gaps add to weights that are kept, to buffers, and to those of the autoencoder, whose results are large and take turns in
+  /// memory; measured.
+  private static let waste = (kept: 1.02, buffers: 1.04, pictures: 1.15)
+
   func cost(of choice: MemoryChoice, _ extent: GenerationExtent) -> MemoryCost {
     let (height, width) = (extent.size.height / scale, extent.size.width / scale)
     func work(_ component: Component, _ residency: WeightResidency) -> WorkEstimate {
@@ -175,13 +177,14 @@ struct MemoryModel: Sendable {
       + autoencoder.kept(choice.autoencoder) { extent.encodesPicture || !$0.hasPrefix("encoder.") }
     // The pictures that are done, and copies of the one that is being made.
     let pictures = (extent.images + 3) * extent.size.width * extent.size.height * 3 * 4
-    let phases = [textWork.peakBytes, unetWork.peakBytes, decoding.peakBytes + pictures, encoding.peakBytes + pictures]
+    let latents = Self.waste.buffers * Double(max(textWork.peakBytes, unetWork.peakBytes))
+    let passing = max(latents, Self.waste.pictures * Double(max(decoding.peakBytes, encoding.peakBytes)) + Double(pictures))
     let area = Double(height * width) / Double(tile.height * tile.width) * (tiles?.areaFactor(height: height, width: width) ?? 1)
     let images = Double(extent.images) * area
     let streamed = text.streamed(choice.text) + unet.streamed(choice.unet) + autoencoder.streamed(choice.autoencoder)
     let program = Self.programBytes + Self.bytesPerToken * textShape.vocabulary + Self.bytesPerStreamedMatrix * streamed
     return MemoryCost(
-      peakBytes: program + Int(Self.waste.kept * Double(kept) + Self.waste.buffers * Double(phases.max() ?? 0)), keptBytes: kept,
+      peakBytes: program + Int(Self.waste.kept * Double(kept) + passing), keptBytes: kept,
       step: .init(operations: unetWork.operations, packedBytes: unetWork.packedBytes),
       // The prompt and the negative prompt.
       text: .init(operations: 2 * textWork.operations, packedBytes: 2 * textWork.packedBytes),
