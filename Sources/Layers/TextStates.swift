@@ -12,4 +12,9 @@ public struct TextStates: Sendable {
     self.states = states
     self.projected = projected
   }
+
+  /// The same of some of the texts.
+  public func rows(_ range: Range<Int>) -> TextStates {
+    TextStates(states.rows(range), projected: projected.mapValues { $0.rows(range) })
+  }
 }

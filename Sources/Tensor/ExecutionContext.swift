@@ -12,6 +12,8 @@ public struct ExecutionContext: Sendable {
   private let cancellation: Cancellation
   /// The number of the pool's thread that this is used on; any where it is none of them.
   private var thread = 0
+  /// Whether this is for one of several parts, each of which is one thread's.
+  private var isApart = false
   /// Told of intermediate results by the name of the module that made them, as diffusers and transformers name it
   /// (`mid_block.attentions.0`): to find where two implementations part.
   public var observer: (@Sendable (_ module: String, _ result: Tensor) -> Void)?
@@ -45,8 +47,8 @@ public struct ExecutionContext: Sendable {
 
   private static let machine = ThreadPool()
 
-  /// Threads that may compute at once.
-  public var threads: Int { pool.threads }
+  /// Threads that may compute at once; in one of several parts, one.
+  public var threads: Int { isApart ? 1 : pool.threads }
 
   /// Ends everything that runs in this context with `CancellationError`.
   public func cancel() { cancellation.request() }
@@ -89,10 +91,31 @@ public struct ExecutionContext: Sendable {
   /// - Throws: `CancellationError`; some indices were not run then.
   package func parallel(_ count: Int, _ body: (Int) -> Void) throws {
     try checkCancellation()
-    pool.forEach(count, on: thread, isCancelled: { isCancelled }, body)
+    if isApart {
+      for index in 0..<count where !isCancelled { body(index) }
+    } else {
+      pool.forEach(count, on: thread, isCancelled: { isCancelled }, body)
+    }
     try checkCancellation()
   }
 
+  /// Runs `body` for every index below `count`, in parallel, each on one thread: its loops are not shared.
+  ///
+  /// - Returns: what the bodies return, in order.
+  /// - Throws: what the first of them throws, and `CancellationError`.
+  package func apart<Output: Sendable>(_ count: Int, _ body: (Int, ExecutionContext) throws -> Output) throws -> [Output] {
+    var own = self
+    own.isApart = true
+    let results = Mutex<[Int: Result<Output, any Error>]>([:])
+    try parallel(count) { index in
+      let result = Result { [own] in try body(index, own) }
+      results.withLock { $0[index] = result }
+    }
+    return try results.withLock { found in try (0..<count).compactMap { try found[$0]?.get() } }
+  }
+
   /// The same to the end in any case, for what takes milliseconds.
-  func parallelToTheEnd(_ count: Int, _ body: (Int) -> Void) { pool.forEach(count, on: thread, isCancelled: { false }, body) }
+  func parallelToTheEnd(_ count: Int, _ body: (Int) -> Void) {
+    if isApart { (0..<count).forEach(body) } else { pool.forEach(count, on: thread, isCancelled: { false }, body) }
+  }
 }

@@ -67,7 +67,7 @@ private final class ParallelLoop: @unchecked Sendable {
   let isAwaited = Atomic<Bool>(false)
 
   init(count: Int, threads: Int, isCancelled: @escaping () -> Bool, body: @escaping (Int) -> Void) {
-    shares = ChunkShares(count: count, threads: threads)
+    shares = ChunkShares(count: count, shares: min(threads, count))
     self.isCancelled = isCancelled
     self.body = body
     places = min(threads, count) - 1
@@ -103,17 +103,17 @@ private final class ParallelLoop: @unchecked Sendable {
 /// The chunks of a loop, a run of them for each thread. A thread takes its own from the front, and when they are gone those of others from the
 /// back, so that whose they are keeps its neighbouring ones as long as can be.
 private struct ChunkShares: ~Copyable {
-  private let threads: Int
+  private let shares: Int
   /// For each share its first chunk that is left and the end of those, half a word each; two cache lines from one to the next.
   private let bounds: UnsafeMutablePointer<Atomic<UInt64>>
   private static let stride = 16
 
-  init(count: Int, threads: Int) {
+  init(count: Int, shares: Int) {
     precondition(count < 1 << 32, "A loop of \(count) chunks.")
-    self.threads = threads
-    bounds = .allocate(capacity: threads * Self.stride)
-    for share in 0..<threads {
-      let first = UInt64(count * share / threads), end = UInt64(count * (share + 1) / threads)
+    self.shares = shares
+    bounds = .allocate(capacity: shares * Self.stride)
+    for share in 0..<shares {
+      let first = UInt64(count * share / shares), end = UInt64(count * (share + 1) / shares)
       (bounds + share * Self.stride).initialize(to: Atomic((first << 32) | end))
     }
   }
@@ -123,7 +123,7 @@ private struct ChunkShares: ~Copyable {
   private static func parts(_ share: UInt64) -> (first: UInt64, end: UInt64) { (share >> 32, share & 0xFFFF_FFFF) }
 
   var isEmpty: Bool {
-    for share in 0..<threads {
+    for share in 0..<shares {
       let left = Self.parts(bounds[share * Self.stride].load(ordering: .relaxed))
       if left.first < left.end { return false }
     }
@@ -131,8 +131,8 @@ private struct ChunkShares: ~Copyable {
   }
 
   func take(for thread: Int) -> Int? {
-    for distance in 0..<threads {
-      let isOwn = distance == 0, share = bounds + (thread + distance) % threads * Self.stride
+    for distance in 0..<shares {
+      let isOwn = distance == 0, share = bounds + (thread + distance) % shares * Self.stride
       var found = share.pointee.load(ordering: .relaxed)
       while case let left = Self.parts(found), left.first < left.end {
         let rest = isOwn ? found + (1 << 32) : found - 1

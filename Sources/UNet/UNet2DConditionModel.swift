@@ -65,17 +65,69 @@ public struct UNet2DConditionModel: NoisePredictor {
     _ latents: Tensor, timestep: Float, conditioning: Conditioning, memory: inout PassMemory, in context: ExecutionContext
   ) throws -> Tensor {
     try check(latents, conditioning)
-    let time = try embed(timestep, conditioning: conditioning, batch: latents.shape[0], in: context)
-    let merging = memory.shortcuts.tokenMerging.map { TokenMerging(ratio: $0, seed: memory.passSeed) }
     let text = try read(conditioning.hiddenStates, memory: &memory, in: context)
-    let pass = UNetPass(time: time, text: text, merging: merging, context: context)
-    let branch = memory.shortcuts.stepCaching?.branch
-    let deepFeatures = memory.deepFeatures
+    let whole = Inputs(
+      latents: latents, timestep: timestep, conditioning: conditioning, text: text, deepFeatures: memory.deepFeatures,
+      merging: memory.shortcuts.tokenMerging.map { TokenMerging(ratio: $0, seed: memory.passSeed) },
+      branch: memory.shortcuts.stepCaching?.branch)
+    let parts = isParted(whole, in: context) ? context.threads : 1
+    let outputs = parts == 1 ? [try pass(whole, in: context)] : try context.apart(parts) { try pass(whole.part($0, of: parts), in: $1) }
+    let features = outputs.compactMap(\.deepFeatures)
+    memory.endPass(keeping: features.isEmpty ? nil : Tensor.concatenated(features, axis: 0))
+    return Tensor.concatenated(outputs.map(\.prediction), axis: 0)
+  }
+
+  /// Whether each thread makes a pass of its own of its part of the rows. In a small net threads that share every layer wait for one another,
+  /// and for what is in each other's caches, longer than it takes each to read all weights: those come from the caches too. Who observes a pass
+  /// sees all its rows.
+  private func isParted(_ inputs: Inputs, in context: ExecutionContext) -> Bool {
+    let rows = inputs.latents.shape[0], features = inputs.latents.count / rows / inputChannels * shape.levels[0].channels
+    return context.threads > 1 && rows.isMultiple(of: context.threads) && context.observer == nil && inputs.canBeCut
+      && features <= 1 << 16 && shape.levels.allSatisfy { $0.channels <= 256 }
+  }
+
+  /// What a pass begins with.
+  private struct Inputs: Sendable {
+    var latents: Tensor
+    let timestep: Float
+    var conditioning: Conditioning
+    var text: TextStates
+    let deepFeatures: Tensor?
+    let merging: TokenMerging?
+    let branch: Int?
+
+    /// Whether they can be cut by rows: what is wrong with an input of other rows, or with deep features, a whole pass says.
+    var canBeCut: Bool {
+      deepFeatures == nil && conditioning.additional.values.allSatisfy { $0.shape.dimensions.first == latents.shape[0] }
+    }
+
+    /// The same for a part of the rows.
+    func part(_ index: Int, of count: Int) -> Inputs {
+      let rows = latents.shape[0] / count * index..<latents.shape[0] / count * (index + 1)
+      var part = self
+      part.latents = latents.rows(rows)
+      part.conditioning.additional = conditioning.additional.mapValues { $0.rows(rows) }
+      part.text = text.rows(rows)
+      return part
+    }
+  }
+
+  /// What a pass ends with.
+  private struct Outputs: Sendable {
+    let prediction: Tensor
+    /// Where the next pass may want them.
+    let deepFeatures: Tensor?
+  }
+
+  private func pass(_ inputs: Inputs, in context: ExecutionContext) throws -> Outputs {
+    let (latents, branch) = (inputs.latents, inputs.branch)
+    let time = try embed(inputs.timestep, conditioning: inputs.conditioning, batch: latents.shape[0], in: context)
+    let pass = UNetPass(time: time, text: inputs.text, merging: inputs.merging, context: context)
     let distinct = latents.rows(0..<distinctRows(latents, time: time, in: context))
     var x = try convIn(shape.centersInput ? 2 * distinct - 1 : distinct, in: context)
     var skips = [x]
-    x = try descend(x, skips: &skips, upTo: deepFeatures == nil ? .max : (branch ?? 0) + 1, pass)
-    if let deepFeatures {
+    x = try descend(x, skips: &skips, upTo: inputs.deepFeatures == nil ? .max : (branch ?? 0) + 1, pass)
+    if let deepFeatures = inputs.deepFeatures {
       try check(deepFeatures, meeting: x, batch: latents.shape[0])
       x = deepFeatures
     } else {
@@ -87,8 +139,7 @@ public struct UNet2DConditionModel: NoisePredictor {
     let kept = branch == nil ? nil : x
     x = try ascend(x, skips: &skips, leaving: 0, pass)
     let prediction = try convOut(convNormOut(x, activation: .silu, in: context), in: context)
-    memory.endPass(keeping: kept)
-    return prediction
+    return Outputs(prediction: prediction, deepFeatures: kept)
   }
 
   /// - Throws: `ComponentError` where there is no such branch.

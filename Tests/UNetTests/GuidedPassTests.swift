@@ -33,8 +33,10 @@ import Weights
     }.component
   }
 
-  @Test(arguments: variants.keys.sorted())
-  func rowsAreThoseOfPassesOfTheirOwn(_ variant: String) throws {
+  /// One thread makes all rows together; two make a half of them each where that is possible.
+  @Test(arguments: variants.keys.sorted(), [1, 2])
+  func rowsAreThoseOfPassesOfTheirOwn(_ variant: String, threads: Int) throws {
+    let context = ExecutionContext(threads: threads)
     var numbers = Numbers(seed: 1)
     let unet = try Self.unet(variant)
     for (pictures, texts) in [(1, 2), (2, 2), (2, 3), (3, 1)] {
@@ -44,7 +46,7 @@ import Weights
         var memory = PassMemory(shortcuts)
         var single = (0..<pictures * texts).map { _ in PassMemory(shortcuts) }
         for timestep: Float in [501, 481, 461] {
-          let found = try unet.predict(latents, timestep: timestep, conditioning: text, memory: &memory, in: ExecutionContext())
+          let found = try unet.predict(latents, timestep: timestep, conditioning: text, memory: &memory, in: context)
           #expect(found.shape == latents.shape)
           for row in 0..<pictures * texts {
             let own = Conditioning(hiddenStates: text.hiddenStates.rows(row..<row + 1), guidance: 2)
