@@ -17,7 +17,7 @@ extension WorkEstimate {
     let handsOver = owned && hasShortcut && hasOneInput
     convolution(
       n: n, height: height, width: width, channels: channels, outputs: outputs, kernel: 3, dropping: handsOver ? pixels * channels : 0,
-      shortcut: hasShortcut ? outputs : 0, isInPlace: true, isNormalized: true)
+      shortcut: hasShortcut ? outputs : 0, isNormalized: true)
     convolution(
       n: n, height: height, width: width, channels: outputs, outputs: outputs, kernel: 3, dropping: pixels * outputs, isNormalized: true,
       replacesResidual: hasShortcut || owned)

@@ -43,12 +43,11 @@ package struct WorkEstimate: Sendable {
   ///   - height: of the result; as `width`.
   ///   - dropped: floats of an input that nobody needs afterwards, and which is let go of.
   ///   - shortcut: outputs of a 1×1 convolution beside it, which are held from here on too.
-  ///   - isInPlace: whether that is made while the input is let go of, and not before.
   ///   - isNormalized: whether the input is normalised first, as the convolution reads it.
   ///   - replacesResidual: whether the result is where a residual was, and takes no memory.
   package mutating func convolution(
     n: Int, height: Int, width: Int, channels: Int, outputs: Int, kernel: Int, stride: Int = 1, dropping dropped: Int = 0,
-    shortcut: Int = 0, isInPlace: Bool = false, isNormalized: Bool = false, replacesResidual: Bool = false
+    shortcut: Int = 0, isNormalized: Bool = false, replacesResidual: Bool = false
   ) {
     let pixels = n * height * width
     operations += 2 * Double(pixels) * Double(channels) * Double(kernel * kernel * outputs + shortcut)
@@ -67,7 +66,7 @@ package struct WorkEstimate: Sendable {
     var results = replacesResidual ? 0 : BufferPool.bytes(for: pixels * outputs)
     if shortcut > 0 {
       let bytes = BufferPool.bytes(for: pixels * shortcut)
-      if goesOnTheWay, isInPlace { results += bytes } else { live += bytes }
+      if goesOnTheWay { results += bytes } else { live += bytes }
       pack([shortcut, channels, 1, 1], beside: threads * 252 * 336)
     }
     if goesOnTheWay {

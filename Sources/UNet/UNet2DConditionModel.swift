@@ -70,8 +70,12 @@ public struct UNet2DConditionModel: NoisePredictor {
       latents: latents, timestep: timestep, conditioning: conditioning, text: text, deepFeatures: memory.deepFeatures,
       merging: memory.shortcuts.tokenMerging.map { TokenMerging(ratio: $0, seed: memory.passSeed) },
       branch: memory.shortcuts.stepCaching?.branch)
-    let parts = isParted(whole, in: context) ? context.threads : 1
-    let outputs = parts == 1 ? [try pass(whole, in: context)] : try context.apart(parts) { try pass(whole.part($0, of: parts), in: $1) }
+    guard isParted(whole, in: context) else {
+      let output = try pass(whole, in: context)
+      memory.endPass(keeping: output.deepFeatures)
+      return output.prediction
+    }
+    let outputs = try context.apart(context.threads) { try pass(whole.part($0, of: context.threads), in: $1) }
     let features = outputs.compactMap(\.deepFeatures)
     memory.endPass(keeping: features.isEmpty ? nil : Tensor.concatenated(features, axis: 0))
     return Tensor.concatenated(outputs.map(\.prediction), axis: 0)
