@@ -12,6 +12,8 @@ struct MemoryChoice: Sendable {
   var unet: WeightResidency = .packed
   var autoencoder: WeightResidency = .packed
   var tiling: AutoencoderTiling = .automatic
+  /// Whether components without a form that was asked for have their usual one, which may be wider than the file's.
+  var widensSmall = true
 
   /// Without a limit.
   static let usual = MemoryChoice()
@@ -46,22 +48,52 @@ struct MemoryModel: Sendable {
   private let textShape: CLIPTextShape
   private let unetShape: UNet2DShape
   private let autoencoderShape: AutoencoderKLShape
-  private let text: Component, unet: Component, autoencoder: Component
+  private let usual: Components, stored: Components
   private let threads: Int
 
+  /// A model's components in one set of forms.
+  private struct Components: Sendable {
+    let text: Component, unet: Component, autoencoder: Component
+
+    /// - Parameter form: of a component by its name.
+    init(_ files: ModelFiles, form: (String) throws -> WeightForm?) throws {
+      func component(_ name: String) throws -> Component {
+        let form = try form(name)
+        return Component(try files.extents(of: name, as: form), form: form)
+      }
+      (text, unet, autoencoder) = (try component("text_encoder"), try component("unet"), try component("vae"))
+    }
+
+    var areWidened: Bool { [text, unet, autoencoder].contains { $0.form != nil } }
+  }
+
+  private func components(_ choice: MemoryChoice) -> Components { choice.widensSmall ? usual : stored }
+
   /// The form that most of the U-Net's weights have.
-  var unetElementType: ElementType { unet.elementType }
+  func unetElementType(_ choice: MemoryChoice) -> ElementType { components(choice).unet.elementType }
+
+  /// The form in which `text_encoder`, `unet` or `vae` is held; nil: as the file has it.
+  func form(of component: String, _ choice: MemoryChoice) -> WeightForm? {
+    let components = components(choice)
+    switch component {
+    case "text_encoder": return components.text.form
+    case "unet": return components.unet.form
+    default: return components.autoencoder.form
+    }
+  }
 
   /// A component's tensors.
   private struct Component: Sendable {
     let tensors: [TensorExtent]
+    /// Nil: as the file has them.
+    let form: WeightForm?
     /// That most of the weights have.
     let elementType: ElementType
     /// Converted weights are no pages of a file.
     let canBeStreamed: Bool
 
-    init(_ tensors: [TensorExtent]) {
-      self.tensors = tensors
+    init(_ tensors: [TensorExtent], form: WeightForm?) {
+      (self.tensors, self.form) = (tensors, form)
       let matrices = tensors.filter(\.isMatrix)
       canBeStreamed = matrices.allSatisfy { $0.elementType == $0.storedType }
       var bytes: [ElementType: Int] = [:]
@@ -74,7 +106,7 @@ struct MemoryModel: Sendable {
       var most = Int.max
       if case .streamed(let above) = residency { most = above }
       return tensors.reduce(0) { sum, tensor in
-        let isHeld = tensor.isMatrix ? isUsed(tensor.name) && tensor.heldBytes <= most : !tensor.name.contains("embeddings.")
+        let isHeld = !tensor.isMatrix || isUsed(tensor.name) && tensor.heldBytes <= most
         return isHeld ? sum + tensor.heldBytes : sum
       }
     }
@@ -101,9 +133,8 @@ struct MemoryModel: Sendable {
     textShape = try CLIPTextShape(json: configuration("text_encoder"))
     unetShape = try UNet2DShape(json: configuration("unet"))
     autoencoderShape = try AutoencoderKLShape(json: configuration("vae"))
-    text = Component(try files.extents(of: "text_encoder", as: weights))
-    unet = Component(try files.extents(of: "unet", as: weights))
-    autoencoder = Component(try files.extents(of: "vae", as: weights))
+    usual = try Components(files) { try weights ?? files.usualForm(of: $0) }
+    stored = try Components(files) { _ in weights }
     self.threads = threads
   }
 
@@ -138,13 +169,19 @@ struct MemoryModel: Sendable {
     func residencies(_ component: Component, _ thresholds: [Int]) -> [WeightResidency] {
       [.packed] + (component.canBeStreamed ? thresholds.map { .streamed(above: $0) } : [])
     }
-    return tilings.flatMap { tiling in
-      residencies(autoencoder, [0]).flatMap { autoencoder in
-        residencies(text, [0]).flatMap { text in
-          residencies(unet, unet.thresholds).map { MemoryChoice(text: text, unet: $0, autoencoder: autoencoder, tiling: tiling) }
+    func choices(_ components: Components, widensSmall: Bool) -> [MemoryChoice] {
+      tilings.flatMap { tiling in
+        residencies(components.autoencoder, [0]).flatMap { autoencoder in
+          residencies(components.text, [0]).flatMap { text in
+            residencies(components.unet, components.unet.thresholds).map {
+              MemoryChoice(text: text, unet: $0, autoencoder: autoencoder, tiling: tiling, widensSmall: widensSmall)
+            }
+          }
         }
       }
     }
+    // Of those that are as fast the first is taken.
+    return (usual.areWidened ? choices(usual, widensSmall: true) : []) + choices(stored, widensSmall: false)
   }
 
   /// What a process takes without a model: the program and its libraries, threads.
@@ -159,6 +196,8 @@ struct MemoryModel: Sendable {
 
   func cost(of choice: MemoryChoice, _ extent: GenerationExtent) -> MemoryCost {
     let (height, width) = (extent.size.height / scale, extent.size.width / scale)
+    let components = components(choice)
+    let (text, unet, autoencoder) = (components.text, components.unet, components.autoencoder)
     func work(_ component: Component, _ residency: WeightResidency) -> WorkEstimate {
       WorkEstimate(threads: threads, residency: residency, elementType: component.elementType)
     }

@@ -28,7 +28,7 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
   public let streamedBytesPerStep: Int
   /// How pictures go through the autoencoder.
   public let tiling: AutoencoderTiling
-  /// The form in which weights are held; nil: as the files have them.
+  /// The form in which weights were asked for; nil: none.
   public let weights: WeightForm?
   let choice: MemoryChoice
   let model: MemoryModel
@@ -83,12 +83,15 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
     }
   }
 
+  /// The form in which `text_encoder`, `unet` or `vae` is held; nil: as the file has it.
+  public func form(of component: String) -> WeightForm? { model.form(of: component, choice) }
+
   /// Seconds that a generation from a loaded model is expected to take: measures how fast the machine is now, for about a tenth of a second.
   ///
   /// - Parameter steps: that the scheduler makes; those that evaluate the model twice count twice.
   /// - Throws: `CancellationError`.
   public func predictedSeconds(steps: Int, in context: ExecutionContext) throws -> Double {
-    cost.seconds(steps: steps, on: try MachineSpeed(of: model.unetElementType, in: context))
+    cost.seconds(steps: steps, on: try MachineSpeed(of: model.unetElementType(choice), in: context))
   }
 
   /// - Throws: `MemoryPlanError.requestTooLarge` where a generation would take more than the limit with what was planned.

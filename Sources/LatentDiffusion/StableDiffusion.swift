@@ -34,7 +34,8 @@ public struct StableDiffusion: Sendable {
   /// - Parameters:
   ///   - url: the folder or the file.
   ///   - weights: the form in which the weights are held, whatever the files have: each tensor is converted when its layer is made, so that
-  ///     the model is never there twice. Nil holds them as the files have them, which loads fastest.
+  ///     the model is never there twice. Nil holds them as the files have them, which loads fastest, and components that
+  ///     are no larger than 32 MiB then as float32, which computes fastest.
   ///   - plan: what is kept in memory and what is not. Its form of the weights is taken; requests that would go beyond its limit are refused.
   ///     Weights that it streams are read as long as the model lives: the file must stay as it is.
   ///   - context: whose threads load, and whose cancellation ends it.
@@ -56,6 +57,7 @@ public struct StableDiffusion: Sendable {
       guard let json = try files.configuration(of: name) else {
         throw ConfigurationError.malformed(component: name, reason: "there is no config.json")
       }
+      let form = if let plan { plan.form(of: name) } else { try form ?? files.usualForm(of: name) }
       let source = try files.weights(of: name, as: form, in: context)
       let (component, report) = try LoadReport.load(from: source, residency: residency, in: context) { try build(json, $0) }
       reports[name] = report

@@ -94,6 +94,20 @@ public struct ModelFiles: Sendable {
     return form.map { ConvertedWeights(source: source, form: $0, component: component, context: context) } ?? source
   }
 
+  /// The form in which a component is held where none is asked for: nil, as the file has it, or float32 for 16-bit weights that are few. They
+  /// fit a processor's cache then too, and widening them at every use would take a tenth of a small model's time.
+  ///
+  /// - Throws: `ModelFilesError`, `SafetensorsError`.
+  public func usualForm(of component: String) throws -> WeightForm? {
+    let extents = try extents(of: component, as: .float32)
+    // 8 bits were somebody's choice.
+    guard !extents.contains(where: { $0.storedType == .q8 }), extents.contains(where: { $0.storedType != .float32 }) else { return nil }
+    return extents.reduce(0) { $0 + $1.heldBytes } > Self.cachedBytes ? nil : .float32
+  }
+
+  /// What the last level of most processors' caches holds.
+  private static let cachedBytes = 32 << 20
+
   func table(of component: String) throws -> (table: WeightTable, files: [SafetensorsFile]) {
     switch source {
     case .folder(let folder): return try folder.weights(of: component)

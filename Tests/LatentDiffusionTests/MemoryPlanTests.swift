@@ -50,9 +50,23 @@ import Testing
 
   @Test func streamedWeightsChangeNoPicture() async throws {
     let usual = try await picture(nil)
-    let plan = try MemoryPlan(for: url, extent, limit: MemoryPlan(for: url, extent).predictedPeakBytes - 8_000_000)
+    let stored = try MemoryPlan(for: url, extent, weights: .float16).predictedPeakBytes
+    let plan = try MemoryPlan(for: url, extent, limit: stored - 8_000_000)
     #expect(plan.streamedBytesPerStep > 0 && plan.tiling == .automatic)
     #expect(try await picture(plan) == usual)
+  }
+
+  /// Small components are held as float32 where there is room for it, which is faster and changes nothing.
+  @Test func widensSmallComponents() async throws {
+    let components = ["text_encoder", "unet", "vae"]
+    let usual = try MemoryPlan(for: url, extent)
+    #expect(components.allSatisfy { usual.form(of: $0) == .float32 })
+    #expect(try components.allSatisfy { try ModelFiles.open(url).usualForm(of: $0) == .float32 })
+    let stored = try MemoryPlan(for: url, extent, weights: .float16)
+    #expect(components.allSatisfy { stored.form(of: $0) == .float16 } && stored.keptBytes < usual.keptBytes * 3 / 5)
+    let limited = try MemoryPlan(for: url, extent, limit: usual.predictedPeakBytes - 1_000_000)
+    #expect(components.allSatisfy { limited.form(of: $0) == nil } && limited.streamedBytesPerStep == 0)
+    #expect(try await picture(limited) == picture(usual))
   }
 
   @Test func refusesWhatIsLargerThanPlanned() async throws {

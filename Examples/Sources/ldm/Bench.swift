@@ -160,7 +160,8 @@ extension Bench {
     _ name: String, of files: ModelFiles, plan: MemoryPlan? = nil, in context: ExecutionContext,
     _ build: @escaping @Sendable (Data, WeightScope) throws -> Component
   ) async throws -> Component {
-    let (json, form) = (try configuration(of: name, files), model.weights)
+    let json = try configuration(of: name, files)
+    let form = if let plan { plan.form(of: name) } else { try model.weights ?? files.usualForm(of: name) }
     let residency = plan?.residency(of: name) ?? .packed
     return try await context.run { context in
       let source = try files.weights(of: name, as: form, in: context)

@@ -13,7 +13,8 @@ struct ModelOptions: ParsableArguments {
   @Option(
     parsing: .unconditional,
     help: """
-      The form in which weights are held: \(WeightForm.allCases.map(\.rawValue).joined(separator: ", ")). Without it, as the files have them.
+      The form in which weights are held: \(WeightForm.allCases.map(\.rawValue).joined(separator: ", ")). Without it, as the files have them, and small \
+      parts of a model as f32.
       """)
   var weights: WeightForm?
 
