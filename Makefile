@@ -11,7 +11,7 @@ LDM = Examples/.build/release/ldm
 BUILD := swift build -c release --no-color-diagnostics --explicit-target-dependency-import-check error
 EXAMPLES := swift build -c release --no-color-diagnostics --package-path Examples
 
-.PHONY: help setup toolchain demo ldm test bench bench-peers format lint docs clean
+.PHONY: help setup toolchain demo ldm test neon bench bench-peers format lint docs clean
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ test: setup ## Run all tests
 	$(EXAMPLES)
 	Tests/CommandLine/run
 	Tests/OutsidePackage/run
+
+neon: toolchain ## Compile the kernels for arm64, with NEON (on Debian with libc6-dev-arm64-cross)
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && for file in Sources/CKernels/*.c; do \
+	  clang --target=aarch64-unknown-linux-gnu -O2 -Wall -Werror -isystem /usr/aarch64-linux-gnu/include -ISources/CKernels/include \
+	    -c "$$file" -o "$$folder/$$(basename "$$file").o" || exit 1; \
+	done && echo "All kernels compile for arm64."
 
 bench: setup ## Time kernels, layers and passes
 	swift package --package-path Benchmarks --disable-sandbox benchmark

@@ -16,7 +16,7 @@ func layers() {
       let block = try random(in: context) {
         try Transformer2DModel(channels, contextChannels: 768, heads: 8, layers: 1, groups: 32, linearProjection: false, weights: $0)
       }
-      return { try block(x, attendingTo: text, in: $0) }
+      return { try block(x, attendingTo: TextStates(text), in: $0) }
     }
   }
 }
