@@ -36,6 +36,7 @@ test: setup ## Run all tests
 	$(BUILD) --build-tests
 	swift test -c release --no-color-diagnostics --skip-build
 	$(EXAMPLES)
+	swift build --no-color-diagnostics --package-path Benchmarks
 	Tests/CommandLine/run
 	Tests/OutsidePackage/run
 
