@@ -64,7 +64,7 @@ struct MemoryModel: Sendable {
       (text, unet, autoencoder) = (try component("text_encoder"), try component("unet"), try component("vae"))
     }
 
-    var areWidened: Bool { [text, unet, autoencoder].contains { $0.form != nil } }
+    var forms: [WeightForm?] { [text.form, unet.form, autoencoder.form] }
   }
 
   private func components(_ choice: MemoryChoice) -> Components { choice.widensSmall ? usual : stored }
@@ -181,7 +181,7 @@ struct MemoryModel: Sendable {
       }
     }
     // Of those that are as fast the first is taken.
-    return (usual.areWidened ? choices(usual, widensSmall: true) : []) + choices(stored, widensSmall: false)
+    return (usual.forms != stored.forms ? choices(usual, widensSmall: true) : []) + choices(stored, widensSmall: false)
   }
 
   /// What a process takes without a model: the program and its libraries, threads.

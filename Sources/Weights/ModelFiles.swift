@@ -119,12 +119,14 @@ public struct ModelFiles: Sendable {
     }
   }
 
-  /// A component's tensors as layers would be given them in a form: what a plan for memory counts.
+  /// A component's tensors as layers would be given them in a form: what a plan for memory counts. Those without elements take no room, and no
+  /// layer asks for one; their other extents can be anything.
   ///
   /// - Throws: `ModelFilesError`, `SafetensorsError`.
   package func extents(of component: String, as form: WeightForm?) throws -> [TensorExtent] {
     try table(of: component).table.tensors.compactMap { name, stored in
-      guard let type = ElementType(rawValue: stored.elementType), stored.data.count == type.bytes(of: stored.shape) else { return nil }
+      guard let type = ElementType(rawValue: stored.elementType), stored.data.count > 0, stored.data.count == type.bytes(of: stored.shape)
+      else { return nil }
       let tensor = WeightTensor(shape: stored.shape, elementType: type, data: stored.data)
       return TensorExtent(
         name: name, shape: stored.shape, elementType: form?.elementType(of: tensor, name: name, component: component) ?? type,

@@ -80,6 +80,23 @@ import Weights
     #expect(try weights.tensor("a", shape: [1]).decoded().elements == [Float(expected)])
   }
 
+  /// Small 16-bit components are widened; a tensor without elements, whose other extents can be anything, does not count.
+  @Test func saysTheUsualForm() throws {
+    func form(_ tensors: [String: WeightTensor]) throws -> WeightForm? {
+      let temporary = try folder([:])
+      try temporary.write("unet/model.safetensors", SafetensorsWriter.encode(tensors))
+      return try ModelFiles.open(temporary.url).usualForm(of: "unet")
+    }
+    let wide = WeightTensor(Tensor([1])), half = WeightTensor(shape: [1], elementType: .float16, data: Data(count: 2))
+    let large = WeightTensor(shape: [1 << 12, 1 << 11], elementType: .float16, data: Data(count: 1 << 24))
+    let empty = WeightTensor(shape: [Int.max, 0], elementType: .float16, data: Data())
+    #expect(try form(["a": wide, "b": half, "c": empty]) == .float32)
+    #expect(try form(["a": wide, "c": empty]) == nil)
+    #expect(try form(["b": half, "c": large]) == nil)
+    let blocks = WeightTensor(shape: [1, 32], elementType: .q8, data: Data(count: 34))
+    #expect(try form(["b": half, "c": blocks]) == nil)
+  }
+
   private func error(_ temporary: TemporaryFolder) throws -> ModelFilesError? {
     let files = try ModelFiles.open(temporary.url)
     return #expect(throws: ModelFilesError.self) { try files.weights(of: "unet") }
