@@ -241,15 +241,97 @@ static void narrow_panel(long k, const float *x, long ldx, uint32_t *y) {
 }
 
 static void gemm_panel_pairs(
-    long rows, long columns, long words, const uint32_t *a, long lda, const uint32_t *panel, float *c, long ldc, int begin) {
+    long rows, long columns, long words, const uint32_t *a, long lda, const uint32_t *panel, float *c, long ldc, int begin,
+    const float *bias, const float *residual, long ldr) {
   for (long i = 0; i < rows; i++)
     for (long j = 0; j < columns; j++) {
-      float sum = begin == CK_BEGIN_ACCUMULATE ? c[i * ldc + j] : 0;
+      float sum = begin == CK_BEGIN_ACCUMULATE ? c[i * ldc + j] : (bias ? bias[j] : 0) + (residual ? residual[i * ldr + j] : 0);
       for (long p = 0; p < words; p++) {
         uint32_t x = a[i * lda + p], w = panel[p * CK_PANEL + j];
         sum += from_bf16((uint16_t)x) * from_bf16((uint16_t)w) + from_bf16((uint16_t)(x >> 16)) * from_bf16((uint16_t)(w >> 16));
       }
       c[i * ldc + j] = sum;
+    }
+}
+
+/// Halfway cases away from zero.
+static uint16_t upper_part(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  return (uint16_t)((bits + 0x8000) >> 16);
+}
+
+/// Two values as a word of their upper parts and one of their lower ones.
+static void split(float low, float high, uint32_t *upper, uint32_t *lower) {
+  uint16_t first = upper_part(low), second = upper_part(high);
+  *upper = first | (uint32_t)second << 16;
+  *lower = upper_part(low - from_bf16(first)) | (uint32_t)upper_part(high - from_bf16(second)) << 16;
+}
+
+static void split_rows(long rows, long k, const float *x, long ldx, uint32_t *y, long ldy) {
+  const long half = CK_SPLIT / 2;
+  for (long r = 0; r < rows; r++)
+    for (long p = 0; p < k; p += CK_SPLIT) {
+      float values[CK_SPLIT];
+      for (long i = 0; i < CK_SPLIT; i++) values[i] = p + i < k ? x[r * ldx + p + i] : 0;
+      for (long i = 0; i < half; i++) split(values[i], values[i + half], y + r * ldy + p + i, y + r * ldy + p + i + half);
+    }
+}
+
+static void split_panel(long k, const float *x, uint32_t *y) {
+  const long half = CK_SPLIT / 2;
+  for (long p = 0; p < k; p += CK_SPLIT)
+    for (long i = 0; i < half; i++)
+      for (long j = 0; j < CK_PANEL; j++)
+        split(
+            p + i < k ? x[(p + i) * CK_PANEL + j] : 0, p + i + half < k ? x[(p + i + half) * CK_PANEL + j] : 0,
+            y + (p + i) * CK_PANEL + j, y + (p + i + half) * CK_PANEL + j);
+}
+
+static void join_panel(long k, const uint32_t *x, float *y) {
+  const long half = CK_SPLIT / 2;
+  for (long p = 0; p < k; p++)
+    for (long j = 0; j < CK_PANEL; j++) {
+      const uint32_t *word = x + (p / CK_SPLIT * CK_SPLIT + p % half) * CK_PANEL + j;
+      const long shift = p % CK_SPLIT < half ? 0 : 16;
+      y[p * CK_PANEL + j] = from_bf16((uint16_t)(word[0] >> shift)) + from_bf16((uint16_t)(word[half * CK_PANEL] >> shift));
+    }
+}
+
+static void gemm_panel_split(
+    long rows, long k, const uint32_t *a, long lda, const uint32_t *panel, float *c, long ldc, int begin, const float *bias,
+    const float *residual, long ldr) {
+  const long half = CK_SPLIT / 2;
+  for (long i = 0; i < rows; i++)
+    for (long j = 0; j < CK_PANEL; j++) {
+      float sum = begin == CK_BEGIN_ACCUMULATE ? c[i * ldc + j] : (bias ? bias[j] : 0) + (residual ? residual[i * ldr + j] : 0);
+      for (long p = 0; p < k; p++) {
+        const long word = p / CK_SPLIT * CK_SPLIT + p % half, shift = p % CK_SPLIT < half ? 0 : 16;
+        const uint32_t *x = a + i * lda + word, *w = panel + word * CK_PANEL + j;
+        float upper = from_bf16((uint16_t)(x[0] >> shift)), lower = from_bf16((uint16_t)(x[half] >> shift));
+        float weight = from_bf16((uint16_t)(w[0] >> shift)), rest = from_bf16((uint16_t)(w[half * CK_PANEL] >> shift));
+        sum += upper * weight + (upper * rest + lower * weight);
+      }
+      c[i * ldc + j] = sum;
+    }
+}
+
+static void gemm_windows(
+    int is_split, const ck_windows *w, const uint32_t *a, const uint32_t *panel, float *c, int begin, const float *bias, const float *residual) {
+  for (long y = 0; y < w->lines; y++)
+    for (long x = 0; x < w->width; x++) {
+      const uint32_t *window = a + y * w->line + x * w->pixel;
+      const long at = y * w->result_line + x * w->result_pixel;
+      for (long tap = 0; tap < w->taps; tap++) {
+        const uint32_t *row = window + w->offsets[tap], *weights = panel + tap * w->panel;
+        const int code = tap == 0 ? begin : CK_BEGIN_ACCUMULATE;
+        const float *rest = residual ? residual + at : 0;
+        float sums[CK_PANEL];
+        if (code == CK_BEGIN_ACCUMULATE) memcpy(sums, c + at, sizeof(float) * (unsigned long)w->columns);
+        if (is_split) gemm_panel_split(1, w->words, row, 0, weights, sums, 0, code, bias, rest, 0);
+        else gemm_panel_pairs(1, w->columns, w->words, row, 0, weights, sums, 0, code, bias, rest, 0);
+        memcpy(c + at, sums, sizeof(float) * (unsigned long)w->columns);
+      }
     }
 }
 
@@ -297,5 +379,5 @@ static void gemm_panel_crossed(
 const ck_kernels ck_table_plain = {
     "plain", 1, gemm_panel, activate, geglu, axpby, moments, scale_shift, layer_norm, softmax_block, scale_rows, widen_f16, widen_bf16,
     winograd_input, winograd_output, winograd_weights, quantize_rows, widen_q8, gemm_panel_q8,
-    narrow_rows, narrow_panel, gemm_panel_pairs, 1, cross_rows, cross_panel, gemm_panel_crossed,
+    narrow_rows, narrow_panel, 1, gemm_panel_pairs, split_rows, split_panel, join_panel, gemm_panel_split, gemm_windows, 1, cross_rows, cross_panel, gemm_panel_crossed,
 };

@@ -33,7 +33,7 @@ extension Tensor {
     let result = Tensor(uninitialized: queries.shape)
     let attention = try TiledAttention(
       queries: queries, keys: keys, values: values, heads: heads, scale: scale, causal: causal,
-      isNarrow: precision == .bfloat16 && Kernels.active.gemm_panel_pairs != nil, result: result, in: context)
+      factors: .ofActivations(precision), result: result, in: context)
     try attention.run(in: context)
     return result
   }
@@ -45,47 +45,44 @@ private struct TiledAttention {
   let heads: Int
   let scale: Float
   let causal: Bool
-  /// Whether the factors of the products are pairs of bfloat16 in words.
-  let isNarrow: Bool
+  let factors: ProductFactors
   let result: Tensor
   let keyCount: Int
   let width: Int
-  /// Keys as panels of 32, a row for each feature (or pair of them): `[N · heads][S / 32][d][32]`.
+  /// Keys as panels of 32, a row for each word of features: `[N · heads][S / 32][d][32]`.
   let packedKeys: TensorStorage
-  /// Values as panels of 32 features, a row for each key (or pair of them): `[N · heads][d / 32][S][32]`.
+  /// Values as panels of 32 features, a row for each word of keys: `[N · heads][d / 32][S][32]`.
   let packedValues: TensorStorage
   /// What crossed products of these panels take, where products are crossed: of keys one panel after the other, of values a block of keys of one.
   private let crossedKeys: CrossedHeads?
   private let crossedValues: CrossedHeads?
 
-  private static let queryBlock = 84
+  /// Whole tiles of the kernels.
+  private var queryBlock: Int { factors == .floats ? 84 : 128 }
   private static let keyBlock = 256
   /// Floats between rows of scores: no power of two, so that rows do not fall on the same cache sets.
   private static let scoreStride = keyBlock + 16
   private static let panel = 32
 
-  /// Words that take so many values of one row.
-  private func words(_ values: Int) -> Int { isNarrow ? (values + 1) / 2 : values }
   private var keyPanels: Int { (keyCount + 31) / 32 }
   private var valuePanels: Int { (width + 31) / 32 }
   /// Features of a head, rounded up to what the matrix kernel does at once: the sums of a block are made with zeros beside them.
-  private var paddedWidth: Int { (width + 7) / 8 * 8 }
+  private var paddedWidth: Int { factors == .split ? valuePanels * Self.panel : (width + 7) / 8 * 8 }
   private var stride: Int { heads * width }
 
   init(
-    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, isNarrow: Bool, result: Tensor,
+    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, factors: ProductFactors, result: Tensor,
     in context: ExecutionContext
   ) throws {
     (self.queries, self.heads, self.scale, self.causal, self.result) = (queries, heads, scale, causal, result)
-    self.isNarrow = isNarrow
+    self.factors = factors
     keyCount = keys.shape[1]
     width = keys.shape[2] / heads
     let all = keys.shape[0] * heads
-    let words = { isNarrow ? ($0 + 1) / 2 : $0 }
-    packedKeys = TensorStorage(count: all * ((keyCount + 31) / 32) * 32 * words(width))
-    packedValues = TensorStorage(count: all * ((width + 31) / 32) * 32 * words(keyCount))
+    packedKeys = TensorStorage(count: all * ((keyCount + 31) / 32) * 32 * factors.words(width))
+    packedValues = TensorStorage(count: all * ((width + 31) / 32) * 32 * factors.words(keyCount))
     // Few products do not repay the sums.
-    let isCrossed = !isNarrow && queries.shape[1] * keyCount * width >= 1 << 22 && Kernels.active.gemm_panel_crossed != nil
+    let isCrossed = factors == .floats && queries.shape[1] * keyCount * width >= 1 << 22 && Kernels.active.gemm_panel_crossed != nil
     let valueRuns = (width + 31) / 32 * ((keyCount + Self.keyBlock - 1) / Self.keyBlock)
     crossedKeys = isCrossed ? CrossedHeads(all, panels: (keyCount + 31) / 32) : nil
     crossedValues = isCrossed && width >= Self.panel ? CrossedHeads(all, panels: valueRuns) : nil
@@ -97,10 +94,10 @@ private struct TiledAttention {
 
   private func packKeys(_ keys: Tensor, pair: Int) {
     let source = keys.pointer + pair / heads * keyCount * stride + pair % heads * width
-    let scratch = isNarrow ? TensorStorage(count: Self.panel * width) : nil
+    let scratch = factors == .floats ? nil : TensorStorage(count: Self.panel * width)
     crossedKeys?.measure(source, rows: keyCount, columns: width, stride: stride, head: pair)
     for index in 0..<keyPanels {
-      let packed = packedKeys.pointer + (pair * keyPanels + index) * Self.panel * words(width)
+      let packed = packedKeys.pointer + (pair * keyPanels + index) * Self.panel * factors.words(width)
       let target = scratch?.pointer ?? packed
       let valid = min(Self.panel, keyCount - index * Self.panel)
       if valid < Self.panel { target.update(repeating: 0, count: Self.panel * width) }
@@ -108,18 +105,18 @@ private struct TiledAttention {
         let row = source + (index * Self.panel + key) * stride
         for feature in 0..<width { target[feature * Self.panel + key] = row[feature] }
       }
-      if isNarrow { Kernels.active.narrow_panel(width, target, Self.panel, packed.words) }
+      if scratch != nil { factors.takePanel(k: width, target, into: packed) }
       crossedKeys?.take(packed, k: width, panel: index, head: pair)
     }
   }
 
   private func packValues(_ values: Tensor, pair: Int) {
     let source = values.pointer + pair / heads * keyCount * stride + pair % heads * width
-    let scratch = isNarrow ? TensorStorage(count: Self.keyBlock * Self.panel) : nil
+    let scratch = factors == .floats ? nil : TensorStorage(count: Self.keyBlock * Self.panel)
     crossedValues?.measure(source, rows: keyCount, columns: width, stride: stride, head: pair)
     let factor = valueFactor(pair)
     for index in 0..<valuePanels {
-      let packed = packedValues.pointer + (pair * valuePanels + index) * Self.panel * words(keyCount)
+      let packed = packedValues.pointer + (pair * valuePanels + index) * Self.panel * factors.words(keyCount)
       let valid = min(Self.panel, width - index * Self.panel)
       for begin in Swift.stride(from: 0, to: keyCount, by: Self.keyBlock) {
         let count = min(Self.keyBlock, keyCount - begin)
@@ -130,7 +127,7 @@ private struct TiledAttention {
           for column in 0..<valid { row[column] = value[column] * factor }
           if valid < Self.panel { (row + valid).update(repeating: 0, count: Self.panel - valid) }
         }
-        if isNarrow { Kernels.active.narrow_panel(count, target, Self.panel, (packed + words(begin) * Self.panel).words) }
+        if scratch != nil { factors.takePanel(k: count, target, into: packed + factors.words(begin) * Self.panel) }
         crossedValues?.take(target, k: count, panel: valueRun(index, begin), head: pair)
       }
     }
@@ -149,12 +146,12 @@ private struct TiledAttention {
 
   func run(in context: ExecutionContext) throws {
     let length = queries.shape[1]
-    let blocks = (length + Self.queryBlock - 1) / Self.queryBlock
+    let blocks = (length + queryBlock - 1) / queryBlock
     let pairs = queries.shape[0] * heads
     guard length > 0 else { return }
     try context.parallel(pairs * blocks) { task in
-      let begin = task % blocks * Self.queryBlock
-      attend(pair: task / blocks, queries: begin..<min(length, begin + Self.queryBlock))
+      let begin = task % blocks * queryBlock
+      attend(pair: task / blocks, queries: begin..<min(length, begin + queryBlock))
     }
   }
 
@@ -162,19 +159,23 @@ private struct TiledAttention {
     let offset = (pair / heads * queries.shape[1] + range.lowerBound) * stride + pair % heads * width
     let scores = TensorStorage(count: range.count * Self.scoreStride)
     let sums = TensorStorage(count: range.count * paddedWidth)
-    let narrow = isNarrow ? NarrowRows(rows: range.count, queries: queries.pointer + offset, stride: stride, width: width) : nil
+    let words = TensorStorage(count: factors == .floats ? 0 : range.count * factors.words(width))
+    factors.takeRows(
+      range.count, k: width, queries.pointer + offset, stride: stride, into: words.pointer, stride: factors.words(width))
+    let (query, queryStride) =
+      factors == .floats ? (queries.pointer + offset, stride) : (UnsafePointer(words.pointer), factors.words(width))
     let crossed = crossedKeys.map { $0.rows(range.count, of: queries.pointer + offset, stride: stride, k: width, head: pair) }
     var state = SoftmaxState(rows: range.count)
     // Who sees nothing adds nothing.
     if keyCount == 0 { sums.pointer.update(repeating: 0, count: sums.count) }
     for begin in Swift.stride(from: 0, to: causal ? min(keyCount, range.upperBound) : keyCount, by: Self.keyBlock) {
       let keys = begin..<min(keyCount, begin + Self.keyBlock)
-      score(queries.pointer + offset, narrow, crossed, rows: range, keys: keys, pair: pair, into: scores.pointer)
+      score(query, stride: queryStride, crossed, rows: range, keys: keys, pair: pair, into: scores.pointer)
       if causal { mask(scores.pointer, rows: range, keys: keys) }
       state.take(scores.pointer, columns: keys.count, stride: Self.scoreStride, scale: scale)
       if begin > 0 { state.rescale(sums.pointer, columns: paddedWidth, stride: paddedWidth) }
-      narrow?.take(scores.pointer, columns: keys.count, stride: Self.scoreStride)
-      gather(scores.pointer, narrow, rows: range.count, keys: keys, pair: pair, into: sums.pointer)
+      factors.takeRows(range.count, k: keys.count, scores.pointer, stride: Self.scoreStride, into: scores.pointer, stride: Self.scoreStride)
+      gather(scores.pointer, rows: range.count, keys: keys, pair: pair, into: sums.pointer)
     }
     state.normalize(sums.pointer, columns: paddedWidth, stride: paddedWidth, dividingBy: valueFactor(pair))
     for row in 0..<range.count {
@@ -184,23 +185,20 @@ private struct TiledAttention {
 
   /// scores = Q · Kᵀ, whole panels: the last one's keys beyond the end are zeros.
   private func score(
-    _ query: UnsafePointer<Float>, _ narrow: NarrowRows?, _ crossed: CrossedRows?, rows: Range<Int>, keys: Range<Int>, pair: Int,
+    _ query: UnsafePointer<Float>, stride queryStride: Int, _ crossed: CrossedRows?, rows: Range<Int>, keys: Range<Int>, pair: Int,
     into scores: UnsafeMutablePointer<Float>
   ) {
     for first in Swift.stride(from: keys.lowerBound, to: keys.upperBound, by: Self.panel) {
-      let panel = packedKeys.pointer + (pair * keyPanels + first / Self.panel) * Self.panel * words(width)
+      let panel = packedKeys.pointer + (pair * keyPanels + first / Self.panel) * Self.panel * factors.words(width)
       let target = scores + first - keys.lowerBound
-      if let narrow {
-        Kernels.active.gemm_panel_pairs?(
-          rows.count, Self.panel, words(width), narrow.queries, narrow.queryStride, panel.words, target, Self.scoreStride,
-          Int32(CK_BEGIN_FRESH))
-      } else if let crossedKeys, let crossed {
+      if let crossedKeys, let crossed {
         crossed.multiply(
           rows.count, k: width, crossedKeys.panel(panel, index: first / Self.panel, head: pair), into: target, stride: Self.scoreStride,
           begin: Int32(CK_BEGIN_FRESH))
       } else {
-        Kernels.active.gemm_panel(
-          rows.count, Self.panel, width, query, stride, panel, target, Self.scoreStride, Int32(CK_BEGIN_FRESH), nil, nil, 0)
+        factors.multiply(
+          rows.count, columns: Self.panel, words: factors.words(width), query, stride: queryStride, panel, into: target,
+          stride: Self.scoreStride, begin: Int32(CK_BEGIN_FRESH))
       }
     }
   }
@@ -214,7 +212,7 @@ private struct TiledAttention {
 
   /// sums += scores · V.
   private func gather(
-    _ scores: UnsafeMutablePointer<Float>, _ narrow: NarrowRows?, rows: Int, keys: Range<Int>, pair: Int,
+    _ scores: UnsafeMutablePointer<Float>, rows: Int, keys: Range<Int>, pair: Int,
     into sums: UnsafeMutablePointer<Float>
   ) {
     let begin = Int32(keys.lowerBound == 0 ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE)
@@ -222,17 +220,16 @@ private struct TiledAttention {
     for index in 0..<valuePanels {
       let columns = min(Self.panel, paddedWidth - index * Self.panel)
       let panel =
-        packedValues.pointer + ((pair * valuePanels + index) * words(keyCount) + words(keys.lowerBound)) * Self.panel
+        packedValues.pointer + ((pair * valuePanels + index) * factors.words(keyCount) + factors.words(keys.lowerBound)) * Self.panel
       let target = sums + index * Self.panel
-      if let narrow {
-        Kernels.active.gemm_panel_pairs?(
-          rows, columns, words(keys.count), narrow.probabilities, NarrowRows.probabilityStride, panel.words, target, paddedWidth, begin)
-      } else if let crossedValues, let crossed, columns == Self.panel {
+      if let crossedValues, let crossed, columns == Self.panel {
         crossed.multiply(
           rows, k: keys.count, crossedValues.panel(panel, index: valueRun(index, keys.lowerBound), head: pair), into: target,
           stride: paddedWidth, begin: begin)
       } else {
-        Kernels.active.gemm_panel(rows, columns, keys.count, scores, Self.scoreStride, panel, target, paddedWidth, begin, nil, nil, 0)
+        factors.multiply(
+          rows, columns: columns, words: factors.words(keys.count), scores, stride: Self.scoreStride, panel, into: target,
+          stride: paddedWidth, begin: begin)
       }
     }
   }
@@ -274,28 +271,5 @@ private struct TiledAttention {
     }
 
     func level(_ head: Int) -> Float { levels.pointer[head] }
-  }
-
-  /// The left factors of a block of queries as pairs of bfloat16.
-  private final class NarrowRows {
-    let queryStride: Int
-    /// No power of two between rows, so that they do not fall on the same cache sets.
-    static let probabilityStride = keyBlock / 2 + 16
-    private let rows: Int
-    private let queryWords: TensorStorage
-    private let probabilityWords: TensorStorage
-    var queries: UnsafePointer<UInt32> { UnsafePointer(queryWords.pointer.words) }
-    var probabilities: UnsafePointer<UInt32> { UnsafePointer(probabilityWords.pointer.words) }
-
-    init(rows: Int, queries: UnsafePointer<Float>, stride: Int, width: Int) {
-      (self.rows, queryStride) = (rows, (width + 1) / 2)
-      queryWords = TensorStorage(count: rows * queryStride)
-      probabilityWords = TensorStorage(count: rows * Self.probabilityStride)
-      Kernels.active.narrow_rows(rows, width, queries, stride, queryWords.pointer.words, queryStride)
-    }
-
-    func take(_ scores: UnsafePointer<Float>, columns: Int, stride: Int) {
-      Kernels.active.narrow_rows(rows, columns, scores, stride, probabilityWords.pointer.words, Self.probabilityStride)
-    }
   }
 }

@@ -14,7 +14,8 @@ extension ck_kernels {
   func withBLASProducts() -> ck_kernels {
     var kernels = self
     kernels.gemm_panel = blasPanel
-    (kernels.gemm_panel_q8, kernels.gemm_panel_pairs, kernels.gemm_panel_crossed) = (nil, nil, nil)
+    (kernels.gemm_panel_q8, kernels.gemm_panel_crossed) = (nil, nil)
+    (kernels.gemm_panel_pairs, kernels.gemm_panel_split, kernels.gemm_windows) = (nil, nil, nil)
     return kernels
   }
 }

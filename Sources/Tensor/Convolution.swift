@@ -72,19 +72,17 @@ extension Tensor {
     precondition(residual.map { $0.shape == result.shape } ?? true, "The residual does not match \(result.shape).")
     precondition(
       bias.map { [[weights.outputs], [batch, weights.outputs]].contains($0.shape) } ?? true, "The bias does not match \(result.shape).")
-    let usesWinograd =
-      switch method {
-      case .direct: false
-      case .winograd: true
-      case .automatic:
-        WinogradConvolution.isWorthwhile(geometry, inputs: inputs, height: height, width: width, outputs: weights.outputs)
-      }
-    if usesWinograd {
+    // Where the result takes no new memory, the input's is as well kept for what comes next.
+    let forgetsInput = isOurs && isNew
+    if method == .winograd {
       precondition(WinogradConvolution.isPossible(geometry), "Winograd's method is for 3×3 windows that move by one.")
-      // Where the result takes no new memory, the input's is as well kept for what comes next.
       try WinogradConvolution(
-        inputs: inputs, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: isOurs && isNew
+        inputs: inputs, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: forgetsInput
       ).run(in: context)
+    } else if method == .automatic,
+      WinogradConvolution.isWorthwhile(geometry, inputs: inputs, height: height, width: width, outputs: weights.outputs)
+    {
+      try largeMap(inputs, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: forgetsInput, in: context)
     } else {
       try MatrixProduct(
         left: .patches(patches), rows: batch * height * width, weights: weights, result: result, bias: bias, residual: residual,
@@ -92,6 +90,30 @@ extension Tensor {
       ).run(in: context)
     }
     return result
+  }
+}
+
+extension Tensor {
+  /// A 3×3 convolution that repays more than a plain product: by windows of words where the processor multiplies those fast, else by Winograd's method.
+  ///
+  /// - Parameters:
+  ///   - forgetsInput: whether the only input's memory goes back to the system as it is read.
+  ///   - prepare: makes what is convolved, some lines at a time, where that is not the inputs themselves.
+  static func largeMap(
+    _ inputs: [Tensor], weights: PackedMatrix, bias: Tensor?, residual: Tensor?, result: Tensor, forgetsInput: Bool,
+    preparing prepare: ((PassingLines) throws -> Void)? = nil, in context: ExecutionContext
+  ) throws {
+    let factors = WindowConvolution.factors(weights, inputs: inputs)
+    if factors != .floats, WindowConvolution.takes(height: result.shape[1], width: result.shape[2]) {
+      try WindowConvolution(
+        inputs: inputs, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: forgetsInput, factors: factors,
+        preparing: prepare
+      ).run(in: context)
+    } else {
+      try WinogradConvolution(
+        inputs: inputs, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: forgetsInput, preparing: prepare
+      ).run(in: context)
+    }
   }
 }
 
@@ -132,6 +154,8 @@ struct Patches {
   }
 
   var inner: Int { chunks.last?.inner.upperBound ?? 0 }
+  /// What the length of every segment, and so of every chunk, is a multiple of.
+  var granularity: Int { segments.reduce(0) { greatestCommonDivisor($0, $1.count) } }
 
   private static func segments(of channels: [Int], geometry: ConvolutionGeometry) -> [Segment] {
     var segments: [Segment] = []
@@ -195,3 +219,5 @@ func nearestIndices(from: Int, to: Int) -> [Int] {
   let scale = Float(from) / Float(max(to, 1))
   return (0..<to).map { min(Int(Float($0) * scale), from - 1) }
 }
+
+private func greatestCommonDivisor(_ a: Int, _ b: Int) -> Int { b == 0 ? a : greatestCommonDivisor(b, a % b) }

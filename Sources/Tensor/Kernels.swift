@@ -3,16 +3,16 @@ import Foundation
 
 /// The SIMD kernels of this process.
 enum Kernels {
-  /// The best set that the processor has. The environment variable `LATENTDIFFUSION_KERNELS` (plain, avx2, avx512, avx512vnni, avx512bf16, neon,
-  /// blas) asks for another, to compare them; what the processor lacks is not taken.
+  /// The best set that the processor has. The environment variable `LATENTDIFFUSION_KERNELS` (plain, avx2, avx512, avx512vnni, avx512bf16, amx,
+  /// neon, blas) asks for another, to compare them; what the processor lacks is not taken.
   nonisolated(unsafe) static let active: ck_kernels = {
     let asked = ProcessInfo.processInfo.environment["LATENTDIFFUSION_KERNELS"] ?? ""
     let sets = [
-      "avx512bf16": CK_SET_AVX512_BF16, "avx512vnni": CK_SET_AVX512_VNNI, "avx512": CK_SET_AVX512, "avx2": CK_SET_AVX2, "neon": CK_SET_NEON,
-      "plain": CK_SET_PLAIN,
+      "amx": CK_SET_AMX, "avx512bf16": CK_SET_AVX512_BF16, "avx512vnni": CK_SET_AVX512_VNNI, "avx512": CK_SET_AVX512, "avx2": CK_SET_AVX2,
+      "neon": CK_SET_NEON, "plain": CK_SET_PLAIN,
     ]
     if let set = sets[asked], let table = ck_kernels_for(Int32(set)) { return table.pointee.forThisProcessor() }
-    let byWorth = ["avx512bf16", "avx512vnni", "avx512", "avx2", "neon"]
+    let byWorth = ["amx", "avx512bf16", "avx512vnni", "avx512", "avx2", "neon"]
     let best = byWorth.lazy.compactMap { sets[$0].flatMap { ck_kernels_for(Int32($0)) } }.first?.pointee.forThisProcessor()
     #if canImport(Accelerate)
       return (best ?? ck_table_plain).withBLASProducts()

@@ -35,13 +35,15 @@ enum LeftOperand {
   case crossed([CrossedRows], Tensor)
   /// What was gathered and quantised already, chunk by chunk.
   case quantized([QuantizedRows])
+  /// What was gathered and made words of already, which stand as the values would.
+  case words(Tensor)
 
   /// Whether rows are as good where they are: those of wide matrices fall on the same cache sets.
   var isContiguous: Bool {
     switch self {
     case .matrix(_, let stride): stride <= 2 * MatrixProduct.chunkLength
     case .patches: false
-    case .gathered, .crossed, .quantized: true
+    case .gathered, .crossed, .quantized, .words: true
     }
   }
 
@@ -72,7 +74,7 @@ enum LeftOperand {
       for row in 0..<rows.count { (buffer + row * stride).update(from: start + row * width, count: chunk.inner.count) }
     case .patches(let patches):
       patches.gather(chunk.segments, rows: rows, into: buffer, stride: stride)
-    case .gathered, .crossed, .quantized:
+    case .gathered, .crossed, .quantized, .words:
       break
     }
   }
@@ -96,13 +98,23 @@ struct MatrixProduct {
   var firstRow = 0
   /// The weights' mean magnitude, where the rows are to be crossed.
   private(set) var level: Float?
+  /// How the factors lie.
+  private(set) var factors = ProductFactors.floats
 
-  /// Rows of a block at most: a multiple of every kernel's tile height (14, 12 and 6).
-  private static let blockRows = 252
+  /// Rows of a block at most: a multiple of the kernels' tile heights (14, 12 and 6; 32). What it takes to make words of a panel more rows repay.
+  private static let floatRows = 252, wordRows = 512
+  private var blockRows: Int { factors == .floats ? Self.floatRows : Self.wordRows }
   /// Inner elements of a chunk: 252 · 320 floats are a third of a megabyte.
   static let chunkLength = 320
-  /// Floats between gathered rows: no power of two, so that rows do not fall on the same cache sets.
-  fileprivate static let gatheredStride = chunkLength + 16
+  /// Floats between a chunk's gathered rows.
+  fileprivate static let gatheredStride = gatheredStride(chunkLength)
+  /// Words from a row of so many to the next: no power of two, so that rows do not fall on the same cache sets.
+  private static func gatheredStride(_ words: Int) -> Int { (words + 31) / 32 * 32 + 16 }
+
+  /// Floats of all buffers that a product of many rows takes beside its result, at most.
+  static func bufferFloats(threads: Int) -> Int {
+    threads * (ProductFactors.split.isAvailable ? wordRows + 2 * PackedMatrix.panelWidth : floatRows) * gatheredStride
+  }
 
   func run(in context: ExecutionContext) throws {
     precondition(!weights.isGated || residual == nil && activation == .none, "Gated products have their own activation and no residual.")
@@ -112,11 +124,12 @@ struct MatrixProduct {
       "The bias does not match \(rows) rows of \(weights.outputs) outputs.")
     guard rows > 0, weights.outputs > 0 else { return }
     let chunks = chunks()
-    let (blocks, splits) = cut(chunks: chunks.count, threads: context.threads)
     var product = self
+    product.factors = wantedFactors
+    let (blocks, splits) = product.cut(chunks: chunks.count, threads: context.threads)
     product.level = isCrossed ? weights.level : nil
     // Whole register tiles.
-    let tile = isCrossed ? Kernels.active.crossed_rows : Kernels.active.tile_rows
+    let tile = isCrossed ? Kernels.active.crossed_rows : product.factors.tileRows
     let blockRows = min(rows, ((rows + blocks - 1) / blocks + tile - 1) / tile * tile)
     if splits > 1 { product = try product.gathered(chunks, in: context) }
     try context.parallel((rows + blockRows - 1) / blockRows * splits) { task in
@@ -133,6 +146,8 @@ struct MatrixProduct {
     product.level = nil
     if weights.hasIntegerProduct {
       product.left = .quantized(try quantizedRows(chunks, in: context))
+    } else if factors != .floats {
+      product.left = .words(try wordRows(chunks, in: context))
     } else if level != nil || !left.isContiguous {
       product.left = try gatheredRows(chunks, in: context)
     }
@@ -140,8 +155,7 @@ struct MatrixProduct {
   }
 
   private func gatheredRows(_ chunks: [Chunk], in context: ExecutionContext) throws -> LeftOperand {
-    // No power of two between rows, as in a block.
-    let stride = (weights.inputs + 31) / 32 * 32 + 16
+    let stride = Self.gatheredStride(weights.inputs)
     let buffer = Tensor(uninitialized: [rows, stride])
     let crossed = level.map { level in
       chunks.map { CrossedRows(values: buffer.mutablePointer + $0.inner.lowerBound, stride: stride, rows: rows, level: level) }
@@ -154,6 +168,20 @@ struct MatrixProduct {
       }
     }
     return crossed.map { .crossed($0, buffer) } ?? .gathered(buffer)
+  }
+
+  private func wordRows(_ chunks: [Chunk], in context: ExecutionContext) throws -> Tensor {
+    let buffer = Tensor(uninitialized: [rows, Self.gatheredStride(factors.words(weights.inputs))])
+    let stride = buffer.shape.columns
+    try forRuns(in: context) { range in
+      let scratch = TensorStorage(count: range.count * Self.gatheredStride)
+      for chunk in chunks {
+        let (x, ldx) = left.rows(range, of: chunk, once: true, gatheredInto: scratch.pointer)
+        let target = buffer.mutablePointer + range.lowerBound * stride + factors.words(chunk.inner.lowerBound)
+        factors.takeRows(range.count, k: chunk.inner.count, x, stride: ldx, into: target, stride: stride)
+      }
+    }
+    return buffer
   }
 
   private func quantizedRows(_ chunks: [Chunk], in context: ExecutionContext) throws -> [QuantizedRows] {
@@ -182,12 +210,28 @@ struct MatrixProduct {
     return rows >= 8 && weights.isCrossed(products: rows * weights.inputs * weights.outputs)
   }
 
+  /// As for crossed products, the number of pictures has no say, nor whether the result is made at once.
+  private var wantedFactors: ProductFactors {
+    let rows = result.shape.rows / max(1, result.shape[0])
+    // What it takes to make a panel's words some rows repay.
+    guard rows >= 16 || weights.isSplit, !weights.hasIntegerProduct, weights.biasColumns % PackedMatrix.panelWidth == 0 else {
+      return .floats
+    }
+    return .ofWeights(weights, channels: channels)
+  }
+
+  /// Values of the inner dimension that begin anywhere that a chunk does.
+  private var channels: Int {
+    guard case .patches(let patches) = left else { return weights.inputs }
+    return patches.granularity
+  }
+
   /// Products of a task at least: some 5 µs.
   private static let taskProducts = 1 << 18
 
   /// Into how many blocks of rows and runs of panels.
   private func cut(chunks: Int, threads: Int) -> (blocks: Int, splits: Int) {
-    let blocks = (rows + Self.blockRows - 1) / Self.blockRows
+    let blocks = (rows + blockRows - 1) / blockRows
     // Enough tasks that the last ones to finish wait little, as long as each repays that a thread takes it.
     // A task widens its weights, too, which takes as long as the products of some rows.
     let products = (rows + 8) * weights.panels * PackedMatrix.panelWidth * weights.inputs
@@ -213,7 +257,7 @@ struct MatrixProduct {
 
   private func chunks() -> [Chunk] {
     switch left {
-    case .matrix, .gathered, .crossed, .quantized:
+    case .matrix, .gathered, .crossed, .quantized, .words:
       // Without inputs there is one empty chunk still: the result begins at its bias.
       return stride(from: 0, to: max(weights.inputs, 1), by: Self.chunkLength).map {
         Chunk(inner: $0..<min(weights.inputs, $0 + Self.chunkLength), segments: 0..<0)
@@ -227,13 +271,15 @@ struct MatrixProduct {
     let gathered = TensorStorage(count: rows.count * Self.gatheredStride)
     // And a panel's sums behind it, where it is crossed.
     let widened = TensorStorage(count: (Self.chunkLength + 1) * PackedMatrix.panelWidth)
+    let words = TensorStorage(count: factors == .floats ? 0 : Self.chunkLength * PackedMatrix.panelWidth)
     var ownQuantized = weights.hasIntegerProduct && !left.isQuantized ? QuantizedRows(rows: rows.count, k: Self.chunkLength) : nil
     let ownCrossed = level.map { CrossedRows(values: gathered.pointer, stride: Self.gatheredStride, rows: rows.count, level: $0) }
     // Sums of gated panels: each is done at once where there is one chunk.
     let gated = weights.isGated ? TensorStorage(count: (chunks.count > 1 ? panels.count : 1) * rows.count * PackedMatrix.panelWidth) : nil
     // A task of a large product can last a second where the kernels are slow: it ends within a chunk of a cancellation.
     for (index, chunk) in chunks.enumerated() where !context.isCancelled {
-      let (a, stride) = left.rows(rows, of: chunk, once: ownCrossed != nil || ownQuantized != nil, gatheredInto: gathered.pointer)
+      let (a, stride) = self.rows(
+        rows, of: chunk, once: ownCrossed != nil || ownQuantized != nil || factors != .floats, gatheredInto: gathered.pointer)
       ownCrossed?.take(0..<rows.count, from: a, stride: stride, k: chunk.inner.count)
       ownQuantized?.k = chunk.inner.count
       ownQuantized?.take(0..<rows.count, from: a, stride: stride)
@@ -254,8 +300,12 @@ struct MatrixProduct {
             .bytes(quantized, weights.bytes(panel, rows: chunk.inner))
           } else if let crossed {
             .crossed(crossed, CrossedPanel(weights, panel: panel, rows: chunk.inner, scratch: widened.pointer))
+          } else if factors != .floats {
+            .words(
+              factors, a, stride: stride,
+              factors.panel(weights, panel, rows: chunk.inner, widenedInto: widened.pointer, into: words.pointer))
           } else {
-            .floats(a, stride: stride, weights.panel(panel, rows: chunk.inner, scratch: widened.pointer))
+            .words(.floats, a, stride: stride, weights.panel(panel, rows: chunk.inner, scratch: widened.pointer))
           }
         if index == 0 {
           begin(rows, columns: columns, k: chunk.inner.count, factor, into: target)
@@ -265,6 +315,20 @@ struct MatrixProduct {
         if index == chunks.count - 1 { finish(rows, panel: panel, columns: columns, target) }
       }
     }
+  }
+
+  /// A chunk of some rows in the words that products take, and the words from a row to the next.
+  private func rows(
+    _ rows: Range<Int>, of chunk: Chunk, once: Bool, gatheredInto buffer: UnsafeMutablePointer<Float>
+  ) -> (UnsafePointer<Float>, Int) {
+    if case .words(let tensor) = left {
+      let stride = tensor.shape.columns
+      return (tensor.pointer + rows.lowerBound * stride + factors.words(chunk.inner.lowerBound), stride)
+    }
+    let (a, stride) = left.rows(rows, of: chunk, once: once, gatheredInto: buffer)
+    guard factors != .floats else { return (a, stride) }
+    factors.takeRows(rows.count, k: chunk.inner.count, a, stride: stride, into: buffer, stride: Self.gatheredStride)
+    return (UnsafePointer(buffer), Self.gatheredStride)
   }
 
   /// Where the sums of a panel are made.
@@ -282,7 +346,7 @@ struct MatrixProduct {
 
   /// A chunk of a block of rows and of a panel.
   private enum Factors {
-    case floats(UnsafePointer<Float>, stride: Int, UnsafePointer<Float>)
+    case words(ProductFactors, UnsafePointer<Float>, stride: Int, UnsafePointer<Float>)
     case bytes(QuantizedRows, QuantizedPanel)
     case crossed(CrossedRows, CrossedPanel)
 
@@ -291,10 +355,10 @@ struct MatrixProduct {
       let c = target.pointer + rows.lowerBound * target.stride
       let code = Int32(beginning == nil ? CK_BEGIN_ACCUMULATE : CK_BEGIN_FRESH)
       switch self {
-      case .floats(let a, let stride, let panel):
-        Kernels.active.gemm_panel(
-          rows.count, columns, k, a + rows.lowerBound * stride, stride, panel, c, target.stride, code, beginning?.bias, beginning?.residual,
-          beginning?.stride ?? 0)
+      case .words(let factors, let a, let stride, let panel):
+        factors.multiply(
+          rows.count, columns: columns, words: factors.words(k), a + rows.lowerBound * stride, stride: stride, panel, into: c,
+          stride: target.stride, begin: code, bias: beginning?.bias, residual: beginning?.residual, residualStride: beginning?.stride ?? 0)
       case .bytes(let a, let panel):
         let a = a.rows(from: rows.lowerBound)
         Kernels.active.gemm_panel_q8?(

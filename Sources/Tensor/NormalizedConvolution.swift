@@ -40,13 +40,14 @@ extension Tensor {
     let around =
       try passing.map(\.result) ?? shortcut.map { try pointwise(inputs, weights: $0.weights, bias: $0.bias, in: context) }
     let pictures = consume inputs
-    try WinogradConvolution(
-      inputs: pictures, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: forgetsInput
-    ) { made in
+    let prepare = { (made: PassingLines) in
       let rows = made.lines.lowerBound * shape[2]..<made.lines.upperBound * shape[2]
       try passing?.make(rows, in: context)
       try affine.apply(to: pictures, rows: rows, activation: activation, into: made.window, in: context)
-    }.run(in: context)
+    }
+    try largeMap(
+      pictures, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: forgetsInput, preparing: prepare,
+      in: context)
     return (result, around)
   }
 

@@ -19,6 +19,8 @@ public struct PackedMatrix: Sendable {
   /// Places of a convolution's window, 1 for a linear layer.
   let taps: Int
   let elementType: ElementType
+  /// Whether values of 32 bits are in two parts, as products of those take them: where the processor makes them faster.
+  let isSplit: Bool
   let storage: PackedStorage
   /// Where the panels come from; nil where they are in `storage`.
   private let origin: WeightOrigin?
@@ -81,6 +83,7 @@ public struct PackedMatrix: Sendable {
     inputs = weights.shape[1] * taps
     self.isGated = isGated
     elementType = weights.elementType
+    isSplit = elementType == .float32 && weights.shape[1] > 0 && ProductFactors.split.takes(channels: weights.shape[1])
     self.origin = origin
     let half = Self.half, width = Self.panelWidth
     let panels = isGated ? (outputs / 2 + half - 1) / half : (outputs + width - 1) / width
@@ -90,6 +93,7 @@ public struct PackedMatrix: Sendable {
 
   private init(_ other: PackedMatrix, storage: PackedStorage) {
     (outputs, isGated, inputs, taps, elementType) = (other.outputs, other.isGated, other.inputs, other.taps, other.elementType)
+    isSplit = other.isSplit
     (self.storage, origin) = (storage, nil)
   }
 
@@ -142,14 +146,25 @@ public struct PackedMatrix: Sendable {
           * Self.panelWidth))
   }
 
-  /// Rows `k` of a panel as floats: in place for float32 weights, widened into `scratch` (32 values a row) otherwise.
+  /// Rows `k` of a panel in two parts, where the weights are.
+  func split(_ index: Int, rows k: Range<Int>) -> UnsafePointer<Float> {
+    UnsafePointer(storage.pointer.assumingMemoryBound(to: Float.self) + (index * inputs + k.lowerBound) * Self.panelWidth)
+  }
+
+  /// Whether a panel's floats are where the weights are.
+  var isInPlace: Bool { elementType == .float32 && !isSplit }
+
+  /// Rows `k` of a panel as floats: in place for float32 weights, widened into `scratch` (32 values a row) otherwise. Of weights in two parts the rows
+  /// begin and end with whole words.
   @inline(__always)
   func panel(_ index: Int, rows k: Range<Int>, scratch: UnsafeMutablePointer<Float>) -> UnsafePointer<Float> {
     let start = (index * inputs + k.lowerBound) * Self.panelWidth
     let count = k.count * Self.panelWidth
     switch elementType {
     case .float32:
-      return UnsafePointer(storage.pointer.assumingMemoryBound(to: Float.self) + start)
+      let values = UnsafePointer(storage.pointer.assumingMemoryBound(to: Float.self) + start)
+      guard isSplit else { return values }
+      Kernels.active.join_panel(k.count, values.words, scratch)
     case .float16:
       Kernels.active.widen_f16(count, storage.pointer.assumingMemoryBound(to: UInt16.self) + start, scratch)
     case .bfloat16:

@@ -112,6 +112,10 @@ extension PackedMatrix {
         packBlocks(rows, into: target)
       } else {
         ck_pack_panel(Int32(elementType.bytes), inputs / taps, taps, rows, target)
+        if isSplit {
+          let values = target.assumingMemoryBound(to: Float.self)
+          ProductFactors.split.takePanel(k: inputs, values, into: values)
+        }
       }
     }
   }

@@ -10,9 +10,7 @@ struct PassingLines {
 /// transformed; then each task makes one panel of outputs for a block of tiles, by 36 products.
 ///
 /// Source: Lavin and Gray 2015, F(4×4, 3×3): 16 pixels cost 36 products a channel pair instead of 144. The weights are transformed at
-/// each call, where the map is small by the task that uses them: keeping them for good would take 36 floats for 9 weights. Weights of 8 bits
-/// are less exact than bfloat16, so with them both factors of the products are pairs of that, two channels in a word, where the processor
-/// multiplies these faster.
+/// each call, where the map is small by the task that uses them: keeping them for good would take 36 floats for 9 weights.
 struct WinogradConvolution {
   let inputs: [Tensor]
   let weights: PackedMatrix
@@ -23,8 +21,8 @@ struct WinogradConvolution {
   let forgetsInput: Bool
   /// Makes what is convolved from the inputs, where that is not the inputs themselves: some lines at a time, just before they are read.
   let prepare: ((PassingLines) throws -> Void)?
-  /// Whether the factors of the products are pairs of bfloat16 in words.
-  private let isNarrow: Bool
+  /// How the factors of the products lie.
+  private let factors: ProductFactors
   /// For each of the 36 products the magnitude of its weights, where the products are crossed; else nothing.
   private let levels: [Float]
   /// Channels whose weights are transformed at once: so many, and all of these runs.
@@ -56,12 +54,15 @@ struct WinogradConvolution {
     let panels = (outputs + panel - 1) / panel, run = min(channels, longRun)
     // A row of sums behind the weights of each product, and scales and sums of the tiles: where products are crossed.
     let matrix = matrixStride((run + 1) * panel)
-    let keepsWeights = tiles > 2 * blockTiles
-    let own = keepsWeights ? threads * ownTiles(channels + 16) : max(blockTiles, threads * threadFloats / (36 * (channels + 16)))
+    let ofWords = ProductFactors.split.isAvailable
+    let keepsWeights = ofWords || tiles > 2 * blockTiles
+    let own =
+      keepsWeights
+      ? threads * ownTiles(channels + 16, ofWords: ofWords) : max(blockTiles, threads * threadFloats / (36 * (channels + 16)))
     let group = min(tiles, own)
     let transformed = 36 * matrixStride(group * (channels + 16)) + 72 * group * ((channels + shortRun - 1) / shortRun)
     let kept = keepsWeights ? panels * ((channels + longRun - 1) / longRun) * 36 * matrix : threads * 36 * matrix
-    let sums = threads * 36 * matrixStride(min(tiles, blockTiles) * panel)
+    let sums = threads * (ofWords ? min(wordSums, panels * sumFloats(wordTiles)) : sumFloats(min(tiles, blockTiles)))
     let lines = isNormalized ? min(n * height, 4 * (group / columns + 2) + 2) * width * channels : 0
     return transformed + kept + sums + threads * 9 * run * panel + lines
   }
@@ -74,6 +75,9 @@ struct WinogradConvolution {
   private static let threadFloats = 1 << 18
   /// Tiles of a task at most: a multiple of every kernel's tile height (14, 12 and 6).
   private static let blockTiles = 168
+  /// Where products are of words: tiles that a thread transforms for itself, whose rows of one product stay in the second-level cache, and floats of
+  /// all sums that are made of them at once, 4 MB.
+  private static let wordTiles = 96, wordSums = 1 << 20
   /// Channels whose weights are transformed at once where a picture has many tiles, which repay weights from the last level of the cache: 640 of
   /// a panel take 3 MB.
   private static let longRun = 640
@@ -97,7 +101,7 @@ struct WinogradConvolution {
     (self.inputs, self.weights, self.bias, self.residual, self.result) = (inputs, weights, bias, residual, result)
     self.forgetsInput = forgetsInput
     self.prepare = prepare
-    isNarrow = weights.isQuantized && Kernels.active.gemm_panel_pairs != nil && inputs.allSatisfy { $0.shape.columns % 2 == 0 }
+    factors = .ofWeights(weights, channels: weights.inputs / 9)
     rowMap = nearestIndices(from: inputs[0].shape[1], to: result.shape[1])
     columnMap = nearestIndices(from: inputs[0].shape[2], to: result.shape[2])
     tileRows = (result.shape[1] + 3) / 4
@@ -107,27 +111,25 @@ struct WinogradConvolution {
     runs = stride(from: 0, to: channels, by: length).map { $0..<min(channels, $0 + length) }
     // Fewer tiles do not repay the weights' sums.
     let tiles = tileRows * tileColumns
-    let crosses = !isNarrow && tiles >= 16 && weights.isCrossed(products: tiles * 36 * channels * weights.outputs)
+    let crosses = factors == .floats && tiles >= 16 && weights.isCrossed(products: tiles * 36 * channels * weights.outputs)
     levels = crosses ? Self.windowNorms.map { [level = weights.level] in level * $0 } : []
     zeros = Tensor(repeating: 0, shape: [max(channels, weights.outputs)])
   }
 
-  /// Words, floats or pairs, that some channels take.
-  private func words(_ channels: Int) -> Int { isNarrow ? channels / 2 : channels }
   /// Words from a tile's channels to the next tile's: a little more than the channels, so that tiles do not fall on the same cache sets.
-  private var inputStride: Int { words(channels) + 16 }
+  private var inputStride: Int { factors.words(channels) + 16 }
   /// Words from one of the 36 matrices of `count` to the next: an odd number of cache lines, so that a tile's 36 values do not fall on the
   /// same sets.
   fileprivate static func matrixStride(_ count: Int) -> Int { (count + 15) / 16 * 16 | 16 }
   private var channels: Int { weights.inputs / 9 }
   private var isCrossed: Bool { !levels.isEmpty }
   /// Words from one of the 36 matrices of some channels' weights to the next; where products are crossed their sums stand behind the weights.
-  private func weightStride(_ channels: Int) -> Int { Self.matrixStride((words(channels) + (isCrossed ? 1 : 0)) * Self.panel) }
+  private func weightStride(_ channels: Int) -> Int { Self.matrixStride((factors.words(channels) + (isCrossed ? 1 : 0)) * Self.panel) }
 
   func run(in context: ExecutionContext) throws {
     let tiles = result.shape[0] * tileRows * tileColumns
     guard tiles > 0 else { return }
-    let kept = tiles > 2 * Self.blockTiles ? try transformedWeights(in: context) : nil
+    let kept = keepsWeights(tiles: tiles) ? try transformedWeights(in: context) : nil
     let groups =
       kept == nil
       ? evenRuns(of: 0..<tiles, atMost: max(Self.blockTiles, context.threads * Self.threadFloats / (36 * inputStride)))
@@ -150,19 +152,24 @@ struct WinogradConvolution {
         try forRuns(of: group, in: context) { transformIn($0, from: source, into: shared) }
         let blocks = evenRuns(of: group, atMost: Self.blockTiles)
         try context.parallel(weights.panels * blocks.count) {
-          multiply(shared, tiles: blocks[$0 % blocks.count], panel: $0 / blocks.count, by: nil, in: context)
+          multiply(shared, tiles: blocks[$0 % blocks.count], panels: $0 / blocks.count..<$0 / blocks.count + 1, by: nil, in: context)
         }
       }
     }
   }
 
+  /// Whether all weights are transformed at once, and every thread makes all panels of its own tiles.
+  private func keepsWeights(tiles: Int) -> Bool { factors != .floats || tiles > 2 * Self.blockTiles }
+
   /// Tiles that a thread transforms for itself, about: two megabytes, if they are not too few to repay the weights that they meet.
   /// - Parameter stride: words from a tile to the next.
-  private static func ownTiles(_ stride: Int) -> Int { min(blockTiles, max(blockTiles / 2, 2 * threadFloats / (36 * stride))) }
+  private static func ownTiles(_ stride: Int, ofWords: Bool) -> Int {
+    ofWords ? wordTiles : min(blockTiles, max(blockTiles / 2, 2 * threadFloats / (36 * stride)))
+  }
 
   /// Groups with the same number of tiles for each thread.
   private func ownGroups(of tiles: Int, threads: Int) -> [Range<Int>] {
-    let own = threads * Self.ownTiles(inputStride)
+    let own = threads * Self.ownTiles(inputStride, ofWords: factors != .floats)
     let count = max(1, (tiles + own / 2) / own)
     let length = (tiles + count * threads - 1) / (count * threads) * threads
     return stride(from: 0, to: tiles, by: length).map { $0..<min(tiles, $0 + length) }
@@ -177,7 +184,10 @@ struct WinogradConvolution {
       let tiles = begin..<min(group.upperBound, begin + length)
       let own = Transformed(tiles: tiles.count, first: begin, self)
       transformIn(tiles, from: source, into: own)
-      for panel in 0..<weights.panels where !context.isCancelled { multiply(own, tiles: tiles, panel: panel, by: kept, in: context) }
+      let some = factors == .floats ? 1 : max(1, Self.wordSums / Self.sumFloats(tiles.count))
+      for panel in stride(from: 0, to: weights.panels, by: some) where !context.isCancelled {
+        multiply(own, tiles: tiles, panels: panel..<min(weights.panels, panel + some), by: kept, in: context)
+      }
     }
   }
 
@@ -243,7 +253,7 @@ struct WinogradConvolution {
 
   /// Runs of nearly equal length, whole register tiles where there are several.
   private func evenRuns(of range: Range<Int>, atMost most: Int) -> [Range<Int>] {
-    let tile = isCrossed ? Kernels.active.crossed_rows : Kernels.active.tile_rows
+    let tile = isCrossed ? Kernels.active.crossed_rows : factors.tileRows
     let count = (range.count + most - 1) / most
     let even = (range.count + count - 1) / count
     let length = count == 1 ? even : (even + tile - 1) / tile * tile
@@ -267,7 +277,7 @@ struct WinogradConvolution {
   private func transformIn(_ tiles: Range<Int>, from source: Source, into transformed: Transformed) {
     let matrix = transformed.matrix
     // What is worked on again lies close together until then.
-    let isDone = !isNarrow && !isCrossed, wideStride = Self.matrixStride(channels)
+    let isDone = factors == .floats && !isCrossed, wideStride = Self.matrixStride(channels)
     let wide = TensorStorage(count: isDone ? 0 : 36 * wideStride)
     withUnsafeTemporaryAllocation(of: UnsafePointer<Float>.self, capacity: 36) { pixels in
       for tile in tiles {
@@ -289,7 +299,7 @@ struct WinogradConvolution {
           Kernels.active.winograd_input(channels, base, place, isDone ? matrix : wideStride)
           place += channels
         }
-        if isNarrow { Kernels.active.narrow_rows(36, channels, wide.pointer, wideStride, target.words, matrix) }
+        factors.takeRows(36, k: channels, wide.pointer, stride: wideStride, into: target, stride: matrix)
         if isCrossed { cross(tile, wide.pointer, stride: wideStride, into: target, stride: matrix, in: transformed) }
       }
     }
@@ -308,37 +318,43 @@ struct WinogradConvolution {
     }
   }
 
-  /// One panel of outputs for a block of tiles. Where the panel's weights are not kept they are transformed here, a run of channels at a time,
-  /// and used while they are in the cache.
+  /// Some panels of outputs for a block of tiles: each of the 36 products of all of them at once, whose rows are in the cache then. Where the weights are
+  /// not kept, there is one panel, and they are transformed here, a run of channels at a time, and used while they are in the cache.
   private func multiply(
-    _ transformed: Transformed, tiles: Range<Int>, panel: Int, by kept: TensorStorage?, in context: ExecutionContext
+    _ transformed: Transformed, tiles: Range<Int>, panels: Range<Int>, by kept: TensorStorage?, in context: ExecutionContext
   ) {
     let own = TensorStorage(count: kept == nil ? 36 * weightStride(min(channels, runLength)) : 0)
-    let m = TensorStorage(count: 36 * Self.matrixStride(tiles.count * Self.panel))
+    let sums = Self.sumFloats(tiles.count)
+    let m = TensorStorage(count: panels.count * sums)
     let first = tiles.lowerBound - transformed.first
     for (index, run) in runs.enumerated() where !context.isCancelled {
-      let u = kept.map { place(of: run, panel: panel, in: $0) } ?? own.pointer
-      if kept == nil { transformWindows(panel: panel, channels: run, into: u) }
+      if kept == nil { transformWindows(panel: panels.lowerBound, channels: run, into: own.pointer) }
       let begin = Int32(run.lowerBound == 0 ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE)
       for product in 0..<36 {
         let matrix = transformed.values + product * transformed.matrix
-        let a = UnsafePointer(matrix + first * inputStride + words(run.lowerBound))
-        let b = UnsafePointer(u + product * weightStride(run.count))
-        let c = m.pointer + product * Self.matrixStride(tiles.count * Self.panel)
-        if isNarrow {
-          Kernels.active.gemm_panel_pairs?(tiles.count, Self.panel, words(run.count), a.words, inputStride, b.words, c, Self.panel, begin)
-        } else if isCrossed {
-          let scales = transformed.scales(run: index, product: product) + first
-          Kernels.active.gemm_panel_crossed?(
-            tiles.count, run.count, a, inputStride, scales, scales + transformed.sums, b, b + run.count * Self.panel, c, Self.panel,
-            begin, nil, nil, 0)
-        } else {
-          Kernels.active.gemm_panel(tiles.count, Self.panel, run.count, a, inputStride, b, c, Self.panel, begin, nil, nil, 0)
+        let a = UnsafePointer(matrix + first * inputStride + factors.words(run.lowerBound))
+        for panel in panels {
+          let u = kept.map { place(of: run, panel: panel, in: $0) } ?? own.pointer
+          let b = UnsafePointer(u + product * weightStride(run.count))
+          let c = m.pointer + (panel - panels.lowerBound) * sums + product * Self.matrixStride(tiles.count * Self.panel)
+          if isCrossed {
+            let scales = transformed.scales(run: index, product: product) + first
+            Kernels.active.gemm_panel_crossed?(
+              tiles.count, run.count, a, inputStride, scales, scales + transformed.sums, b, b + run.count * Self.panel, c, Self.panel,
+              begin, nil, nil, 0)
+          } else {
+            factors.multiply(
+              tiles.count, columns: Self.panel, words: factors.words(run.count), a, stride: inputStride, b, into: c, stride: Self.panel,
+              begin: begin)
+          }
         }
       }
     }
-    transformOut(tiles, panel: panel, from: m.pointer)
+    for panel in panels { transformOut(tiles, panel: panel, from: m.pointer + (panel - panels.lowerBound) * sums) }
   }
+
+  /// Floats of the 36 products of some tiles with a panel.
+  private static func sumFloats(_ tiles: Int) -> Int { 36 * matrixStride(tiles * panel) }
 
   private func transformOut(_ tiles: Range<Int>, panel: Int, from products: UnsafePointer<Float>) {
     let (height, width, outputs) = (result.shape[1], result.shape[2], weights.outputs)
@@ -370,7 +386,7 @@ extension WinogradConvolution {
   /// A panel's 3×3 windows over some channels, transformed: `[36][channels][32]`, two channels in a word where they are narrow.
   private func transformWindows(panel: Int, channels: Range<Int>, into u: UnsafeMutablePointer<Float>) {
     let matrix = weightStride(channels.count)
-    guard isNarrow else {
+    guard factors != .floats else {
       weights.transformWindows(panel: panel, channels: channels, into: u, stride: matrix)
       for product in 0..<(isCrossed ? 36 : 0) {
         let windows = u + product * matrix
@@ -378,16 +394,14 @@ extension WinogradConvolution {
       }
       return
     }
-    // Few enough at a time that they are still in the cache when they are narrowed.
+    // Few enough at a time that they are still in the cache when they become words.
     let length = 32, stride = Self.matrixStride(length * Self.panel)
     let wide = TensorStorage(count: 36 * stride)
     for begin in Swift.stride(from: channels.lowerBound, to: channels.upperBound, by: length) {
       let part = begin..<min(channels.upperBound, begin + length)
       weights.transformWindows(panel: panel, channels: part, into: wide.pointer, stride: stride)
-      let target = u + words(begin - channels.lowerBound) * Self.panel
-      for product in 0..<36 {
-        Kernels.active.narrow_panel(part.count, wide.pointer + product * stride, Self.panel, (target + product * matrix).words)
-      }
+      let target = u + factors.words(begin - channels.lowerBound) * Self.panel
+      for product in 0..<36 { factors.takePanel(k: part.count, wide.pointer + product * stride, into: target + product * matrix) }
     }
   }
 }
@@ -396,13 +410,13 @@ extension PackedMatrix {
   /// A panel's 3×3 windows over some channels, transformed for Winograd: 36 matrices `[channels][32]`, `stride` from one to the next.
   fileprivate func transformWindows(panel: Int, channels range: Range<Int>, into u: UnsafeMutablePointer<Float>, stride matrix: Int) {
     let channels = inputs / 9, width = Self.panelWidth
-    let scratch = TensorStorage(count: elementType == .float32 ? 0 : 9 * range.count * width)
+    let scratch = TensorStorage(count: isInPlace ? 0 : 9 * range.count * width)
     var taps = UnsafePointer(scratch.pointer), stride = range.count * width
     for tap in 0..<9 {
       let begin = tap * channels + range.lowerBound
       let rows = self.panel(panel, rows: begin..<begin + range.count, scratch: scratch.pointer + tap * stride)
       // float32 weights are used where they are.
-      if tap == 0, elementType == .float32 { (taps, stride) = (rows, channels * width) }
+      if tap == 0, isInPlace { (taps, stride) = (rows, channels * width) }
     }
     for channel in 0..<range.count {
       Kernels.active.winograd_weights(taps + channel * width, stride, u + channel * width, matrix)

@@ -34,7 +34,7 @@ package struct WorkEstimate: Sendable {
   package mutating func linear(rows: Int, inputs: Int, outputs: Int, isGated: Bool = false) {
     hold(rows * (isGated ? outputs / 2 : outputs))
     operations += 2 * Double(rows) * Double(inputs) * Double(outputs)
-    pack([outputs, inputs], beside: threads * 252 * 336)
+    pack([outputs, inputs], beside: MatrixProduct.bufferFloats(threads: threads))
   }
 
   /// A convolution: `[n, h, w, channels]` → `[n, h / stride, w / stride, outputs]`, which is held from here on.
@@ -54,10 +54,12 @@ package struct WorkEstimate: Sendable {
     let usesTiles =
       kernel == 3 && stride == 1 && WinogradConvolution.isWorthwhile(channels: channels, outputs: outputs, height: height, width: width)
     let buffers =
-      usesTiles
-      ? WinogradConvolution.bufferFloats(
-        n: n, height: height, width: width, channels: channels, outputs: outputs, threads: threads, isNormalized: isNormalized)
-      : threads * 252 * 336
+      !usesTiles
+      ? MatrixProduct.bufferFloats(threads: threads)
+      : WindowConvolution.takes(height: height, width: width)
+        ? WindowConvolution.bufferFloats(n: n, height: height, width: width, channels: channels, threads: threads, isNormalized: isNormalized)
+        : WinogradConvolution.bufferFloats(
+          n: n, height: height, width: width, channels: channels, outputs: outputs, threads: threads, isNormalized: isNormalized)
     let normalized = isNormalized && !usesTiles ? pixels * channels : 0
     if normalized > 0 { hold(normalized) }
     defer { if normalized > 0 { drop(normalized) } }
@@ -67,7 +69,7 @@ package struct WorkEstimate: Sendable {
     if shortcut > 0 {
       let bytes = BufferPool.bytes(for: pixels * shortcut)
       if goesOnTheWay { results += bytes } else { live += bytes }
-      pack([shortcut, channels, 1, 1], beside: threads * 252 * 336)
+      pack([shortcut, channels, 1, 1], beside: MatrixProduct.bufferFloats(threads: threads))
     }
     if goesOnTheWay {
       // The input goes as the results come.

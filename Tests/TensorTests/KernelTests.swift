@@ -188,26 +188,207 @@ import Testing
   @Test(arguments: KernelSet.vectors) func productsOfPairs(set: KernelSet) {
     guard let product = set.table.gemm_panel_pairs, let plain = ck_table_plain.gemm_panel_pairs else { return }
     var worst = Worst(), numbers = Numbers(seed: 32)
-    for rows in Array(1...29) + [84] {
+    for rows in Array(1...33) + [48, 63, 84] {
       for columns in [8, 16, 24, 32] {
-        for begin in [CK_BEGIN_FRESH, CK_BEGIN_ACCUMULATE] {
-          let k = [2, 40, 78, 256][rows % 4], words = k / 2, lda = words + 3, ldc = 37
+        for beginning in Beginning.allCases {
+          let k = [2, 40, 78, 256][rows % 4], unit = set.table.pair_words
+          let words = (k / 2 + unit - 1) / unit * unit, lda = words + 3, ldc = 37
           var a = [UInt32](repeating: 0, count: rows * lda), panel = [UInt32](repeating: 0, count: words * 32)
           ck_table_plain.narrow_rows(rows, k, numbers.normal(rows * k), k, &a, lda)
           ck_table_plain.narrow_panel(k, numbers.normal(k * 32), 32, &panel)
           let start = numbers.normal(rows * ldc)
-          var found = start, expected = start
-          product(rows, columns, words, a, lda, panel, &found, ldc, Int32(begin))
-          plain(rows, columns, words, a, lda, panel, &expected, ldc, Int32(begin))
+          func run(_ product: PairProduct) -> [Float] {
+            var c = start
+            begun(beginning, columns: columns, rows: rows, seed: 33) { begin, bias, residual, ldr in
+              product(rows, columns, words, a, lda, panel, &c, ldc, begin, bias, residual, ldr)
+            }
+            return c
+          }
+          let (found, expected) = (run(product), run(plain))
           let isGapKept = (0..<rows * ldc).allSatisfy { $0 % ldc < columns || found[$0] == start[$0] }
           #expect(isGapKept, "\(rows) rows of \(k), \(columns) columns")
           worst.take(
-            found, expected, relative: 0, absolute: 3e-6 * Float(k + 2).squareRoot(), "\(rows) rows of \(k), \(columns) columns, \(begin)")
+            found, expected, relative: 0, absolute: 3e-6 * Float(k + 2).squareRoot(),
+            "\(rows) rows of \(k), \(columns) columns, \(beginning)")
         }
       }
     }
     worst.report("gemm_panel_pairs", set)
   }
+
+  private typealias PairProduct =
+    @convention(c) (
+      Int, Int, Int, UnsafePointer<UInt32>, Int, UnsafePointer<UInt32>, UnsafeMutablePointer<Float>, Int, Int32, UnsafePointer<Float>?,
+      UnsafePointer<Float>?, Int
+    ) -> Void
+
+  /// Calls with what a product begins at: the code, bias, residual and the residual's stride.
+  private func begun(
+    _ beginning: Beginning, columns: Int, rows: Int, seed: UInt64,
+    _ body: (Int32, UnsafePointer<Float>?, UnsafePointer<Float>?, Int) -> Void
+  ) {
+    var numbers = Numbers(seed: seed)
+    let ldr = columns + 2, bias = numbers.normal(columns), residual = numbers.normal(rows * ldr)
+    bias.withUnsafeBufferPointer { bias in
+      residual.withUnsafeBufferPointer { residual in
+        body(
+          Int32(beginning == .accumulated ? CK_BEGIN_ACCUMULATE : CK_BEGIN_FRESH),
+          [.bias, .biasAndResidual].contains(beginning) ? bias.baseAddress : nil,
+          [.residual, .biasAndResidual].contains(beginning) ? residual.baseAddress : nil, ldr)
+      }
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------------------ split factors
+
+  /// The same words, in place as well, which are within 2⁻¹⁷ of the values together; and the values that a panel's words are.
+  @Test(arguments: KernelSet.vectors) func splitting(set: KernelSet) {
+    let marker: UInt32 = 0x4D4D_4D4D
+    var numbers = Numbers(seed: 34)
+    for k in Array(1...70) + [320] {
+      let padded = (k + 31) / 32 * 32, ldx = padded + 3
+      var x = numbers.normal(3 * ldx, deviation: 10)
+      for (index, value) in [Float(0), -0.0, 1, 1.00390625, -1.00390625, 3e38, 1e-30, 0x1p-100].enumerated() {
+        x[index * 7 % x.count] = value
+      }
+      func rows(_ kernels: ck_kernels) -> [UInt32] {
+        var y = [UInt32](repeating: marker, count: 3 * ldx)
+        kernels.split_rows(3, k, x, ldx, &y, ldx)
+        return y
+      }
+      let found = rows(set.table)
+      #expect(found == rows(ck_table_plain), "rows of \(k)")
+      for index in 0..<3 * ldx where index % ldx < k {
+        let value = index % ldx, word = index / ldx * ldx + value / 32 * 32 + value % 16, isUpper = value % 32 >= 16
+        let parts = [found[word], found[word + 16]].map { Float(bitPattern: isUpper ? $0 & 0xFFFF_0000 : $0 << 16) }
+        #expect(abs(parts[0] + parts[1] - x[index]) <= abs(x[index]) * 0x1p-17, "\(x[index])")
+      }
+      var inPlace = x.map(\.bitPattern)
+      inPlace.withUnsafeMutableBytes { bytes in
+        guard let words = bytes.assumingMemoryBound(to: UInt32.self).baseAddress else { return }
+        set.table.split_rows(3, k, UnsafeRawPointer(words).assumingMemoryBound(to: Float.self), ldx, words, ldx)
+      }
+      #expect(zip(inPlace, found).enumerated().allSatisfy { $0.offset % ldx >= padded || $0.element.0 == $0.element.1 }, "in place, \(k)")
+      let panel = numbers.normal(k * 32)
+      func words(_ kernels: ck_kernels) -> [UInt32] {
+        var y = [UInt32](repeating: marker, count: padded * 32 + 5)
+        kernels.split_panel(k, panel, &y)
+        return y
+      }
+      func values(_ kernels: ck_kernels) -> [Float] {
+        var y = [Float](repeating: Self.marker, count: padded * 32 + 5)
+        kernels.join_panel(padded, words(kernels), &y)
+        return y
+      }
+      #expect(words(set.table) == words(ck_table_plain) && values(set.table) == values(ck_table_plain), "a panel of \(k)")
+      let joined = values(set.table)
+      #expect((0..<k * 32).allSatisfy { abs(joined[$0] - panel[$0]) <= abs(panel[$0]) * 0x1p-17 }, "a panel of \(k), joined")
+    }
+  }
+
+  /// Against sums in double precision of what the values were, plain C's as well: a product is rounded by up to 2⁻¹⁷ of itself, and
+  /// those of normal numbers reach ten.
+  @Test(arguments: KernelSet.vectors) func splitProducts(set: KernelSet) {
+    guard set.table.gemm_panel_split != nil else { return }
+    var worst = Worst(), numbers = Numbers(seed: 35)
+    for rows in Array(1...34) + [47, 64, 84] {
+      for k in [32, 64, 320] {
+        let lda = k + 16, ldc = 37
+        let x = numbers.normal(rows * k), panel = numbers.normal(k * 32), start = numbers.normal(rows * ldc)
+        for beginning in Beginning.allCases {
+          func run(_ kernels: ck_kernels) -> [Float] {
+            var a = [UInt32](repeating: 0, count: rows * lda), words = [UInt32](repeating: 0, count: k * 32), c = start
+            kernels.split_rows(rows, k, x, k, &a, lda)
+            kernels.split_panel(k, panel, &words)
+            begun(beginning, columns: 32, rows: rows, seed: 36) { begin, bias, residual, ldr in
+              kernels.gemm_panel_split?(rows, k, a, lda, words, &c, ldc, begin, bias, residual, ldr)
+            }
+            return c
+          }
+          var expected = start
+          begun(beginning, columns: 32, rows: rows, seed: 36) { begin, bias, residual, ldr in
+            for index in 0..<rows * ldc where index % ldc < 32 {
+              let (i, j) = (index / ldc, index % ldc)
+              var sum = begin == CK_BEGIN_ACCUMULATE ? Double(start[index]) : Double(bias?[j] ?? 0) + Double(residual?[i * ldr + j] ?? 0)
+              for p in 0..<k { sum += Double(x[i * k + p]) * Double(panel[p * 32 + j]) }
+              expected[index] = Float(sum)
+            }
+          }
+          let tolerance = 4e-5 * Float(k).squareRoot()
+          worst.take(run(set.table), expected, relative: 0, absolute: tolerance, "\(rows) rows of \(k), \(beginning)")
+          worst.take(run(ck_table_plain), expected, relative: 0, absolute: tolerance, "plain, \(rows) rows of \(k), \(beginning)")
+        }
+      }
+    }
+    worst.report("gemm_panel_split", set)
+  }
+
+  /// Windows of all widths, which the tiles of rows are made of in four ways, split and of pairs.
+  @Test(arguments: KernelSet.vectors) func windows(set: KernelSet) {
+    guard let product = set.table.gemm_windows, let plain = ck_table_plain.gemm_windows else { return }
+    var worst = Worst(), numbers = Numbers(seed: 37)
+    for width in [1, 7, 8, 15, 16, 17, 31, 32, 33, 48, 65] {
+      for lines in [1, 2, 3] {
+        for isSplit in [true, false] {
+          let k = 64, words = isSplit ? 64 : 32, pixel = words + 5, line = (width + 2) * pixel + 3, step = words * 32 + 7
+          let pixels = (lines + 2) * (width + 2)
+          var a = [UInt32](repeating: 0, count: (lines + 2) * line), panel = [UInt32](repeating: 0, count: 9 * step)
+          a.withUnsafeMutableBufferPointer { a in
+            guard let base = a.baseAddress else { return }
+            for index in 0..<pixels {
+              let target = base + index / (width + 2) * line + index % (width + 2) * pixel, x = numbers.normal(k)
+              if isSplit {
+                ck_table_plain.split_rows(1, k, x, k, target, pixel)
+              } else {
+                ck_table_plain.narrow_rows(1, k, x, k, target, pixel)
+              }
+            }
+          }
+          panel.withUnsafeMutableBufferPointer { panel in
+            guard let base = panel.baseAddress else { return }
+            for tap in 0..<9 {
+              let values = numbers.normal(k * 32), target = base + tap * step
+              if isSplit { ck_table_plain.split_panel(k, values, target) } else { ck_table_plain.narrow_panel(k, values, 32, target) }
+            }
+          }
+          let offsets = (0..<9).map { $0 / 3 * line + $0 % 3 * pixel }, resultLine = width * 40 + 9
+          let start = numbers.normal(lines * resultLine), residual = numbers.normal(lines * resultLine), bias = numbers.normal(32)
+          for beginning in Beginning.allCases {
+            func run(_ product: WindowProduct) -> [Float] {
+              var c = start
+              offsets.withUnsafeBufferPointer { offsets in
+                bias.withUnsafeBufferPointer { bias in
+                  residual.withUnsafeBufferPointer { residual in
+                    guard let first = offsets.baseAddress else { return }
+                    var shape = ck_windows(
+                      lines: lines, width: width, taps: 9, offsets: first, words: words, panel: step, pixel: pixel, line: line, columns: 32,
+                      result_pixel: 40, result_line: resultLine)
+                    product(
+                      isSplit ? 1 : 0, &shape, a, panel, &c, Int32(beginning == .accumulated ? CK_BEGIN_ACCUMULATE : CK_BEGIN_FRESH),
+                      [.bias, .biasAndResidual].contains(beginning) ? bias.baseAddress : nil,
+                      [.residual, .biasAndResidual].contains(beginning) ? residual.baseAddress : nil)
+                  }
+                }
+              }
+              return c
+            }
+            let (found, expected) = (run(product), run(plain))
+            let isInside = (0..<start.count).map { $0 % resultLine < width * 40 && $0 % resultLine % 40 < 32 }
+            #expect(found.indices.allSatisfy { isInside[$0] || found[$0] == start[$0] }, "\(lines) lines of \(width) wrote between")
+            worst.take(found, expected, relative: 0, absolute: 2e-4, "\(lines) lines of \(width), split \(isSplit), \(beginning)")
+          }
+        }
+      }
+    }
+    worst.report("gemm_windows", set)
+  }
+
+  private typealias WindowProduct =
+    @convention(c) (
+      Int32, UnsafePointer<ck_windows>, UnsafePointer<UInt32>, UnsafePointer<UInt32>, UnsafeMutablePointer<Float>, Int32,
+      UnsafePointer<Float>?,
+      UnsafePointer<Float>?
+    ) -> Void
 
   // ---------------------------------------------------------------------------------------------------------- crossed products
 

@@ -8,7 +8,7 @@ import Testing
 /// Tolerances are in units of the answer's root mean square. Sums of up to a few thousand products of float32 are off by a few 1e-7 to
 /// 3e-6 of it, so 5e-6 is the tolerance unless a test states its own.
 struct OperationTests {
-  private static let tolerance: Float = 5e-6
+  private static let tolerance: Float = splitsFactors ? 1e-4 : 5e-6
   private let context = ExecutionContext(threads: 2)
 
   struct ConvolutionCase: Decodable {
@@ -42,7 +42,7 @@ struct OperationTests {
       let transformed = try Tensor.convolution(
         inputs, resizedTo: item.parameters.size, weights: packed, geometry: item.parameters.geometry, bias: bias,
         adding: residual, method: .winograd, in: context)
-      expectClose(transformed, expected, tolerance: 3e-5, "\(item.name), Winograd")
+      expectClose(transformed, expected, tolerance: splitsFactors ? 4e-4 : 3e-5, "\(item.name), Winograd")
     }
   }
 

@@ -11,6 +11,10 @@
 /// and `[k / CK_BLOCK][CK_PANEL]` scales, IEEE halves.
 #define CK_BLOCK 32
 
+/// Values whose parts lie together where factors are split: CK_SPLIT / 2 words of their upper parts, and as many of their lower ones. Value i is in the
+/// lower half of word i, value i + CK_SPLIT / 2 in its upper half.
+#define CK_SPLIT 32
+
 /// The points of Winograd's F(4×4, 3×3) are 0, ±a, ±b and infinity. With these the factors of the transforms are nearer to one another than with
 /// the usual ±1 and ±2, so that rounding what was transformed costs half as much; and all their powers are exact.
 #define CK_WINOGRAD_A 0.75f
@@ -23,6 +27,7 @@ enum {
   CK_SET_NEON = 3,
   CK_SET_AVX512_VNNI = 4,
   CK_SET_AVX512_BF16 = 5,
+  CK_SET_AMX = 6,
 };
 
 enum {
@@ -39,6 +44,23 @@ enum {
   /// At what `c` holds.
   CK_BEGIN_ACCUMULATE = 1,
 };
+
+/// The windows of some lines of a picture, and the results beneath them. All distances are in words.
+typedef struct {
+  long lines, width;
+  /// Places of a window, and where each is from where the window is.
+  long taps;
+  const long *_Nonnull offsets;
+  /// Words of a place's values.
+  long words;
+  /// From a place's part of the panel to the next one's.
+  long panel;
+  /// From a pixel to the next, and from a line to the next.
+  long pixel, line;
+  /// Columns of the panel that there are.
+  long columns;
+  long result_pixel, result_line;
+} ck_windows;
 
 typedef struct {
   const char *_Nonnull name;
@@ -123,10 +145,41 @@ typedef struct {
   /// A panel of floats, CK_PANEL in each of k rows, as bfloat16 [(k + 1) / 2][CK_PANEL] words: two rows in one.
   void (*_Nonnull narrow_panel)(long k, const float *_Nonnull x, long ldx, uint32_t *_Nonnull y);
 
-  /// c[rows][columns] = begin + a · panel of such words, columns a multiple of 8 up to 32; null where no instruction makes it faster than floats.
+  /// What the words of a row must be a multiple of for `gemm_panel_pairs`, with zeros beyond the values.
+  long pair_words;
+
+  /// What `gemm_panel` does, of rows and a panel of such words, columns a multiple of 8 up to 32; null where no instruction makes it faster than
+  /// floats.
   void (*_Nullable gemm_panel_pairs)(
       long rows, long columns, long words, const uint32_t *_Nonnull a, long lda, const uint32_t *_Nonnull panel, float *_Nonnull c, long ldc,
-      int begin);
+      int begin, const float *_Nullable bias, const float *_Nullable residual, long ldr);
+
+  /// Rows of k floats as two bfloat16 each, x ≈ upper + lower within 2^-17 of x, CK_SPLIT values in as many words; zeros beyond k. y may be x, with the
+  /// same stride. Denormal numbers and their like are lost; what is infinite is not a number.
+  void (*_Nonnull split_rows)(long rows, long k, const float *_Nonnull x, long ldx, uint32_t *_Nonnull y, long ldy);
+
+  /// A panel of floats [k][CK_PANEL] in the same way, [k][CK_PANEL] words: first those of the upper parts of CK_SPLIT rows, then of the lower.
+  /// It may take the floats' place.
+  void (*_Nonnull split_panel)(long k, const float *_Nonnull x, uint32_t *_Nonnull y);
+
+  /// The floats of such a panel, k a multiple of CK_SPLIT.
+  void (*_Nonnull join_panel)(long k, const uint32_t *_Nonnull x, float *_Nonnull y);
+
+  /// What `gemm_panel` does, of rows and a panel that were split, for all its 32 columns; k a multiple of CK_SPLIT. Null where no instruction makes it
+  /// faster than floats.
+  ///
+  /// (x + x′)(b + b′) ≈ xb + xb′ + x′b, with x and b the upper parts. What is rounded off a product is some 2^-17 of it, where float32 rounds 2^-24: sums
+  /// of k products of random sign are some 2e-6 of their size off. Source: Henry, Tang and Heinecke 2019, "Leveraging the bfloat16 artificial
+  /// intelligence datatype for higher-precision computations".
+  void (*_Nullable gemm_panel_split)(
+      long rows, long k, const uint32_t *_Nonnull a, long lda, const uint32_t *_Nonnull panel, float *_Nonnull c, long ldc, int begin,
+      const float *_Nullable bias, const float *_Nullable residual, long ldr);
+
+  /// For each window begin + Σ over its taps of their words · the panel's [words][CK_PANEL] for it, split or pairs. The residual lies as the results do.
+  /// Null where `gemm_panel_split` is.
+  void (*_Nullable gemm_windows)(
+      int is_split, const ck_windows *_Nonnull windows, const uint32_t *_Nonnull a, const uint32_t *_Nonnull panel, float *_Nonnull c, int begin,
+      const float *_Nullable bias, const float *_Nullable residual);
 
   /// Rows that `gemm_panel_crossed` takes at once.
   long crossed_rows;

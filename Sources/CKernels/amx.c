@@ -1,0 +1,225 @@
+// As avx512bf16.c, with AMX's tiles of 16 rows of 16 words, and the instruction that multiplies two of them as pairs of bfloat16: 16 times as many
+// products in a second as those of floats.
+#include "CKernels.h"
+
+#if defined(__x86_64__) && defined(__linux__)
+#include <immintrin.h>
+#include <string.h>
+#pragma clang attribute push( \
+    __attribute__((target("amx-tile,amx-bf16,prfchw,avx512bf16,avx512vnni,avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c"))), apply_to = function)
+
+enum {
+  /// Rows of a tile, and words in each.
+  SIDE = 16,
+};
+
+/// What the tiles are: 0 to 3 the sums of two tiles of rows and two of columns, 4 and 5 rows, 6 and 7 weights. Both numbers of rows are at most SIDE.
+static inline __attribute__((always_inline)) void shape_tiles(long upper, long lower) {
+  struct {
+    uint8_t palette, start, reserved[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+  } shape = {.palette = 1};
+  const long rows[8] = {upper, upper, lower, lower, upper, lower, SIDE, SIDE};
+  for (int i = 0; i < 8; i++) {
+    // A tile that is not used has no shape.
+    shape.bytes[i] = rows[i] > 0 ? 4 * SIDE : 0;
+    shape.rows[i] = (uint8_t)rows[i];
+  }
+  _tile_loadconfig(&shape);
+}
+
+/// Writes the sums of up to 32 rows, which begin as `gemm_panel`'s do.
+static inline __attribute__((always_inline)) void end_block(
+    long rows, long columns, const float *sums, float *c, long ldc, int begin, const float *bias, const float *residual, long ldr) {
+  for (long column = 0; column < columns; column += SIDE) {
+    const __mmask16 mask = (__mmask16)(columns - column >= SIDE ? 0xFFFF : (1 << (columns - column)) - 1);
+    const __m512 start = bias && begin != CK_BEGIN_ACCUMULATE ? _mm512_maskz_loadu_ps(mask, bias + column) : _mm512_setzero_ps();
+    for (long i = 0; i < rows; i++) {
+      __m512 sum = _mm512_add_ps(_mm512_load_ps(sums + i * CK_PANEL + column), start);
+      if (begin == CK_BEGIN_ACCUMULATE) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, c + i * ldc + column));
+      else if (residual) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, residual + i * ldr + column));
+      _mm512_mask_storeu_ps(c + i * ldc + column, mask, sum);
+    }
+  }
+}
+
+// The sums of two tiles of rows (or one) and two of columns. Tiles are told apart by numbers in the instructions.
+
+/// Split factors: upper · upper + upper · lower + lower · upper. What is left out, lower · lower, is some 2⁻¹⁸ of it.
+static inline __attribute__((always_inline)) void add_split(
+    const int two, long k, const uint32_t *upper, const uint32_t *lower, long lda, const uint32_t *panel) {
+  for (long p = 0; p < k; p += 2 * SIDE, panel += 2 * SIDE * CK_PANEL) {
+    _tile_loadd(4, upper + p, 4 * lda);
+    if (two) _tile_loadd(5, lower + p, 4 * lda);
+    _tile_loadd(6, panel + SIDE * CK_PANEL, 4 * CK_PANEL);
+    _tile_dpbf16ps(0, 4, 6);
+    if (two) _tile_dpbf16ps(2, 5, 6);
+    _tile_loadd(7, panel + SIDE * CK_PANEL + SIDE, 4 * CK_PANEL);
+    _tile_dpbf16ps(1, 4, 7);
+    if (two) _tile_dpbf16ps(3, 5, 7);
+    _tile_loadd(6, panel, 4 * CK_PANEL);
+    _tile_dpbf16ps(0, 4, 6);
+    if (two) _tile_dpbf16ps(2, 5, 6);
+    _tile_loadd(7, panel + SIDE, 4 * CK_PANEL);
+    _tile_dpbf16ps(1, 4, 7);
+    if (two) _tile_dpbf16ps(3, 5, 7);
+    _tile_loadd(4, upper + p + SIDE, 4 * lda);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    if (two) {
+      _tile_loadd(5, lower + p + SIDE, 4 * lda);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+}
+
+/// Factors that are words of two bfloat16 as they are.
+static inline __attribute__((always_inline)) void add_pairs(
+    const int two, long words, const uint32_t *upper, const uint32_t *lower, long lda, const uint32_t *panel) {
+  for (long p = 0; p < words; p += SIDE, panel += SIDE * CK_PANEL) {
+    _tile_loadd(4, upper + p, 4 * lda);
+    if (two) _tile_loadd(5, lower + p, 4 * lda);
+    _tile_loadd(6, panel, 4 * CK_PANEL);
+    _tile_dpbf16ps(0, 4, 6);
+    if (two) _tile_dpbf16ps(2, 5, 6);
+    _tile_loadd(7, panel + SIDE, 4 * CK_PANEL);
+    _tile_dpbf16ps(1, 4, 7);
+    if (two) _tile_dpbf16ps(3, 5, 7);
+  }
+}
+
+static inline __attribute__((always_inline)) void add(
+    const int is_split, const int two, long words, const uint32_t *upper, const uint32_t *lower, long lda, const uint32_t *panel) {
+  if (is_split) add_split(two, words, upper, lower, lda, panel);
+  else add_pairs(two, words, upper, lower, lda, panel);
+}
+
+static inline __attribute__((always_inline)) void clear(const int two) {
+  _tile_zero(0);
+  _tile_zero(1);
+  if (two) {
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+}
+
+static inline __attribute__((always_inline)) void put(const int two, float *sums) {
+  _tile_stored(0, sums, 4 * CK_PANEL);
+  _tile_stored(1, sums + SIDE, 4 * CK_PANEL);
+  if (two) {
+    _tile_stored(2, sums + SIDE * CK_PANEL, 4 * CK_PANEL);
+    _tile_stored(3, sums + SIDE * CK_PANEL + SIDE, 4 * CK_PANEL);
+  }
+}
+
+/// Asks for the lines that `end_block` will write, which come while the products are made: waiting for them took a third of a wide layer.
+static inline __attribute__((always_inline)) void ask_for(long rows, long columns, const float *c, long ldc) {
+  for (long i = 0; i < rows; i++) {
+    __builtin_prefetch(c + i * ldc, 1, 3);
+    __builtin_prefetch(c + i * ldc + columns - 1, 1, 3);
+  }
+}
+
+/// All rows in blocks of 32 and a smaller one.
+static inline __attribute__((always_inline)) void product(
+    const int is_split, long rows, long columns, long words, const uint32_t *a, long lda, const uint32_t *panel, float *c, long ldc, int begin,
+    const float *bias, const float *residual, long ldr) {
+  __attribute__((aligned(64))) float sums[2 * SIDE * CK_PANEL];
+  if (rows >= 2 * SIDE) shape_tiles(SIDE, SIDE);
+  for (long i = 0; i < rows; i += 2 * SIDE) {
+    const long some = rows - i < 2 * SIDE ? rows - i : 2 * SIDE;
+    if (some < 2 * SIDE) shape_tiles(some < SIDE ? some : SIDE, some > SIDE ? some - SIDE : 0);
+    ask_for(some, columns, c + i * ldc, ldc);
+    if (some > SIDE) {
+      clear(1);
+      add(is_split, 1, words, a + i * lda, a + (i + SIDE) * lda, lda, panel);
+      put(1, sums);
+    } else {
+      clear(0);
+      add(is_split, 0, words, a + i * lda, 0, lda, panel);
+      put(0, sums);
+    }
+    end_block(some, columns, sums, c + i * ldc, ldc, begin, bias, residual ? residual + i * ldr : 0, ldr);
+  }
+  _tile_release();
+}
+
+static void gemm_panel_split(
+    long rows, long k, const uint32_t *a, long lda, const uint32_t *panel, float *c, long ldc, int begin, const float *bias,
+    const float *residual, long ldr) {
+  product(1, rows, CK_PANEL, k, a, lda, panel, c, ldc, begin, bias, residual, ldr);
+}
+
+static void gemm_panel_pairs(
+    long rows, long columns, long words, const uint32_t *a, long lda, const uint32_t *panel, float *c, long ldc, int begin,
+    const float *bias, const float *residual, long ldr) {
+  product(0, rows, columns, words, a, lda, panel, c, ldc, begin, bias, residual, ldr);
+}
+
+/// One tile of windows in a line, or two: the second beside the first, or a line below.
+static inline __attribute__((always_inline)) void window_block(
+    const int is_split, const int two, long upper_rows, long lower_rows, const ck_windows *w, const uint32_t *upper, const uint32_t *lower,
+    const uint32_t *panel, float *upper_c, float *lower_c, const float *upper_residual, const float *lower_residual, int begin, const float *bias) {
+  __attribute__((aligned(64))) float sums[2 * SIDE * CK_PANEL];
+  ask_for(upper_rows, w->columns, upper_c, w->result_pixel);
+  if (two) ask_for(lower_rows, w->columns, lower_c, w->result_pixel);
+  clear(two);
+  for (long tap = 0; tap < w->taps; tap++)
+    add(
+        is_split, two, w->words, upper + w->offsets[tap], two ? lower + w->offsets[tap] : 0, w->pixel, panel + tap * w->panel);
+  put(two, sums);
+  end_block(upper_rows, w->columns, sums, upper_c, w->result_pixel, begin, bias, upper_residual, w->result_pixel);
+  if (two) end_block(lower_rows, w->columns, sums + SIDE * CK_PANEL, lower_c, w->result_pixel, begin, bias, lower_residual, w->result_pixel);
+}
+
+static inline __attribute__((always_inline)) void windows(
+    const int is_split, const ck_windows *w, const uint32_t *a, const uint32_t *panel, float *c, int begin, const float *bias,
+    const float *residual) {
+#define BLOCK(two, upper_rows, lower_rows, upper_y, upper_x, lower_y, lower_x)                                                              \
+  window_block(                                                                                                                             \
+      is_split, two, upper_rows, lower_rows, w, a + (upper_y) * w->line + (upper_x) * w->pixel, a + (lower_y) * w->line + (lower_x) * w->pixel, \
+      panel, c + (upper_y) * w->result_line + (upper_x) * w->result_pixel, c + (lower_y) * w->result_line + (lower_x) * w->result_pixel,     \
+      residual ? residual + (upper_y) * w->result_line + (upper_x) * w->result_pixel : 0,                                                   \
+      residual ? residual + (lower_y) * w->result_line + (lower_x) * w->result_pixel : 0, begin, bias)
+  long x = 0;
+  if (w->width >= 2 * SIDE) shape_tiles(SIDE, SIDE);
+  for (; x + 2 * SIDE <= w->width; x += 2 * SIDE)
+    for (long y = 0; y < w->lines; y++) BLOCK(1, SIDE, SIDE, y, x, y, x + SIDE);
+  const long rest = w->width - x;
+  if (rest > SIDE) {
+    shape_tiles(SIDE, rest - SIDE);
+    for (long y = 0; y < w->lines; y++) BLOCK(1, SIDE, rest - SIDE, y, x, y, x + SIDE);
+  } else if (rest > 0) {
+    // Two lines at once.
+    shape_tiles(rest, rest);
+    long y = 0;
+    for (; y + 2 <= w->lines; y += 2) BLOCK(1, rest, rest, y, x, y + 1, x);
+    if (y < w->lines) BLOCK(0, rest, 0, y, x, y, x);
+  }
+  _tile_release();
+#undef BLOCK
+}
+
+static void gemm_windows(
+    int is_split, const ck_windows *w, const uint32_t *a, const uint32_t *panel, float *c, int begin, const float *bias, const float *residual) {
+  if (is_split) windows(1, w, a, panel, c, begin, bias, residual);
+  else windows(0, w, a, panel, c, begin, bias, residual);
+}
+
+// 14 × 2 accumulators, two weights and a broadcast: 31 of the 32 registers.
+#define CK_LANES 16
+#define CK_MR 14
+#define CK_NV 2
+#define CK_PART 1
+#define CK_HALF 8
+#define CK_SCALE(p, n) ((vf)_mm512_scalef_ps((__m512)(p), (__m512)(n)))
+#define CK_NARROW(x) ((vh)_mm512_cvtneps_pbh((__m512)(x)))
+#define CK_EACH "%{1to16%}"
+#define CK_PAIR_WORDS SIDE
+#define CK_NAME "amx"
+#define CK_TABLE ck_table_amx
+#include "vector.inc"
+#pragma clang attribute pop
+#endif

@@ -1,0 +1,114 @@
+import CKernels
+
+/// How the factors of a product lie: rows of activations and panels of 32 columns, both in words of 32 bits.
+enum ProductFactors {
+  /// Values as they are, or crossed.
+  case floats
+  /// Rounded to bfloat16, two in a word.
+  case pairs
+  /// In two bfloat16 each: three products of those, which some processors make in a fifth of the time of one of floats.
+  case split
+
+  /// Words that take so many values of a row: as many rows take them in a panel.
+  func words(_ values: Int) -> Int {
+    switch self {
+    case .floats: values
+    case .pairs: ((values + 1) / 2 + Kernels.active.pair_words - 1) / Kernels.active.pair_words * Kernels.active.pair_words
+    case .split: (values + Self.splitValues - 1) / Self.splitValues * Self.splitValues
+    }
+  }
+
+  /// Rows that the kernel takes at once: multiples of it are done best.
+  var tileRows: Int { self == .floats || Kernels.active.pair_words == 1 ? Kernels.active.tile_rows : 32 }
+
+  /// What products with some weights are made of, whose inner dimension has `channels` values in a row. Weights of 8 bits are less exact than
+  /// bfloat16, so with them both factors are that where the processor multiplies pairs of it.
+  static func ofWeights(_ weights: PackedMatrix, channels: Int) -> ProductFactors {
+    let wanted: ProductFactors = weights.isQuantized ? .pairs : .split
+    return wanted.takes(channels: channels) ? wanted : .floats
+  }
+
+  /// Whether this processor has products of these, and rows with so many values between places where they may be cut have whole words.
+  func takes(channels: Int) -> Bool { isAvailable && channels % granularity == 0 }
+
+  /// What products of activations with one another are made of.
+  static func ofActivations(_ precision: ProductPrecision) -> ProductFactors {
+    let wanted: ProductFactors = precision == .bfloat16 && pairs.isAvailable ? .pairs : .split
+    return wanted.isAvailable ? wanted : .floats
+  }
+
+  /// Whether this processor has products of these.
+  var isAvailable: Bool {
+    switch self {
+    case .floats: true
+    case .pairs: Kernels.active.gemm_panel_pairs != nil
+    case .split: Kernels.active.gemm_panel_split != nil
+    }
+  }
+
+  /// Values whose words lie together.
+  private static let splitValues = Int(CK_SPLIT)
+  /// What an inner dimension must be a multiple of, so that runs of it have whole words.
+  var granularity: Int {
+    switch self {
+    case .floats: 1
+    case .pairs: 2 * Kernels.active.pair_words
+    case .split: Self.splitValues
+    }
+  }
+
+  /// Rows of k floats as words, which may take their place, with the same stride.
+  func takeRows(_ rows: Int, k: Int, _ x: UnsafePointer<Float>, stride ldx: Int, into y: UnsafeMutablePointer<Float>, stride ldy: Int) {
+    switch self {
+    case .floats:
+      break
+    case .pairs:
+      Kernels.active.narrow_rows(rows, k, x, ldx, y.words, ldy)
+      let taken = (k + 1) / 2
+      guard taken < words(k) else { return }
+      for row in 0..<rows { (y + row * ldy + taken).update(repeating: 0, count: words(k) - taken) }
+    case .split:
+      Kernels.active.split_rows(rows, k, x, ldx, y.words, ldy)
+    }
+  }
+
+  /// A panel of k rows of floats as words.
+  func takePanel(k: Int, _ x: UnsafePointer<Float>, into y: UnsafeMutablePointer<Float>) {
+    switch self {
+    case .floats:
+      break
+    case .pairs:
+      Kernels.active.narrow_panel(k, x, PackedMatrix.panelWidth, y.words)
+      let taken = (k + 1) / 2
+      (y + taken * PackedMatrix.panelWidth).update(repeating: 0, count: (words(k) - taken) * PackedMatrix.panelWidth)
+    case .split:
+      Kernels.active.split_panel(k, x, y.words)
+    }
+  }
+
+  /// Rows k of a panel of weights as words: where they are, if they are that already, or made by way of floats.
+  func panel(
+    _ weights: PackedMatrix, _ index: Int, rows k: Range<Int>, widenedInto scratch: UnsafeMutablePointer<Float>,
+    into y: UnsafeMutablePointer<Float>
+  ) -> UnsafePointer<Float> {
+    if self == .split, weights.isSplit { return weights.split(index, rows: k) }
+    takePanel(k: k.count, weights.panel(index, rows: k, scratch: scratch), into: y)
+    return UnsafePointer(y)
+  }
+
+  /// c = begin + rows · panel. Other than of floats, columns are a multiple of 8 for pairs, and all 32 where factors are split.
+  func multiply(
+    _ rows: Int, columns: Int, words: Int, _ a: UnsafePointer<Float>, stride lda: Int, _ panel: UnsafePointer<Float>,
+    into c: UnsafeMutablePointer<Float>, stride ldc: Int, begin: Int32, bias: UnsafePointer<Float>? = nil,
+    residual: UnsafePointer<Float>? = nil, residualStride ldr: Int = 0
+  ) {
+    switch self {
+    case .floats:
+      Kernels.active.gemm_panel(rows, columns, words, a, lda, panel, c, ldc, begin, bias, residual, ldr)
+    case .pairs:
+      Kernels.active.gemm_panel_pairs?(rows, columns, words, a.words, lda, panel.words, c, ldc, begin, bias, residual, ldr)
+    case .split:
+      Kernels.active.gemm_panel_split?(rows, words, a.words, lda, panel.words, c, ldc, begin, bias, residual, ldr)
+    }
+  }
+}
