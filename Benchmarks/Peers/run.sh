@@ -6,6 +6,8 @@
 #   PEERS_PYTHON  a Python that has what requirements.txt lists, instead of an environment made for it
 #   PEERS_MODEL   a model's folder, instead of a random one of Stable Diffusion 1.5's size
 #   PEERS_TOOL    a built ldm, instead of building it
+#   PEERS_RESULTS where the figures are kept, and PEERS_PAGE whose tables are written: for each kind of machine its own; results.json
+#                 beside this file and Docs/Performance.md if not set
 #   PEERS_SDCPP   a built program of stable-diffusion.cpp, or several separated by colons; without it, its rows are skipped
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -43,4 +45,5 @@ if [ -z "$tool" ]; then
   tool=$(swift build -c release --package-path "$root/Examples" --show-bin-path)/ldm
 fi
 
-exec "$python" "$here/compare.py" --tool "$tool" --model "$model" --page "$root/Docs/Performance.md" "$@"
+exec "$python" "$here/compare.py" --tool "$tool" --model "$model" --page "${PEERS_PAGE:-$root/Docs/Performance.md}" \
+  --results "${PEERS_RESULTS:-$here/results.json}" "$@"

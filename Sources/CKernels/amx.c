@@ -163,15 +163,15 @@ static inline __attribute__((always_inline)) void window_block(
     const int is_split, const int two, long upper_rows, long lower_rows, const ck_windows *w, const uint32_t *upper, const uint32_t *lower,
     const uint32_t *panel, float *upper_c, float *lower_c, const float *upper_residual, const float *lower_residual, int begin, const float *bias) {
   __attribute__((aligned(64))) float sums[2 * SIDE * CK_PANEL];
-  ask_for(upper_rows, w->columns, upper_c, w->result_pixel);
-  if (two) ask_for(lower_rows, w->columns, lower_c, w->result_pixel);
+  ask_for(upper_rows, CK_PANEL, upper_c, w->result_pixel);
+  if (two) ask_for(lower_rows, CK_PANEL, lower_c, w->result_pixel);
   clear(two);
   for (long tap = 0; tap < w->taps; tap++)
     add(
         is_split, two, w->words, upper + w->offsets[tap], two ? lower + w->offsets[tap] : 0, w->pixel, panel + tap * w->panel);
   put(two, sums);
-  end_block(upper_rows, w->columns, sums, upper_c, w->result_pixel, begin, bias, upper_residual, w->result_pixel);
-  if (two) end_block(lower_rows, w->columns, sums + SIDE * CK_PANEL, lower_c, w->result_pixel, begin, bias, lower_residual, w->result_pixel);
+  end_block(upper_rows, CK_PANEL, sums, upper_c, w->result_pixel, begin, bias, upper_residual, w->result_pixel);
+  if (two) end_block(lower_rows, CK_PANEL, sums + SIDE * CK_PANEL, lower_c, w->result_pixel, begin, bias, lower_residual, w->result_pixel);
 }
 
 static inline __attribute__((always_inline)) void windows(

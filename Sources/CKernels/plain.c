@@ -327,10 +327,10 @@ static void gemm_windows(
         const int code = tap == 0 ? begin : CK_BEGIN_ACCUMULATE;
         const float *rest = residual ? residual + at : 0;
         float sums[CK_PANEL];
-        if (code == CK_BEGIN_ACCUMULATE) memcpy(sums, c + at, sizeof(float) * (unsigned long)w->columns);
+        if (code == CK_BEGIN_ACCUMULATE) memcpy(sums, c + at, sizeof sums);
         if (is_split) gemm_panel_split(1, w->words, row, 0, weights, sums, 0, code, bias, rest, 0);
-        else gemm_panel_pairs(1, w->columns, w->words, row, 0, weights, sums, 0, code, bias, rest, 0);
-        memcpy(c + at, sums, sizeof(float) * (unsigned long)w->columns);
+        else gemm_panel_pairs(1, CK_PANEL, w->words, row, 0, weights, sums, 0, code, bias, rest, 0);
+        memcpy(c + at, sums, sizeof sums);
       }
     }
 }

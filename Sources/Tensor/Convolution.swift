@@ -94,7 +94,7 @@ extension Tensor {
 }
 
 extension Tensor {
-  /// A 3×3 convolution that repays more than a plain product: by windows of words where the processor multiplies those fast, else by Winograd's method.
+  /// A 3×3 convolution that repays more than a plain product: by windows of words where the processor multiplies those fast, or by Winograd's method.
   ///
   /// - Parameters:
   ///   - forgetsInput: whether the only input's memory goes back to the system as it is read.
@@ -104,7 +104,7 @@ extension Tensor {
     preparing prepare: ((PassingLines) throws -> Void)? = nil, in context: ExecutionContext
   ) throws {
     let factors = WindowConvolution.factors(weights, inputs: inputs)
-    if factors != .floats, WindowConvolution.takes(height: result.shape[1], width: result.shape[2]) {
+    if WindowConvolution.takes(factors, height: result.shape[1], width: result.shape[2]) {
       try WindowConvolution(
         inputs: inputs, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: forgetsInput, factors: factors,
         preparing: prepare

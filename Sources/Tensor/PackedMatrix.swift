@@ -5,7 +5,8 @@ import Foundation
 ///
 /// Packed once at loading, since they never change and a general BLAS would repack them at every call. 16-bit weights stay
 /// 16 bits wide and are widened a panel at a time while they are used, which costs under 1 % of a product. 8-bit weights are multiplied as they
-/// are, with activations of 8 bits, where the processor has an instruction for it, and widened elsewhere.
+/// are, with activations of 8 bits, where the processor has an instruction for it, and widened elsewhere. Where products are made of factors in two parts,
+/// weights of 32 bits are that from packing on, which takes no more room.
 ///
 /// The weights of a gated layer, whose outputs are values and then as many gates, have both halves side by side: 16 values and their 16 gates
 /// in each panel, so that a product can end with the gating.

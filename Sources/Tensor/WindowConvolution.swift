@@ -27,8 +27,12 @@ struct WindowConvolution {
   private static let leastPanels = 4, threadFloats = 1 << 21
   private static let panel = PackedMatrix.panelWidth
 
-  /// Whether this is the way to make products of words for a map: larger ones repay Winograd's transforms, and those of the weights.
-  static func takes(height: Int, width: Int) -> Bool { Kernels.active.gemm_windows != nil && height * width < 64 * 64 }
+  /// Whether this is the way to make products of such factors for a map: where they are split, larger ones repay Winograd's transforms, and those of the
+  /// weights.
+  static func takes(_ factors: ProductFactors, height: Int, width: Int) -> Bool {
+    guard Kernels.active.gemm_windows != nil else { return false }
+    return factors == .pairs || factors == .split && height * width < 64 * 64
+  }
 
   /// Floats of all buffers that a convolution takes beside its result, about.
   static func bufferFloats(n: Int, height: Int, width: Int, channels: Int, threads: Int, isNormalized: Bool) -> Int {
@@ -130,77 +134,110 @@ struct WindowConvolution {
     let lines: Int
   }
 
+  /// Makes some panels of a band's results.
   private func convolve(_ band: Band, panels: Range<Int>, from source: Source, in context: ExecutionContext) {
-    let (height, width) = (band.lines.count + 2, band.columns.count + 2)
-    let most = factors.words(min(channels, Self.runLength)), pixel = most + 16
-    let words = TensorStorage(count: band.images.count * height * width * pixel)
-    let scratch = TensorStorage(count: weights.isSplit ? 0 : min(channels, Self.runLength) * Self.panel)
-    let panelWords = TensorStorage(count: weights.isSplit ? 0 : 9 * most * Self.panel)
-    let outputs = weights.outputs, offsets = (0..<9).map { ($0 / 3 * width + $0 % 3) * pixel }
+    let most = min(channels, Self.runLength), words = BandWords(band, words: factors.words(most))
+    let scratch =
+      weights.isSplit
+      ? nil : (floats: TensorStorage(count: most * Self.panel), words: TensorStorage(count: 9 * factors.words(most) * Self.panel))
     for begin in stride(from: 0, to: channels, by: Self.runLength) where !context.isCancelled {
-      let run = begin..<min(channels, begin + Self.runLength), length = factors.words(run.count)
-      for (index, image) in band.images.enumerated() {
-        takeWords(of: band, image: image, channels: run, from: source, into: words.pointer + index * height * width * pixel, pixel: pixel)
-      }
+      let run = begin..<min(channels, begin + Self.runLength)
+      for image in band.images { takeWords(of: band, image: image, channels: run, from: source, into: words) }
       for panel in panels {
-        var (weights, step) = (UnsafePointer(panelWords.pointer), length * Self.panel)
-        for tap in 0..<9 {
-          let rows = tap * channels + run.lowerBound..<tap * channels + run.upperBound
-          let made = factors.panel(self.weights, panel, rows: rows, widenedInto: scratch.pointer, into: panelWords.pointer + tap * step)
-          // Words that the weights are already are used where they are.
-          if tap == 0, self.weights.isSplit { (weights, step) = (made, channels * Self.panel) }
-        }
-        offsets.withUnsafeBufferPointer { offsets in
-          guard let first = offsets.baseAddress else { return }
-          var windows = ck_windows(
-            lines: band.lines.count, width: band.columns.count, taps: 9, offsets: first, words: length, panel: step, pixel: pixel,
-            line: width * pixel, columns: Self.panel, result_pixel: outputs, result_line: self.width * outputs)
-          for (index, image) in band.images.enumerated() {
-            let place = (image * self.height + band.lines.lowerBound) * self.width + band.columns.lowerBound
-            let offset = place * outputs + panel * Self.panel
-            Kernels.active.gemm_windows?(
-              factors == .split ? 1 : 0, &windows, (words.pointer + index * height * width * pixel).words, weights.words,
-              result.mutablePointer + offset, Int32(begin == 0 ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE),
-              bias.map { $0.pointer + ($0.shape.rows > 1 ? image * outputs : 0) + panel * Self.panel },
-              residual.map { $0.pointer + offset })
+        let place: (weights: UnsafePointer<Float>, step: Int)
+        if let scratch {
+          place = (UnsafePointer(scratch.words.pointer), factors.words(run.count) * Self.panel)
+          for tap in 0..<9 {
+            let rows = tap * channels + run.lowerBound..<tap * channels + run.upperBound
+            _ = factors.panel(
+              weights, panel, rows: rows, widenedInto: scratch.floats.pointer, into: scratch.words.pointer + tap * place.step)
           }
+        } else {
+          place = (weights.split(panel, rows: run), channels * Self.panel)
         }
+        multiply(words, words: factors.words(run.count), panel: panel, place.weights, step: place.step, isFirst: begin == 0)
+      }
+    }
+  }
+
+  /// A band's pixels and those around it as words.
+  private struct BandWords {
+    let band: Band
+    private let storage: TensorStorage
+    /// Words from a pixel to the next, no power of two, and from a line to the next.
+    let pixel: Int, line: Int
+
+    init(_ band: Band, words: Int) {
+      self.band = band
+      pixel = words + 16
+      line = (band.columns.count + 2) * pixel
+      storage = TensorStorage(count: band.images.count * (band.lines.count + 2) * line)
+    }
+
+    /// Where a picture's begin.
+    func image(_ image: Int) -> UnsafeMutablePointer<Float> {
+      storage.pointer + (image - band.images.lowerBound) * (band.lines.count + 2) * line
+    }
+  }
+
+  /// Adds the products of some channels with a panel to its results, which begin with these or have begun.
+  private func multiply(
+    _ source: BandWords, words: Int, panel: Int, _ weights: UnsafePointer<Float>, step: Int, isFirst: Bool
+  ) {
+    let band = source.band, outputs = self.weights.outputs
+    let offsets = (0..<9).map { $0 / 3 * source.line + $0 % 3 * source.pixel }
+    offsets.withUnsafeBufferPointer { offsets in
+      guard let first = offsets.baseAddress else { return }
+      var windows = ck_windows(
+        lines: band.lines.count, width: band.columns.count, taps: offsets.count, offsets: first, words: words, panel: step,
+        pixel: source.pixel, line: source.line, result_pixel: outputs, result_line: width * outputs)
+      for image in band.images {
+        let place = ((image * height + band.lines.lowerBound) * width + band.columns.lowerBound) * outputs + panel * Self.panel
+        Kernels.active.gemm_windows?(
+          factors == .split ? 1 : 0, &windows, source.image(image).words, weights.words, result.mutablePointer + place,
+          Int32(isFirst ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE),
+          bias.map { $0.pointer + ($0.shape.rows > 1 ? image * outputs : 0) + panel * Self.panel }, residual.map { $0.pointer + place })
       }
     }
   }
 
   /// Some channels of a band of one picture, and of the pixels around it, as words.
-  private func takeWords(
-    of band: Band, image: Int, channels run: Range<Int>, from source: Source, into target: UnsafeMutablePointer<Float>, pixel: Int
-  ) {
-    let width = band.columns.count + 2, inputWidth = inputs[0].shape[2]
+  private func takeWords(of band: Band, image: Int, channels run: Range<Int>, from source: Source, into target: BandWords) {
+    let pixel = target.pixel, inputWidth = inputs[0].shape[2]
     // The columns that there are; neighbours are made at once where they are neighbours in the input.
     let inside = max(0, band.columns.lowerBound - 1)..<min(columnMap.count, band.columns.upperBound + 1)
+    let before = inside.lowerBound - (band.columns.lowerBound - 1), behind = band.columns.count + 2 - before - inside.count
     let step = columnMap.count == inputWidth ? inside.count : 1
     for line in 0..<band.lines.count + 2 {
-      let y = band.lines.lowerBound + line - 1
-      let start = target + line * width * pixel, before = inside.lowerBound - (band.columns.lowerBound - 1)
+      let y = band.lines.lowerBound + line - 1, start = target.image(image) + line * target.line
       guard y >= 0, y < rowMap.count else {
-        start.update(repeating: 0, count: width * pixel)
+        start.update(repeating: 0, count: target.line)
         continue
       }
       let first = (image * inputs[0].shape[1] + rowMap[y]) % source.lines * inputWidth
       start.update(repeating: 0, count: before * pixel)
-      (start + (before + inside.count) * pixel).update(repeating: 0, count: (width - before - inside.count) * pixel)
+      (start + (before + inside.count) * pixel).update(repeating: 0, count: behind * pixel)
       for x in stride(from: inside.lowerBound, to: inside.upperBound, by: step) {
-        let place = start + (before + x - inside.lowerBound) * pixel
-        // The channels of the inputs, side by side.
-        var begin = 0
-        for input in source.inputs {
-          let own = input.shape.columns, part = run.clamped(to: begin..<begin + own)
-          if !part.isEmpty {
-            factors.takeRows(
-              step, k: part.count, input.pointer + (first + columnMap[x]) * own + part.lowerBound - begin, stride: own,
-              into: place + factors.words(part.lowerBound - run.lowerBound), stride: pixel)
-          }
-          begin += own
-        }
+        takeWords(
+          ofPixels: step, at: first + columnMap[x], channels: run, from: source, into: start + (before + x - inside.lowerBound) * pixel,
+          stride: pixel)
       }
+    }
+  }
+
+  /// Some channels of neighbouring pixels as words: of the inputs that have them, side by side.
+  private func takeWords(
+    ofPixels count: Int, at first: Int, channels run: Range<Int>, from source: Source, into target: UnsafeMutablePointer<Float>, stride: Int
+  ) {
+    var begin = 0
+    for input in source.inputs {
+      let own = input.shape.columns, part = run.clamped(to: begin..<begin + own)
+      if !part.isEmpty {
+        factors.takeRows(
+          count, k: part.count, input.pointer + first * own + part.lowerBound - begin, stride: own,
+          into: target + factors.words(part.lowerBound - run.lowerBound), stride: stride)
+      }
+      begin += own
     }
   }
 }

@@ -56,8 +56,9 @@ package struct WorkEstimate: Sendable {
     let buffers =
       !usesTiles
       ? MatrixProduct.bufferFloats(threads: threads)
-      : WindowConvolution.takes(height: height, width: width)
-        ? WindowConvolution.bufferFloats(n: n, height: height, width: width, channels: channels, threads: threads, isNormalized: isNormalized)
+      : WindowConvolution.takes(elementType == .q8 ? .pairs : .split, height: height, width: width)
+        ? WindowConvolution.bufferFloats(
+          n: n, height: height, width: width, channels: channels, threads: threads, isNormalized: isNormalized)
         : WinogradConvolution.bufferFloats(
           n: n, height: height, width: width, channels: channels, outputs: outputs, threads: threads, isNormalized: isNormalized)
     let normalized = isNormalized && !usesTiles ? pixels * channels : 0

@@ -361,7 +361,7 @@ import Testing
                   residual.withUnsafeBufferPointer { residual in
                     guard let first = offsets.baseAddress else { return }
                     var shape = ck_windows(
-                      lines: lines, width: width, taps: 9, offsets: first, words: words, panel: step, pixel: pixel, line: line, columns: 32,
+                      lines: lines, width: width, taps: 9, offsets: first, words: words, panel: step, pixel: pixel, line: line,
                       result_pixel: 40, result_line: resultLine)
                     product(
                       isSplit ? 1 : 0, &shape, a, panel, &c, Int32(beginning == .accumulated ? CK_BEGIN_ACCUMULATE : CK_BEGIN_FRESH),
