@@ -210,13 +210,9 @@ struct MatrixProduct {
     return rows >= 8 && weights.isCrossed(products: rows * weights.inputs * weights.outputs)
   }
 
-  /// As for crossed products, the number of pictures has no say, nor whether the result is made at once.
+  /// The number of rows has no say: neither pictures nor forms of the same weights differ by it.
   private var wantedFactors: ProductFactors {
-    let rows = result.shape.rows / max(1, result.shape[0])
-    // What it takes to make a panel's words some rows repay.
-    guard rows >= 16 || weights.isSplit, !weights.hasIntegerProduct, weights.biasColumns % PackedMatrix.panelWidth == 0 else {
-      return .floats
-    }
+    guard !weights.hasIntegerProduct, weights.biasColumns % PackedMatrix.panelWidth == 0 else { return .floats }
     return .ofWeights(weights, channels: channels)
   }
 
