@@ -58,7 +58,7 @@ private struct TiledAttention {
   private let crossedValues: CrossedHeads?
 
   /// Whole tiles of the kernels.
-  private var queryBlock: Int { factors == .floats ? 84 : 128 }
+  private var queryBlock: Int { factors.isOfTiles ? 128 : 84 }
   private static let keyBlock = 256
   /// Floats between rows of scores: no power of two, so that rows do not fall on the same cache sets.
   private static let scoreStride = keyBlock + 16

@@ -103,7 +103,7 @@ struct MatrixProduct {
 
   /// Rows of a block at most: a multiple of the kernels' tile heights (14, 12 and 6; 32). What it takes to make words of a panel more rows repay.
   private static let floatRows = 252, wordRows = 512
-  private var blockRows: Int { factors == .floats ? Self.floatRows : Self.wordRows }
+  private var blockRows: Int { factors.isOfTiles ? Self.wordRows : Self.floatRows }
   /// Inner elements of a chunk: 252 · 320 floats are a third of a megabyte.
   static let chunkLength = 320
   /// Floats between a chunk's gathered rows.

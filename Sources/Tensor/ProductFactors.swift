@@ -6,7 +6,7 @@ enum ProductFactors {
   case floats
   /// Rounded to bfloat16, two in a word.
   case pairs
-  /// In two bfloat16 each: three products of those, which some processors make in a fifth of the time of one of floats.
+  /// In two bfloat16 each: three products of those, which some processors make in a third of the time of one of floats.
   case split
 
   /// Words that take so many values of a row: as many rows take them in a panel.
@@ -19,7 +19,10 @@ enum ProductFactors {
   }
 
   /// Rows that the kernel takes at once: multiples of it are done best.
-  var tileRows: Int { self == .floats || Kernels.active.pair_words == 1 ? Kernels.active.tile_rows : 32 }
+  var tileRows: Int { isOfTiles ? 32 : Kernels.active.tile_rows }
+
+  /// Whether the processor multiplies whole tiles of such words: so fast that what is done around the products decides how long they take.
+  var isOfTiles: Bool { self != .floats && Kernels.active.gemm_windows != nil }
 
   /// What products with some weights are made of, whose inner dimension has `channels` values in a row. Weights of 8 bits are less exact than
   /// bfloat16, so with them both factors are that where the processor multiplies pairs of it.

@@ -54,15 +54,15 @@ struct WinogradConvolution {
     let panels = (outputs + panel - 1) / panel, run = min(channels, longRun)
     // A row of sums behind the weights of each product, and scales and sums of the tiles: where products are crossed.
     let matrix = matrixStride((run + 1) * panel)
-    let ofWords = ProductFactors.split.isAvailable
-    let keepsWeights = ofWords || tiles > 2 * blockTiles
+    let ofTiles = ProductFactors.split.isAvailable
+    let keepsWeights = ofTiles || tiles > 2 * blockTiles
     let own =
       keepsWeights
-      ? threads * ownTiles(channels + 16, ofWords: ofWords) : max(blockTiles, threads * threadFloats / (36 * (channels + 16)))
+      ? threads * ownTiles(channels + 16, ofTiles: ofTiles) : max(blockTiles, threads * threadFloats / (36 * (channels + 16)))
     let group = min(tiles, own)
     let transformed = 36 * matrixStride(group * (channels + 16)) + 72 * group * ((channels + shortRun - 1) / shortRun)
     let kept = keepsWeights ? panels * ((channels + longRun - 1) / longRun) * 36 * matrix : threads * 36 * matrix
-    let sums = threads * (ofWords ? min(wordSums, panels * sumFloats(wordTiles)) : sumFloats(min(tiles, blockTiles)))
+    let sums = threads * (ofTiles ? min(wordSums, panels * sumFloats(wordTiles)) : sumFloats(min(tiles, blockTiles)))
     let lines = isNormalized ? min(n * height, 4 * (group / columns + 2) + 2) * width * channels : 0
     return transformed + kept + sums + threads * 9 * run * panel + lines
   }
@@ -75,7 +75,7 @@ struct WinogradConvolution {
   private static let threadFloats = 1 << 18
   /// Tiles of a task at most: a multiple of every kernel's tile height (14, 12 and 6).
   private static let blockTiles = 168
-  /// Where products are of words: tiles that a thread transforms for itself, whose rows of one product stay in the second-level cache, and floats of
+  /// Where products are of tiles of words: pictures' tiles that a thread transforms for itself, whose rows of one product stay in the second-level cache, and floats of
   /// all sums that are made of them at once, 4 MB.
   private static let wordTiles = 96, wordSums = 1 << 20
   /// Channels whose weights are transformed at once where a picture has many tiles, which repay weights from the last level of the cache: 640 of
@@ -159,17 +159,17 @@ struct WinogradConvolution {
   }
 
   /// Whether all weights are transformed at once, and every thread makes all panels of its own tiles.
-  private func keepsWeights(tiles: Int) -> Bool { factors != .floats || tiles > 2 * Self.blockTiles }
+  private func keepsWeights(tiles: Int) -> Bool { factors.isOfTiles || tiles > 2 * Self.blockTiles }
 
   /// Tiles that a thread transforms for itself, about: two megabytes, if they are not too few to repay the weights that they meet.
   /// - Parameter stride: words from a tile to the next.
-  private static func ownTiles(_ stride: Int, ofWords: Bool) -> Int {
-    ofWords ? wordTiles : min(blockTiles, max(blockTiles / 2, 2 * threadFloats / (36 * stride)))
+  private static func ownTiles(_ stride: Int, ofTiles: Bool) -> Int {
+    ofTiles ? wordTiles : min(blockTiles, max(blockTiles / 2, 2 * threadFloats / (36 * stride)))
   }
 
   /// Groups with the same number of tiles for each thread.
   private func ownGroups(of tiles: Int, threads: Int) -> [Range<Int>] {
-    let own = threads * Self.ownTiles(inputStride, ofWords: factors != .floats)
+    let own = threads * Self.ownTiles(inputStride, ofTiles: factors.isOfTiles)
     let count = max(1, (tiles + own / 2) / own)
     let length = (tiles + count * threads - 1) / (count * threads) * threads
     return stride(from: 0, to: tiles, by: length).map { $0..<min(tiles, $0 + length) }
@@ -184,7 +184,7 @@ struct WinogradConvolution {
       let tiles = begin..<min(group.upperBound, begin + length)
       let own = Transformed(tiles: tiles.count, first: begin, self)
       transformIn(tiles, from: source, into: own)
-      let some = factors == .floats ? 1 : max(1, Self.wordSums / Self.sumFloats(tiles.count))
+      let some = !factors.isOfTiles ? 1 : max(1, Self.wordSums / Self.sumFloats(tiles.count))
       for panel in stride(from: 0, to: weights.panels, by: some) where !context.isCancelled {
         multiply(own, tiles: tiles, panels: panel..<min(weights.panels, panel + some), by: kept, in: context)
       }

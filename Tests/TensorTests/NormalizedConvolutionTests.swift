@@ -11,6 +11,7 @@ import Testing
     /// Channels of the inputs.
     var inputs = [64]
     var outputs = 64
+    var form = ElementType.float32
     var testDescription: String { "\(shape), \(inputs) to \(outputs)" }
   }
 
@@ -18,6 +19,8 @@ import Testing
     // One group of tiles, several with shared tiles, and several whose threads have tiles of their own; sides that tiles do not divide.
     Case(shape: [1, 8, 8]), Case(shape: [2, 61, 45]), Case(shape: [1, 67, 59]), Case(shape: [3, 90, 77]), Case(shape: [1, 150, 210]),
     Case(shape: [7, 22, 19]), Case(shape: [2, 100, 90], inputs: [32, 16, 48]), Case(shape: [1, 96, 96], inputs: [160], outputs: 96),
+    // More than is prepared at once where windows are of words: split ones on small maps, of pairs on all.
+    Case(shape: [9, 61, 45], inputs: [96]), Case(shape: [2, 150, 210], form: .q8),
     // No map for tiles.
     Case(shape: [2, 5, 7]),
   ])
@@ -25,7 +28,8 @@ import Testing
     var numbers = Numbers(seed: 9)
     let channels = given.inputs.reduce(0, +), pictures = given.shape[0]
     let inputs = given.inputs.map { numbers.tensor(Shape(given.shape.dimensions + [$0])) }
-    let weights = try PackedMatrix(WeightTensor(numbers.tensor([given.outputs, channels, 3, 3])), in: ExecutionContext())
+    let kernel = try WeightTensor(numbers.tensor([given.outputs, channels, 3, 3])).converted(to: given.form)
+    let weights = try PackedMatrix(kernel, in: ExecutionContext())
     let norm = GroupNormalization(groups: 8, epsilon: 1e-5, weight: numbers.tensor([channels]), bias: numbers.tensor([channels]))
     let bias = numbers.tensor([pictures, given.outputs])
     let residual = numbers.tensor(Shape(given.shape.dimensions + [given.outputs])), before = residual.elements
