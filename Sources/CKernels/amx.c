@@ -44,56 +44,61 @@ static inline __attribute__((always_inline)) void end_block(
   }
 }
 
-// The sums of two tiles of rows (or one) and two of columns. Tiles are told apart by numbers in the instructions.
+// Tiles are told apart by numbers in the instructions.
 
-/// Split factors: upper · upper + upper · lower + lower · upper. What is left out, lower · lower, is some 2⁻¹⁸ of it.
-static inline __attribute__((always_inline)) void add_split(
-    const int two, long k, const uint32_t *upper, const uint32_t *lower, long lda, const uint32_t *panel) {
-  for (long p = 0; p < k; p += 2 * SIDE, panel += 2 * SIDE * CK_PANEL) {
+/// Adds the products of up to two tiles of rows with two of columns to their sums: of words of two bfloat16 as they are, or of split factors:
+/// upper · lower + upper · upper + lower · upper. What is left out, lower · lower, is some 2⁻¹⁸ of it.
+static inline __attribute__((always_inline)) void add(
+    const int is_split, const int two, long words, const uint32_t *upper, const uint32_t *lower, long lda, const uint32_t *panel) {
+#define COLUMNS(panel)                                                                                                                       \
+  _tile_loadd(6, (panel), 4 * CK_PANEL);                                                                                                    \
+  _tile_dpbf16ps(0, 4, 6);                                                                                                                  \
+  if (two) _tile_dpbf16ps(2, 5, 6);                                                                                                         \
+  _tile_loadd(7, (panel) + SIDE, 4 * CK_PANEL);                                                                                             \
+  _tile_dpbf16ps(1, 4, 7);                                                                                                                  \
+  if (two) _tile_dpbf16ps(3, 5, 7)
+  const long step = (is_split ? 2 : 1) * SIDE;
+  for (long p = 0; p < words; p += step, panel += step * CK_PANEL) {
     _tile_loadd(4, upper + p, 4 * lda);
     if (two) _tile_loadd(5, lower + p, 4 * lda);
-    _tile_loadd(6, panel + SIDE * CK_PANEL, 4 * CK_PANEL);
-    _tile_dpbf16ps(0, 4, 6);
-    if (two) _tile_dpbf16ps(2, 5, 6);
-    _tile_loadd(7, panel + SIDE * CK_PANEL + SIDE, 4 * CK_PANEL);
-    _tile_dpbf16ps(1, 4, 7);
-    if (two) _tile_dpbf16ps(3, 5, 7);
-    _tile_loadd(6, panel, 4 * CK_PANEL);
-    _tile_dpbf16ps(0, 4, 6);
-    if (two) _tile_dpbf16ps(2, 5, 6);
-    _tile_loadd(7, panel + SIDE, 4 * CK_PANEL);
-    _tile_dpbf16ps(1, 4, 7);
-    if (two) _tile_dpbf16ps(3, 5, 7);
+    if (is_split) { COLUMNS(panel + SIDE * CK_PANEL); }
+    COLUMNS(panel);
+    if (!is_split) continue;
     _tile_loadd(4, upper + p + SIDE, 4 * lda);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
-    if (two) {
-      _tile_loadd(5, lower + p + SIDE, 4 * lda);
-      _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
+    if (!two) continue;
+    _tile_loadd(5, lower + p + SIDE, 4 * lda);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+#undef COLUMNS
+}
+
+/// The same of four tiles of rows with one of columns: there must be four sums, since each waits for what was added to it. In the same order, so that
+/// a row's sums don't depend on how many there are.
+static inline __attribute__((always_inline)) void add_narrow(
+    const int is_split, long words, const uint32_t *a, long lda, const uint32_t *panel) {
+#define ROWS(a, columns)                                                                                                                     \
+  _tile_loadd(4, (a), 4 * lda);                                                                                                             \
+  _tile_dpbf16ps(0, 4, columns);                                                                                                            \
+  _tile_loadd(5, (a) + SIDE * lda, 4 * lda);                                                                                                \
+  _tile_dpbf16ps(1, 5, columns);                                                                                                            \
+  _tile_loadd(4, (a) + 2 * SIDE * lda, 4 * lda);                                                                                            \
+  _tile_dpbf16ps(2, 4, columns);                                                                                                            \
+  _tile_loadd(5, (a) + 3 * SIDE * lda, 4 * lda);                                                                                            \
+  _tile_dpbf16ps(3, 5, columns)
+  const long step = (is_split ? 2 : 1) * SIDE;
+  for (long p = 0; p < words; p += step, panel += step * CK_PANEL) {
+    if (is_split) {
+      _tile_loadd(7, panel + SIDE * CK_PANEL, 4 * CK_PANEL);
+      ROWS(a + p, 7);
     }
-  }
-}
-
-/// Factors that are words of two bfloat16 as they are.
-static inline __attribute__((always_inline)) void add_pairs(
-    const int two, long words, const uint32_t *upper, const uint32_t *lower, long lda, const uint32_t *panel) {
-  for (long p = 0; p < words; p += SIDE, panel += SIDE * CK_PANEL) {
-    _tile_loadd(4, upper + p, 4 * lda);
-    if (two) _tile_loadd(5, lower + p, 4 * lda);
     _tile_loadd(6, panel, 4 * CK_PANEL);
-    _tile_dpbf16ps(0, 4, 6);
-    if (two) _tile_dpbf16ps(2, 5, 6);
-    _tile_loadd(7, panel + SIDE, 4 * CK_PANEL);
-    _tile_dpbf16ps(1, 4, 7);
-    if (two) _tile_dpbf16ps(3, 5, 7);
+    ROWS(a + p, 6);
+    if (is_split) { ROWS(a + p + SIDE, 6); }
   }
-}
-
-static inline __attribute__((always_inline)) void add(
-    const int is_split, const int two, long words, const uint32_t *upper, const uint32_t *lower, long lda, const uint32_t *panel) {
-  if (is_split) add_split(two, words, upper, lower, lda, panel);
-  else add_pairs(two, words, upper, lower, lda, panel);
+#undef ROWS
 }
 
 static inline __attribute__((always_inline)) void clear(const int two) {
@@ -105,12 +110,12 @@ static inline __attribute__((always_inline)) void clear(const int two) {
   }
 }
 
-static inline __attribute__((always_inline)) void put(const int two, float *sums) {
-  _tile_stored(0, sums, 4 * CK_PANEL);
-  _tile_stored(1, sums + SIDE, 4 * CK_PANEL);
+static inline __attribute__((always_inline)) void put(const int two, float *c, long ldc) {
+  _tile_stored(0, c, 4 * ldc);
+  _tile_stored(1, c + SIDE, 4 * ldc);
   if (two) {
-    _tile_stored(2, sums + SIDE * CK_PANEL, 4 * CK_PANEL);
-    _tile_stored(3, sums + SIDE * CK_PANEL + SIDE, 4 * CK_PANEL);
+    _tile_stored(2, c + SIDE * ldc, 4 * ldc);
+    _tile_stored(3, c + SIDE * ldc + SIDE, 4 * ldc);
   }
 }
 
@@ -127,35 +132,66 @@ static inline __attribute__((always_inline)) void product(
     const int is_split, long rows, long columns, long words, const uint32_t *a, long lda, const uint32_t *panel, float *c, long ldc, int begin,
     const float *bias, const float *residual, long ldr) {
   __attribute__((aligned(64))) float sums[2 * SIDE * CK_PANEL];
+  // Sums that are the results go where those belong.
+  const int is_result = columns == CK_PANEL && begin == CK_BEGIN_FRESH && !bias && !residual;
   if (rows >= 2 * SIDE) shape_tiles(SIDE, SIDE);
   for (long i = 0; i < rows; i += 2 * SIDE) {
     const long some = rows - i < 2 * SIDE ? rows - i : 2 * SIDE;
     if (some < 2 * SIDE) shape_tiles(some < SIDE ? some : SIDE, some > SIDE ? some - SIDE : 0);
-    ask_for(some, columns, c + i * ldc, ldc);
+    // Beside few products the asking takes longer than what it spares.
+    if (words > 4 * SIDE) ask_for(some, columns, c + i * ldc, ldc);
+    float *target = is_result ? c + i * ldc : sums;
+    const long stride = is_result ? ldc : CK_PANEL;
     if (some > SIDE) {
       clear(1);
       add(is_split, 1, words, a + i * lda, a + (i + SIDE) * lda, lda, panel);
-      put(1, sums);
+      put(1, target, stride);
     } else {
       clear(0);
       add(is_split, 0, words, a + i * lda, 0, lda, panel);
-      put(0, sums);
+      put(0, target, stride);
     }
-    end_block(some, columns, sums, c + i * ldc, ldc, begin, bias, residual ? residual + i * ldr : 0, ldr);
+    if (!is_result) end_block(some, columns, sums, c + i * ldc, ldc, begin, bias, residual ? residual + i * ldr : 0, ldr);
   }
   _tile_release();
 }
 
+/// A few columns: rows in blocks of 64, and the last ones as if there were more columns.
+static inline __attribute__((always_inline)) void narrow_product(
+    const int is_split, long rows, long columns, long words, const uint32_t *a, long lda, const uint32_t *panel, float *c, long ldc, int begin,
+    const float *bias, const float *residual, long ldr) {
+  __attribute__((aligned(64))) float sums[4 * SIDE * CK_PANEL];
+  const long whole = rows / (4 * SIDE) * (4 * SIDE);
+  if (whole > 0) {
+    shape_tiles(SIDE, SIDE);
+    for (long i = 0; i < whole; i += 4 * SIDE) {
+      clear(1);
+      add_narrow(is_split, words, a + i * lda, lda, panel);
+      _tile_stored(0, sums, 4 * CK_PANEL);
+      _tile_stored(1, sums + SIDE * CK_PANEL, 4 * CK_PANEL);
+      _tile_stored(2, sums + 2 * SIDE * CK_PANEL, 4 * CK_PANEL);
+      _tile_stored(3, sums + 3 * SIDE * CK_PANEL, 4 * CK_PANEL);
+      end_block(4 * SIDE, columns, sums, c + i * ldc, ldc, begin, bias, residual ? residual + i * ldr : 0, ldr);
+    }
+    _tile_release();
+  }
+  product(
+      is_split, rows - whole, columns, words, a + whole * lda, lda, panel, c + whole * ldc, ldc, begin, bias, residual ? residual + whole * ldr : 0,
+      ldr);
+}
+
 static void gemm_panel_split(
-    long rows, long k, const uint32_t *a, long lda, const uint32_t *panel, float *c, long ldc, int begin, const float *bias,
+    long rows, long columns, long k, const uint32_t *a, long lda, const uint32_t *panel, float *c, long ldc, int begin, const float *bias,
     const float *residual, long ldr) {
-  product(1, rows, CK_PANEL, k, a, lda, panel, c, ldc, begin, bias, residual, ldr);
+  if (columns > SIDE) product(1, rows, columns, k, a, lda, panel, c, ldc, begin, bias, residual, ldr);
+  else narrow_product(1, rows, columns, k, a, lda, panel, c, ldc, begin, bias, residual, ldr);
 }
 
 static void gemm_panel_pairs(
     long rows, long columns, long words, const uint32_t *a, long lda, const uint32_t *panel, float *c, long ldc, int begin,
     const float *bias, const float *residual, long ldr) {
-  product(0, rows, columns, words, a, lda, panel, c, ldc, begin, bias, residual, ldr);
+  if (columns > SIDE) product(0, rows, columns, words, a, lda, panel, c, ldc, begin, bias, residual, ldr);
+  else narrow_product(0, rows, columns, words, a, lda, panel, c, ldc, begin, bias, residual, ldr);
 }
 
 /// One tile of windows in a line, or two: the second beside the first, or a line below.
@@ -169,7 +205,7 @@ static inline __attribute__((always_inline)) void window_block(
   for (long tap = 0; tap < w->taps; tap++)
     add(
         is_split, two, w->words, upper + w->offsets[tap], two ? lower + w->offsets[tap] : 0, w->pixel, panel + tap * w->panel);
-  put(two, sums);
+  put(two, sums, CK_PANEL);
   end_block(upper_rows, CK_PANEL, sums, upper_c, w->result_pixel, begin, bias, upper_residual, w->result_pixel);
   if (two) end_block(lower_rows, CK_PANEL, sums + SIDE * CK_PANEL, lower_c, w->result_pixel, begin, bias, lower_residual, w->result_pixel);
 }

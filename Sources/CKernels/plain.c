@@ -299,11 +299,11 @@ static void join_panel(long k, const uint32_t *x, float *y) {
 }
 
 static void gemm_panel_split(
-    long rows, long k, const uint32_t *a, long lda, const uint32_t *panel, float *c, long ldc, int begin, const float *bias,
+    long rows, long columns, long k, const uint32_t *a, long lda, const uint32_t *panel, float *c, long ldc, int begin, const float *bias,
     const float *residual, long ldr) {
   const long half = CK_SPLIT / 2;
   for (long i = 0; i < rows; i++)
-    for (long j = 0; j < CK_PANEL; j++) {
+    for (long j = 0; j < columns; j++) {
       float sum = begin == CK_BEGIN_ACCUMULATE ? c[i * ldc + j] : (bias ? bias[j] : 0) + (residual ? residual[i * ldr + j] : 0);
       for (long p = 0; p < k; p++) {
         const long word = p / CK_SPLIT * CK_SPLIT + p % half, shift = p % CK_SPLIT < half ? 0 : 16;
@@ -328,7 +328,7 @@ static void gemm_windows(
         const float *rest = residual ? residual + at : 0;
         float sums[CK_PANEL];
         if (code == CK_BEGIN_ACCUMULATE) memcpy(sums, c + at, sizeof sums);
-        if (is_split) gemm_panel_split(1, w->words, row, 0, weights, sums, 0, code, bias, rest, 0);
+        if (is_split) gemm_panel_split(1, CK_PANEL, w->words, row, 0, weights, sums, 0, code, bias, rest, 0);
         else gemm_panel_pairs(1, CK_PANEL, w->words, row, 0, weights, sums, 0, code, bias, rest, 0);
         memcpy(c + at, sums, sizeof sums);
       }

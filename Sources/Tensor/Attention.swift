@@ -45,7 +45,9 @@ private struct TiledAttention {
   let heads: Int
   let scale: Float
   let causal: Bool
+  /// Of probabilities and values, and of queries and keys.
   let factors: ProductFactors
+  let keyFactors: ProductFactors
   let result: Tensor
   let keyCount: Int
   let width: Int
@@ -57,17 +59,18 @@ private struct TiledAttention {
   private let crossedKeys: CrossedHeads?
   private let crossedValues: CrossedHeads?
 
-  /// Whole tiles of the kernels.
-  private var queryBlock: Int { factors.isOfTiles ? 128 : 84 }
-  private static let keyBlock = 256
+  /// Queries and keys of a block: whole tiles of the kernels. Where those are fast, reading keys and values and what is done once for a row decides, and
+  /// blocks are larger: their scores take half a megabyte of the second-level cache.
+  private var queryBlock: Int { factors.isOfTiles ? 256 : 84 }
+  private let keyBlock: Int
   /// Floats between rows of scores: no power of two, so that rows do not fall on the same cache sets.
-  private static let scoreStride = keyBlock + 16
+  private var scoreStride: Int { keyBlock + 16 }
   private static let panel = 32
 
   private var keyPanels: Int { (keyCount + 31) / 32 }
   private var valuePanels: Int { (width + 31) / 32 }
   /// Features of a head, rounded up to what the matrix kernel does at once: the sums of a block are made with zeros beside them.
-  private var paddedWidth: Int { factors == .split ? valuePanels * Self.panel : (width + 7) / 8 * 8 }
+  private var paddedWidth: Int { (width + 7) / 8 * 8 }
   private var stride: Int { heads * width }
 
   init(
@@ -78,12 +81,14 @@ private struct TiledAttention {
     self.factors = factors
     keyCount = keys.shape[1]
     width = keys.shape[2] / heads
+    keyFactors = factors.ofDepth(width)
+    keyBlock = factors.isOfTiles ? 512 : 256
     let all = keys.shape[0] * heads
-    packedKeys = TensorStorage(count: all * ((keyCount + 31) / 32) * 32 * factors.words(width))
+    packedKeys = TensorStorage(count: all * ((keyCount + 31) / 32) * 32 * keyFactors.words(width))
     packedValues = TensorStorage(count: all * ((width + 31) / 32) * 32 * factors.words(keyCount))
     // Few products do not repay the sums.
     let isCrossed = factors == .floats && queries.shape[1] * keyCount * width >= 1 << 22 && Kernels.active.gemm_panel_crossed != nil
-    let valueRuns = (width + 31) / 32 * ((keyCount + Self.keyBlock - 1) / Self.keyBlock)
+    let valueRuns = (width + 31) / 32 * ((keyCount + keyBlock - 1) / keyBlock)
     crossedKeys = isCrossed ? CrossedHeads(all, panels: (keyCount + 31) / 32) : nil
     crossedValues = isCrossed && width >= Self.panel ? CrossedHeads(all, panels: valueRuns) : nil
     try context.parallel(all) { pair in
@@ -94,10 +99,10 @@ private struct TiledAttention {
 
   private func packKeys(_ keys: Tensor, pair: Int) {
     let source = keys.pointer + pair / heads * keyCount * stride + pair % heads * width
-    let scratch = factors == .floats ? nil : TensorStorage(count: Self.panel * width)
+    let scratch = keyFactors == .floats ? nil : TensorStorage(count: Self.panel * width)
     crossedKeys?.measure(source, rows: keyCount, columns: width, stride: stride, head: pair)
     for index in 0..<keyPanels {
-      let packed = packedKeys.pointer + (pair * keyPanels + index) * Self.panel * factors.words(width)
+      let packed = packedKeys.pointer + (pair * keyPanels + index) * Self.panel * keyFactors.words(width)
       let target = scratch?.pointer ?? packed
       let valid = min(Self.panel, keyCount - index * Self.panel)
       if valid < Self.panel { target.update(repeating: 0, count: Self.panel * width) }
@@ -105,21 +110,21 @@ private struct TiledAttention {
         let row = source + (index * Self.panel + key) * stride
         for feature in 0..<width { target[feature * Self.panel + key] = row[feature] }
       }
-      if scratch != nil { factors.takePanel(k: width, target, into: packed) }
+      if scratch != nil { keyFactors.takePanel(k: width, target, into: packed) }
       crossedKeys?.take(packed, k: width, panel: index, head: pair)
     }
   }
 
   private func packValues(_ values: Tensor, pair: Int) {
     let source = values.pointer + pair / heads * keyCount * stride + pair % heads * width
-    let scratch = factors == .floats ? nil : TensorStorage(count: Self.keyBlock * Self.panel)
+    let scratch = factors == .floats ? nil : TensorStorage(count: keyBlock * Self.panel)
     crossedValues?.measure(source, rows: keyCount, columns: width, stride: stride, head: pair)
     let factor = valueFactor(pair)
     for index in 0..<valuePanels {
       let packed = packedValues.pointer + (pair * valuePanels + index) * Self.panel * factors.words(keyCount)
       let valid = min(Self.panel, width - index * Self.panel)
-      for begin in Swift.stride(from: 0, to: keyCount, by: Self.keyBlock) {
-        let count = min(Self.keyBlock, keyCount - begin)
+      for begin in Swift.stride(from: 0, to: keyCount, by: keyBlock) {
+        let count = min(keyBlock, keyCount - begin)
         let target = scratch?.pointer ?? packed + begin * Self.panel
         for key in 0..<count {
           let row = target + key * Self.panel
@@ -141,7 +146,7 @@ private struct TiledAttention {
 
   /// Where the sums of a panel of values and of the block of keys that begins at `key` are.
   private func valueRun(_ panel: Int, _ key: Int) -> Int {
-    panel * ((keyCount + Self.keyBlock - 1) / Self.keyBlock) + key / Self.keyBlock
+    panel * ((keyCount + keyBlock - 1) / keyBlock) + key / keyBlock
   }
 
   func run(in context: ExecutionContext) throws {
@@ -157,24 +162,22 @@ private struct TiledAttention {
 
   private func attend(pair: Int, queries range: Range<Int>) {
     let offset = (pair / heads * queries.shape[1] + range.lowerBound) * stride + pair % heads * width
-    let scores = TensorStorage(count: range.count * Self.scoreStride)
+    let scores = TensorStorage(count: range.count * scoreStride)
     let sums = TensorStorage(count: range.count * paddedWidth)
-    let words = TensorStorage(count: factors == .floats ? 0 : range.count * factors.words(width))
-    factors.takeRows(
-      range.count, k: width, queries.pointer + offset, stride: stride, into: words.pointer, stride: factors.words(width))
-    let (query, queryStride) =
-      factors == .floats ? (queries.pointer + offset, stride) : (UnsafePointer(words.pointer), factors.words(width))
+    let length = keyFactors.words(width), words = TensorStorage(count: keyFactors == .floats ? 0 : range.count * length)
+    keyFactors.takeRows(range.count, k: width, queries.pointer + offset, stride: stride, into: words.pointer, stride: length)
+    let (query, queryStride) = keyFactors == .floats ? (queries.pointer + offset, stride) : (UnsafePointer(words.pointer), length)
     let crossed = crossedKeys.map { $0.rows(range.count, of: queries.pointer + offset, stride: stride, k: width, head: pair) }
     var state = SoftmaxState(rows: range.count)
     // Who sees nothing adds nothing.
     if keyCount == 0 { sums.pointer.update(repeating: 0, count: sums.count) }
-    for begin in Swift.stride(from: 0, to: causal ? min(keyCount, range.upperBound) : keyCount, by: Self.keyBlock) {
-      let keys = begin..<min(keyCount, begin + Self.keyBlock)
+    for begin in Swift.stride(from: 0, to: causal ? min(keyCount, range.upperBound) : keyCount, by: keyBlock) {
+      let keys = begin..<min(keyCount, begin + keyBlock)
       score(query, stride: queryStride, crossed, rows: range, keys: keys, pair: pair, into: scores.pointer)
       if causal { mask(scores.pointer, rows: range, keys: keys) }
-      state.take(scores.pointer, columns: keys.count, stride: Self.scoreStride, scale: scale)
+      state.take(scores.pointer, columns: keys.count, stride: scoreStride, scale: scale)
       if begin > 0 { state.rescale(sums.pointer, columns: paddedWidth, stride: paddedWidth) }
-      factors.takeRows(range.count, k: keys.count, scores.pointer, stride: Self.scoreStride, into: scores.pointer, stride: Self.scoreStride)
+      factors.takeRows(range.count, k: keys.count, scores.pointer, stride: scoreStride, into: scores.pointer, stride: scoreStride)
       gather(scores.pointer, rows: range.count, keys: keys, pair: pair, into: sums.pointer)
     }
     state.normalize(sums.pointer, columns: paddedWidth, stride: paddedWidth, dividingBy: valueFactor(pair))
@@ -189,16 +192,16 @@ private struct TiledAttention {
     into scores: UnsafeMutablePointer<Float>
   ) {
     for first in Swift.stride(from: keys.lowerBound, to: keys.upperBound, by: Self.panel) {
-      let panel = packedKeys.pointer + (pair * keyPanels + first / Self.panel) * Self.panel * factors.words(width)
+      let panel = packedKeys.pointer + (pair * keyPanels + first / Self.panel) * Self.panel * keyFactors.words(width)
       let target = scores + first - keys.lowerBound
       if let crossedKeys, let crossed {
         crossed.multiply(
-          rows.count, k: width, crossedKeys.panel(panel, index: first / Self.panel, head: pair), into: target, stride: Self.scoreStride,
+          rows.count, k: width, crossedKeys.panel(panel, index: first / Self.panel, head: pair), into: target, stride: scoreStride,
           begin: Int32(CK_BEGIN_FRESH))
       } else {
-        factors.multiply(
-          rows.count, columns: Self.panel, words: factors.words(width), query, stride: queryStride, panel, into: target,
-          stride: Self.scoreStride, begin: Int32(CK_BEGIN_FRESH))
+        keyFactors.multiply(
+          rows.count, columns: Self.panel, words: keyFactors.words(width), query, stride: queryStride, panel, into: target,
+          stride: scoreStride, begin: Int32(CK_BEGIN_FRESH))
       }
     }
   }
@@ -206,7 +209,7 @@ private struct TiledAttention {
   private func mask(_ scores: UnsafeMutablePointer<Float>, rows: Range<Int>, keys: Range<Int>) {
     for (index, row) in rows.enumerated() where row + 1 < keys.upperBound {
       let first = max(row + 1, keys.lowerBound) - keys.lowerBound
-      (scores + index * Self.scoreStride + first).update(repeating: -.infinity, count: keys.count - first)
+      (scores + index * scoreStride + first).update(repeating: -.infinity, count: keys.count - first)
     }
   }
 
@@ -216,7 +219,7 @@ private struct TiledAttention {
     into sums: UnsafeMutablePointer<Float>
   ) {
     let begin = Int32(keys.lowerBound == 0 ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE)
-    let crossed = crossedValues == nil ? nil : CrossedRows(of: scores, stride: Self.scoreStride, rows: rows, k: keys.count)
+    let crossed = crossedValues == nil ? nil : CrossedRows(of: scores, stride: scoreStride, rows: rows, k: keys.count)
     for index in 0..<valuePanels {
       let columns = min(Self.panel, paddedWidth - index * Self.panel)
       let panel =
@@ -228,7 +231,7 @@ private struct TiledAttention {
           stride: paddedWidth, begin: begin)
       } else {
         factors.multiply(
-          rows, columns: columns, words: factors.words(keys.count), scores, stride: Self.scoreStride, panel, into: target,
+          rows, columns: columns, words: factors.words(keys.count), scores, stride: scoreStride, panel, into: target,
           stride: paddedWidth, begin: begin)
       }
     }

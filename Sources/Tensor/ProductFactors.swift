@@ -8,6 +8,9 @@ enum ProductFactors {
   case pairs
   /// In two bfloat16 each: three products of those, which some processors make in a third of the time of one of floats.
   case split
+  /// The same three products as one of three times the depth: upper, upper and lower parts of a row, and lower, upper and upper ones of a panel, one
+  /// after the other as pairs. Depths that are no multiple of 32 leave less of the processor's tiles empty so.
+  case tripled
 
   /// Words that take so many values of a row: as many rows take them in a panel.
   func words(_ values: Int) -> Int {
@@ -15,6 +18,7 @@ enum ProductFactors {
     case .floats: values
     case .pairs: ((values + 1) / 2 + Kernels.active.pair_words - 1) / Kernels.active.pair_words * Kernels.active.pair_words
     case .split: (values + Self.splitValues - 1) / Self.splitValues * Self.splitValues
+    case .tripled: ProductFactors.pairs.words(3 * values)
     }
   }
 
@@ -40,12 +44,16 @@ enum ProductFactors {
     return wanted.isAvailable ? wanted : .floats
   }
 
+  /// What factors are made of whose products have this depth: tripled instead of split where that takes no more words, which are multiplied once then
+  /// instead of one and a half times. (Where it takes more, reading them costs what it spares.)
+  func ofDepth(_ depth: Int) -> ProductFactors { self == .split && Self.tripled.words(depth) <= words(depth) ? .tripled : self }
+
   /// Whether this processor has products of these.
   var isAvailable: Bool {
     switch self {
     case .floats: true
     case .pairs: Kernels.active.gemm_panel_pairs != nil
-    case .split: Kernels.active.gemm_panel_split != nil
+    case .split, .tripled: Kernels.active.gemm_panel_split != nil
     }
   }
 
@@ -55,12 +63,12 @@ enum ProductFactors {
   var granularity: Int {
     switch self {
     case .floats: 1
-    case .pairs: 2 * Kernels.active.pair_words
+    case .pairs, .tripled: 2 * Kernels.active.pair_words
     case .split: Self.splitValues
     }
   }
 
-  /// Rows of k floats as words, which may take their place, with the same stride.
+  /// Rows of k floats as words, which may take their place, with the same stride; not if they are tripled.
   func takeRows(_ rows: Int, k: Int, _ x: UnsafePointer<Float>, stride ldx: Int, into y: UnsafeMutablePointer<Float>, stride ldy: Int) {
     switch self {
     case .floats:
@@ -72,6 +80,16 @@ enum ProductFactors {
       for row in 0..<rows { (y + row * ldy + taken).update(repeating: 0, count: words(k) - taken) }
     case .split:
       Kernels.active.split_rows(rows, k, x, ldx, y.words, ldy)
+    case .tripled:
+      let parts = TensorStorage(count: rows * 3 * k)
+      for row in 0..<rows {
+        let (x, parts) = (x + row * ldx, parts.pointer + row * 3 * k)
+        for i in 0..<k {
+          let upper = x[i].upperPart
+          (parts[i], parts[k + i], parts[2 * k + i]) = (upper, upper, x[i] - upper)
+        }
+      }
+      ProductFactors.pairs.takeRows(rows, k: 3 * k, parts.pointer, stride: 3 * k, into: y, stride: ldy)
     }
   }
 
@@ -86,6 +104,14 @@ enum ProductFactors {
       (y + taken * PackedMatrix.panelWidth).update(repeating: 0, count: (words(k) - taken) * PackedMatrix.panelWidth)
     case .split:
       Kernels.active.split_panel(k, x, y.words)
+    case .tripled:
+      let count = k * PackedMatrix.panelWidth
+      let parts = TensorStorage(count: 3 * count)
+      for i in 0..<count {
+        let upper = x[i].upperPart
+        (parts.pointer[i], parts.pointer[count + i], parts.pointer[2 * count + i]) = (x[i] - upper, upper, upper)
+      }
+      ProductFactors.pairs.takePanel(k: 3 * k, parts.pointer, into: y)
     }
   }
 
@@ -99,7 +125,7 @@ enum ProductFactors {
     return UnsafePointer(y)
   }
 
-  /// c = begin + rows · panel. Other than of floats, columns are a multiple of 8 for pairs, and all 32 where factors are split.
+  /// c = begin + rows · panel. Other than of floats, columns are a multiple of 8.
   func multiply(
     _ rows: Int, columns: Int, words: Int, _ a: UnsafePointer<Float>, stride lda: Int, _ panel: UnsafePointer<Float>,
     into c: UnsafeMutablePointer<Float>, stride ldc: Int, begin: Int32, bias: UnsafePointer<Float>? = nil,
@@ -108,10 +134,15 @@ enum ProductFactors {
     switch self {
     case .floats:
       Kernels.active.gemm_panel(rows, columns, words, a, lda, panel, c, ldc, begin, bias, residual, ldr)
-    case .pairs:
+    case .pairs, .tripled:
       Kernels.active.gemm_panel_pairs?(rows, columns, words, a.words, lda, panel.words, c, ldc, begin, bias, residual, ldr)
     case .split:
-      Kernels.active.gemm_panel_split?(rows, words, a.words, lda, panel.words, c, ldc, begin, bias, residual, ldr)
+      Kernels.active.gemm_panel_split?(rows, columns, words, a.words, lda, panel.words, c, ldc, begin, bias, residual, ldr)
     }
   }
+}
+
+extension Float {
+  /// The nearest bfloat16.
+  fileprivate var upperPart: Float { Float(bitPattern: (bitPattern &+ 0x8000) & 0xFFFF_0000) }
 }

@@ -188,7 +188,7 @@ import Testing
   @Test(arguments: KernelSet.vectors) func productsOfPairs(set: KernelSet) {
     guard let product = set.table.gemm_panel_pairs, let plain = ck_table_plain.gemm_panel_pairs else { return }
     var worst = Worst(), numbers = Numbers(seed: 32)
-    for rows in Array(1...33) + [48, 63, 84] {
+    for rows in Array(1...33) + [48, 63, 64, 84, 130] {
       for columns in [8, 16, 24, 32] {
         for beginning in Beginning.allCases {
           let k = [2, 40, 78, 256][rows % 4], unit = set.table.pair_words
@@ -291,32 +291,32 @@ import Testing
   @Test(arguments: KernelSet.vectors) func splitProducts(set: KernelSet) {
     guard set.table.gemm_panel_split != nil else { return }
     var worst = Worst(), numbers = Numbers(seed: 35)
-    for rows in Array(1...34) + [47, 64, 84] {
+    for rows in Array(1...34) + [47, 64, 84, 130] {
       for k in [32, 64, 320] {
         let lda = k + 16, ldc = 37
         let x = numbers.normal(rows * k), panel = numbers.normal(k * 32), start = numbers.normal(rows * ldc)
-        for beginning in Beginning.allCases {
+        for (columns, beginning) in [8, 16, 24, 32].flatMap({ columns in Beginning.allCases.map { (columns, $0) } }) {
           func run(_ kernels: ck_kernels) -> [Float] {
             var a = [UInt32](repeating: 0, count: rows * lda), words = [UInt32](repeating: 0, count: k * 32), c = start
             kernels.split_rows(rows, k, x, k, &a, lda)
             kernels.split_panel(k, panel, &words)
-            begun(beginning, columns: 32, rows: rows, seed: 36) { begin, bias, residual, ldr in
-              kernels.gemm_panel_split?(rows, k, a, lda, words, &c, ldc, begin, bias, residual, ldr)
+            begun(beginning, columns: columns, rows: rows, seed: 36) { begin, bias, residual, ldr in
+              kernels.gemm_panel_split?(rows, columns, k, a, lda, words, &c, ldc, begin, bias, residual, ldr)
             }
             return c
           }
           var expected = start
-          begun(beginning, columns: 32, rows: rows, seed: 36) { begin, bias, residual, ldr in
-            for index in 0..<rows * ldc where index % ldc < 32 {
+          begun(beginning, columns: columns, rows: rows, seed: 36) { begin, bias, residual, ldr in
+            for index in 0..<rows * ldc where index % ldc < columns {
               let (i, j) = (index / ldc, index % ldc)
               var sum = begin == CK_BEGIN_ACCUMULATE ? Double(start[index]) : Double(bias?[j] ?? 0) + Double(residual?[i * ldr + j] ?? 0)
               for p in 0..<k { sum += Double(x[i * k + p]) * Double(panel[p * 32 + j]) }
               expected[index] = Float(sum)
             }
           }
-          let tolerance = 4e-5 * Float(k).squareRoot()
-          worst.take(run(set.table), expected, relative: 0, absolute: tolerance, "\(rows) rows of \(k), \(beginning)")
-          worst.take(run(ck_table_plain), expected, relative: 0, absolute: tolerance, "plain, \(rows) rows of \(k), \(beginning)")
+          let tolerance = 4e-5 * Float(k).squareRoot(), name = "\(rows) rows of \(k), \(columns) columns, \(beginning)"
+          worst.take(run(set.table), expected, relative: 0, absolute: tolerance, name)
+          worst.take(run(ck_table_plain), expected, relative: 0, absolute: tolerance, "plain, " + name)
         }
       }
     }

@@ -164,7 +164,7 @@ struct LargeOperationTests {
     var numbers = Numbers(seed: 6)
     for (n, heads, width, l, s, causal) in [
       (2, 3, 40, 170, 600, false), (1, 2, 64, 300, 77, false), (1, 1, 512, 90, 257, false), (1, 4, 33, 513, 513, true),
-      (2, 8, 5, 85, 1, false),
+      (1, 2, 80, 100, 300, false), (2, 8, 5, 85, 1, false),
     ] {
       let queries = numbers.tensor([n, l, heads * width])
       let keys = numbers.tensor([n, s, heads * width]), values = numbers.tensor([n, s, heads * width])

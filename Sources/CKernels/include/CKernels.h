@@ -163,15 +163,15 @@ typedef struct {
   /// The floats of such a panel, k a multiple of CK_SPLIT.
   void (*_Nonnull join_panel)(long k, const uint32_t *_Nonnull x, float *_Nonnull y);
 
-  /// What `gemm_panel` does, of rows and a panel that were split, for all its 32 columns; k a multiple of CK_SPLIT. Null where no instruction makes it
+  /// What `gemm_panel` does, of rows and a panel that were split; k a multiple of CK_SPLIT, columns of 8. Null where no instruction makes it
   /// faster than floats.
   ///
   /// (x + x′)(b + b′) ≈ xb + xb′ + x′b, with x and b the upper parts. What is rounded off a product is some 2^-17 of it, where float32 rounds 2^-24: sums
   /// of k products of random sign are some 2e-6 of their size off. Source: Henry, Tang and Heinecke 2019, "Leveraging the bfloat16 artificial
   /// intelligence datatype for higher-precision computations".
   void (*_Nullable gemm_panel_split)(
-      long rows, long k, const uint32_t *_Nonnull a, long lda, const uint32_t *_Nonnull panel, float *_Nonnull c, long ldc, int begin,
-      const float *_Nullable bias, const float *_Nullable residual, long ldr);
+      long rows, long columns, long k, const uint32_t *_Nonnull a, long lda, const uint32_t *_Nonnull panel, float *_Nonnull c, long ldc,
+      int begin, const float *_Nullable bias, const float *_Nullable residual, long ldr);
 
   /// For each window begin + Σ over its taps of their words · the panel's [words][CK_PANEL] for it, split or pairs, for all its 32 columns. The residual lies as the results do.
   /// Null where `gemm_panel_split` is.
