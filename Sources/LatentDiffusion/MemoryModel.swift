@@ -184,15 +184,15 @@ struct MemoryModel: Sendable {
     return (usual.forms != stored.forms ? choices(usual, widensSmall: true) : []) + choices(stored, widensSmall: false)
   }
 
-  /// What a process takes without a model: the program and its libraries, threads.
-  private static let programBytes = 30_000_000
+  /// What a process takes without a model: the program and its libraries, what those make of their own, threads.
+  private static let programBytes = 40_000_000
   /// What the tokenizer takes for each token that it knows.
   private static let bytesPerToken = 400
   /// What stays of the file beside a matrix that is streamed: the system maps pages around those that are asked for.
   private static let bytesPerStreamedMatrix = 1 << 16
   /// What pages and gaps add to weights that are kept, to buffers, and to those of the autoencoder, whose results are large and take turns in
   /// memory; measured.
-  private static let waste = (kept: 1.02, buffers: 1.04, pictures: 1.15)
+  private static let waste = (kept: 1.02, buffers: 1.04, pictures: 1.21)
 
   func cost(of choice: MemoryChoice, _ extent: GenerationExtent) -> MemoryCost {
     let (height, width) = (extent.size.height / scale, extent.size.width / scale)

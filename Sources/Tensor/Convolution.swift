@@ -74,15 +74,11 @@ extension Tensor {
       bias.map { [[weights.outputs], [batch, weights.outputs]].contains($0.shape) } ?? true, "The bias does not match \(result.shape).")
     // Where the result takes no new memory, the input's is as well kept for what comes next.
     let forgetsInput = isOurs && isNew
-    if method == .winograd {
-      precondition(WinogradConvolution.isPossible(geometry), "Winograd's method is for 3×3 windows that move by one.")
-      try WinogradConvolution(
-        inputs: inputs, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: forgetsInput
-      ).run(in: context)
-    } else if method == .automatic,
-      WinogradConvolution.isWorthwhile(geometry, inputs: inputs, height: height, width: width, outputs: weights.outputs)
-    {
-      try largeMap(inputs, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: forgetsInput, in: context)
+    let isWorthwhile = MapConvolution.isWorthwhile(geometry, inputs: inputs, height: height, width: width, outputs: weights.outputs)
+    if method == .winograd || method == .automatic && isWorthwhile {
+      precondition(MapConvolution.isPossible(geometry), "Winograd's method is for 3×3 windows that move by one.")
+      let map = MapConvolution(inputs, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: forgetsInput)
+      if method == .winograd { try WinogradConvolution(map).run(in: context) } else { try map.run(in: context) }
     } else {
       try MatrixProduct(
         left: .patches(patches), rows: batch * height * width, weights: weights, result: result, bias: bias, residual: residual,
@@ -90,30 +86,6 @@ extension Tensor {
       ).run(in: context)
     }
     return result
-  }
-}
-
-extension Tensor {
-  /// A 3×3 convolution that repays more than a plain product: by windows of words where the processor multiplies those fast, or by Winograd's method.
-  ///
-  /// - Parameters:
-  ///   - forgetsInput: whether the only input's memory goes back to the system as it is read.
-  ///   - prepare: makes what is convolved, some lines at a time, where that is not the inputs themselves.
-  static func largeMap(
-    _ inputs: [Tensor], weights: PackedMatrix, bias: Tensor?, residual: Tensor?, result: Tensor, forgetsInput: Bool,
-    preparing prepare: ((PassingLines) throws -> Void)? = nil, in context: ExecutionContext
-  ) throws {
-    let factors = WindowConvolution.factors(weights, inputs: inputs)
-    if WindowConvolution.takes(factors, height: result.shape[1], width: result.shape[2]) {
-      try WindowConvolution(
-        inputs: inputs, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: forgetsInput, factors: factors,
-        preparing: prepare
-      ).run(in: context)
-    } else {
-      try WinogradConvolution(
-        inputs: inputs, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: forgetsInput, preparing: prepare
-      ).run(in: context)
-    }
   }
 }
 

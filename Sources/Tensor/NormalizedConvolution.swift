@@ -24,7 +24,7 @@ extension Tensor {
     var (inputs, residual) = (inputs, residual)
     let isOurs = inputs.count == 1 && isKnownUniquelyReferenced(&inputs[0].storage)
     let shape = inputs[0].shape
-    guard WinogradConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2], outputs: weights.outputs) else {
+    guard MapConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2], outputs: weights.outputs) else {
       let around = try shortcut.map { try pointwise(inputs, weights: $0.weights, bias: $0.bias, in: context) }
       let normalized = try normalization(consume inputs, activation: activation, in: context)
       let result = try convolution(
@@ -45,9 +45,9 @@ extension Tensor {
       try passing?.make(rows, in: context)
       try affine.apply(to: pictures, rows: rows, activation: activation, into: made.window, in: context)
     }
-    try largeMap(
-      pictures, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: forgetsInput, preparing: prepare,
-      in: context)
+    try MapConvolution(
+      pictures, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: forgetsInput, preparing: prepare
+    ).run(in: context)
     return (result, around)
   }
 

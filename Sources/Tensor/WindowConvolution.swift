@@ -6,18 +6,8 @@ import CKernels
 /// A band's words stay in the second-level cache, and so do a panel's, for some channels at a time; the kernel adds up all nine places of a window in
 /// its tiles. Where words are multiplied so much faster than floats, Winograd's transforms would take longer than the products that they save.
 struct WindowConvolution {
-  let inputs: [Tensor]
-  let weights: PackedMatrix
-  let bias: Tensor?
-  let residual: Tensor?
-  let result: Tensor
-  /// Whether the input's memory goes back to the system as it is read.
-  let forgetsInput: Bool
-  /// Makes what is convolved from the inputs, where that is not the inputs themselves: some lines at a time, just before they are read.
-  let prepare: ((PassingLines) throws -> Void)?
+  private let map: MapConvolution
   private let factors: ProductFactors
-  private let rowMap: [Int]
-  private let columnMap: [Int]
 
   /// Pixels of a band, about, and at most in a line of it.
   private static let bandPixels = 512, bandWidth = 64
@@ -41,26 +31,14 @@ struct WindowConvolution {
     return threads * (band + 10 * run * panel) + lines
   }
 
-  /// What the products are made of; floats where they cannot be of words.
-  static func factors(_ weights: PackedMatrix, inputs: [Tensor]) -> ProductFactors {
-    guard weights.outputs % panel == 0 else { return .floats }
-    let factors = ProductFactors.ofWeights(weights, channels: weights.inputs / 9)
-    return inputs.allSatisfy { $0.shape.columns % factors.granularity == 0 } ? factors : .floats
+  /// None where this is not the way to make the products.
+  init?(_ map: MapConvolution) {
+    let factors = ProductFactors.ofWeights(map.weights, channels: map.channels)
+    guard map.weights.outputs % Self.panel == 0, map.inputs.allSatisfy({ $0.shape.columns % factors.granularity == 0 }),
+      Self.takes(factors, height: map.height, width: map.width)
+    else { return nil }
+    (self.map, self.factors) = (map, factors)
   }
-
-  init(
-    inputs: [Tensor], weights: PackedMatrix, bias: Tensor?, residual: Tensor?, result: Tensor, forgetsInput: Bool, factors: ProductFactors,
-    preparing prepare: ((PassingLines) throws -> Void)? = nil
-  ) {
-    (self.inputs, self.weights, self.bias, self.residual, self.result) = (inputs, weights, bias, residual, result)
-    (self.forgetsInput, self.factors, self.prepare) = (forgetsInput, factors, prepare)
-    rowMap = nearestIndices(from: inputs[0].shape[1], to: result.shape[1])
-    columnMap = nearestIndices(from: inputs[0].shape[2], to: result.shape[2])
-  }
-
-  private var channels: Int { weights.inputs / 9 }
-  private var height: Int { result.shape[1] }
-  private var width: Int { result.shape[2] }
 
   /// Lines and columns of some pictures' results: of one picture, or all of several small ones.
   private struct Band {
@@ -70,40 +48,33 @@ struct WindowConvolution {
   }
 
   func run(in context: ExecutionContext) throws {
-    guard result.count > 0 else { return }
+    guard map.result.count > 0 else { return }
     let groups = groups(threads: context.threads)
-    let window =
-      prepare == nil ? nil : Tensor(uninitialized: [groups.map { lines(read: $0).count }.max() ?? 0, inputs[0].shape[2], channels])
-    let source = Source(inputs: window.map { [$0] } ?? inputs, lines: window?.shape[0] ?? inputs[0].shape[0] * inputs[0].shape[1])
-    var prepared = 0
+    var source = ConvolvedLines(of: map, most: groups.reduce(0) { max($0, lines(read: $1).count) })
     for group in groups {
-      let read = lines(read: group)
-      if forgetsInput { inputs[0].storage.forget(first: read.lowerBound * inputs[0].shape[2] * inputs[0].shape[3]) }
-      if let prepare, let window, read.upperBound > prepared {
-        try prepare(PassingLines(lines: prepared..<read.upperBound, window: window))
-        prepared = read.upperBound
-      }
-      let splits = splits(bands: group.count, threads: context.threads)
-      try context.parallel(group.count * splits) { task in
+      try source.take(lines(read: group))
+      let panels = map.weights.panels, splits = splits(bands: group.count, threads: context.threads)
+      try context.parallel(group.count * splits) { [source] task in
         let (band, split) = (group[task / splits], task % splits)
-        convolve(band, panels: weights.panels * split / splits..<weights.panels * (split + 1) / splits, from: source, in: context)
+        convolve(band, panels: panels * split / splits..<panels * (split + 1) / splits, from: source, in: context)
       }
     }
   }
 
   /// Bands in the order of the pictures' lines, in groups whose lines are prepared at once.
   private func groups(threads: Int) -> [[Band]] {
-    let across = (width + Self.bandWidth - 1) / Self.bandWidth, columns = (width + across - 1) / across
-    let down = max(1, (height * columns + Self.bandPixels / 2) / Self.bandPixels), lines = (height + down - 1) / down
-    let images = across == 1 && down == 1 ? max(1, Self.bandPixels / (height * width)) : 1
+    let across = (map.width + Self.bandWidth - 1) / Self.bandWidth, columns = (map.width + across - 1) / across
+    let down = max(1, (map.height * columns + Self.bandPixels / 2) / Self.bandPixels), lines = (map.height + down - 1) / down
+    let images = across == 1 && down == 1 ? max(1, Self.bandPixels / (map.height * map.width)) : 1
     var groups: [[Band]] = [[]], first = 0
-    let most = prepare == nil && !forgetsInput ? Int.max : Self.threadFloats * threads / max(1, inputs[0].shape[2] * channels)
-    for image in stride(from: 0, to: result.shape[0], by: images) {
-      for line in stride(from: 0, to: height, by: lines) {
+    let isWhole = map.prepare == nil && !map.forgetsInput
+    let most = isWhole ? Int.max : Self.threadFloats * threads / max(1, map.inputs[0].shape[2] * map.channels)
+    for image in stride(from: 0, to: map.result.shape[0], by: images) {
+      for line in stride(from: 0, to: map.height, by: lines) {
         let row = (0..<across).map { part in
           Band(
-            images: image..<min(result.shape[0], image + images), lines: line..<min(height, line + lines),
-            columns: part * columns..<min(width, (part + 1) * columns))
+            images: image..<min(map.result.shape[0], image + images), lines: line..<min(map.height, line + lines),
+            columns: part * columns..<min(map.width, (part + 1) * columns))
         }.filter { !$0.columns.isEmpty }
         let read = self.lines(read: row)
         if !groups[groups.count - 1].isEmpty, read.upperBound - first > most { groups.append([]) }
@@ -114,46 +85,39 @@ struct WindowConvolution {
     return groups
   }
 
-  /// The lines of the inputs, counted through all pictures, that neighbouring bands read.
+  /// The lines that neighbouring bands read.
   private func lines(read bands: [Band]) -> Range<Int> {
     guard let first = bands.first, let last = bands.last else { return 0..<0 }
-    let begin = first.images.lowerBound * inputs[0].shape[1] + rowMap[max(0, first.lines.lowerBound - 1)]
-    let end = (last.images.upperBound - 1) * inputs[0].shape[1] + rowMap[min(height, last.lines.upperBound + 1) - 1]
-    return begin..<end + 1
+    return map.lines(
+      readFrom: (first.images.lowerBound, first.lines.lowerBound), to: (last.images.upperBound - 1, last.lines.upperBound - 1))
   }
 
   /// Into how many runs of panels the bands of a group are cut: so that there are some tasks for each thread.
   private func splits(bands: Int, threads: Int) -> Int {
     let wanted = (4 * threads + bands - 1) / bands
-    return max(1, min(wanted, weights.panels / Self.leastPanels))
-  }
-
-  /// What is convolved: line i of all pictures stands at i % lines.
-  private struct Source {
-    let inputs: [Tensor]
-    let lines: Int
+    return max(1, min(wanted, map.weights.panels / Self.leastPanels))
   }
 
   /// Makes some panels of a band's results.
-  private func convolve(_ band: Band, panels: Range<Int>, from source: Source, in context: ExecutionContext) {
-    let most = min(channels, Self.runLength), words = BandWords(band, words: factors.words(most))
+  private func convolve(_ band: Band, panels: Range<Int>, from source: ConvolvedLines, in context: ExecutionContext) {
+    let most = min(map.channels, Self.runLength), words = BandWords(band, words: factors.words(most))
     let scratch =
-      weights.isSplit
+      map.weights.isSplit
       ? nil : (floats: TensorStorage(count: most * Self.panel), words: TensorStorage(count: 9 * factors.words(most) * Self.panel))
-    for begin in stride(from: 0, to: channels, by: Self.runLength) where !context.isCancelled {
-      let run = begin..<min(channels, begin + Self.runLength)
+    for begin in stride(from: 0, to: map.channels, by: Self.runLength) where !context.isCancelled {
+      let run = begin..<min(map.channels, begin + Self.runLength)
       for image in band.images { takeWords(of: band, image: image, channels: run, from: source, into: words) }
       for panel in panels {
         let place: (weights: UnsafePointer<Float>, step: Int)
         if let scratch {
           place = (UnsafePointer(scratch.words.pointer), factors.words(run.count) * Self.panel)
           for tap in 0..<9 {
-            let rows = tap * channels + run.lowerBound..<tap * channels + run.upperBound
+            let rows = tap * map.channels + run.lowerBound..<tap * map.channels + run.upperBound
             _ = factors.panel(
-              weights, panel, rows: rows, widenedInto: scratch.floats.pointer, into: scratch.words.pointer + tap * place.step)
+              map.weights, panel, rows: rows, widenedInto: scratch.floats.pointer, into: scratch.words.pointer + tap * place.step)
           }
         } else {
-          place = (weights.split(panel, rows: run), channels * Self.panel)
+          place = (map.weights.split(panel, rows: run), map.channels * Self.panel)
         }
         multiply(words, words: factors.words(run.count), panel: panel, place.weights, step: place.step, isFirst: begin == 0)
       }
@@ -184,42 +148,43 @@ struct WindowConvolution {
   private func multiply(
     _ source: BandWords, words: Int, panel: Int, _ weights: UnsafePointer<Float>, step: Int, isFirst: Bool
   ) {
-    let band = source.band, outputs = self.weights.outputs
+    let band = source.band, outputs = map.weights.outputs
     let offsets = (0..<9).map { $0 / 3 * source.line + $0 % 3 * source.pixel }
     offsets.withUnsafeBufferPointer { offsets in
       guard let first = offsets.baseAddress else { return }
       var windows = ck_windows(
         lines: band.lines.count, width: band.columns.count, taps: offsets.count, offsets: first, words: words, panel: step,
-        pixel: source.pixel, line: source.line, result_pixel: outputs, result_line: width * outputs)
+        pixel: source.pixel, line: source.line, result_pixel: outputs, result_line: map.width * outputs)
       for image in band.images {
-        let place = ((image * height + band.lines.lowerBound) * width + band.columns.lowerBound) * outputs + panel * Self.panel
+        let place = ((image * map.height + band.lines.lowerBound) * map.width + band.columns.lowerBound) * outputs + panel * Self.panel
         Kernels.active.gemm_windows?(
-          factors == .split ? 1 : 0, &windows, source.image(image).words, weights.words, result.mutablePointer + place,
+          factors == .split ? 1 : 0, &windows, source.image(image).words, weights.words, map.result.mutablePointer + place,
           Int32(isFirst ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE),
-          bias.map { $0.pointer + ($0.shape.rows > 1 ? image * outputs : 0) + panel * Self.panel }, residual.map { $0.pointer + place })
+          map.bias.map { $0.pointer + ($0.shape.rows > 1 ? image * outputs : 0) + panel * Self.panel },
+          map.residual.map { $0.pointer + place })
       }
     }
   }
 
   /// Some channels of a band of one picture, and of the pixels around it, as words.
-  private func takeWords(of band: Band, image: Int, channels run: Range<Int>, from source: Source, into target: BandWords) {
-    let pixel = target.pixel, inputWidth = inputs[0].shape[2]
+  private func takeWords(of band: Band, image: Int, channels run: Range<Int>, from source: ConvolvedLines, into target: BandWords) {
+    let pixel = target.pixel, inputWidth = map.inputs[0].shape[2]
     // The columns that there are; neighbours are made at once where they are neighbours in the input.
-    let inside = max(0, band.columns.lowerBound - 1)..<min(columnMap.count, band.columns.upperBound + 1)
+    let inside = max(0, band.columns.lowerBound - 1)..<min(map.columnMap.count, band.columns.upperBound + 1)
     let before = inside.lowerBound - (band.columns.lowerBound - 1), behind = band.columns.count + 2 - before - inside.count
-    let step = columnMap.count == inputWidth ? inside.count : 1
+    let step = map.columnMap.count == inputWidth ? inside.count : 1
     for line in 0..<band.lines.count + 2 {
       let y = band.lines.lowerBound + line - 1, start = target.image(image) + line * target.line
-      guard y >= 0, y < rowMap.count else {
+      guard y >= 0, y < map.rowMap.count else {
         start.update(repeating: 0, count: target.line)
         continue
       }
-      let first = (image * inputs[0].shape[1] + rowMap[y]) % source.lines * inputWidth
+      let first = source.pixel(image: image, line: y)
       start.update(repeating: 0, count: before * pixel)
       (start + (before + inside.count) * pixel).update(repeating: 0, count: behind * pixel)
       for x in stride(from: inside.lowerBound, to: inside.upperBound, by: step) {
         takeWords(
-          ofPixels: step, at: first + columnMap[x], channels: run, from: source, into: start + (before + x - inside.lowerBound) * pixel,
+          ofPixels: step, at: first + map.columnMap[x], channels: run, from: source, into: start + (before + x - inside.lowerBound) * pixel,
           stride: pixel)
       }
     }
@@ -227,7 +192,8 @@ struct WindowConvolution {
 
   /// Some channels of neighbouring pixels as words: of the inputs that have them, side by side.
   private func takeWords(
-    ofPixels count: Int, at first: Int, channels run: Range<Int>, from source: Source, into target: UnsafeMutablePointer<Float>, stride: Int
+    ofPixels count: Int, at first: Int, channels run: Range<Int>, from source: ConvolvedLines, into target: UnsafeMutablePointer<Float>,
+    stride: Int
   ) {
     var begin = 0
     for input in source.inputs {

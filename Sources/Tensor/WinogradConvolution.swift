@@ -1,26 +1,12 @@
 import CKernels
 
-/// Lines of the pictures that a convolution reads, counted through all of them, to be made in a window `[count, W, C]`: line i at i % count.
-struct PassingLines {
-  let lines: Range<Int>
-  let window: Tensor
-}
-
 /// One convolution, cut into groups of tiles whose transforms fit the last-level cache. A group goes through two loops: its tiles are
 /// transformed; then each task makes one panel of outputs for a block of tiles, by 36 products.
 ///
 /// Source: Lavin and Gray 2015, F(4×4, 3×3): 16 pixels cost 36 products a channel pair instead of 144. The weights are transformed at
 /// each call, where the map is small by the task that uses them: keeping them for good would take 36 floats for 9 weights.
 struct WinogradConvolution {
-  let inputs: [Tensor]
-  let weights: PackedMatrix
-  let bias: Tensor?
-  let residual: Tensor?
-  let result: Tensor
-  /// Whether the input's memory goes back to the system as it is read.
-  let forgetsInput: Bool
-  /// Makes what is convolved from the inputs, where that is not the inputs themselves: some lines at a time, just before they are read.
-  let prepare: ((PassingLines) throws -> Void)?
+  private let map: MapConvolution
   /// How the factors of the products lie.
   private let factors: ProductFactors
   /// For each of the 36 products the magnitude of its weights, where the products are crossed; else nothing.
@@ -28,23 +14,10 @@ struct WinogradConvolution {
   /// Channels whose weights are transformed at once: so many, and all of these runs.
   private let runLength: Int
   private let runs: [Range<Int>]
-  private let rowMap: [Int]
-  private let columnMap: [Int]
   private let tileRows: Int
   private let tileColumns: Int
   /// A pixel beyond the picture's edge, or no bias.
   private let zeros: Tensor
-
-  /// Whether this is worth the transforms: for 3×3 windows that move by one, maps that are large beside the weights, and channels that fill
-  /// the matrix kernel's tiles. Measured on an AVX-512 processor; it does not depend on the number of pictures, so that neither do they.
-  static func isWorthwhile(_ geometry: ConvolutionGeometry, inputs: [Tensor], height: Int, width: Int, outputs: Int) -> Bool {
-    isPossible(geometry)
-      && isWorthwhile(channels: inputs.reduce(0) { $0 + $1.shape.columns }, outputs: outputs, height: height, width: width)
-  }
-
-  static func isWorthwhile(channels: Int, outputs: Int, height: Int, width: Int) -> Bool {
-    height * width >= 8 * 8 && channels >= 32 && outputs >= 32
-  }
 
   /// Floats of all buffers that a convolution takes beside its result, at most.
   static func bufferFloats(
@@ -65,10 +38,6 @@ struct WinogradConvolution {
     let sums = threads * (ofTiles ? min(wordSums, panels * sumFloats(wordTiles)) : sumFloats(min(tiles, blockTiles)))
     let lines = isNormalized ? min(n * height, 4 * (group / columns + 2) + 2) * width * channels : 0
     return transformed + kept + sums + threads * 9 * run * panel + lines
-  }
-
-  static func isPossible(_ geometry: ConvolutionGeometry) -> Bool {
-    geometry == ConvolutionGeometry(kernelHeight: 3, kernelWidth: 3, padding: .all(1))
   }
 
   /// Floats that the transformed tiles of a group may take for each thread: a megabyte, which its panels then find in the last-level cache.
@@ -94,26 +63,18 @@ struct WinogradConvolution {
   /// Outputs of a task.
   private static let panel = PackedMatrix.panelWidth
 
-  init(
-    inputs: [Tensor], weights: PackedMatrix, bias: Tensor?, residual: Tensor?, result: Tensor, forgetsInput: Bool,
-    preparing prepare: ((PassingLines) throws -> Void)? = nil
-  ) {
-    (self.inputs, self.weights, self.bias, self.residual, self.result) = (inputs, weights, bias, residual, result)
-    self.forgetsInput = forgetsInput
-    self.prepare = prepare
-    factors = .ofWeights(weights, channels: weights.inputs / 9)
-    rowMap = nearestIndices(from: inputs[0].shape[1], to: result.shape[1])
-    columnMap = nearestIndices(from: inputs[0].shape[2], to: result.shape[2])
-    tileRows = (result.shape[1] + 3) / 4
-    tileColumns = (result.shape[2] + 3) / 4
-    let (channels, length) = (weights.inputs / 9, tileRows * tileColumns < 56 ? Self.shortRun : Self.longRun)
+  init(_ map: MapConvolution) {
+    self.map = map
+    factors = .ofWeights(map.weights, channels: map.channels)
+    tileRows = (map.height + 3) / 4
+    tileColumns = (map.width + 3) / 4
+    let tiles = tileRows * tileColumns, length = tiles < 56 ? Self.shortRun : Self.longRun
     runLength = length
-    runs = stride(from: 0, to: channels, by: length).map { $0..<min(channels, $0 + length) }
+    runs = stride(from: 0, to: map.channels, by: length).map { [all = map.channels] in $0..<min(all, $0 + length) }
     // Fewer tiles do not repay the weights' sums.
-    let tiles = tileRows * tileColumns
-    let crosses = factors == .floats && tiles >= 16 && weights.isCrossed(products: tiles * 36 * channels * weights.outputs)
-    levels = crosses ? Self.windowNorms.map { [level = weights.level] in level * $0 } : []
-    zeros = Tensor(repeating: 0, shape: [max(channels, weights.outputs)])
+    let crosses = factors == .floats && tiles >= 16 && map.weights.isCrossed(products: tiles * 36 * map.channels * map.weights.outputs)
+    levels = crosses ? Self.windowNorms.map { [level = map.weights.level] in level * $0 } : []
+    zeros = Tensor(repeating: 0, shape: [max(map.channels, map.weights.outputs)])
   }
 
   /// Words from a tile's channels to the next tile's: a little more than the channels, so that tiles do not fall on the same cache sets.
@@ -121,13 +82,14 @@ struct WinogradConvolution {
   /// Words from one of the 36 matrices of `count` to the next: an odd number of cache lines, so that a tile's 36 values do not fall on the
   /// same sets.
   fileprivate static func matrixStride(_ count: Int) -> Int { (count + 15) / 16 * 16 | 16 }
-  private var channels: Int { weights.inputs / 9 }
+  private var weights: PackedMatrix { map.weights }
+  private var channels: Int { map.channels }
   private var isCrossed: Bool { !levels.isEmpty }
   /// Words from one of the 36 matrices of some channels' weights to the next; where products are crossed their sums stand behind the weights.
   private func weightStride(_ channels: Int) -> Int { Self.matrixStride((factors.words(channels) + (isCrossed ? 1 : 0)) * Self.panel) }
 
   func run(in context: ExecutionContext) throws {
-    let tiles = result.shape[0] * tileRows * tileColumns
+    let tiles = map.result.shape[0] * tileRows * tileColumns
     guard tiles > 0 else { return }
     let kept = keepsWeights(tiles: tiles) ? try transformedWeights(in: context) : nil
     let groups =
@@ -135,16 +97,10 @@ struct WinogradConvolution {
       ? evenRuns(of: 0..<tiles, atMost: max(Self.blockTiles, context.threads * Self.threadFloats / (36 * inputStride)))
       : ownGroups(of: tiles, threads: context.threads)
     let shared = kept == nil ? Transformed(tiles: groups[0].count, self) : nil
-    let allLines = inputs[0].shape[0] * inputs[0].shape[1]
-    let window = prepare == nil ? nil : Tensor(uninitialized: [lines(read: groups), inputs[0].shape[2], channels])
-    let source = Source(inputs: window.map { [$0] } ?? inputs, lines: window?.shape[0] ?? allLines)
-    var prepared = 0
+    var lines = ConvolvedLines(of: map, most: groups.reduce(0) { max($0, self.lines(read: $1).count) })
     for group in groups {
-      if forgetsInput { forgetLines(above: group.lowerBound) }
-      if let prepare, let window, case let end = lines(of: group.upperBound - 1).upperBound, end > prepared {
-        try prepare(PassingLines(lines: prepared..<end, window: window))
-        prepared = end
-      }
+      try lines.take(self.lines(read: group))
+      let source = lines
       if let kept {
         try multiplyOwn(group, from: source, by: kept, in: context)
       } else if var shared {
@@ -177,7 +133,7 @@ struct WinogradConvolution {
 
   /// A group in which every thread transforms its own tiles and makes all panels of them: what one has transformed no other need read, whose
   /// cache may be far away.
-  private func multiplyOwn(_ group: Range<Int>, from source: Source, by kept: TensorStorage, in context: ExecutionContext) throws {
+  private func multiplyOwn(_ group: Range<Int>, from source: ConvolvedLines, by kept: TensorStorage, in context: ExecutionContext) throws {
     let length = (group.count + context.threads - 1) / context.threads
     try context.parallel((group.count + length - 1) / length) {
       let begin = group.lowerBound + $0 * length
@@ -213,27 +169,10 @@ struct WinogradConvolution {
     var sums: Int { 36 * count }
   }
 
-  /// What is convolved: line i of all pictures stands at i % lines.
-  private struct Source {
-    let inputs: [Tensor]
-    let lines: Int
-  }
-
-  /// Lines that a group reads at most.
-  private func lines(read groups: [Range<Int>]) -> Int {
-    groups.reduce(0) { max($0, lines(of: $1.upperBound - 1).upperBound - lines(of: $1.lowerBound).lowerBound) }
-  }
-
-  /// The lines of the inputs, counted through all pictures, that a tile reads.
-  private func lines(of tile: Int) -> Range<Int> {
-    let (image, top, _) = place(tile)
-    let before = image * inputs[0].shape[1]
-    return before + rowMap[max(0, top - 1)]..<before + rowMap[min(rowMap.count, top + 5) - 1] + 1
-  }
-
-  /// Gives back the lines of the input that no tile from this one on reads.
-  private func forgetLines(above tile: Int) {
-    inputs[0].storage.forget(first: lines(of: tile).lowerBound * inputs[0].shape[2] * inputs[0].shape[3])
+  /// The lines that some tiles read, from the first one's on.
+  private func lines(read tiles: Range<Int>) -> Range<Int> {
+    let (first, last) = (place(tiles.lowerBound), place(tiles.upperBound - 1))
+    return map.lines(readFrom: (first.image, first.y), to: (last.image, last.y + 3))
   }
 
   /// All panels' weights, transformed, for when several blocks need each: `[panel][run][36][channels][32]`.
@@ -274,7 +213,7 @@ struct WinogradConvolution {
     return (line / tileRows, line % tileRows * 4, column * 4)
   }
 
-  private func transformIn(_ tiles: Range<Int>, from source: Source, into transformed: Transformed) {
+  private func transformIn(_ tiles: Range<Int>, from source: ConvolvedLines, into transformed: Transformed) {
     let matrix = transformed.matrix
     // What is worked on again lies close together until then.
     let isDone = factors == .floats && !isCrossed, wideStride = Self.matrixStride(channels)
@@ -285,14 +224,14 @@ struct WinogradConvolution {
         let target = transformed.values + (tile - transformed.first) * inputStride
         var place = isDone ? target : wide.pointer
         for input in source.inputs {
-          let (width, channels) = (inputs[0].shape[2], input.shape.columns)
+          let channels = input.shape.columns
           for i in 0..<6 {
             let y = top + i - 1
-            let isInside = y >= 0 && y < rowMap.count
-            let line = input.pointer + (isInside ? (image * inputs[0].shape[1] + rowMap[y]) % source.lines : 0) * width * channels
+            let isInside = y >= 0 && y < map.height
+            let line = input.pointer + (isInside ? source.pixel(image: image, line: y) : 0) * channels
             for j in 0..<6 {
               let x = left + j - 1
-              pixels[6 * i + j] = isInside && x >= 0 && x < columnMap.count ? line + columnMap[x] * channels : zeros.pointer
+              pixels[6 * i + j] = isInside && x >= 0 && x < map.width ? line + map.columnMap[x] * channels : zeros.pointer
             }
           }
           guard let base = pixels.baseAddress else { return }
@@ -357,7 +296,7 @@ struct WinogradConvolution {
   private static func sumFloats(_ tiles: Int) -> Int { 36 * matrixStride(tiles * panel) }
 
   private func transformOut(_ tiles: Range<Int>, panel: Int, from products: UnsafePointer<Float>) {
-    let (height, width, outputs) = (result.shape[1], result.shape[2], weights.outputs)
+    let (height, width, outputs) = (map.height, map.width, weights.outputs)
     let first = panel * Self.panel
     withUnsafeTemporaryAllocation(of: UnsafeMutablePointer<Float>?.self, capacity: 16) { pixels in
       withUnsafeTemporaryAllocation(of: UnsafePointer<Float>?.self, capacity: 16) { residuals in
@@ -367,15 +306,15 @@ struct WinogradConvolution {
             let (y, x) = (top + i / 4, left + i % 4)
             let offset = ((image * height + y) * width + x) * outputs + first
             let inside = y < height && x < width
-            pixels[i] = inside ? result.mutablePointer + offset : nil
-            residuals[i] = inside ? residual.map { $0.pointer + offset } : nil
+            pixels[i] = inside ? map.result.mutablePointer + offset : nil
+            residuals[i] = inside ? map.residual.map { $0.pointer + offset } : nil
           }
           guard let targets = pixels.baseAddress else { return }
           Kernels.active.winograd_output(
             min(Self.panel, outputs - first), products + (tile - tiles.lowerBound) * Self.panel,
             Self.matrixStride(tiles.count * Self.panel),
-            bias.map { $0.pointer + ($0.shape.rows > 1 ? image * outputs : 0) + first } ?? zeros.pointer,
-            residual == nil ? nil : residuals.baseAddress, targets)
+            map.bias.map { $0.pointer + ($0.shape.rows > 1 ? image * outputs : 0) + first } ?? zeros.pointer,
+            map.residual == nil ? nil : residuals.baseAddress, targets)
         }
       }
     }

@@ -52,7 +52,7 @@ package struct WorkEstimate: Sendable {
     let pixels = n * height * width
     operations += 2 * Double(pixels) * Double(channels) * Double(kernel * kernel * outputs + shortcut)
     let usesTiles =
-      kernel == 3 && stride == 1 && WinogradConvolution.isWorthwhile(channels: channels, outputs: outputs, height: height, width: width)
+      kernel == 3 && stride == 1 && MapConvolution.isWorthwhile(channels: channels, outputs: outputs, height: height, width: width)
     let buffers =
       !usesTiles
       ? MatrixProduct.bufferFloats(threads: threads)
@@ -88,7 +88,9 @@ package struct WorkEstimate: Sendable {
   package mutating func attention(n: Int, length: Int, others: Int, heads: Int, width: Int) {
     hold(n * length * heads * width)
     operations += 4 * Double(n * heads * width) * Double(length) * Double(others)
-    let keys = n * heads * ((others + 31) / 32 * 32) * width, values = n * heads * ((width + 31) / 32 * 32) * others
+    let factors = ProductFactors.ofActivations(elementType == .q8 ? .bfloat16 : .float32)
+    let keys = n * heads * ((others + 31) / 32 * 32) * factors.ofDepth(width).words(width)
+    let values = n * heads * ((width + 31) / 32 * 32) * factors.words(others)
     peakBytes = max(peakBytes, live + BufferPool.bytes(for: keys) + BufferPool.bytes(for: values))
   }
 
