@@ -240,6 +240,12 @@ static void narrow_panel(long k, const float *x, long ldx, uint32_t *y) {
       y[p / 2 * CK_PANEL + j] = to_bf16(x[p * ldx + j]) | (uint32_t)(p + 1 < k ? to_bf16(x[(p + 1) * ldx + j]) : 0) << 16;
 }
 
+static void narrow_q8(long k, const uint8_t *panel, const uint16_t *scales, uint32_t *y) {
+  for (long p = 0; p < k; p += 2)
+    for (long j = 0; j < CK_PANEL; j++)
+      y[p / 2 * CK_PANEL + j] = to_bf16(weight_q8(p, j, panel, scales)) | (uint32_t)to_bf16(weight_q8(p + 1, j, panel, scales)) << 16;
+}
+
 static void gemm_panel_pairs(
     long rows, long columns, long words, const uint32_t *a, long lda, const uint32_t *panel, float *c, long ldc, int begin,
     const float *bias, const float *residual, long ldr) {
@@ -379,5 +385,5 @@ static void gemm_panel_crossed(
 const ck_kernels ck_table_plain = {
     "plain", 1, gemm_panel, activate, geglu, axpby, moments, scale_shift, layer_norm, softmax_block, scale_rows, widen_f16, widen_bf16,
     winograd_input, winograd_output, winograd_weights, quantize_rows, widen_q8, gemm_panel_q8,
-    narrow_rows, narrow_panel, 1, gemm_panel_pairs, split_rows, split_panel, join_panel, gemm_panel_split, gemm_windows, 1, cross_rows, cross_panel, gemm_panel_crossed,
+    narrow_rows, narrow_panel, narrow_q8, 1, gemm_panel_pairs, split_rows, split_panel, join_panel, gemm_panel_split, gemm_windows, 1, cross_rows, cross_panel, gemm_panel_crossed,
 };

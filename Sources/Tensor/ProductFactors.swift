@@ -121,6 +121,11 @@ enum ProductFactors {
     into y: UnsafeMutablePointer<Float>
   ) -> UnsafePointer<Float> {
     if self == .split, weights.isSplit { return weights.split(index, rows: k) }
+    if self == .pairs, weights.isQuantized {
+      let panel = weights.bytes(index, rows: k)
+      Kernels.active.narrow_q8(k.count, panel.values, panel.scales, y.words)
+      return UnsafePointer(y)
+    }
     takePanel(k: k.count, weights.panel(index, rows: k, scratch: scratch), into: y)
     return UnsafePointer(y)
   }

@@ -542,6 +542,12 @@ import Testing
         return y
       }
       #expect(run(set.table) == run(ck_table_plain))
+      func words(_ kernels: ck_kernels) -> [UInt32] {
+        var y = [UInt32](repeating: 0x4D4D_4D4D, count: k * 16 + 1)
+        kernels.narrow_q8(k, panel.values, panel.scales, &y)
+        return y
+      }
+      #expect(words(set.table) == words(ck_table_plain))
     }
   }
 

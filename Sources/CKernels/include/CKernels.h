@@ -143,6 +143,9 @@ typedef struct {
   /// A panel of floats, CK_PANEL in each of k rows, as bfloat16 [(k + 1) / 2][CK_PANEL] words: two rows in one.
   void (*_Nonnull narrow_panel)(long k, const float *_Nonnull x, long ldx, uint32_t *_Nonnull y);
 
+  /// A panel of 8-bit weights as such words, [k / 2][CK_PANEL].
+  void (*_Nonnull narrow_q8)(long k, const uint8_t *_Nonnull panel, const uint16_t *_Nonnull scales, uint32_t *_Nonnull y);
+
   /// What the words of a row must be a multiple of for `gemm_panel_pairs`, with zeros beyond the values.
   long pair_words;
 
