@@ -135,7 +135,7 @@ def commit():
         command = ["git", "-C", HERE.parents[1], *words]
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
 
-    changed = git("status", "--porcelain", "--", "Package.swift", "Sources", "Examples", "Benchmarks", ":!Benchmarks/Peers/results.json")
+    changed = git("status", "--porcelain", "--", "Package.swift", "Sources", "Examples", "Benchmarks", ":!Benchmarks/Peers/results*.json")
     return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
 
 
