@@ -10,17 +10,19 @@ from engines import TITLES
 from rows import GROUPS, MEMORY, SPEED, START_SECONDS
 
 
-def sections(results):
+def sections(results, plotted="Images/growth.svg"):
     """Those sections of which there are results, by name."""
-    made = {"rows": speed(results), "memory": memory(results), "growth": growth(results.get("growth"))}
+    made = {"rows": speed(results), "memory": memory(results), "growth": growth(results.get("growth"), plotted)}
     return {name: text for name, text in made.items() if text}
 
 
 def write(results, page):
     text = page.read_text()
-    for name, section in sections(results).items():
+    # Beside Performance.md growth.svg, beside PerformanceAMX.md growthAMX.svg.
+    plotted = f"Images/growth{page.stem.removeprefix('Performance')}.svg"
+    for name, section in sections(results, plotted).items():
         if name == "growth" and "cells" in results["growth"]:
-            picture = page.parent / "Images/growth.svg"
+            picture = page.parent / plotted
             picture.parent.mkdir(exist_ok=True)
             picture.write_text(plot.svg(results["growth"]["cells"]))
         marked = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
@@ -112,7 +114,7 @@ def memory(results):
     return "\n".join([*lines, "", *circumstances(found)])
 
 
-def growth(result):
+def growth(result, plotted):
     if not result:
         return ""
     if "failed" in result:
@@ -128,7 +130,7 @@ def growth(result):
     about = ("Operations are those of the direct methods, as PyTorch counts them; fewer are done where Winograd's are."
              " Each figure is one pass after one that is not counted; a dash is a pass that was left out because it would take too long.")
     engines = {name: cell[name] for cell in cells for name in names if "seconds" in cell[name]}
-    return "\n".join([*lines, "", about, "", "![Seconds and peak memory by side and batch](Images/growth.svg)", "",
+    return "\n".join([*lines, "", about, "", f"![Seconds and peak memory by side and batch]({plotted})", "",
                       *circumstances({"growth": {**result, "engines": engines}})])
 
 
