@@ -267,6 +267,13 @@ static uint16_t upper_part(float x) {
   return (uint16_t)((bits + 0x8000) >> 16);
 }
 
+static void part(long count, const float *x, float *upper, float *lower) {
+  for (long i = 0; i < count; i++) {
+    upper[i] = from_bf16(upper_part(x[i]));
+    lower[i] = x[i] - upper[i];
+  }
+}
+
 /// Two values as a word of their upper parts and one of their lower ones.
 static void split(float low, float high, uint32_t *upper, uint32_t *lower) {
   uint16_t first = upper_part(low), second = upper_part(high);
@@ -385,5 +392,5 @@ static void gemm_panel_crossed(
 const ck_kernels ck_table_plain = {
     "plain", 1, gemm_panel, activate, geglu, axpby, moments, scale_shift, layer_norm, softmax_block, scale_rows, widen_f16, widen_bf16,
     winograd_input, winograd_output, winograd_weights, quantize_rows, widen_q8, gemm_panel_q8,
-    narrow_rows, narrow_panel, narrow_q8, 1, gemm_panel_pairs, split_rows, split_panel, join_panel, gemm_panel_split, gemm_windows, 1, cross_rows, cross_panel, gemm_panel_crossed,
+    narrow_rows, narrow_panel, narrow_q8, 1, gemm_panel_pairs, part, split_rows, split_panel, join_panel, gemm_panel_split, gemm_windows, 1, cross_rows, cross_panel, gemm_panel_crossed,
 };

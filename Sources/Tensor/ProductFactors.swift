@@ -83,11 +83,9 @@ enum ProductFactors {
     case .tripled:
       let parts = TensorStorage(count: rows * 3 * k)
       for row in 0..<rows {
-        let (x, parts) = (x + row * ldx, parts.pointer + row * 3 * k)
-        for i in 0..<k {
-          let upper = x[i].upperPart
-          (parts[i], parts[k + i], parts[2 * k + i]) = (upper, upper, x[i] - upper)
-        }
+        let upper = parts.pointer + row * 3 * k
+        Kernels.active.part(k, x + row * ldx, upper, upper + 2 * k)
+        (upper + k).update(from: upper, count: k)
       }
       ProductFactors.pairs.takeRows(rows, k: 3 * k, parts.pointer, stride: 3 * k, into: y, stride: ldy)
     }
@@ -107,10 +105,8 @@ enum ProductFactors {
     case .tripled:
       let count = k * PackedMatrix.panelWidth
       let parts = TensorStorage(count: 3 * count)
-      for i in 0..<count {
-        let upper = x[i].upperPart
-        (parts.pointer[i], parts.pointer[count + i], parts.pointer[2 * count + i]) = (x[i] - upper, upper, upper)
-      }
+      Kernels.active.part(count, x, parts.pointer + count, parts.pointer)
+      (parts.pointer + 2 * count).update(from: parts.pointer + count, count: count)
       ProductFactors.pairs.takePanel(k: 3 * k, parts.pointer, into: y)
     }
   }
@@ -145,9 +141,4 @@ enum ProductFactors {
       Kernels.active.gemm_panel_split?(rows, columns, words, a.words, lda, panel.words, c, ldc, begin, bias, residual, ldr)
     }
   }
-}
-
-extension Float {
-  /// The nearest bfloat16.
-  fileprivate var upperPart: Float { Float(bitPattern: (bitPattern &+ 0x8000) & 0xFFFF_0000) }
 }

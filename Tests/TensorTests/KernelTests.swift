@@ -241,6 +241,50 @@ import Testing
 
   // ------------------------------------------------------------------------------------------------------------ split factors
 
+  /// The same parts, which are the values together; what is not a number is not hidden.
+  @Test(arguments: KernelSet.vectors) func parts(set: KernelSet) {
+    var numbers = Numbers(seed: 38)
+    for count in Array(1...35) + [320] {
+      var x = numbers.normal(count, deviation: 10)
+      x[count / 2] = [1.00390625, -1.00390625, 3e38, 1e-30, 0][count % 5]
+      func run(_ kernels: ck_kernels) -> (upper: [Float], lower: [Float]) {
+        var upper = [Float](repeating: Self.marker, count: count + 1), lower = upper
+        kernels.part(count, x, &upper, &lower)
+        return (upper, lower)
+      }
+      let found = run(set.table), plain = run(ck_table_plain)
+      #expect(found == plain && found.upper[count] == Self.marker && found.lower[count] == Self.marker, "\(count) values")
+      #expect((0..<count).allSatisfy { found.upper[$0] + found.lower[$0] == x[$0] && found.upper[$0].bitPattern & 0xFFFF == 0 })
+    }
+    for value in [Float.nan, .init(bitPattern: 0x7FFF_FFFF), .infinity] {
+      var upper: [Float] = [0], lower = upper
+      set.table.part(1, [value], &upper, &lower)
+      #expect(lower[0].isNaN)
+    }
+  }
+
+  /// Blocks of 64 rows with few columns and the last rows are made in two ways, and yet a row is the same, however many there are.
+  @Test(arguments: KernelSet.vectors) func rowsDoNotDependOnOneAnother(set: KernelSet) {
+    guard let split = set.table.gemm_panel_split, let pairs = set.table.gemm_panel_pairs else { return }
+    var numbers = Numbers(seed: 39)
+    let a = numbers.normal(130 * 64), b = numbers.normal(64 * 32)
+    var words = [UInt32](repeating: 0, count: a.count), panel = [UInt32](repeating: 0, count: b.count)
+    set.table.split_rows(130, 64, a, 64, &words, 64)
+    set.table.split_panel(64, b, &panel)
+    for columns in [8, 16, 24, 32] {
+      for product in [split, pairs] {
+        var all = [Float](repeating: 0, count: 130 * 32), each = all
+        product(130, columns, 64, words, 64, panel, &all, 32, Int32(CK_BEGIN_FRESH), nil, nil, 0)
+        for row in 0..<130 {
+          var one = [Float](repeating: 0, count: 32)
+          product(1, columns, 64, Array(words[row * 64..<(row + 1) * 64]), 64, panel, &one, 32, Int32(CK_BEGIN_FRESH), nil, nil, 0)
+          each.replaceSubrange(row * 32..<(row + 1) * 32, with: one)
+        }
+        #expect(all == each, "\(columns) columns")
+      }
+    }
+  }
+
   /// The same words, in place as well, which are within 2⁻¹⁷ of the values together; and the values that a panel's words are.
   @Test(arguments: KernelSet.vectors) func splitting(set: KernelSet) {
     let marker: UInt32 = 0x4D4D_4D4D

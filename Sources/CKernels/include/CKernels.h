@@ -155,6 +155,9 @@ typedef struct {
       long rows, long columns, long words, const uint32_t *_Nonnull a, long lda, const uint32_t *_Nonnull panel, float *_Nonnull c, long ldc,
       int begin, const float *_Nullable bias, const float *_Nullable residual, long ldr);
 
+  /// Floats as their upper parts, which are bfloat16, halfway cases away from zero, and what is left: upper + lower = x. `lower` may be x.
+  void (*_Nonnull part)(long count, const float *_Nonnull x, float *_Nonnull upper, float *_Nonnull lower);
+
   /// Rows of k floats as two bfloat16 each, x ≈ upper + lower within 2^-17 of x, CK_SPLIT values in as many words; zeros beyond k. y may be x, with the
   /// same stride. Denormal numbers and their like are lost; what is infinite is not a number.
   void (*_Nonnull split_rows)(long rows, long k, const float *_Nonnull x, long ldx, uint32_t *_Nonnull y, long ldy);
