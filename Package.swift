@@ -7,13 +7,16 @@ import PackageDescription
   let systemLibraries: [Target] = []
   let imageLibraries: [Target.Dependency] = []
 #else
-  let blas: [Target.Dependency] = ["COpenBLAS"]
+  let blas: [Target.Dependency] = ["CLatentDiffusionOpenBLAS"]
   let systemLibraries: [Target] = [
-    .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
-    .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
-    .systemLibrary(name: "CTurboJPEG", pkgConfig: "libturbojpeg", providers: [.apt(["libturbojpeg0-dev"])]),
+    .systemLibrary(
+      name: "CLatentDiffusionOpenBLAS", path: "Sources/COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
+    .systemLibrary(
+      name: "CLatentDiffusionPNG", path: "Sources/CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
+    .systemLibrary(
+      name: "CLatentDiffusionTurboJPEG", path: "Sources/CTurboJPEG", pkgConfig: "libturbojpeg", providers: [.apt(["libturbojpeg0-dev"])]),
   ]
-  let imageLibraries: [Target.Dependency] = ["CPNG", "CTurboJPEG"]
+  let imageLibraries: [Target.Dependency] = ["CLatentDiffusionPNG", "CLatentDiffusionTurboJPEG"]
 #endif
 
 let package = Package(
@@ -25,36 +28,52 @@ let package = Package(
     .library(name: "ImageFiles", targets: ["ImageFiles"]),
   ],
   targets: systemLibraries + [
-    .target(name: "CKernels"),
-    .target(name: "Tensor", dependencies: ["CKernels"] + blas),
-    .target(name: "Components", dependencies: ["Tensor"]),
-    .target(name: "Weights", dependencies: ["Tensor"]),
-    .target(name: "Layers", dependencies: ["Tensor", "Weights"]),
-    .target(name: "Autoencoder", dependencies: ["Tensor", "Weights", "Layers", "Components"]),
-    .target(name: "UNet", dependencies: ["Tensor", "Weights", "Layers", "Components"]),
+    .target(name: "CLatentDiffusionKernels", path: "Sources/CKernels"),
+    .target(name: "Tensor", dependencies: ["CLatentDiffusionKernels"] + blas),
+    .target(name: "LatentDiffusionComponents", dependencies: ["Tensor"], path: "Sources/Components"),
+    .target(name: "LatentDiffusionWeights", dependencies: ["Tensor"], path: "Sources/Weights"),
+    .target(name: "LatentDiffusionLayers", dependencies: ["Tensor", "LatentDiffusionWeights"], path: "Sources/Layers"),
+    .target(name: "Autoencoder", dependencies: ["Tensor", "LatentDiffusionWeights", "LatentDiffusionLayers", "LatentDiffusionComponents"]),
+    .target(name: "UNet", dependencies: ["Tensor", "LatentDiffusionWeights", "LatentDiffusionLayers", "LatentDiffusionComponents"]),
     .target(
-      name: "TextEncoder", dependencies: ["Tensor", "Weights", "Layers", "Components"],
+      name: "TextEncoder", dependencies: ["Tensor", "LatentDiffusionWeights", "LatentDiffusionLayers", "LatentDiffusionComponents"],
       resources: [.copy("Resources/CLIPVocabulary")]),
-    .target(name: "Schedulers", dependencies: ["Tensor", "Components"]),
-    .target(name: "Pipeline", dependencies: ["Tensor", "Components", "Schedulers"]),
+    .target(name: "Schedulers", dependencies: ["Tensor", "LatentDiffusionComponents"]),
+    .target(name: "Pipeline", dependencies: ["Tensor", "LatentDiffusionComponents", "Schedulers"]),
     .target(
       name: "LatentDiffusion",
       dependencies: [
-        "Tensor", "Components", "Weights", "Layers", "Autoencoder", "UNet", "TextEncoder", "Schedulers", "Pipeline",
+        "Tensor", "LatentDiffusionComponents", "LatentDiffusionWeights", "LatentDiffusionLayers", "Autoencoder", "UNet", "TextEncoder",
+        "Schedulers", "Pipeline",
       ]),
     .target(name: "EmojiModel", resources: [.copy("Resources/emoji")]),
     .target(name: "ImageFiles", dependencies: ["Tensor"] + imageLibraries),
+    // The only program here: it says where the tool is to who asks with `swift run`.
+    .executableTarget(name: "where-is-ldm", path: "Sources/WhereIsLDM"),
 
-    .target(name: "TestSupport", dependencies: ["Tensor", "Weights", "Components"], path: "Tests/TestSupport"),
-    .testTarget(name: "TensorTests", dependencies: ["Tensor", "CKernels", "TestSupport"]),
-    .testTarget(name: "WeightsTests", dependencies: ["Weights", "Tensor", "TestSupport"]),
-    .testTarget(name: "LayersTests", dependencies: ["Layers", "Weights", "Tensor", "TestSupport"]),
-    .testTarget(name: "AutoencoderTests", dependencies: ["Autoencoder", "Weights", "Components", "Tensor", "TestSupport"]),
-    .testTarget(name: "UNetTests", dependencies: ["UNet", "Layers", "Weights", "Components", "Tensor", "TestSupport"]),
-    .testTarget(name: "TextEncoderTests", dependencies: ["TextEncoder", "Weights", "Components", "Tensor", "TestSupport"]),
-    .testTarget(name: "SchedulersTests", dependencies: ["Schedulers", "Components", "Tensor", "TestSupport"]),
-    .testTarget(name: "PipelineTests", dependencies: ["Pipeline", "Schedulers", "Components", "Tensor", "TestSupport"]),
-    .testTarget(name: "LatentDiffusionTests", dependencies: ["LatentDiffusion", "EmojiModel", "ImageFiles", "TestSupport"]),
-    .testTarget(name: "ImageFilesTests", dependencies: ["ImageFiles", "Tensor", "TestSupport"]),
+    .target(
+      name: "LatentDiffusionTestSupport", dependencies: ["Tensor", "LatentDiffusionWeights", "LatentDiffusionComponents"],
+      path: "Tests/TestSupport"),
+    .testTarget(name: "TensorTests", dependencies: ["Tensor", "CLatentDiffusionKernels", "LatentDiffusionTestSupport"]),
+    .testTarget(name: "WeightsTests", dependencies: ["LatentDiffusionWeights", "Tensor", "LatentDiffusionTestSupport"]),
+    .testTarget(
+      name: "LayersTests", dependencies: ["LatentDiffusionLayers", "LatentDiffusionWeights", "Tensor", "LatentDiffusionTestSupport"]),
+    .testTarget(
+      name: "AutoencoderTests",
+      dependencies: ["Autoencoder", "LatentDiffusionWeights", "LatentDiffusionComponents", "Tensor", "LatentDiffusionTestSupport"]),
+    .testTarget(
+      name: "UNetTests",
+      dependencies: [
+        "UNet", "LatentDiffusionLayers", "LatentDiffusionWeights", "LatentDiffusionComponents", "Tensor", "LatentDiffusionTestSupport",
+      ]),
+    .testTarget(
+      name: "TextEncoderTests",
+      dependencies: ["TextEncoder", "LatentDiffusionWeights", "LatentDiffusionComponents", "Tensor", "LatentDiffusionTestSupport"]),
+    .testTarget(
+      name: "SchedulersTests", dependencies: ["Schedulers", "LatentDiffusionComponents", "Tensor", "LatentDiffusionTestSupport"]),
+    .testTarget(
+      name: "PipelineTests", dependencies: ["Pipeline", "Schedulers", "LatentDiffusionComponents", "Tensor", "LatentDiffusionTestSupport"]),
+    .testTarget(name: "LatentDiffusionTests", dependencies: ["LatentDiffusion", "EmojiModel", "ImageFiles", "LatentDiffusionTestSupport"]),
+    .testTarget(name: "ImageFilesTests", dependencies: ["ImageFiles", "Tensor", "LatentDiffusionTestSupport"]),
   ]
 )

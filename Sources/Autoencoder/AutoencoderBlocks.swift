@@ -1,6 +1,6 @@
-import Layers
+import LatentDiffusionLayers
 import Tensor
-import Weights
+import LatentDiffusionWeights
 
 extension AutoencoderKLShape {
   static let epsilon: Float = 1e-6

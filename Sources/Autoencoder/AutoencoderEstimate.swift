@@ -1,4 +1,4 @@
-import Layers
+import LatentDiffusionLayers
 import Tensor
 
 /// What passes of `AutoencoderKL` take.

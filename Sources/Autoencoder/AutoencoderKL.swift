@@ -1,7 +1,7 @@
-import Components
-import Layers
+import LatentDiffusionComponents
+import LatentDiffusionLayers
 import Tensor
-import Weights
+import LatentDiffusionWeights
 
 /// The autoencoder of Stable Diffusion. Source: Rombach et al. 2022, diffusers' `AutoencoderKL`.
 public struct AutoencoderKL: LatentAutoencoder {
@@ -47,7 +47,7 @@ public struct AutoencoderKL: LatentAutoencoder {
       return try quantConvolution?(moments, in: context) ?? moments
     }
     let tiles = tiling.tiles(height: image.shape[1] / spatialScale, width: image.shape[2] / spatialScale, scale: spatialScale)
-    let moments = try tiles?.encode(image, scale: spatialScale, encode) ?? encode(image)
+    let moments = try tiles?.encode(image, scale: spatialScale, in: context, encode) ?? encode(image)
     return DiagonalGaussian(
       mean: moments.channels(0..<latentChannels), logVariance: moments.channels(latentChannels..<2 * latentChannels))
   }
@@ -61,6 +61,6 @@ public struct AutoencoderKL: LatentAutoencoder {
       try decoder(postQuantConvolution?(latents, in: context) ?? latents, in: context)
     }
     let tiles = tiling.tiles(height: latents.shape[1], width: latents.shape[2], scale: spatialScale)
-    return try tiles?.decode(latents, scale: spatialScale, decode) ?? decode(latents)
+    return try tiles?.decode(latents, scale: spatialScale, in: context, decode) ?? decode(latents)
   }
 }

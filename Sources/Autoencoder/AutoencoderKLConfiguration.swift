@@ -1,5 +1,5 @@
 import Foundation
-import Weights
+import LatentDiffusionWeights
 
 /// The keys of an autoencoder's `config.json`, under diffusers' names. Source: `AutoencoderKL`.
 struct AutoencoderKLConfiguration: Decodable, Sendable {
@@ -64,6 +64,9 @@ public struct AutoencoderKLShape: Sendable {
     for type in c.down_block_types ?? [] { try check.supported(type == "DownEncoderBlock2D", "down_block_types", type) }
     for type in c.up_block_types ?? [] { try check.supported(type == "UpDecoderBlock2D", "up_block_types", type) }
   }
+
+  /// Resnets of both halves: a network has several tensors for each.
+  package var blocks: Int { channels.count * (2 * resnets + 1) }
 
   /// Pixels a side for each latent a side.
   public var spatialScale: Int { 1 << (channels.count - 1) }

@@ -58,20 +58,25 @@ public struct AutoencoderTiles: Sendable, Equatable {
   }
 
   /// Decodes tile after tile, each blended with the one above and the one before.
-  func decode(_ latents: Tensor, scale: Int, _ decode: (Tensor) throws -> Tensor) rethrows -> Tensor {
-    try run(latents, side: latentSide, step: latentStep, resultSide: latentSide * scale, resultStep: latentStep * scale, decode)
+  func decode(_ latents: Tensor, scale: Int, in context: ExecutionContext, _ decode: (Tensor) throws -> Tensor) rethrows -> Tensor {
+    try run(
+      latents, side: latentSide, step: latentStep, resultSide: latentSide * scale, resultStep: latentStep * scale, in: context, decode)
   }
 
   /// The same for the encoder, whose tiles are those of the latents in pixels.
-  func encode(_ image: Tensor, scale: Int, _ encode: (Tensor) throws -> Tensor) rethrows -> Tensor {
-    try run(image, side: latentSide * scale, step: latentStep * scale, resultSide: latentSide, resultStep: latentStep, encode)
+  func encode(_ image: Tensor, scale: Int, in context: ExecutionContext, _ encode: (Tensor) throws -> Tensor) rethrows -> Tensor {
+    try run(
+      image, side: latentSide * scale, step: latentStep * scale, resultSide: latentSide, resultStep: latentStep, in: context, encode)
   }
 
   private func run(
-    _ input: Tensor, side: Int, step: Int, resultSide: Int, resultStep: Int, _ pass: (Tensor) throws -> Tensor
+    _ input: Tensor, side: Int, step: Int, resultSide: Int, resultStep: Int, in context: ExecutionContext,
+    _ pass: (Tensor) throws -> Tensor
   ) rethrows -> Tensor {
     let (height, width) = (input.shape[1], input.shape[2])
     let seam = resultSide - resultStep
+    let tilesInRow = (width + step - 1) / step, count = (height + step - 1) / step * tilesInRow
+    defer { context.progress?(count, count) }
     var result: Tensor?
     // The last rows of the tiles above, by column of tiles, and the last columns of the tile before: all that blending needs of them.
     var above: [Tensor] = []
@@ -79,6 +84,7 @@ public struct AutoencoderTiles: Sendable, Equatable {
       var edges: [Tensor] = []
       var before: Tensor?
       for (j, left) in stride(from: 0, to: width, by: step).enumerated() {
+        context.progress?(i * tilesInRow + j, count)
         let tile = input.part(rows: top..<min(height, top + side), columns: left..<min(width, left + side))
         // What a tile gives back on its way would otherwise stand beside what the tile before has left.
         BufferPool.releaseIdle()

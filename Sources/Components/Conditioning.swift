@@ -59,9 +59,41 @@ public struct Prompt: Hashable, Sendable, ExpressibleByStringLiteral {
   public init(stringLiteral text: String) { self.init(text) }
 }
 
+/// What a text encoder does not read of a prompt, since it is longer than the texts that it was trained on.
+public struct PromptTruncation: Sendable, Hashable, CustomStringConvertible {
+  /// The whole prompt.
+  public let prompt: Prompt
+  /// What is left out, as the tokens say it.
+  public let dropped: String
+  /// Tokens of the whole prompt, without the begin and the end.
+  public let tokens: Int
+  /// Tokens that are read.
+  public let limit: Int
+
+  /// - Parameters:
+  ///   - prompt: the whole of it.
+  ///   - dropped: what is left out.
+  ///   - tokens: of the whole prompt.
+  ///   - limit: tokens that are read.
+  public init(prompt: Prompt, dropped: String, tokens: Int, limit: Int) {
+    (self.prompt, self.dropped, self.tokens, self.limit) = (prompt, dropped, tokens, limit)
+  }
+
+  public var description: String {
+    "The text encoder reads \(limit) tokens of a prompt, and this one has \(tokens); left out is: \(dropped)"
+  }
+}
+
 /// Turns prompts into what guides the prediction.
 public protocol TextConditioner: Sendable {
   /// - Returns: a row for each prompt.
   /// - Throws: `CancellationError`, and what the conditioner documents.
   func condition(_ prompts: [Prompt], in context: ExecutionContext) throws -> Conditioning
+
+  /// What `condition` leaves out of a prompt; nil where it reads all, and without an implementation.
+  func truncation(of prompt: Prompt) -> PromptTruncation?
+}
+
+extension TextConditioner {
+  public func truncation(of prompt: Prompt) -> PromptTruncation? { nil }
 }

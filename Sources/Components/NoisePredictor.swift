@@ -8,8 +8,10 @@ public protocol NoisePredictor: Sendable {
   var outputChannels: Int { get }
   /// Every side of the latents must be a multiple of this.
   var sideMultiple: Int { get }
-  /// The side of the latents it was trained on, where its configuration says so.
+  /// The side of the latents it was trained on, where its configuration says so; the longer one where they are no squares.
   var sampleSize: Int? { get }
+  /// Both sides of the latents it was trained on. Without an implementation: squares of `sampleSize`.
+  var sampleSides: (height: Int, width: Int)? { get }
   /// True where a guidance scale is an input of the network (LCM), given in `Conditioning.guidance`.
   var embedsGuidance: Bool { get }
 
@@ -44,6 +46,7 @@ public protocol NoisePredictor: Sendable {
 extension NoisePredictor {
   public var sideMultiple: Int { 1 }
   public var sampleSize: Int? { nil }
+  public var sampleSides: (height: Int, width: Int)? { sampleSize.map { ($0, $0) } }
   public var embedsGuidance: Bool { false }
 
   public func check(_ shortcuts: Shortcuts) throws {

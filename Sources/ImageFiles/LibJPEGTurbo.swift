@@ -1,5 +1,5 @@
 #if !canImport(ImageIO)
-  import CTurboJPEG
+  import CLatentDiffusionTurboJPEG
 
   /// libjpeg-turbo's TurboJPEG interface, which reports errors as values.
   extension Picture {

@@ -1,5 +1,5 @@
 #if !canImport(ImageIO)
-  import CPNG
+  import CLatentDiffusionPNG
 
   /// libpng's simplified interface, which reports errors as values.
   extension Picture {

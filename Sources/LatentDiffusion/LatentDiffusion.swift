@@ -1,7 +1,7 @@
 @_exported import Tensor
-@_exported import Components
-@_exported import Weights
-@_exported import Layers
+@_exported import LatentDiffusionComponents
+@_exported import LatentDiffusionWeights
+@_exported import LatentDiffusionLayers
 @_exported import Autoencoder
 @_exported import UNet
 @_exported import TextEncoder

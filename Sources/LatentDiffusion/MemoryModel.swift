@@ -4,7 +4,7 @@ import Pipeline
 import Tensor
 import TextEncoder
 import UNet
-import Weights
+import LatentDiffusionWeights
 
 /// What a plan can choose.
 struct MemoryChoice: Sendable {
@@ -89,6 +89,8 @@ struct MemoryModel: Sendable {
     let form: WeightForm?
     /// That most of the weights have.
     let elementType: ElementType
+    /// That the matrices of each shape have; where they differ, the widest.
+    let elementTypes: [Shape: ElementType]
     /// Converted weights are no pages of a file.
     let canBeStreamed: Bool
 
@@ -99,22 +101,21 @@ struct MemoryModel: Sendable {
       var bytes: [ElementType: Int] = [:]
       for matrix in matrices { bytes[matrix.elementType, default: 0] += matrix.heldBytes }
       elementType = bytes.max { ($0.value, $1.key.rawValue) < ($1.value, $0.key.rawValue) }?.key ?? .float32
+      elementTypes = Dictionary(matrices.map { ($0.shape, $0.elementType) }) { $0.bytes >= $1.bytes ? $0 : $1 }
     }
 
     /// Bytes that stay in memory.
     func kept(_ residency: WeightResidency, where isUsed: (String) -> Bool = { _ in true }) -> Int {
-      var most = Int.max
-      if case .streamed(let above) = residency { most = above }
-      return tensors.reduce(0) { sum, tensor in
-        let isHeld = !tensor.isMatrix || isUsed(tensor.name) && tensor.heldBytes <= most
+      tensors.reduce(0) { sum, tensor in
+        let isHeld = !tensor.isMatrix || isUsed(tensor.name) && residency.isPacked(tensor.heldBytes)
         return isHeld ? sum + tensor.heldBytes : sum
       }
     }
 
     /// Matrices that do not stay in memory.
     func streamed(_ residency: WeightResidency) -> Int {
-      guard case .streamed(let most) = residency else { return 0 }
-      return tensors.count { $0.isMatrix && $0.heldBytes > most }
+      guard case .streamed = residency else { return 0 }
+      return tensors.count { $0.isMatrix && !residency.isPacked($0.heldBytes) }
     }
 
     /// Sizes above which weights can be streamed, each of which makes a difference, the largest first.
@@ -133,16 +134,38 @@ struct MemoryModel: Sendable {
     textShape = try CLIPTextShape(json: configuration("text_encoder"))
     unetShape = try UNet2DShape(json: configuration("unet"))
     autoencoderShape = try AutoencoderKLShape(json: configuration("vae"))
+    try files.checkFamily()
     usual = try Components(files) { try weights ?? files.usualForm(of: $0) }
     stored = try Components(files) { _ in weights }
     self.threads = threads
+    // A configuration that asks for far more than the files have would be followed for years.
+    let asked = [
+      ("text_encoder", "num_hidden_layers", textShape.layers, stored.text), ("unet", "layers_per_block", unetShape.blocks, stored.unet),
+      ("vae", "layers_per_block", autoencoderShape.blocks, stored.autoencoder),
+    ]
+    for (component, key, blocks, files) in asked {
+      try ConfigurationCheck(component).require(
+        blocks <= files.tensors.count, key, "it makes \(blocks) blocks, but the files have only \(files.tensors.count) tensors")
+    }
+  }
+
+  /// Whether decoding a picture of the usual size takes no more than a guided pass of the U-Net.
+  static func decodesQuickly(unet: UNet2DShape, autoencoder: AutoencoderKLShape) -> Bool {
+    guard let sides = unet.sampleSides else { return false }
+    func work(_ follow: (inout WorkEstimate) -> Void) -> Double {
+      var work = WorkEstimate(threads: 1, residency: .packed, elementType: .float32)
+      follow(&work)
+      return work.operations
+    }
+    return work { autoencoder.followDecoder(&$0, height: sides.height, width: sides.width) }
+      <= work { unet.follow(&$0, n: 2, height: sides.height, width: sides.width, tokens: 77) }
   }
 
   var scale: Int { autoencoderShape.spatialScale }
 
   /// One guided picture of the size that the model was trained on.
   var usualExtent: GenerationExtent? {
-    unetShape.sampleSize.map { GenerationExtent(size: PixelSize(width: $0 * scale, height: $0 * scale)) }
+    unetShape.sampleSides.map { GenerationExtent(size: PixelSize(width: $0.width * scale, height: $0.height * scale)) }
   }
 
   /// - Throws: `GenerationError` for what cannot be generated with any memory.
@@ -151,11 +174,15 @@ struct MemoryModel: Sendable {
     guard size.width > 0, size.height > 0, size.width.isMultiple(of: scale), size.height.isMultiple(of: scale) else {
       throw .indivisibleSize(width: size.width, height: size.height, multiple: scale)
     }
-    guard images > 0, extent.rowsPerImage > 0, Shape([images, size.width, size.height]).count <= GenerationRequest.maximumPixels else {
+    guard images > 0, (1...Self.mostRows).contains(extent.rowsPerImage),
+      Shape([images, size.width, size.height]).count <= GenerationRequest.maximumPixels
+    else {
       throw .tooLarge(width: size.width, height: size.height, images: images)
     }
   }
 
+  /// Rows of a pass for each picture that anybody could want.
+  private static let mostRows = 1000
   /// Sides of tiles, in pixels, that a plan tries after the automatic ones.
   private static let tileSides = [512, 384, 320, 256, 192, 128, 96, 64]
 
@@ -199,7 +226,7 @@ struct MemoryModel: Sendable {
     let components = components(choice)
     let (text, unet, autoencoder) = (components.text, components.unet, components.autoencoder)
     func work(_ component: Component, _ residency: WeightResidency) -> WorkEstimate {
-      WorkEstimate(threads: threads, residency: residency, elementType: component.elementType)
+      WorkEstimate(threads: threads, residency: residency, elementType: component.elementType, elementTypes: component.elementTypes)
     }
     var textWork = work(text, choice.text)
     textShape.follow(&textWork, n: extent.images)

@@ -2,7 +2,7 @@ import Autoencoder
 import Foundation
 import Pipeline
 import Tensor
-import Weights
+import LatentDiffusionWeights
 
 /// How a generation keeps within an amount of memory: which weights stay packed, which are packed anew at each use, and in what tiles pictures
 /// are decoded, with what that is expected to take.
@@ -56,7 +56,7 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
     var best = (choice: MemoryChoice.usual, cost: usual)
     if let limit {
       var fitting: (choice: MemoryChoice, cost: MemoryCost)?
-      var smallest = Int.max
+      var smallest = usual.peakBytes
       for choice in model.choices(extent) {
         let cost = model.cost(of: choice, extent)
         smallest = min(smallest, cost.peakBytes)

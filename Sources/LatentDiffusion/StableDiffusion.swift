@@ -1,12 +1,12 @@
 import Autoencoder
-import Components
+import LatentDiffusionComponents
 import Foundation
 import Pipeline
 import Schedulers
 import Tensor
 import TextEncoder
 import UNet
-import Weights
+import LatentDiffusionWeights
 
 /// A Stable Diffusion model, assembled from its files: the one place where the modules meet.
 ///
@@ -19,14 +19,20 @@ public struct StableDiffusion: Sendable {
   public var pipeline: DiffusionPipeline
   /// The model's own tokenizer, or CLIP's for a single file.
   public let tokenizer: CLIPTokenizer
-  /// The scheduler that the model's configuration asks for.
-  public let schedulerKind: SchedulerKind
-  /// What `scheduler_config.json` says.
-  public let schedulerConfiguration: SchedulerConfiguration
+  /// The scheduler in use: the model's own until `use` takes another. Nil where the model's own is none that is known, or cannot be used: every
+  /// generation throws `schedulerProblem` then, until `use` takes another.
+  public private(set) var schedulerKind: SchedulerKind?
+  /// Why the model's own scheduler cannot be used; nil where it can.
+  public let schedulerProblem: SchedulerError?
+  /// What `scheduler_config.json` says, under the class that `model_index.json` names, which decides.
+  public private(set) var schedulerConfiguration: SchedulerConfiguration
+  private var isSchedulerExchanged = false
   /// What the model recommends for what a request leaves open.
   public let defaults: GenerationDefaults
   /// For each component the tensors of its files that nothing asked for.
   public let reports: [String: LoadReport]
+  /// What the files hold and is not used, though it may matter: to be told to whoever loads the model.
+  public let warnings: [LoadWarning]
   private let isConsistencyModel: Bool
 
   /// Reads a model: a folder in diffusers' layout, or a single `.safetensors` file in the layout of the original code.
@@ -48,6 +54,7 @@ public struct StableDiffusion: Sendable {
   }
 
   init(_ files: ModelFiles, weights form: WeightForm? = nil, plan: MemoryPlan? = nil, in context: ExecutionContext) throws {
+    try files.checkFamily()
     tokenizer = try Self.tokenizer(of: files)
     var reports: [String: LoadReport] = [:]
     let choice = plan?.choice ?? .usual
@@ -68,18 +75,20 @@ public struct StableDiffusion: Sendable {
     var autoencoder = try load("vae", choice.autoencoder) { try AutoencoderKL(AutoencoderKLShape(json: $0), weights: $1) }
     autoencoder.tiling = choice.tiling
     self.reports = reports
+    warnings = Self.warnings(files, reports)
     try Self.check(text: text, unet: unet, autoencoder: autoencoder)
     isConsistencyModel = unet.embedsGuidance
-    schedulerConfiguration = try SchedulerConfiguration(json: try files.configuration(of: "scheduler") ?? Data("{}".utf8))
-    schedulerKind = try SchedulerKind(of: schedulerConfiguration)
-    let schedule = Self.schedule(
-      schedulerKind, schedulerConfiguration, isExchanged: false, isConsistencyModel: isConsistencyModel)
-    // The model's own configuration must make a scheduler, or every later request fails. Some take no fewer or no more steps than these.
-    do { _ = try schedule(4, .textToImage) } catch SchedulerError.unusableSteps {}
+    (schedulerConfiguration, schedulerKind, schedulerProblem) = try Self.scheduler(of: files)
     defaults = try GenerationDefaults(json: files.generationDefaults)
     pipeline = DiffusionPipeline(
       predictor: unet, autoencoder: autoencoder, conditioner: try CLIPTextConditioner(tokenizer: tokenizer, model: text),
-      schedule: schedule)
+      schedule: Self.schedule(
+        schedulerKind, schedulerProblem, schedulerConfiguration, isExchanged: false, isConsistencyModel: isConsistencyModel))
+    pipeline.usual = { [defaults, isConsistencyModel] task in
+      let usual = task.usualSettings(ofConsistencyModel: isConsistencyModel)
+      return GenerationSettings(steps: defaults.steps ?? usual.steps, guidance: defaults.guidance ?? usual.guidance)
+    }
+    pipeline.decodesPreviews = MemoryModel.decodesQuickly(unet: unet.shape, autoencoder: autoencoder.shape)
     if let plan { pipeline.admission = { try plan.admit($0) } }
     if let width = defaults.width, let height = defaults.height { pipeline.defaultSize = PixelSize(width: width, height: height) }
   }
@@ -87,21 +96,82 @@ public struct StableDiffusion: Sendable {
   /// Lets another scheduler take the place of the model's own, as `from_config` does: what the model's file says holds for it too,
   /// and about what the file does not say it has its own defaults.
   public mutating func use(_ kind: SchedulerKind) {
-    pipeline.schedule = Self.schedule(kind, schedulerConfiguration, isExchanged: true, isConsistencyModel: isConsistencyModel)
+    (schedulerKind, isSchedulerExchanged) = (kind, true)
+    makeSchedule()
   }
 
-  /// A request with what the model recommends.
+  /// What the U-Net predicts, as the model's files say (`prediction_type`). A single file may not say it, or wrongly: whoever knows better sets it.
+  public var predictionType: PredictionType {
+    get { schedulerConfiguration.predictionType.flatMap(PredictionType.init) ?? .epsilon }
+    set {
+      schedulerConfiguration.predictionType = newValue.rawValue
+      makeSchedule()
+    }
+  }
+
+  private mutating func makeSchedule() {
+    pipeline.schedule = Self.schedule(
+      schedulerKind, schedulerProblem, schedulerConfiguration, isExchanged: isSchedulerExchanged, isConsistencyModel: isConsistencyModel)
+  }
+
+  /// A request with what the model recommends for what is left open.
   public func request(_ prompt: Prompt, seed: UInt64 = .random(in: 0...UInt64(UInt32.max))) -> GenerationRequest {
     var request = GenerationRequest(prompt, seed: seed)
-    request.steps = defaults.steps ?? request.steps
-    request.guidance = defaults.guidance ?? request.guidance
+    request.usual = pipeline.usual
     return request
   }
 
+  /// The same of a text.
+  public func request(_ prompt: String, seed: UInt64 = .random(in: 0...UInt64(UInt32.max))) -> GenerationRequest {
+    request(Prompt(prompt), seed: seed)
+  }
+
+  /// A model's own scheduler, by the class that the index names and otherwise by the configuration's.
+  ///
+  /// - Returns: no kind, but a problem, where it cannot be used though others could.
+  private static func scheduler(
+    of files: ModelFiles
+  ) throws -> (SchedulerConfiguration, SchedulerKind?, SchedulerError?) {
+    guard let json = try files.configuration(of: "scheduler") else {
+      throw ConfigurationError.malformed(component: "scheduler", reason: "there is no scheduler_config.json")
+    }
+    var configuration = try SchedulerConfiguration(json: json)
+    configuration.className = files.className(of: "scheduler") ?? configuration.className
+    func problem(of kind: SchedulerKind) -> SchedulerError? {
+      // The model's own configuration must make a scheduler, or every later request fails. Some take no fewer or no more steps than these.
+      do { _ = try kind.make(configuration: configuration, steps: 4) } catch SchedulerError.unusableSteps {} catch { return error }
+      return nil
+    }
+    let reason: SchedulerError
+    do throws(SchedulerError) {
+      let kind = try SchedulerKind(of: configuration)
+      guard let problem = problem(of: kind) else { return (configuration, kind, nil) }
+      reason = problem
+    } catch {
+      reason = error
+    }
+    let others = SchedulerKind.allCases.filter { problem(of: $0) == nil }
+    guard !others.isEmpty else { throw reason }
+    return (configuration, nil, .unusableOwn(className: configuration.className, reason: "\(reason)", others: others.map(\.rawValue)))
+  }
+
+  /// What is not used of a model's files. A safety checker and what prepares pictures for it are left out on purpose.
+  private static func warnings(_ files: ModelFiles, _ reports: [String: LoadReport]) -> [LoadWarning] {
+    let loaded: Set = ["unet", "vae", "text_encoder", "tokenizer", "scheduler", "safety_checker", "feature_extractor"]
+    let components = files.components.filter { !loaded.contains($0) }.map {
+      LoadWarning.unusedComponent(name: $0, className: files.className(of: $0) ?? "")
+    }
+    let tensors = reports.sorted { $0.key < $1.key }.filter { !$0.value.unused.isEmpty }.map {
+      LoadWarning.unusedTensors(component: $0.key, names: $0.value.unused)
+    }
+    return components + tensors + (files.leftOver.isEmpty ? [] : [.leftOver(names: files.leftOver)])
+  }
+
   private static func schedule(
-    _ kind: SchedulerKind, _ configuration: SchedulerConfiguration, isExchanged: Bool, isConsistencyModel: Bool
+    _ kind: SchedulerKind?, _ problem: SchedulerError?, _ configuration: SchedulerConfiguration, isExchanged: Bool, isConsistencyModel: Bool
   ) -> @Sendable (Int, GenerationTask) throws -> Schedule {
     { steps, task in
+      guard let kind else { throw problem ?? .missingClassName }
       // A consistency model makes all its steps, from a timestep that the strength decides; others leave steps out.
       if kind == .lcm, isConsistencyModel, task.hasConsistencyPipeline {
         return Schedule(try LCMScheduler(configuration, steps: steps, strength: task.strength))

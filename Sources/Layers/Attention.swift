@@ -1,5 +1,5 @@
 import Tensor
-import Weights
+import LatentDiffusionWeights
 
 /// Attention of tokens to tokens, of the same sequence or another. Source: diffusers' `Attention`.
 public struct Attention: Sendable {

@@ -1,5 +1,5 @@
 import Tensor
-import Weights
+import LatentDiffusionWeights
 
 /// A convolution of pictures `[N, H, W, C]`. Source: PyTorch's `Conv2d`.
 public struct Convolution2D: Sendable {

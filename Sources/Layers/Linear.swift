@@ -1,5 +1,5 @@
 import Tensor
-import Weights
+import LatentDiffusionWeights
 
 /// y = x · Wᵀ + b. Source: PyTorch's `Linear`.
 public struct Linear: Sendable {

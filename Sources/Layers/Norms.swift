@@ -1,5 +1,5 @@
 import Tensor
-import Weights
+import LatentDiffusionWeights
 
 /// Group normalisation with parameters from a checkpoint. Source: PyTorch's `GroupNorm`.
 public struct GroupNorm: Sendable {

@@ -1,5 +1,5 @@
 import Tensor
-import Weights
+import LatentDiffusionWeights
 
 /// Two convolutions with a way around them, and the time between them. Source: He et al. 2016, diffusers' `ResnetBlock2D`.
 public struct ResnetBlock2D: Sendable {

@@ -1,5 +1,5 @@
 import Tensor
-import Weights
+import LatentDiffusionWeights
 
 /// Halves the sides with a convolution of stride 2. Source: diffusers' `Downsample2D`.
 public struct Downsample2D: Sendable {

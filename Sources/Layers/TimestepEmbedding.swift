@@ -1,6 +1,6 @@
 import Foundation
 import Tensor
-import Weights
+import LatentDiffusionWeights
 
 /// Sinusoids of a number, as transformers encode positions. Source: Vaswani et al. 2017, diffusers' `get_timestep_embedding`.
 public struct Timesteps: Sendable {

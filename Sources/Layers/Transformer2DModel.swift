@@ -1,5 +1,5 @@
 import Tensor
-import Weights
+import LatentDiffusionWeights
 
 /// A feature map seen as tokens, through transformer blocks and back. Source: diffusers' `Transformer2DModel`.
 public struct Transformer2DModel: Sendable {

@@ -1,4 +1,4 @@
-import Components
+import LatentDiffusionComponents
 import Tensor
 
 /// The loop from noise to latents, the same for every task: tasks differ in what it starts with.

@@ -1,4 +1,4 @@
-import Components
+import LatentDiffusionComponents
 import Tensor
 
 /// Latent diffusion out of three components and a scheduler: text to picture, picture to picture, inpainting, outpainting,
@@ -23,10 +23,14 @@ public struct DiffusionPipeline: Sendable {
   public var schedule: @Sendable (_ steps: Int, _ task: GenerationTask) throws -> Schedule
   /// The size of pictures that start from nothing and for which the request names none; nil: what the predictor was trained on.
   public var defaultSize: PixelSize?
+  /// What steps and guidance a request gets that names none; nil: the defaults of diffusers' pipelines.
+  public var usual: (@Sendable (GenerationTask) -> GenerationSettings)?
   /// Asked before a generation begins; what it throws, `generate` throws. A plan for memory refuses here what it has no room for.
   public var admission: (@Sendable (GenerationExtent) throws -> Void)?
   /// The matrix of previews; nil: it is fitted to the autoencoder when a generation needs one.
   public var latentPreview: LatentPreview?
+  /// Whether previews are decoded and then averaged, in their true colours: for decoders that take no longer than a step. `latentPreview` goes before.
+  public var decodesPreviews = false
 
   /// - Parameter scheduler: makes the scheduler for a number of steps; what it throws, a generation throws.
   public init(
@@ -53,6 +57,13 @@ public struct DiffusionPipeline: Sendable {
   /// What both sides of a picture must be multiples of, in pixels.
   public var sideMultiple: Int { autoencoder.spatialScale * predictor.sideMultiple }
 
+  /// The size of as many pixels as the model was made for, in the proportions of a picture; nil where the model does not say what it was made for.
+  public func usualSize(inProportionsOf picture: PixelSize) -> PixelSize? {
+    let scale = autoencoder.spatialScale
+    let sides = predictor.sampleSides.map { PixelSize(width: $0.width * scale, height: $0.height * scale) }
+    return (defaultSize ?? sides)?.inProportions(of: picture, multiple: sideMultiple)
+  }
+
   /// The shape `[N, h, w, C]` of a request's latents, which is that of the noise it may bring.
   ///
   /// - Throws: `GenerationError` where the request cannot be carried out.
@@ -60,22 +71,28 @@ public struct DiffusionPipeline: Sendable {
 
   /// Starts a generation; nothing is computed before the first event is asked for.
   ///
+  /// - Parameter phase: told what is under way, on a thread of the engine: for people who wait.
   /// - Throws: `GenerationError` where the request cannot be carried out, `ComponentError` where the predictor has no such short cuts,
   ///   and what making the scheduler throws.
-  public func generate(_ request: GenerationRequest, in context: ExecutionContext = ExecutionContext()) throws -> Generation {
-    Generation(plan: try Plan(request, for: self), context: context)
+  public func generate(
+    _ request: GenerationRequest, in context: ExecutionContext = ExecutionContext(),
+    phase: @escaping @Sendable (GenerationPhase) -> Void = { _ in }
+  ) throws -> Generation {
+    Generation(plan: try Plan(request, for: self, phase: phase), context: context)
   }
 
   /// All pictures of a request.
   ///
-  /// - Parameter progress: told of every step, on the task that called.
+  /// - Parameters:
+  ///   - progress: told of every step, on the task that called.
+  ///   - phase: told what is under way, on a thread of the engine.
   /// - Throws: `GenerationError`, `CancellationError`, and what the components throw.
   public func images(
     for request: GenerationRequest, in context: ExecutionContext = ExecutionContext(),
-    progress: (GenerationStep) throws -> Void = { _ in }
+    progress: (GenerationStep) throws -> Void = { _ in }, phase: @escaping @Sendable (GenerationPhase) -> Void = { _ in }
   ) async throws -> [GeneratedImage] {
     var images: [GeneratedImage] = []
-    for try await event in try generate(request, in: context) {
+    for try await event in try generate(request, in: context, phase: phase) {
       switch event {
       case .step(let step): try progress(step)
       case .image(let image): images.append(image)
@@ -136,7 +153,23 @@ public struct DiffusionPipeline: Sendable {
     return posterior
   }
 
-  func preview(in context: ExecutionContext) throws -> LatentPreview {
-    try latentPreview ?? LatentPreview(fittedTo: autoencoder, in: context)
+  /// What a generation's previews are made with.
+  enum Previewer: Sendable {
+    case matrix(LatentPreview)
+    case decoder(any LatentAutoencoder)
+
+    /// - Parameter latents: `[N, h, w, C]`, scaled.
+    /// - Returns: `[N, h, w, 3]`, 0…1.
+    func image(of latents: Tensor, in context: ExecutionContext) throws -> Tensor {
+      switch self {
+      case .matrix(let preview): preview.image(of: latents)
+      case .decoder(let autoencoder): try autoencoder.image(of: latents, in: context).averaged(over: autoencoder.spatialScale)
+      }
+    }
+  }
+
+  func previewer(in context: ExecutionContext) throws -> Previewer {
+    if let latentPreview { return .matrix(latentPreview) }
+    return decodesPreviews ? .decoder(autoencoder) : .matrix(try LatentPreview(fittedTo: autoencoder, in: context))
   }
 }

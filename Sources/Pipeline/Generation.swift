@@ -1,4 +1,4 @@
-import Components
+import LatentDiffusionComponents
 import Tensor
 
 /// A generation under way: first its steps, then its pictures.
@@ -30,15 +30,17 @@ public struct Generation: AsyncSequence, Sendable {
   /// Where a generation is. Each stage gives its event and the stage that follows.
   fileprivate enum Stage: Sendable {
     case planned(Plan)
-    case denoising(DenoisingLoop, Plan, LatentPreview?)
+    case denoising(DenoisingLoop, Plan, DiffusionPipeline.Previewer?)
     case decoding(Tensor, Plan, index: Int)
     case finished
 
     func next(in context: ExecutionContext) throws -> (GenerationEvent?, Stage) {
       switch self {
       case .planned(let plan):
-        let preview = try plan.request.previewInterval.map { _ in try plan.pipeline.preview(in: context) }
-        return try Stage.denoising(plan.loop(in: context), plan, preview).next(in: context)
+        let preview = try plan.request.previewInterval.map { _ in try plan.pipeline.previewer(in: context) }
+        let loop = try plan.loop(in: context)
+        plan.phase(.denoising)
+        return try Stage.denoising(loop, plan, preview).next(in: context)
       case .denoising(var loop, let plan, let preview):
         let step = try loop.step(plan: plan, preview: preview, in: context)
         guard loop.isFinished else { return (.step(step), .denoising(loop, plan, preview)) }
@@ -57,13 +59,13 @@ public struct Generation: AsyncSequence, Sendable {
 }
 
 extension DenoisingLoop {
-  fileprivate mutating func step(plan: Plan, preview: LatentPreview?, in context: ExecutionContext) throws -> GenerationStep {
+  fileprivate mutating func step(plan: Plan, preview: DiffusionPipeline.Previewer?, in context: ExecutionContext) throws -> GenerationStep {
     let (index, timestep) = (step - firstStep, scheduler.timesteps[step])
     let predictedOriginal = try advance(in: context)
     let isDue = plan.request.previewInterval.map { (index + 1).isMultiple(of: $0) } ?? false
     return GenerationStep(
       index: index, count: scheduler.timesteps.count - firstStep, timestep: timestep, latents: latents,
-      preview: isDue ? preview?.image(of: predictedOriginal ?? latents) : nil)
+      preview: isDue ? try preview?.image(of: predictedOriginal ?? latents, in: context) : nil, truncations: plan.truncations)
   }
 }
 
@@ -87,6 +89,20 @@ public struct GenerationStep: Sendable {
   public let latents: Tensor
   /// `[N, h, w, 3]`, 0…1: a rough picture at the latents' size, where one was asked for.
   public let preview: Tensor?
+  /// What the text encoder did not read of the prompts and the negative prompts: empty where it read all.
+  public let truncations: [PromptTruncation]
+}
+
+/// What a generation is at. Reading files and loading are over when it begins.
+public enum GenerationPhase: Sendable, Equatable {
+  /// The picture that the task starts from goes through the encoder; `done` of `count` tiles are over.
+  case encodingPicture(done: Int, count: Int)
+  /// The prompts go through the text encoder.
+  case encodingPrompts
+  /// The steps, each of which is an event of its own.
+  case denoising
+  /// Latents become pictures; `done` of `count` tiles of all pictures are over.
+  case decoding(done: Int, count: Int)
 }
 
 /// A picture and what it was made of.
@@ -99,4 +115,6 @@ public struct GeneratedImage: Sendable {
   public let image: Tensor
   /// `[1, h, w, C]`, as they were before decoding (scaled).
   public let latents: Tensor
+  /// What the text encoder did not read of the prompts and the negative prompts of the request: empty where it read all.
+  public let truncations: [PromptTruncation]
 }

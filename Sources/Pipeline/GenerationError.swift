@@ -22,8 +22,6 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
   case unexpectedShape(name: String, expected: String, found: Shape)
   /// A tensor with an infinite element, or one that is not a number.
   case notFinite(name: String)
-  /// A mask `[N, H, W, 1]` must have the size of its picture `[N, H, W, 3]`.
-  case maskSize(mask: Shape, image: Shape)
   /// The strength leaves out every step.
   case noStepsLeft(steps: Int, strength: Double)
   /// The noise predictor has not the channels that the task needs.
@@ -53,8 +51,6 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
       "\(name) must have the shape \(expected), not \(found)."
     case .notFinite(let name):
       "\(name) must hold finite numbers only."
-    case .maskSize(let mask, let image):
-      "The mask (\(mask[2])×\(mask[1])) must be as large as the image (\(image[2])×\(image[1])), and there is one for all images or each."
     case .noStepsLeft(let steps, let strength):
       "A strength of \(strength) leaves none of the \(steps) steps; raise the strength or the number of steps."
     case .modelDoesNotFit(let task, let inputChannels, let expected):

@@ -1,4 +1,4 @@
-import Components
+import LatentDiffusionComponents
 import Tensor
 
 /// How many rows a picture takes in a pass, and how their predictions become one.

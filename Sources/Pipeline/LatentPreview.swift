@@ -1,7 +1,8 @@
-import Components
+import LatentDiffusionComponents
 import Tensor
 
-/// A picture of latents for the price of a small matrix: red, green and blue as affine functions of the channels.
+/// A picture of latents for the price of a small matrix: red, green and blue as affine functions of the channels. What of a colour is no such function
+/// is lost: where a decoder is cheap, `DiffusionPipeline.decodesPreviews` is true.
 public struct LatentPreview: Sendable {
   /// For each of red, green and blue a factor for each channel, and a constant.
   private let coefficients: [[Float]]
@@ -13,28 +14,56 @@ public struct LatentPreview: Sendable {
     self.coefficients = coefficients
   }
 
-  /// The affine functions that come closest, by least squares, to what a decoder makes of random patches; costs one small decode.
+  /// The affine functions that come closest, by least squares, to what the decoder makes of a picture's latents; costs one small encoding and one
+  /// small decoding.
+  ///
+  /// The picture is one of many small squares of colour. Its latents lie where those of pictures lie, which random ones do not.
   /// - Throws: `CancellationError`, and what the autoencoder throws.
   public init(fittedTo autoencoder: any LatentAutoencoder, in context: ExecutionContext) throws {
-    let (side, patch, channels) = (16, 4, autoencoder.latentChannels)
-    // Patches of one colour, since the colour of a surface is what a preview is to show.
-    let patches = side / patch
-    var generator = TorchGenerator(seed: 0)
-    let colors = generator.normal(patches * patches * channels)
-    let latents = Tensor(
-      (0..<side * side).flatMap { pixel -> ArraySlice<Float> in
-        let index = (pixel / side / patch * patches + pixel % side / patch) * channels
-        return colors[index..<index + channels]
-      }, shape: [1, side, side, channels])
-    let image = try autoencoder.image(of: latents, in: context)
-    let means = image.averaged(over: autoencoder.spatialScale).elements
-    let inputs = latents.elements
-    var equations = NormalEquations(unknowns: channels + 1, outputs: 3)
-    for pixel in 0..<side * side {
-      equations.add(
-        inputs[pixel * channels..<(pixel + 1) * channels].map(Double.init) + [1], means[pixel * 3..<pixel * 3 + 3].map(Double.init))
+    let scale = autoencoder.spatialScale, channels = autoencoder.latentChannels
+    let latents = autoencoder.scaled(try autoencoder.encode(Self.colours(scale: scale).centered, in: context).mode)
+    let inputs = latents.elements.map(Double.init)
+    let targets = try autoencoder.image(of: latents, in: context).averaged(over: scale).elements.map(Double.init)
+    let count = inputs.count / channels
+    let observations = (0..<count).map { Array(inputs[$0 * channels..<($0 + 1) * channels]) + [1] }
+    let equations = NormalEquations(observations, ridge: 1e-3 * Double(count))
+    var factors = equations.solution(for: (0..<count).map { Array(targets[$0 * 3..<$0 * 3 + 3]) })
+    // A colour at the end of its range says that the function is there or beyond; only what falls short of it counts as an error.
+    for _ in 0..<5 {
+      let aims = (0..<count).map { index in
+        (0..<3).map { output in
+          let target = targets[index * 3 + output]
+          let prediction = zip(factors[output], observations[index]).reduce(0) { $0 + $1.0 * $1.1 }
+          return target >= 0.98 ? max(target, prediction) : target <= 0.02 ? min(target, prediction) : target
+        }
+      }
+      factors = equations.solution(for: aims)
     }
-    self.init(coefficients: equations.solution().map { $0.map(Float.init) })
+    self.init(coefficients: factors.map { $0.map(Float.init) })
+  }
+
+  /// `[1, H, W, 3]`, 0…1: squares of two latents a side, half of them in the corners of the colour cube, some white, as much of a picture is, and the
+  /// rest between. Where they lie is random, but always the same, since a regular pattern would be seen by the encoder as one.
+  private static func colours(scale: Int) -> Tensor {
+    let cells = 12, side = 2 * scale
+    var state: UInt32 = 0
+    func draw() -> UInt32 {
+      // Numerical Recipes' generator: nothing here asks for a better one.
+      state = state &* 1_664_525 &+ 1_013_904_223
+      return state
+    }
+    let palette = (0..<cells * cells).map { _ -> [Float] in
+      let kind = draw() >> 28
+      if kind >= 13 { return [1, 1, 1] }
+      if kind < 8 { return [Float(kind >> 2 & 1), Float(kind >> 1 & 1), Float(kind & 1)] }
+      return (0..<3).map { _ in Float((draw() >> 16) % 3) / 2 }
+    }
+    let pixels = cells * side
+    let colours = (0..<pixels * pixels).flatMap { pixel -> [Float] in
+      let (row, column) = (pixel / pixels / side, pixel % pixels / side)
+      return palette[row * cells + column]
+    }
+    return Tensor(colours, shape: [1, pixels, pixels, 3])
   }
 
   /// - Parameter latents: `[N, h, w, C]`, scaled as the noise predictor sees them.
@@ -55,25 +84,31 @@ public struct LatentPreview: Sendable {
   }
 }
 
-/// A linear least-squares problem, added up an observation at a time.
+/// A linear least-squares problem: the same inputs for any outputs.
 private struct NormalEquations {
-  private var matrix: [[Double]]
+  private let observations: [[Double]]
+  private let matrix: [[Double]]
 
-  /// A little on the diagonal decides for the smallest solution where the observations leave a choice.
-  init(unknowns: Int, outputs: Int) {
-    matrix = (0..<unknowns).map { row in (0..<unknowns + outputs).map { $0 == row ? 1e-9 : 0 } }
-  }
-
-  mutating func add(_ inputs: [Double], _ outputs: [Double]) {
-    let observation = inputs + outputs
-    for (row, input) in inputs.enumerated() {
-      for (column, value) in observation.enumerated() { matrix[row][column] += input * value }
+  /// - Parameters:
+  ///   - observations: the inputs, the last of which is constant.
+  ///   - ridge: what is added to the diagonal, but for the constant's: it decides for small factors where the observations leave a choice.
+  init(_ observations: [[Double]], ridge: Double) {
+    self.observations = observations
+    let unknowns = observations.first?.count ?? 0
+    var matrix = (0..<unknowns).map { row in (0..<unknowns).map { $0 == row ? row == unknowns - 1 ? 1e-9 : ridge : 0 } }
+    for inputs in observations {
+      for row in 0..<unknowns { for column in 0..<unknowns { matrix[row][column] += inputs[row] * inputs[column] } }
     }
+    self.matrix = matrix
   }
 
   /// For each output the factors of the inputs. Elimination without pivoting: the matrix is positive definite.
-  func solution() -> [[Double]] {
-    var rows = matrix
+  func solution(for outputs: [[Double]]) -> [[Double]] {
+    let unknowns = matrix.count, count = outputs.first?.count ?? 0
+    var rows = matrix.map { $0 + Array(repeating: 0, count: count) }
+    for (inputs, values) in zip(observations, outputs) {
+      for row in 0..<unknowns { for output in 0..<count { rows[row][unknowns + output] += inputs[row] * values[output] } }
+    }
     for pivot in rows.indices {
       let scale = rows[pivot][pivot]
       rows[pivot] = rows[pivot].map { $0 / scale }
@@ -82,6 +117,6 @@ private struct NormalEquations {
         rows[row] = zip(rows[row], rows[pivot]).map { $0 - factor * $1 }
       }
     }
-    return (rows.count..<(rows.first?.count ?? 0)).map { output in rows.map { $0[output] } }
+    return (0..<count).map { output in rows.map { $0[unknowns + output] } }
   }
 }

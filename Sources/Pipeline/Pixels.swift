@@ -51,6 +51,24 @@ extension Tensor {
   /// The only channel `count` times.
   func channelRepeated(_ count: Int) -> Tensor { Tensor.concatenated(Array(repeating: self, count: count), axis: -1) }
 
+  /// The picture at another size, by way of one in its own proportions where that is asked for.
+  func resized(to size: PixelSize, mode: ResizeMode) -> Tensor {
+    let (height, width) = (shape[1], shape[2])
+    guard mode != .stretch, width != size.width || height != size.height else { return resampled(height: size.height, width: size.width) }
+    // As diffusers has it: the side that must be cut, or that is too short, is rounded down from the other's factor.
+    let isWider = size.width * height > width * size.height
+    let widthDecides = isWider == (mode == .crop)
+    let inner = PixelSize(
+      width: max(1, widthDecides ? size.width : width * size.height / height),
+      height: max(1, widthDecides ? height * size.width / width : size.height))
+    let picture = resampled(height: inner.height, width: inner.width)
+    // Where the picture's corner lies in the result, before it where something is cut off.
+    let (left, top) = (size.width / 2 - inner.width / 2, size.height / 2 - inner.height / 2)
+    return picture.gathered(height: size.height, width: size.width) {
+      (min(max($0 - top, 0), inner.height - 1), min(max($1 - left, 0), inner.width - 1))
+    }
+  }
+
   /// The picture at another size, in 8 bits as the reference does it: values are rounded to 255ths before and after.
   func resampled(height: Int, width: Int) -> Tensor {
     guard height != shape[1] || width != shape[2] else { return self }

@@ -1,4 +1,4 @@
-import Components
+import LatentDiffusionComponents
 import Tensor
 
 /// A request that was found possible, with everything decided that can be decided without computing.
@@ -10,6 +10,10 @@ struct Plan: Sendable {
   let size: PixelSize
   /// Of the pictures that come out; smaller where the model's input was filled up.
   let outputSize: PixelSize
+  /// What the text encoder does not read of the prompts.
+  let truncations: [PromptTruncation]
+  /// Told what is under way.
+  let phase: @Sendable (GenerationPhase) -> Void
 
   var count: Int { request.prompts.count * request.imagesPerPrompt }
 
@@ -19,15 +23,23 @@ struct Plan: Sendable {
   }
 
   /// - Throws: `GenerationError`, what making the scheduler throws, and `ComponentError` where the predictor has no such short cuts.
-  init(_ request: GenerationRequest, for pipeline: DiffusionPipeline) throws {
+  init(_ request: GenerationRequest, for pipeline: DiffusionPipeline, phase: @escaping @Sendable (GenerationPhase) -> Void = { _ in }) throws {
+    var request = request
+    if request.usual == nil {
+      let isConsistencyModel = pipeline.predictor.embedsGuidance
+      request.usual = pipeline.usual ?? { $0.usualSettings(ofConsistencyModel: isConsistencyModel) }
+    }
     try request.checkNumbers()
     (size, outputSize) = try request.sizes(for: pipeline)
-    self.pipeline = pipeline
-    self.request = request
+    (self.pipeline, self.request, self.phase) = (pipeline, request, phase)
     schedule = try pipeline.schedule(request.steps, request.task)
-    guard (0..<schedule.scheduler.timesteps.count).contains(schedule.firstStep) else {
+    guard (0..<schedule.scheduler.timesteps.count).contains(schedule.firstStep), request.task.hasSteps(of: request.steps) else {
       throw GenerationError.noStepsLeft(steps: request.steps, strength: request.task.strength)
     }
+    // Each text once, in the order of the request; without guidance nobody looks at the negative ones.
+    var texts = request.prompts
+    if request.guidance > 1, !pipeline.predictor.embedsGuidance { texts += request.negativePrompts }
+    truncations = texts.enumerated().filter { texts.firstIndex(of: $1) == $0 }.compactMap { pipeline.conditioner.truncation(of: $1) }
     try pipeline.checkChannels(for: request.task)
     try pipeline.predictor.check(request.shortcuts)
     try checkTensors()
@@ -35,12 +47,7 @@ struct Plan: Sendable {
   }
 
   private var extent: GenerationExtent {
-    let startsFromPicture =
-      switch request.task {
-      case .textToImage, .imageToImage(.latents, _): false
-      case .imageToImage(.pixels, _), .inpaint, .edit: true
-      }
-    return GenerationExtent(size: size, images: count, rowsPerImage: guidance.rows, encodesPicture: startsFromPicture)
+    GenerationExtent(size: size, images: count, rowsPerImage: guidance.rows, encodesPicture: request.task.startsFromPixels)
   }
 
   private func checkTensors() throws {
@@ -58,6 +65,13 @@ struct Plan: Sendable {
 }
 
 extension GenerationTask {
+  /// Whether a strength leaves any of the steps. A scheduler may make more timesteps than steps (PNDM), of which one is left at a strength of 0:
+  /// diffusers' image-to-image then runs that one, its inpainting refuses.
+  fileprivate func hasSteps(of steps: Int) -> Bool {
+    guard case .inpaint(let inpainting) = self else { return true }
+    return Double(steps) * inpainting.strength >= 1
+  }
+
   /// The tensors with their names in errors.
   var inputs: [(String, Tensor)] {
     switch self {
@@ -65,6 +79,14 @@ extension GenerationTask {
     case .imageToImage(.pixels(let image), _), .edit(let image, _): [("The image", image)]
     case .imageToImage(.latents(let latents), _): [("The latents", latents)]
     case .inpaint(let inpainting): [("The image", inpainting.image), ("The mask", inpainting.mask)]
+    }
+  }
+
+  /// Whether a picture of pixels is given.
+  var startsFromPixels: Bool {
+    switch self {
+    case .textToImage, .imageToImage(.latents, _): false
+    case .imageToImage(.pixels, _), .inpaint, .edit: true
     }
   }
 
@@ -110,7 +132,23 @@ extension GenerationRequest {
     let source = try sourceSize(for: pipeline)
     // A side of the source fits by itself; a side that was asked for must.
     func fitted(_ side: Int) -> Int { (task.fillsUp ? (side + multiple - 1) : side) / multiple * multiple }
-    let size = PixelSize(width: width ?? fitted(source.width), height: height ?? fitted(source.height))
+    // The other side of a picture of which one is asked for, in its proportions.
+    func proportional(_ other: Int, _ side: Int, to asked: Int) -> Int {
+      let exact = Double(other) * Double(asked) / Double(side)
+      let most = Double(Self.maximumPixels)
+      guard !task.fillsUp else { return max(1, Int(min(exact, most).rounded())) }
+      return max(1, Int((min(exact, most) / Double(multiple)).rounded())) * multiple
+    }
+    var (width, height) = (width, height)
+    if task.startsFromPixels {
+      if let asked = width, height == nil { height = proportional(source.height, source.width, to: asked) }
+      if let asked = height, width == nil { width = proportional(source.width, source.height, to: asked) }
+    }
+    let output = PixelSize(width: width ?? source.width, height: height ?? source.height)
+    // Sides that follow from the picture's are filled up where it is not to be resampled.
+    let size = PixelSize(
+      width: self.width ?? width.map { task.fillsUp ? fitted($0) : $0 } ?? fitted(source.width),
+      height: self.height ?? height.map { task.fillsUp ? fitted($0) : $0 } ?? fitted(source.height))
     guard size.width > 0, size.height > 0 else {
       throw .imageTooSmall(width: source.width, height: source.height, multiple: multiple)
     }
@@ -122,8 +160,7 @@ extension GenerationRequest {
     guard Shape([images, size.width, size.height]).count <= Self.maximumPixels else {
       throw .tooLarge(width: size.width, height: size.height, images: images)
     }
-    let output = task.fillsUp ? PixelSize(width: width ?? source.width, height: height ?? source.height) : size
-    return (size, output)
+    return (size, task.fillsUp ? output : size)
   }
 
   /// The size of what the task starts from: its picture, or what the model was trained on.
@@ -133,8 +170,8 @@ extension GenerationRequest {
     case .textToImage:
       if let width, let height { return PixelSize(width: width, height: height) }
       if let size = pipeline.defaultSize { return size }
-      guard let side = pipeline.predictor.sampleSize else { throw .noSize }
-      return PixelSize(width: side * scale, height: side * scale)
+      guard let sides = pipeline.predictor.sampleSides else { throw .noSize }
+      return PixelSize(width: sides.width * scale, height: sides.height * scale)
     case .imageToImage(.latents(let latents), _):
       try latents.checkPicture("The latents", channels: pipeline.autoencoder.latentChannels)
       let size = PixelSize(width: latents.shape[2] * scale, height: latents.shape[1] * scale)
@@ -149,8 +186,8 @@ extension GenerationRequest {
       let (image, mask) = (inpainting.image, inpainting.mask)
       try image.checkPicture("The image", channels: 3)
       try mask.checkPicture("The mask", channels: 1)
-      guard mask.shape[1] == image.shape[1], mask.shape[2] == image.shape[2], [1, image.shape[0]].contains(mask.shape[0]) else {
-        throw .maskSize(mask: mask.shape, image: image.shape)
+      guard [1, image.shape[0]].contains(mask.shape[0]) else {
+        throw .unexpectedShape(name: "The mask", expected: "[1 or \(image.shape[0]), height, width, 1]", found: mask.shape)
       }
       return PixelSize(width: image.shape[2], height: image.shape[1])
     }

@@ -1,4 +1,4 @@
-import Components
+import LatentDiffusionComponents
 import Tensor
 
 /// From a plan to a loop that is ready to run, and from latents to pictures. The order in which random numbers are drawn is part of
@@ -23,6 +23,7 @@ extension Plan {
   }
 
   private func conditioning(_ guidance: Guidance, in context: ExecutionContext) throws -> Conditioning {
+    phase(.encodingPrompts)
     func encoded(_ prompts: [Prompt], times: Int) throws -> Conditioning {
       let result = try pipeline.conditioner.condition(prompts, in: context)
       guard result.hiddenStates.shape.rank > 0, result.hiddenStates.shape[0] == prompts.count else {
@@ -60,7 +61,7 @@ extension Plan {
     case .edit(let image, _):
       return Start(
         latents: drawn() * schedule.scheduler.initialNoiseScale,
-        appended: try beside(pipeline.posterior(of: fitted(image).centered, in: context).mode))
+        appended: try beside(posterior(of: fitted(image).centered, in: context).mode))
     case .inpaint(let inpainting):
       return try start(inpainting, drawing: &noise, in: context)
     }
@@ -68,7 +69,7 @@ extension Plan {
 
   private func start(_ task: Inpainting, drawing noise: inout any NoiseSource, in context: ExecutionContext) throws -> Start {
     let image = fitted(task.image)
-    let mask = fitted(task.mask).binarized()
+    let mask = fitted(task.mask(for: request.resizeMode)).binarized()
     let latentMask = mask.sampled(every: pipeline.autoencoder.spatialScale).repeated(count / mask.shape[0])
     let blends = pipeline.predictor.inputChannels == latentShape.columns
     // At full strength the picture below the mask is not looked at, except for blending.
@@ -93,9 +94,16 @@ extension Plan {
   private func encoded(
     _ centered: Tensor, drawing noise: inout any NoiseSource, in context: ExecutionContext
   ) throws -> Tensor {
-    let posterior = try pipeline.posterior(of: centered, in: context)
+    let posterior = try posterior(of: centered, in: context)
     let sample = posterior.sample(noise: noise.normal(channelsLast: posterior.mean.shape))
     return pipeline.autoencoder.scaled(sample).repeated(count / centered.shape[0])
+  }
+
+  private func posterior(of centered: Tensor, in context: ExecutionContext) throws -> DiagonalGaussian {
+    var context = context
+    phase(.encodingPicture(done: 0, count: 1))
+    context.progress = { [phase] in phase(.encodingPicture(done: $0, count: $1)) }
+    return try pipeline.posterior(of: centered, in: context)
   }
 
   private func noised(_ original: Tensor, with noise: Tensor) -> Tensor {
@@ -104,7 +112,7 @@ extension Plan {
 
   /// The picture in the size of the model's input.
   private func fitted(_ image: Tensor) -> Tensor {
-    let image = image.resampled(height: outputSize.height, width: outputSize.width)
+    let image = image.resized(to: outputSize, mode: request.resizeMode)
     guard size != outputSize else { return image }
     return image.extended(left: 0, right: size.width - outputSize.width, top: 0, bottom: size.height - outputSize.height)
   }
@@ -119,10 +127,14 @@ extension Plan {
   /// Decodes one of the latents.
   func image(_ index: Int, of latents: Tensor, in context: ExecutionContext) throws -> GeneratedImage {
     let latents = latents.rows(index..<index + 1)
+    var context = context
+    phase(.decoding(done: index, count: count))
+    context.progress = { [phase, count] in phase(.decoding(done: index * $1 + $0, count: count * $1)) }
     let decoded = try pipeline.autoencoder.image(of: latents, in: context)
       .cropped(height: outputSize.height, width: outputSize.width)
     return GeneratedImage(
-      index: index, prompt: request.prompts[index / request.imagesPerPrompt], image: keeping(decoded, index), latents: latents)
+      index: index, prompt: request.prompts[index / request.imagesPerPrompt], image: keeping(decoded, index), latents: latents,
+      truncations: truncations)
   }
 
   /// The decoded picture with the original's pixels outside the mask, where the task keeps them.
@@ -130,11 +142,18 @@ extension Plan {
     guard case .inpaint(let inpainting) = request.task, inpainting.keepsPixelsOutsideMask else { return decoded }
     func original(_ tensor: Tensor) -> Tensor {
       let row = index % tensor.shape[0]
-      return tensor.rows(row..<row + 1).resampled(height: outputSize.height, width: outputSize.width)
+      return tensor.rows(row..<row + 1).resized(to: outputSize, mode: request.resizeMode)
     }
-    let mask = original(inpainting.mask).binarized().channelRepeated(3)
+    let mask = original(inpainting.mask(for: request.resizeMode)).binarized().channelRepeated(3)
     // A product with 1 and a sum with 0 change nothing: the kept pixels come back bit by bit.
     return mask * decoded + mask.map { 1 - $0 } * original(inpainting.image)
+  }
+}
+
+extension Inpainting {
+  /// The mask, in the picture's size where only that says what is cut off or added.
+  fileprivate func mask(for mode: ResizeMode) -> Tensor {
+    mode == .stretch ? mask : mask.resampled(height: image.shape[1], width: image.shape[2])
   }
 }
 

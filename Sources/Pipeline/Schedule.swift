@@ -1,4 +1,4 @@
-import Components
+import LatentDiffusionComponents
 
 /// A scheduler and the step at which the loop begins.
 public struct Schedule: Sendable {

@@ -1,4 +1,4 @@
-import Components
+import LatentDiffusionComponents
 import Tensor
 
 /// The table of a sampler on training timesteps, with samples x = √ᾱ x₀ + √(1 − ᾱ) ε: DDPM, DDIM, PNDM, LCM.

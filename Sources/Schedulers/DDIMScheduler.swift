@@ -1,4 +1,4 @@
-import Components
+import LatentDiffusionComponents
 import Tensor
 
 /// Sampling that skips timesteps, without noise (η = 0) or with (η up to 1, where it is DDPM's).

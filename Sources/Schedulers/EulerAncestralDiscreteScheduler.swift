@@ -1,4 +1,4 @@
-import Components
+import LatentDiffusionComponents
 import Tensor
 
 /// Euler's method to a lower noise level than the next, and fresh noise up to it.

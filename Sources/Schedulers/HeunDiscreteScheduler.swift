@@ -1,4 +1,4 @@
-import Components
+import LatentDiffusionComponents
 import Tensor
 
 /// Heun's method on the probability flow: a step of Euler's, and a second with the mean of the slopes at both ends.

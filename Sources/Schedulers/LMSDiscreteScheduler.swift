@@ -1,4 +1,4 @@
-import Components
+import LatentDiffusionComponents
 import Tensor
 
 /// Linear multistep sampling of fourth order on the probability flow.

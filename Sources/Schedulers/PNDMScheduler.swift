@@ -1,4 +1,4 @@
-import Components
+import LatentDiffusionComponents
 import Tensor
 
 /// Pseudo linear multistep sampling of fourth order, with or without a pseudo Runge–Kutta warm-up (`skip_prk_steps`).

@@ -1,4 +1,4 @@
-import Components
+import LatentDiffusionComponents
 import Tensor
 
 /// What the noise predictor predicts (`prediction_type`).

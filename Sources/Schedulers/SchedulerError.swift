@@ -8,6 +8,8 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
   case missingClassName
   /// Nobody knows a scheduler of this name.
   case unknownScheduler(String)
+  /// A model's own scheduler cannot be used; `others` can, with its configuration.
+  case unusableOwn(className: String?, reason: String, others: [String])
   /// A key has a value that is none of those known.
   case unknownValue(key: String, found: String, known: [String])
   /// A key has a value that nothing can be computed with.
@@ -29,6 +31,9 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
       "The scheduler's configuration has no _class_name; name a scheduler: \(SchedulerKind.names)."
     case .unknownScheduler(let name):
       "There is no scheduler named \"\(name.prefix(80))\"; known are \(SchedulerKind.names)."
+    case .unusableOwn(let className, let reason, let others):
+      "The model's own scheduler\(className.map { ", \($0.prefix(80))," } ?? "") cannot be used. \(reason) "
+        + "Choose another for it: \(others.joined(separator: ", "))."
     case .unknownValue(let key, let found, let known):
       "\(key) is \"\(found.prefix(80))\" in the scheduler's configuration; known are \(known.joined(separator: ", "))."
     case .unusableValue(let key, let found, let needed):

@@ -1,4 +1,4 @@
-import Components
+import LatentDiffusionComponents
 
 /// The schedulers that can be asked for by name; the raw values are the names.
 public enum SchedulerKind: String, CaseIterable, Sendable {

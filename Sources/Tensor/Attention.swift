@@ -1,4 +1,4 @@
-import CKernels
+import CLatentDiffusionKernels
 
 /// What products of activations with activations are made of; sums are float32 in any case.
 public enum ProductPrecision: Sendable {

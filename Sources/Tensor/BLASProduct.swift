@@ -1,9 +1,9 @@
-import CKernels
+import CLatentDiffusionKernels
 
 #if canImport(Accelerate)
   import Accelerate
 #else
-  import COpenBLAS
+  import CLatentDiffusionOpenBLAS
 #endif
 
 extension ck_kernels {

@@ -1,4 +1,4 @@
-import CKernels
+import CLatentDiffusionKernels
 
 /// Rows of a chunk as `gemm_panel_crossed` takes them: scaled to the magnitude of the weights, each with the sum that its crossed products have
 /// too much.

@@ -1,4 +1,4 @@
-import CKernels
+import CLatentDiffusionKernels
 import Synchronization
 
 @inline(__always) func kernelPause() { ck_pause() }
@@ -17,6 +17,8 @@ public struct ExecutionContext: Sendable {
   /// Told of intermediate results by the name of the module that made them, as diffusers and transformers name it
   /// (`mid_block.attentions.0`): to find where two implementations part.
   public var observer: (@Sendable (_ module: String, _ result: Tensor) -> Void)?
+  /// Told of the parts of an operation that takes long and is done in parts, such as the tiles of a picture: before each, and after the last.
+  public var progress: (@Sendable (_ done: Int, _ count: Int) -> Void)?
 
   private final class Cancellation: Sendable {
     private let wanted = Atomic<Bool>(false)
@@ -66,7 +68,7 @@ public struct ExecutionContext: Sendable {
   /// - Throws: what `work` throws, and `CancellationError`.
   public func run<Result: Sendable>(_ work: @escaping @Sendable (ExecutionContext) throws -> Result) async throws -> Result {
     var context = ExecutionContext(pool: pool, cancellation: Cancellation(within: cancellation))
-    context.observer = observer
+    (context.observer, context.progress) = (observer, progress)
     let child = context
     try checkCancellation()
     return try await withTaskCancellationHandler {

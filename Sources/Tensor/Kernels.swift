@@ -1,4 +1,4 @@
-import CKernels
+import CLatentDiffusionKernels
 import Foundation
 
 /// The SIMD kernels of this process.
@@ -6,11 +6,6 @@ enum Kernels {
   /// The best set that the processor has. The environment variable `LATENTDIFFUSION_KERNELS` (plain, avx2, avx512, avx512vnni, avx512bf16, amx,
   /// neon, blas) asks for another, to compare them; what the processor lacks is not taken.
   nonisolated(unsafe) static let active: ck_kernels = {
-    let asked = ProcessInfo.processInfo.environment["LATENTDIFFUSION_KERNELS"] ?? ""
-    let sets = [
-      "amx": CK_SET_AMX, "avx512bf16": CK_SET_AVX512_BF16, "avx512vnni": CK_SET_AVX512_VNNI, "avx512": CK_SET_AVX512, "avx2": CK_SET_AVX2,
-      "neon": CK_SET_NEON, "plain": CK_SET_PLAIN,
-    ]
     if let set = sets[asked], let table = ck_kernels_for(Int32(set)) { return table.pointee.forThisProcessor() }
     let byWorth = ["amx", "avx512bf16", "avx512vnni", "avx512", "avx2", "neon"]
     let best = byWorth.lazy.compactMap { sets[$0].flatMap { ck_kernels_for(Int32($0)) } }.first?.pointee.forThisProcessor()
@@ -21,8 +16,42 @@ enum Kernels {
     #endif
   }()
 
+  /// What the environment asks for; empty: nothing.
+  fileprivate static let asked = ProcessInfo.processInfo.environment["LATENTDIFFUSION_KERNELS"] ?? ""
+
+  fileprivate static let sets = [
+    "amx": CK_SET_AMX, "avx512bf16": CK_SET_AVX512_BF16, "avx512vnni": CK_SET_AVX512_VNNI, "avx512": CK_SET_AVX512, "avx2": CK_SET_AVX2,
+    "neon": CK_SET_NEON, "plain": CK_SET_PLAIN,
+  ]
+
   /// The name of the set in use.
   static var name: String { String(cString: active.name) }
+}
+
+/// Which kernels this process computes with, for programs that tell.
+public enum KernelSet {
+  /// The set in use: `amx`, `avx512bf16`, `avx512vnni`, `avx512`, `avx2`, `neon` or `plain`.
+  public static var active: String { Kernels.name }
+
+  /// Why the set that the environment variable `LATENTDIFFUSION_KERNELS` asks for is not used; nil where it is, or where nothing is asked for.
+  public static var problem: String? {
+    let asked = Kernels.asked
+    guard !asked.isEmpty, asked != "blas" else { return nil }
+    guard let set = Kernels.sets[asked] else {
+      let known = (Kernels.sets.keys + ["blas"]).sorted().joined(separator: ", ")
+      return "LATENTDIFFUSION_KERNELS is \"\(asked.prefix(80))\", which is no set of kernels; \(active) is used. Known are \(known)."
+    }
+    return ck_kernels_for(Int32(set)) == nil ? "LATENTDIFFUSION_KERNELS asks for \(asked), which this processor lacks; \(active) is used." : nil
+  }
+
+  /// Whether the library was built without optimisation, which makes it some ten times slower.
+  public static var isDebugBuild: Bool {
+    #if DEBUG
+      true
+    #else
+      false
+    #endif
+  }
 }
 
 extension ck_kernels {

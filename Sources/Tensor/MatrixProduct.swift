@@ -1,4 +1,4 @@
-import CKernels
+import CLatentDiffusionKernels
 
 extension Tensor {
   /// The product of this tensor's rows with weights, `[…, K]` · `[M, K]`ᵀ → `[…, M]`, in one pass over the result:

@@ -1,4 +1,4 @@
-import CKernels
+import CLatentDiffusionKernels
 
 /// A group normalisation with its parameters: per picture and group of neighbouring channels, mean 0 and variance 1, then a scale and a
 /// shift for each channel. Source: Wu and He 2018, PyTorch's `GroupNorm`.

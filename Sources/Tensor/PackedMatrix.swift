@@ -1,4 +1,4 @@
-import CKernels
+import CLatentDiffusionKernels
 import Foundation
 
 /// Constant weights `[outputs, inputs]`, laid out for the matrix kernel: panels of 32 outputs, within a panel a row for each input.
@@ -39,12 +39,13 @@ public struct PackedMatrix: Sendable {
     return Self.panelWidth * column
   }
 
-  /// Bytes that a matrix takes when it is packed.
+  /// Bytes that a matrix takes when it is packed; nil where they are more than can be counted, or where no `q8` has this shape.
   ///
   /// - Parameter shape: of rank 2 or 4.
-  public static func packedBytes(_ shape: Shape, as elementType: ElementType) -> Int {
-    let columns = (shape[0] + panelWidth - 1) / panelWidth * panelWidth
-    return elementType.bytes(of: Shape([columns] + shape.dimensions.dropFirst())) ?? Int.max
+  public static func packedBytes(_ shape: Shape, as elementType: ElementType) -> Int? {
+    let (padded, overflow) = shape[0].addingReportingOverflow(panelWidth - 1)
+    guard !overflow else { return nil }
+    return elementType.bytes(of: Shape([padded / panelWidth * panelWidth] + shape.dimensions.dropFirst()))
   }
 
   /// The weights of a linear layer, `[outputs, inputs]`, or of a convolution, `[outputs, channels, kernelHeight, kernelWidth]`,
@@ -60,7 +61,8 @@ public struct PackedMatrix: Sendable {
   public init?(
     checking weights: WeightTensor, isGated: Bool = false, residency: WeightResidency = .packed, in context: ExecutionContext
   ) throws {
-    let isPacked = residency.isPacked(Self.packedBytes(weights.shape, as: weights.elementType))
+    // What is in a file or in memory can be counted.
+    let isPacked = residency.isPacked(Self.packedBytes(weights.shape, as: weights.elementType) ?? weights.data.count)
     let isKept = residency == .packedOnceUsed || !weights.isMapped
     self.init(weights, isGated: isGated, origin: isPacked ? nil : WeightOrigin(weights, isKept: isKept))
     guard try isPacked ? pack(weights, into: storage, checking: true, in: context) : weights.isFinite(in: context) else { return nil }

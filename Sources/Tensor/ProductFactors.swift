@@ -1,4 +1,4 @@
-import CKernels
+import CLatentDiffusionKernels
 
 /// How the factors of a product lie: rows of activations and panels of 32 columns, both in words of 32 bits.
 enum ProductFactors {

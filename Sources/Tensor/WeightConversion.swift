@@ -17,12 +17,17 @@ public enum WeightConversionError: Error, Sendable, Equatable, CustomStringConve
   }
 }
 
+extension ElementType {
+  /// The type that a tensor of this one and a shape gets where another is asked for: see `WeightTensor.elementType(convertedTo:)`.
+  package func converted(to type: ElementType, shape: Shape) -> ElementType {
+    guard type == .q8, QuantizedBlocks(shape) == nil else { return type }
+    return self == .bfloat16 ? .bfloat16 : .float16
+  }
+}
+
 extension WeightTensor {
   /// The type that `converted(to:)` gives: shapes that are not quantised keep 16 bits, those they have or half precision.
-  public func elementType(convertedTo type: ElementType) -> ElementType {
-    guard type == .q8, QuantizedBlocks(shape) == nil else { return type }
-    return elementType == .bfloat16 ? .bfloat16 : .float16
-  }
+  public func elementType(convertedTo type: ElementType) -> ElementType { elementType.converted(to: type, shape: shape) }
 
   /// The same values in another form: to the nearest that it has, ties to even, as PyTorch rounds. Widening is exact.
   ///

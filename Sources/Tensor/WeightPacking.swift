@@ -1,4 +1,4 @@
-import CKernels
+import CLatentDiffusionKernels
 import Foundation
 import Synchronization
 
@@ -13,7 +13,7 @@ public enum WeightResidency: Sendable, Equatable {
   case streamed(above: Int)
 
   /// What holds for a matrix of so many bytes.
-  func isPacked(_ bytes: Int) -> Bool {
+  package func isPacked(_ bytes: Int) -> Bool {
     switch self {
     case .packed: true
     case .packedOnceUsed: false

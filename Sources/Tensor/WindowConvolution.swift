@@ -1,4 +1,4 @@
-import CKernels
+import CLatentDiffusionKernels
 
 /// One convolution by 3×3 windows whose products are of words: bands of the pictures, with the pixels around them, are made words once, and the
 /// windows are read from there.

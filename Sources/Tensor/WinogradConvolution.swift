@@ -1,4 +1,4 @@
-import CKernels
+import CLatentDiffusionKernels
 
 /// One convolution, cut into groups of tiles whose transforms fit the last-level cache. A group goes through two loops: its tiles are
 /// transformed; then each task makes one panel of outputs for a block of tiles, by 36 products.

@@ -6,8 +6,10 @@ package struct WorkEstimate: Sendable {
   private let threads: Int
   /// Where the weights are.
   private let residency: WeightResidency
-  /// Of the weights.
+  /// That most of the weights have.
   private let elementType: ElementType
+  /// Of the weights of each shape.
+  private let elementTypes: [Shape: ElementType]
   /// Bytes that are held now.
   private var live = 0
   /// Bytes that were held at most.
@@ -17,9 +19,17 @@ package struct WorkEstimate: Sendable {
   /// Bytes of weights that are packed on the way.
   package private(set) var packedBytes = 0.0
 
-  package init(threads: Int, residency: WeightResidency, elementType: ElementType) {
-    (self.threads, self.residency, self.elementType) = (threads, residency, elementType)
+  /// - Parameters:
+  ///   - threads: that compute.
+  ///   - residency: where the weights are.
+  ///   - elementType: that most of the weights have.
+  ///   - elementTypes: of the weights of each shape, where they are known.
+  package init(threads: Int, residency: WeightResidency, elementType: ElementType, elementTypes: [Shape: ElementType] = [:]) {
+    (self.threads, self.residency, self.elementType, self.elementTypes) = (threads, residency, elementType, elementTypes)
   }
+
+  /// The form of the weights of a shape: where none is known, what that of most weights is for it.
+  private func elementType(of shape: Shape) -> ElementType { elementTypes[shape] ?? elementType.converted(to: elementType, shape: shape) }
 
   /// A tensor comes into being.
   package mutating func hold(_ floats: Int) {
@@ -96,9 +106,8 @@ package struct WorkEstimate: Sendable {
 
   /// The weights of a layer and the buffers that its product takes, for as long as it runs.
   private mutating func pack(_ shape: Shape, beside buffers: Int) {
-    let bytes = PackedMatrix.packedBytes(shape, as: elementType)
     var passing = buffers * 4
-    if case .streamed = residency, !residency.isPacked(bytes) {
+    if case .streamed = residency, let bytes = PackedMatrix.packedBytes(shape, as: elementType(of: shape)), !residency.isPacked(bytes) {
       passing += BufferPool.bytes(for: bytes / 4)
       packedBytes += Double(bytes)
     }

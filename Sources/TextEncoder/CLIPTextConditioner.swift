@@ -1,4 +1,4 @@
-import Components
+import LatentDiffusionComponents
 import Tensor
 
 /// A tokenizer and a text tower: words to what guides the U-Net.
@@ -20,6 +20,12 @@ public struct CLIPTextConditioner: TextConditioner {
     }
     self.tokenizer = tokenizer
     self.model = model
+  }
+
+  public func truncation(of prompt: Prompt) -> PromptTruncation? {
+    tokenizer.truncation(of: prompt.text).map {
+      PromptTruncation(prompt: prompt, dropped: $0.dropped, tokens: $0.tokens, limit: $0.limit)
+    }
   }
 
   /// - Throws: `CLIPTextError`, `CancellationError`.

@@ -1,6 +1,6 @@
 import Foundation
 import Tensor
-import Weights
+import LatentDiffusionWeights
 
 /// The keys of a text encoder's `config.json`, under transformers' names. Source: `CLIPTextConfig`.
 private struct CLIPTextConfiguration: Decodable {
@@ -24,7 +24,7 @@ public struct CLIPTextShape: Sendable {
   let intermediate: Int
   /// The length of the projected pooled state; nil without a projection.
   let projection: Int?
-  let layers: Int
+  package let layers: Int
   let heads: Int
   package let positions: Int
   let activation: Activation

@@ -1,6 +1,6 @@
-import Layers
+import LatentDiffusionLayers
 import Tensor
-import Weights
+import LatentDiffusionWeights
 
 /// What can be wrong with token ids.
 public enum CLIPTextError: Error, Sendable, Equatable, CustomStringConvertible {

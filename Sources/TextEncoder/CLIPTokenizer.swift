@@ -34,6 +34,19 @@ public struct CLIPTokenizer: Sendable {
     [bosTokenID] + content(of: text, limit: .max) + [eosTokenID]
   }
 
+  /// What `encodePadded` leaves out of a text; nil where it keeps all.
+  ///
+  /// - Returns: the text of the tokens that are left out, the tokens of the whole text, and how many of them are kept; begin and end not counted.
+  public func truncation(of text: String) -> (dropped: String, tokens: Int, limit: Int)? {
+    let room = maximumLength - 2
+    // A token has a byte at least.
+    guard text.utf8.count > room else { return nil }
+    let content = content(of: text, limit: .max)
+    guard content.count > room else { return nil }
+    let dropped = truncationSide == .right ? content.dropFirst(room) : content.dropLast(room)
+    return (decode(Array(dropped)), content.count, room)
+  }
+
   /// Exactly `maximumLength` identifiers: truncated inside the begin and the end token, or padded; as
   /// `tokenizer(text, padding="max_length", truncation=True).input_ids`.
   public func encodePadded(_ text: String) -> [Int] {

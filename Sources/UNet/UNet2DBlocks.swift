@@ -1,6 +1,6 @@
-import Layers
+import LatentDiffusionLayers
 import Tensor
-import Weights
+import LatentDiffusionWeights
 
 /// Resnets, each followed by attention where the block has it, as all blocks of the U-Net share them.
 struct ResnetStack: Sendable {

@@ -1,8 +1,8 @@
-import Components
+import LatentDiffusionComponents
 import Foundation
-import Layers
+import LatentDiffusionLayers
 import Tensor
-import Weights
+import LatentDiffusionWeights
 
 /// The U-Net of Stable Diffusion: guesses the noise in latents, guided by text. Source: Rombach et al. 2022, diffusers'
 /// `UNet2DConditionModel`.
@@ -47,6 +47,7 @@ public struct UNet2DConditionModel: NoisePredictor {
   public var inputChannels: Int { shape.inChannels }
   public var outputChannels: Int { shape.outChannels }
   public var sampleSize: Int? { shape.sampleSize }
+  public var sampleSides: (height: Int, width: Int)? { shape.sampleSides }
   public var embedsGuidance: Bool { shape.conditionChannels != nil }
 
   /// Takes `timestep_cond` `[N, time_cond_proj_dim]` from the conditioning's additional inputs in place of the guidance's embedding.

@@ -1,5 +1,5 @@
 import Foundation
-import Weights
+import LatentDiffusionWeights
 
 /// The keys of a U-Net's `config.json`, under diffusers' names. Source: `UNet2DConditionModel`.
 struct UNet2DConfiguration: Decodable, Sendable {
@@ -60,8 +60,8 @@ private struct MiddleBlock: Decodable {
 public struct UNet2DShape: Sendable {
   let inChannels: Int
   let outChannels: Int
-  /// The side of the latents it was trained on, where the configuration says so.
-  public let sampleSize: Int?
+  /// The sides of the latents it was trained on, where the configuration says so.
+  public let sampleSides: (height: Int, width: Int)?
   let centersInput: Bool
   let flipSinToCos: Bool
   let frequencyShift: Float
@@ -95,6 +95,12 @@ public struct UNet2DShape: Sendable {
     levels.firstIndex { ($0.down == .crossAttention || $0.up == .crossAttention) && !$0.onlyCrossAttention }
   }
 
+  /// The longer side of the latents it was trained on, where the configuration says so.
+  public var sampleSize: Int? { sampleSides.map { max($0.height, $0.width) } }
+
+  /// Resnets and transformer blocks: a network has several tensors for each.
+  package var blocks: Int { levels.reduce(0) { $0 + (2 * $1.resnets + 1) * (1 + ($1.down == .plain && $1.up == .plain ? 0 : $1.transformerLayers)) } }
+
   /// The features of a token of the text.
   public var contextChannels: Int { levels.first?.contextChannels ?? 0 }
 
@@ -106,7 +112,9 @@ public struct UNet2DShape: Sendable {
     try Self.refuseUnsupported(c, check)
     inChannels = c.in_channels ?? 4
     outChannels = c.out_channels ?? 4
-    sampleSize = c.sample_size?.expanded(to: 1)?.first ?? c.sample_size?.expanded(to: 2)?.max()
+    // One number, or the height and the width.
+    let sides = c.sample_size?.expanded(to: 2) ?? c.sample_size?.expanded(to: 1).map { $0 + $0 }
+    sampleSides = sides.map { ($0[0], $0[1]) }
     centersInput = c.center_input_sample ?? false
     flipSinToCos = c.flip_sin_to_cos ?? true
     frequencyShift = c.freq_shift ?? 0
@@ -120,9 +128,12 @@ public struct UNet2DShape: Sendable {
     hasMiddle = try decodeConfiguration(MiddleBlock.self, component: "unet", from: json).isThere
     let extents = [
       (inChannels, "in_channels"), (outChannels, "out_channels"), (groups, "norm_num_groups"), (inputKernel, "conv_in_kernel"),
-      (outputKernel, "conv_out_kernel"), (conditionChannels ?? 1, "time_cond_proj_dim"), (sampleSize ?? 1, "sample_size"),
+      (outputKernel, "conv_out_kernel"), (conditionChannels ?? 1, "time_cond_proj_dim"), (sampleSides?.height ?? 1, "sample_size"), (sampleSides?.width ?? 1, "sample_size"),
     ]
     for (value, key) in extents { try check.extent(value, key) }
+    for (value, key) in [(inputKernel, "conv_in_kernel"), (outputKernel, "conv_out_kernel")] {
+      try check.require(value <= Self.largestKernel, key, "\(value) is more than \(Self.largestKernel)")
+    }
     try check.require(epsilon >= 0 && epsilon.isFinite, "norm_eps", "\(epsilon) is no small positive number")
     try check.require((0...1).contains(downsamplePadding), "downsample_padding", "\(downsamplePadding) is not 0 or 1")
     levels = try Self.levels(c, check)
@@ -134,6 +145,9 @@ public struct UNet2DShape: Sendable {
       (levels.first?.channels ?? 0) >= 2 && frequencyShift.isFinite && Float(levels[0].channels / 2) > frequencyShift, "freq_shift",
       "it leaves no frequencies")
   }
+
+  /// Larger windows are no model that anybody has, and their products would not fit.
+  private static let largestKernel = 63
 
   private static func refuseUnsupported(_ c: UNet2DConfiguration, _ check: ConfigurationCheck) throws {
     let absent: [(String?, String)] = [

@@ -1,5 +1,5 @@
 import Tensor
-import Layers
+import LatentDiffusionLayers
 
 extension UNet2DShape {
   /// Follows one pass of `UNet2DConditionModel`.

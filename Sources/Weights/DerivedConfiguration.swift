@@ -88,7 +88,8 @@ enum DerivedConfiguration {
     let skip_prk_steps = true
     let steps_offset = 1
     let clip_sample = false
-    let timestep_spacing = "leading"
+    let timestep_spacing: String
+    let rescale_betas_zero_snr: Bool?
   }
 
   // MARK: from diffusers' names
@@ -128,12 +129,15 @@ enum DerivedConfiguration {
     for level in 0..<levels { channels.append(try extent("encoder.down_blocks.\(level).resnets.0.conv2.weight", 0)) }
     return Autoencoder(
       sample_size: pixels, in_channels: try extent("encoder.conv_in.weight", 1), out_channels: try extent("decoder.conv_out.weight", 0),
-      down_block_types: Array(repeating: "DownEncoderBlock2D", count: levels),
-      up_block_types: Array(repeating: "UpDecoderBlock2D", count: levels), block_out_channels: channels,
+      // Attention at other levels than the lowest, which the original code can have, keeps its names.
+      down_block_types: (0..<levels).map { tensors.has("encoder.down.\($0).attn.") ? "AttnDownEncoderBlock2D" : "DownEncoderBlock2D" },
+      up_block_types: (0..<levels).map { tensors.has("decoder.up.\(levels - 1 - $0).attn.") ? "AttnUpDecoderBlock2D" : "UpDecoderBlock2D" },
+      block_out_channels: channels,
       layers_per_block: tensors.count(of: "encoder.down_blocks.0.resnets."), latent_channels: try extent("decoder.conv_in.weight", 1),
-      norm_num_groups: groups(channels), scaling_factor: 0.18215, use_quant_conv: tensors["quant_conv.weight"] != nil,
-      use_post_quant_conv: tensors["post_quant_conv.weight"] != nil,
-      mid_block_add_attention: tensors["encoder.mid_block.attentions.0.to_q.weight"] != nil)
+      norm_num_groups: groups(channels), scaling_factor: 0.18215, use_quant_conv: tensors.has("quant_conv."),
+      use_post_quant_conv: tensors.has("post_quant_conv."),
+      // Any part of it: what is missing then is told, instead of the whole attention being left out.
+      mid_block_add_attention: tensors.has("encoder.mid_block.attentions.") || tensors.has("decoder.mid_block.attentions."))
   }
 
   static func text(_ tensors: Tensors, isOpenCLIP: Bool) throws(Missing) -> Text {
@@ -155,17 +159,44 @@ enum DerivedConfiguration {
 
   /// What the network predicts, which no shape tells.
   ///
-  /// The file's own `modelspec.prediction_type` decides. Without it diffusers' rule holds: a text-to-image model of version 2 predicts v,
+  /// The file's own marks decide: the empty tensors `v_pred` and `ztsnr` that ComfyUI and Forge look for, `modelspec.prediction_type`, and
+  /// sd-scripts' `ss_v_parameterization` and `ss_zero_terminal_snr`. Without any, diffusers' rule holds: a text-to-image model of version 2 predicts v,
   /// except where `global_step` is 875000, which is how the published 512-pixel model is known; all others predict the noise.
   static func scheduler(_ file: SafetensorsFile, isVersion2: Bool, inputChannels: Int?) -> Scheduler {
-    let isV: Bool
-    switch file.metadata["modelspec.prediction_type"]?.lowercased() {
-    case "v", "v_prediction", "v-prediction": isV = true
-    case "epsilon", "eps": isV = false
-    default: isV = isVersion2 && inputChannels != 9 && file.tensors["global_step"]?.wholeNumber != 875_000
+    let prediction: PredictionMark? =
+      file.names.contains("v_pred")
+      ? .v : file.metadata["modelspec.prediction_type"].flatMap(PredictionMark.init) ?? (file.isMarked("ss_v_parameterization") ? .v : nil)
+    let isV =
+      prediction.map { $0 == .v } ?? (isVersion2 && inputChannels != 9 && file.tensors["global_step"]?.wholeNumber != 875_000)
+    // Without any signal at the last timestep only v says what the picture is.
+    let hasZeroSNR = isV && (file.names.contains("ztsnr") || file.isMarked("ss_zero_terminal_snr"))
+    // PNDM is what version 1's folders name, DDIM what version 2.1's does. Lin et al. 2023 (arXiv:2305.08891): with a zero terminal signal
+    // the steps must begin at the last timestep.
+    return Scheduler(
+      _class_name: isV ? "DDIMScheduler" : "PNDMScheduler", prediction_type: isV ? "v_prediction" : "epsilon",
+      timestep_spacing: hasZeroSNR ? "trailing" : "leading", rescale_betas_zero_snr: hasZeroSNR ? true : nil)
+  }
+
+  private enum PredictionMark {
+    case v, epsilon
+
+    init?(_ word: String) {
+      switch word.lowercased() {
+      case "v", "v_prediction", "v-prediction": self = .v
+      case "epsilon", "eps": self = .epsilon
+      default: return nil
+      }
     }
-    // PNDM is what version 1's folders name, DDIM what version 2.1's does.
-    return Scheduler(_class_name: isV ? "DDIMScheduler" : "PNDMScheduler", prediction_type: isV ? "v_prediction" : "epsilon")
+  }
+
+  /// What training leaves in a file and no picture needs: averages of the weights, the noise table, and marks that are read elsewhere.
+  static func isBookkeeping(_ name: String) -> Bool {
+    let exact: Set = [
+      "v_pred", "ztsnr", "global_step", "epoch", "scale_factor", "logvar", "betas", "lvlb_weights", "pytorch-lightning_version",
+      "cond_stage_model.logit_scale",
+    ]
+    let beginnings = ["model_ema.", "alphas_cumprod", "sqrt_", "log_one_minus_alphas_cumprod", "posterior_", "denoiser.", "optimizer"]
+    return exact.contains(name) || beginnings.contains { name.hasPrefix($0) }
   }
 
   /// More levels than this would leave nothing of a picture.
@@ -176,13 +207,26 @@ enum DerivedConfiguration {
     tensors.contains { $0.key.hasSuffix(".proj_in.weight") && $0.value.shape.rank == 2 }
   }
 
+  /// True where a text encoder under CLIP's names has the width of version 2's.
+  static func hasVersion2Width(_ tensors: Tensors) -> Bool {
+    tensors.contains { $0.key.hasSuffix("embeddings.token_embedding.weight") && $0.value.shape.extent(1) == 1024 }
+  }
+
   /// 32 groups, as all published models have; for narrower ones the most that divide 32 and every width.
   private static func groups(_ channels: [Int]) -> Int {
     [32, 16, 8, 4, 2].first { groups in channels.allSatisfy { $0 % groups == 0 } } ?? 1
   }
 }
 
+extension SafetensorsFile {
+  /// Whether sd-scripts' metadata say that something was on.
+  fileprivate func isMarked(_ key: String) -> Bool { metadata[key]?.lowercased() == "true" }
+}
+
 extension [String: StoredTensor] {
+  /// Whether anything is below a prefix.
+  fileprivate func has(_ prefix: String) -> Bool { keys.contains { $0.hasPrefix(prefix) } }
+
   fileprivate func extent(_ name: String, _ axis: Int, of component: String) throws(DerivedConfiguration.Missing) -> Int {
     guard let extent = self[name]?.shape.extent(axis) else { throw DerivedConfiguration.Missing(component: component, what: name) }
     return extent

@@ -45,6 +45,10 @@ public struct InspectReport: Codable, Sendable, Equatable {
   public var bytesOnDisk: Int
   /// Tensors of a single file that belong to no component, such as averages that training keeps.
   public var ignoredTensors: Int
+  /// Those of them that are nothing known, and may matter.
+  public var leftOver: [String]?
+  /// Why the model cannot be used as a whole, whatever its components are; nil where it can.
+  public var problem: String?
 
   /// Looks at the files without loading them. What is wrong with a component is noted there.
   public init(_ files: ModelFiles) {
@@ -59,6 +63,7 @@ public struct InspectReport: Codable, Sendable, Equatable {
     parameters = components.reduce(0) { $0 &+ $1.parameters }
     bytesOnDisk = all.reduce(0) { $0 + ((try? $1.resourceValues(forKeys: [.fileSizeKey]).fileSize) ?? 0) }
     ignoredTensors = files.ignoredTensors
+    leftOver = files.leftOver.isEmpty ? nil : files.leftOver
   }
 
   private static func component(_ name: String, of files: ModelFiles, _ all: inout Set<URL>) -> Component {

@@ -16,32 +16,41 @@ struct LDMCheckpoint: Sendable {
 
   let file: SafetensorsFile
   let components: [String: Component]
+  /// Tensors that belong to no component: averages and noise tables that training keeps, and the left-over ones.
   let ignoredTensors: Int
+  /// Those of them that are nothing known, sorted.
+  let leftOver: [String]
 
   private static let unetPrefix = "model.diffusion_model."
   private static let autoencoderPrefixes = ["first_stage_model.", "vae."]
-  private static let clipPrefix = "cond_stage_model.transformer."
+  private static let clipPrefixes = ["cond_stage_model.transformer.", "cond_stage_model.clip_l.transformer.", "cond_stage_model.clip_h.transformer."]
   private static let openCLIPPrefix = "cond_stage_model.model."
 
   /// - Throws: `ModelFilesError`.
   init(_ file: SafetensorsFile) throws {
     self.file = file
     let path = file.url.path(percentEncoded: false)
-    func part(_ prefixes: String...) -> [String: StoredTensor] { file.table.below(prefixes) }
-    let unet = LDMKeys.unet(part(Self.unetPrefix))
-    let autoencoder = LDMKeys.autoencoder(part(Self.autoencoderPrefixes[0], Self.autoencoderPrefixes[1]))
-    let clip = part(Self.clipPrefix)
-    let openCLIP = part(Self.openCLIPPrefix)
-    let text = openCLIP.isEmpty ? LDMKeys.clip(clip) : LDMKeys.openCLIP(openCLIP)
-    guard !unet.isEmpty || !autoencoder.isEmpty || !text.isEmpty else {
-      throw ModelFilesError.notAModel(path: path, reason: Self.guess(file.names))
+    if let foreign = ForeignFile(names: file.names) { throw ModelFilesError.foreign(path: path, foreign) }
+    let unet = LDMKeys.unet(file.table.below([Self.unetPrefix]))
+    let autoencoder = LDMKeys.autoencoder(file.table.below(Self.autoencoderPrefixes))
+    let clip = file.table.below(Self.clipPrefixes)
+    let openCLIP = file.table.below([Self.openCLIPPrefix])
+    guard !unet.isEmpty || !autoencoder.isEmpty || !clip.isEmpty || !openCLIP.isEmpty else {
+      throw ModelFilesError.notAModel(path: path, reason: "it has no tensors below model.diffusion_model, first_stage_model or cond_stage_model")
     }
-    if let family = Self.unsupportedFamily(file.names) { throw ModelFilesError.unsupported(path: path, family: family) }
+    // Version 2 is known by its U-Net, whatever the names of its text encoder, which converters have written in both ways.
+    let isVersion2 =
+      unet.isEmpty ? !openCLIP.isEmpty || DerivedConfiguration.hasVersion2Width(clip) : DerivedConfiguration.hasLinearProjections(unet)
+    let hasOpenCLIP = !openCLIP.isEmpty || isVersion2
+    let text =
+      openCLIP.isEmpty
+      ? LDMKeys.clip(clip, layers: isVersion2 ? LDMKeys.version2Layers(clip) : nil)
+      : LDMKeys.openCLIP(openCLIP, layers: LDMKeys.version2Layers(openCLIP))
     do throws(DerivedConfiguration.Missing) {
-      let isVersion2 = !openCLIP.isEmpty || DerivedConfiguration.hasLinearProjections(unet)
-      let scheduler = DerivedConfiguration.scheduler(file, isVersion2: isVersion2, inputChannels: unet["conv_in.weight"]?.shape.extent(1))
+      let scheduler = DerivedConfiguration.scheduler(
+        file, isVersion2: hasOpenCLIP, inputChannels: unet["conv_in.weight"]?.shape.extent(1))
       // The original version 2 was trained at 768 pixels for v-prediction and at 512 for epsilon, version 1 at 512.
-      let pixels = scheduler.prediction_type == "v_prediction" ? 768 : 512
+      let pixels = hasOpenCLIP && scheduler.prediction_type == "v_prediction" ? 768 : 512
       var components: [String: Component] = [:]
       if !autoencoder.isEmpty {
         let configuration = try DerivedConfiguration.autoencoder(autoencoder, pixels: pixels)
@@ -54,17 +63,18 @@ struct LDMCheckpoint: Sendable {
         components["scheduler"] = Component(className: scheduler._class_name, configuration: scheduler.json, table: nil)
       }
       if !text.isEmpty {
-        let configuration = try DerivedConfiguration.text(text, isOpenCLIP: !openCLIP.isEmpty)
+        let configuration = try DerivedConfiguration.text(text, isOpenCLIP: hasOpenCLIP)
         components["text_encoder"] = Component(className: "CLIPTextModel", configuration: configuration.json, table: WeightTable(text))
-        let tokenizer = DerivedConfiguration.tokenizer(length: configuration.max_position_embeddings, isOpenCLIP: !openCLIP.isEmpty)
+        let tokenizer = DerivedConfiguration.tokenizer(length: configuration.max_position_embeddings, isOpenCLIP: hasOpenCLIP)
         components["tokenizer"] = Component(className: "CLIPTokenizer", configuration: tokenizer.json, table: nil)
       }
       self.components = components
     } catch {
       throw ModelFilesError.notAModel(path: path, reason: "its \(error.component) lacks \(error.what)")
     }
-    let prefixes = [Self.unetPrefix, Self.clipPrefix, Self.openCLIPPrefix] + Self.autoencoderPrefixes
-    ignoredTensors = file.names.count { name in !prefixes.contains { name.hasPrefix($0) } }
+    let ignored = file.names.filter { Self.component(of: $0) == nil }
+    ignoredTensors = ignored.count
+    leftOver = ignored.filter { !DerivedConfiguration.isBookkeeping($0) }.sorted()
   }
 
   /// The pipeline of diffusers that such a U-Net belongs to.
@@ -85,25 +95,8 @@ struct LDMCheckpoint: Sendable {
   /// The component that a tensor of such a file belongs to; nil for what belongs to none.
   static func component(of name: String) -> String? {
     if name.hasPrefix(unetPrefix) { return "unet" }
-    if name.hasPrefix(clipPrefix) || name.hasPrefix(openCLIPPrefix) { return "text_encoder" }
+    if name.hasPrefix(openCLIPPrefix) || clipPrefixes.contains(where: { name.hasPrefix($0) }) { return "text_encoder" }
     return autoencoderPrefixes.contains { name.hasPrefix($0) } ? "vae" : nil
-  }
-
-  private static func unsupportedFamily(_ names: Set<String>) -> String? {
-    func has(_ prefix: String) -> Bool { names.contains { $0.hasPrefix(prefix) } }
-    if has("conditioner.embedders.") || has("model.diffusion_model.label_emb.0.") { return "Stable Diffusion XL" }
-    if has("model.diffusion_model.joint_blocks.") { return "Stable Diffusion 3" }
-    if has("model.diffusion_model.double_blocks.") { return "Flux" }
-    return nil
-  }
-
-  /// What a file without any known prefix may be.
-  private static func guess(_ names: Set<String>) -> String {
-    if names.contains(where: { $0.hasPrefix("down_blocks.") || $0.hasPrefix("encoder.down_blocks.") || $0.contains("encoder.layers.") }) {
-      return "it holds one component of a model; give the folder that has model_index.json"
-    }
-    if names.contains(where: { $0.hasPrefix("lora_") || $0.contains(".lora") }) { return "it holds changes to a model (LoRA), not a model" }
-    return "it has no tensors below model.diffusion_model, first_stage_model or cond_stage_model"
   }
 }
 

@@ -72,7 +72,12 @@ enum LDMKeys {
 
   // MARK: autoencoder
 
-  private static let autoencoderAttention = ["norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"]
+  /// What the original calls the parts of its attention, and diffusers' old and new names, under which converters wrote them.
+  private static let autoencoderAttention = [
+    "norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0",
+    "group_norm": "group_norm", "query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0",
+    "to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out.0": "to_out.0",
+  ]
 
   /// `AutoencoderKL` of the original → diffusers' `AutoencoderKL`, whose decoder counts its levels from the other end.
   static func autoencoder(_ tensors: Tensors) -> Tensors {
@@ -92,7 +97,10 @@ enum LDMKeys {
     let last = parts[parts.count - 1] == "nin_shortcut" ? "conv_shortcut" : parts[parts.count - 1]
     switch (parts[0], parts.count) {
     case ("norm_out", 1): return "conv_norm_out"
-    case ("mid", 3) where parts[1] == "attn_1": return autoencoderAttention[last].map { "mid_block.attentions.0." + $0 }
+    case ("mid", 3...) where parts[1] == "attn_1":
+      // A part that nobody knows keeps the attention's place, so that it is missed or told, and the attention not taken for absent.
+      let part = parts.dropFirst(2).joined(separator: ".")
+      return "mid_block.attentions.0." + (autoencoderAttention[part] ?? part)
     case ("mid", 3) where parts[1] == "block_1": return "mid_block.resnets.0." + last
     case ("mid", 3) where parts[1] == "block_2": return "mid_block.resnets.1." + last
     case ("down", 5) where parts[2] == "block": return "down_blocks.\(parts[1]).resnets.\(parts[3]).\(last)"
@@ -107,8 +115,26 @@ enum LDMKeys {
 
   // MARK: text encoders
 
-  /// CLIP as transformers wrote it inside of version 1's checkpoints.
-  static func clip(_ tensors: Tensors) -> Tensors { WeightTable(tensors).renamed(KeyNames.textEncoder).tensors }
+  /// CLIP as transformers wrote it inside of checkpoints; version 2 under these names may have the text tower's projection, which nobody asks for.
+  ///
+  /// - Parameter layers: that are kept; nil: all.
+  static func clip(_ tensors: Tensors, layers: Int? = nil) -> Tensors {
+    WeightTable(tensors).renamed(KeyNames.textEncoder).tensors.filter { key, _ in
+      guard let layers else { return true }
+      if key == "text_projection.weight" || key == "logit_scale" { return false }
+      let parts = key.split(separator: ".")
+      guard parts.count > 2, parts[0] == "encoder", parts[1] == "layers", let layer = Int(parts[2]) else { return true }
+      return layer < layers
+    }
+  }
+
+  /// The layers of version 2's text encoder that are used: it takes the state before the last one. A file that was converted back from diffusers
+  /// has neither that layer nor `text_projection`.
+  static func version2Layers(_ tensors: Tensors) -> Int {
+    let layers = max(tensors.count(of: "transformer.resblocks."), tensors.count(of: "text_model.encoder.layers."), tensors.count(of: "encoder.layers."))
+    let isOriginal = tensors["text_projection"] != nil || tensors["text_projection.weight"] != nil || layers == 24
+    return isOriginal && layers > 1 ? layers - 1 : layers
+  }
 
   private static let openCLIPModules = [
     "token_embedding.weight": "embeddings.token_embedding.weight", "positional_embedding": "embeddings.position_embedding.weight",
@@ -121,19 +147,16 @@ enum LDMKeys {
 
   /// OpenCLIP's text tower → `CLIPTextModel`: one matrix for queries, keys and values becomes three.
   ///
-  /// Version 2 takes the state before the last block, which is therefore left out; a file that was converted back from diffusers
-  /// has neither that block nor `text_projection`.
-  static func openCLIP(_ tensors: Tensors) -> Tensors {
-    let layers = tensors.count(of: "transformer.resblocks.")
-    let isOriginal = tensors["text_projection"] != nil || layers == 24
-    let last = "transformer.resblocks.\(layers - 1)."
+  /// - Parameter layers: that are kept; those beyond are left out.
+  static func openCLIP(_ tensors: Tensors, layers: Int) -> Tensors {
     var result: Tensors = [:]
-    for (key, tensor) in tensors where !(isOriginal && layers > 1 && key.hasPrefix(last)) {
-      if ["text_projection", "logit_scale", "attn_mask"].contains(key) { continue }
+    for (key, tensor) in tensors {
+      if ["text_projection", "text_projection.weight", "logit_scale", "attn_mask"].contains(key) { continue }
       let parts = key.split(separator: ".").map(String.init)
       if let name = openCLIPModules[key] {
         result[name] = tensor
       } else if parts.count >= 4, parts[0] == "transformer", parts[1] == "resblocks" {
+        if let layer = Int(parts[2]), layer >= layers { continue }
         let layer = "encoder.layers.\(parts[2])."
         let (module, parameter) = parts.dropFirst(3).joined(separator: ".").cutAtLast()
         if let name = openCLIPLayer[module] {

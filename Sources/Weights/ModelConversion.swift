@@ -126,9 +126,10 @@ private struct ConvertedTensor {
   init(_ name: String, _ original: StoredTensor, component: String?, form: WeightForm) {
     self.original = original
     self.component = component ?? ""
-    if let component, let tensor = original.tensor {
+    if let component, Self.isConverted(original), let held = original.numbers?.heldType {
       self.form = form
-      entry = SafetensorsLayout.Entry(name, tensor.shape, as: form.elementType(of: tensor, name: name, component: component))
+      entry = SafetensorsLayout.Entry(
+        name, original.shape, as: form.elementType(of: held, shape: original.shape, name: name, component: component))
     } else {
       self.form = nil
       entry = SafetensorsLayout.Entry(name, original)
@@ -136,9 +137,14 @@ private struct ConvertedTensor {
   }
 
   func append(to append: (Data) throws(FileWriteError) -> Void, in context: ExecutionContext) throws {
-    guard let form, let tensor = original.tensor else { return try self.append(original.data, to: append, in: context) }
+    guard let form, let tensor = original.numbers?.tensor else { return try self.append(original.data, to: append, in: context) }
     try self.append(form.convert(tensor, name: entry.name, component: component, in: context).data, to: append, in: context)
     tensor.releasePages()
+  }
+
+  /// Whole numbers and truth values count or number something, and stay as they are: a layer that computes with them converts them.
+  private static func isConverted(_ tensor: StoredTensor) -> Bool {
+    !["BOOL", "I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"].contains(tensor.elementType)
   }
 
   /// In pieces, since a slow disk would keep whoever wants to stop waiting for a large tensor.
@@ -149,13 +155,5 @@ private struct ConvertedTensor {
       try append(rest.prefix(8 << 20))
       rest = rest.dropFirst(8 << 20)
     }
-  }
-}
-
-extension StoredTensor {
-  /// The tensor, where its elements can be computed with.
-  fileprivate var tensor: WeightTensor? {
-    guard let type = ElementType(rawValue: elementType), data.count == type.bytes(of: shape) else { return nil }
-    return WeightTensor(shape: shape, elementType: type, data: data, isMapped: isMapped)
   }
 }

@@ -125,12 +125,10 @@ public struct ModelFiles: Sendable {
   /// - Throws: `ModelFilesError`, `SafetensorsError`.
   package func extents(of component: String, as form: WeightForm?) throws -> [TensorExtent] {
     try table(of: component).table.tensors.compactMap { name, stored in
-      guard let type = ElementType(rawValue: stored.elementType), stored.data.count > 0, stored.data.count == type.bytes(of: stored.shape)
-      else { return nil }
-      let tensor = WeightTensor(shape: stored.shape, elementType: type, data: stored.data)
+      guard stored.data.count > 0, let held = stored.numbers?.heldType else { return nil }
       return TensorExtent(
-        name: name, shape: stored.shape, elementType: form?.elementType(of: tensor, name: name, component: component) ?? type,
-        storedType: type)
+        name: name, shape: stored.shape, elementType: form?.elementType(of: held, shape: stored.shape, name: name, component: component) ?? held,
+        storedType: ElementType(rawValue: stored.elementType))
     }
   }
 
@@ -151,6 +149,14 @@ public struct ModelFiles: Sendable {
       case .folder(let folder): try folder.contents(of: "generation_defaults.json")
       case .checkpoint: nil
       }
+    }
+  }
+
+  /// Tensors of a single file that belong to no component and are nothing that training is known to leave there, sorted.
+  public var leftOver: [String] {
+    switch source {
+    case .folder: []
+    case .checkpoint(let checkpoint): checkpoint.leftOver
     }
   }
 

@@ -18,8 +18,19 @@ public enum ModelFilesError: Error, Sendable, Equatable, CustomStringConvertible
   case pickledWeights(path: String)
   /// A safetensors file with other tensors than a model's.
   case notAModel(path: String, reason: String)
+  /// A file or folder that is something else than a model.
+  case foreign(path: String, ForeignFile)
+  /// A single file that lacks parts of a model; all names are diffusers' names of components.
+  case incomplete(path: String, found: [String], missing: [String])
   /// A model of a family that this library does not know yet.
   case unsupported(path: String, family: String)
+
+  /// Components in words, with their articles.
+  private static func list(_ components: [String], or isChoice: Bool = false) -> String {
+    let words = ["unet": "U-Net", "vae": "autoencoder", "text_encoder": "text encoder"]
+    let names = components.compactMap { words[$0] }.map { isChoice ? $0 : ($0.hasPrefix("a") ? "an " : "a ") + $0 }
+    return names.joined(separator: isChoice ? " and no " : " and ")
+  }
 
   public var description: String {
     switch self {
@@ -41,8 +52,13 @@ public enum ModelFilesError: Error, Sendable, Equatable, CustomStringConvertible
       "\(path) is in a format that can run programs when it is read; get the model as .safetensors instead."
     case .notAModel(let path, let reason):
       "\(path) is not a model that can be read: \(printable(reason))."
+    case .foreign(let path, let file):
+      file.described(at: path)
+    case .incomplete(let path, let found, let missing):
+      "\(path) is not a whole model: it holds \(Self.list(found)), but no \(Self.list(missing, or: true)); give a file that has all of them, or a "
+        + "folder with model_index.json."
     case .unsupported(let path, let family):
-      "\(path) is a \(family) model, which is not supported."
+      "\(path) is \(family), which is not supported yet; Stable Diffusion 1.x and 2.x are."
     }
   }
 }

@@ -14,7 +14,7 @@ struct ModelFolder: Sendable {
     self.url = url
     let index = url.appending(path: "model_index.json")
     let path = index.path(percentEncoded: false)
-    guard FileManager.default.fileExists(atPath: path) else { throw .missingIndex(folder: url.path(percentEncoded: false)) }
+    guard FileManager.default.fileExists(atPath: path) else { throw Self.noModel(url) }
     let entries: [String: IndexEntry]
     do {
       entries = try JSONDecoder().decode([String: IndexEntry].self, from: try Self.read(index))
@@ -32,6 +32,29 @@ struct ModelFolder: Sendable {
     }
     guard !components.isEmpty else { throw .malformedIndex(path: path, reason: "it names no components") }
     self.components = components
+  }
+
+  /// Why a folder without `model_index.json` is no model.
+  private static func noModel(_ url: URL) -> ModelFilesError {
+    let path = url.path(percentEncoded: false)
+    let names = (try? FileManager.default.contentsOfDirectory(atPath: path))?.sorted() ?? []
+    if let foreign = ForeignFile(files: names) { return .foreign(path: path, foreign) }
+    if let json = try? read(url.appending(path: "config.json")), let component = try? JSONDecoder().decode(ComponentClass.self, from: json),
+      let name = component._class_name ?? component.architectures?.first
+    {
+      return .foreign(
+        path: path, ForeignFile("the folder of one component (\(printable(name)))", "give the folder above it, which has model_index.json"))
+    }
+    let files = names.filter { $0.lowercased().hasSuffix(".safetensors") }
+    if let file = files.first, files.count == 1 {
+      return .foreign(path: path, ForeignFile("a folder without model_index.json", "if \(printable(file)) in it is a whole model, give that file"))
+    }
+    return .missingIndex(folder: path)
+  }
+
+  private struct ComponentClass: Decodable {
+    var _class_name: String?
+    var architectures: [String]?
   }
 
   /// What a member of `model_index.json` says.
@@ -107,7 +130,7 @@ struct ModelFolder: Sendable {
       throw .unreadable(path: path, reason: "its permissions forbid it")
     }
     return names.sorted().filter { name in
-      guard !name.hasPrefix("."), !WeightFiles.endings.contains(where: { name.hasSuffix($0) }) else { return false }
+      guard !name.hasPrefix("."), !WeightFiles.holdsWeights(name) else { return false }
       var isFolder: ObjCBool = false
       return FileManager.default.fileExists(atPath: path + "/" + name, isDirectory: &isFolder) && !isFolder.boolValue
     }
@@ -125,7 +148,7 @@ struct ModelFolder: Sendable {
   ///
   /// - Throws: `ModelFilesError`, `SafetensorsError`.
   func storedWeights(of component: String) throws -> (url: URL, table: WeightTable, files: [SafetensorsFile]) {
-    let file = try WeightFiles(in: try folder(component)).preferred
+    let file = try WeightFiles(in: try folder(component), of: component).preferred
     if file.pathExtension == "json" {
       let sharded = try ShardedSafetensors(index: file)
       return (file, sharded.table, sharded.shards)
@@ -140,14 +163,16 @@ private struct WeightFiles {
   /// The file, or the index of several files, that diffusers would take; a variant only where there is nothing else.
   let preferred: URL
 
-  init(in folder: URL) throws(ModelFilesError) {
+  init(in folder: URL, of component: String) throws(ModelFilesError) {
     let path = folder.path(percentEncoded: false)
     guard let names = try? FileManager.default.contentsOfDirectory(atPath: path) else {
       throw .unreadable(path: path, reason: "its permissions forbid it")
     }
-    let ranked = names.compactMap { name in Self.rank(name).map { (rank: $0, name: name) } }
+    let ranked = names.compactMap { name in Self.rank(name, component: component).map { (rank: $0, name: name) } }
     if let best = ranked.min(by: { ($0.rank, $0.name) < ($1.rank, $1.name) }) {
       preferred = folder.appending(path: best.name)
+    } else if let foreign = ForeignFile(files: names) {
+      throw .foreign(path: path, foreign)
     } else if let pickled = names.sorted().first(where: { name in Self.pickles.contains { name.hasSuffix($0) } }) {
       throw .pickledWeights(path: folder.appending(path: pickled).path(percentEncoded: false))
     } else {
@@ -155,30 +180,40 @@ private struct WeightFiles {
     }
   }
 
-  /// How files end that hold weights, in this form or another.
-  static let endings =
-    pickles + [
-      ".safetensors", ".safetensors.index.json", ".fp16.json", ".msgpack", ".msgpack.index.json", ".h5", ".onnx", ".onnx_data", ".pb",
-      ".gguf",
-    ]
-  static let pickles = [".bin", ".ckpt", ".pt", ".pth", ".bin.index.json"]
+  /// Whether a file holds weights, in this form or another, or says where they are.
+  static func holdsWeights(_ name: String) -> Bool {
+    endings.contains { name.hasSuffix($0) } || name.contains(".safetensors.") && name.hasSuffix(".json")
+  }
 
-  /// How good a choice a file is, the smaller the better: `model.safetensors` before its index, before `model.fp16.safetensors`, before
-  /// other variants. Nil for what is no weights, and for a part that only an index makes sense of.
-  private static func rank(_ name: String) -> Int? {
-    for (order, stem) in ["diffusion_pytorch_model", "model"].enumerated() {
-      guard name.hasPrefix(stem + ".") else { continue }
-      let parts = name.dropFirst(stem.count + 1).split(separator: ".", omittingEmptySubsequences: false)
-      switch parts {
-      case ["safetensors"]: return order
-      case ["safetensors", "index", "json"]: return 2 + order
-      case ["fp16", "safetensors"]: return 4 + order
-      case ["safetensors", "index", "fp16", "json"], ["fp16", "safetensors", "index", "json"]: return 6 + order
-      case _ where parts.count == 2 && parts[1] == "safetensors" && !parts[0].contains("-of-"): return 8 + order
-      case _ where parts.count == 4 && parts.prefix(2) == ["safetensors", "index"] && parts[3] == "json": return 10 + order
-      default: continue
-      }
+  private static let endings =
+    pickles + [".safetensors", ".fp16.json", ".msgpack", ".msgpack.index.json", ".h5", ".onnx", ".onnx_data", ".pb", ".gguf"]
+  private static let pickles = [".bin", ".ckpt", ".pt", ".pth", ".bin.index.json"]
+
+  /// How good a choice a file is, the smaller the better: without a variant before `fp16`, that before others. diffusers takes an index before a single
+  /// file, transformers a single file before an index. Nil for what is no weights, and for a part that only an index makes sense of.
+  private static func rank(_ name: String, component: String) -> Int? {
+    let isTransformers = ["text_encoder", "image_encoder", "safety_checker"].contains { component.hasPrefix($0) }
+    let stems = ["diffusion_pytorch_model", "model"]
+    for (order, stem) in (isTransformers ? stems.reversed() : stems).enumerated() where name.hasPrefix(stem + ".") {
+      let parts = name.dropFirst(stem.count + 1).split(separator: ".", omittingEmptySubsequences: false).map(String.init)
+      guard let (variant, isIndex) = variant(parts) else { continue }
+      let isSecond = isIndex == (stem == "model")
+      return 4 * (variant.isEmpty ? 0 : variant == "fp16" ? 1 : 2) + 2 * order + (isSecond ? 1 : 0)
     }
     return nil
+  }
+
+  /// What stands between the stem and the ending, in every spelling that diffusers and transformers have had: `V.safetensors`,
+  /// `safetensors.index.V.json`, `safetensors.V.index.json`, `V.safetensors.index.json`; V may be several words, or none.
+  private static func variant(_ parts: [String]) -> (variant: String, isIndex: Bool)? {
+    if parts.last == "safetensors" {
+      let words = parts.dropLast()
+      return words.contains { $0.contains("-of-") } ? nil : (words.joined(separator: "."), false)
+    }
+    guard parts.last == "json", let format = parts.firstIndex(of: "safetensors"), let index = parts.firstIndex(of: "index"), format < index else {
+      return nil
+    }
+    let words = parts[..<format] + parts[(format + 1)..<index] + parts[(index + 1)...].dropLast()
+    return (words.joined(separator: "."), true)
   }
 }

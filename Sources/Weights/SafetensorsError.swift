@@ -2,6 +2,8 @@
 public enum SafetensorsError: Error, Sendable, Equatable, CustomStringConvertible {
   /// A file that is not there or cannot be read.
   case unreadable(path: String, reason: String)
+  /// A file of another kind.
+  case foreign(path: String, ForeignFile)
   /// Fewer bytes than the length of the header takes.
   case tooShort(path: String, bytes: Int)
   /// The length that the file gives for its header goes beyond the file, or beyond what is accepted.
@@ -27,6 +29,8 @@ public enum SafetensorsError: Error, Sendable, Equatable, CustomStringConvertibl
     switch self {
     case .unreadable(let path, let reason):
       "\(path) cannot be read: \(reason)."
+    case .foreign(let path, let file):
+      file.described(at: path)
     case .tooShort(let path, let bytes):
       "\(path) is no safetensors file: it has only \(bytes) bytes."
     case .headerTooLong(let path, let bytes, let limit):

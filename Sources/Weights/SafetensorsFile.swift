@@ -4,7 +4,7 @@ import Tensor
 /// A safetensors file, mapped into memory: a tensor is read when something touches it.
 ///
 /// The checks are those of the format's reference implementation: tensors lie one after the other without gap or overlap, and fill the
-/// file exactly. Elements that are not F32, F16 or BF16 are listed, and refused only when a layer asks for them. A tensor `NAME.q8_0` is
+/// file exactly. Elements that are not F32, F16 or BF16 are converted when a layer asks for them, or refused then. A tensor `NAME.q8_0` is
 /// listed as `NAME`, of the type `Q8_0` and with the shape that its values have.
 public struct SafetensorsFile: WeightSource {
   /// Where the file is.
@@ -21,6 +21,8 @@ public struct SafetensorsFile: WeightSource {
 
   /// The longest header that is accepted, as in the reference implementation.
   static let longestHeader = 100_000_000
+
+  private static let headerBeginnings = Array("{ \n\r\t".utf8)
 
   /// Bits an element of each type that the format knows.
   static let elementBits = [
@@ -46,9 +48,15 @@ public struct SafetensorsFile: WeightSource {
   }
 
   private static func parse(_ file: Data, path: String) throws(SafetensorsError) -> ([String: String], WeightTable) {
-    guard file.count >= 8 else { throw .tooShort(path: path, bytes: file.count) }
     let announced = file.prefix(8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
-    let limit = min(longestHeader, file.count - 8)
+    let limit = min(longestHeader, max(0, file.count - 8))
+    // A safetensors file has its header's brace at the ninth byte, or white space before it.
+    if announced > limit || !Self.headerBeginnings.contains(file.dropFirst(8).first ?? 0),
+      let foreign = ForeignFile(beginning: file.prefix(ForeignFile.signatureBytes))
+    {
+      throw .foreign(path: path, foreign)
+    }
+    guard file.count >= 8 else { throw .tooShort(path: path, bytes: file.count) }
     guard let length = Int(exactly: announced), length <= limit else {
       throw .headerTooLong(path: path, bytes: announced, limit: limit)
     }

@@ -1,7 +1,8 @@
 /// The header of a safetensors file: a JSON object of `{"dtype": …, "shape": […], "data_offsets": [begin, end]}` for each name.
 ///
 /// It is read by a scanner of its own, because a general JSON reader does not tell names that occur twice, rounds large numbers, and
-/// builds trees of whatever a hostile file contains.
+/// builds trees of whatever a hostile file contains. It accepts and refuses what the reference implementation does, but for names that occur twice,
+/// which the format forbids and the reference lets pass.
 struct SafetensorsHeader {
   struct Entry {
     let name: String
@@ -24,7 +25,7 @@ struct SafetensorsHeader {
   init(_ bytes: [UInt8]) throws(Problem) {
     var scanner = HeaderScanner(bytes)
     var names: Set<String> = []
-    guard bytes.first == UInt8(ascii: "{") else { throw Problem(reason: "it is no JSON object") }
+    guard scanner.beginsObject else { throw Problem(reason: "it is no JSON object") }
     try scanner.object { scanner, name throws(Problem) in
       guard name.utf8.count <= Self.longestName else { throw Problem(reason: "a name is longer than \(Self.longestName) bytes") }
       guard names.insert(name).inserted else { throw Problem(reason: "the name \(name) occurs twice") }
@@ -39,11 +40,9 @@ struct SafetensorsHeader {
 
   private static func metadata(_ scanner: inout HeaderScanner) throws(Problem) -> [String: String] {
     var metadata: [String: String] = [:]
-    try scanner.object { scanner, key throws(Problem) in
-      guard metadata.updateValue(try scanner.string(), forKey: key) == nil else {
-        throw Problem(reason: "the key \(key) occurs twice in __metadata__")
-      }
-    }
+    guard try !scanner.skipsNull() else { return metadata }
+    // Of a key that occurs twice the last value counts.
+    try scanner.object { scanner, key throws(Problem) in metadata[key] = try scanner.string() }
     return metadata
   }
 
@@ -75,10 +74,13 @@ private struct HeaderScanner {
   typealias Problem = SafetensorsHeader.Problem
   private let bytes: [UInt8]
   private var position = 0
-  /// Deeper nesting than this has no meaning in a header, and would cost stack.
-  private static let deepest = 32
+  /// Deeper nesting than this has no meaning in a header, and would cost stack; the reference's limit.
+  private static let deepest = 126
 
   init(_ bytes: [UInt8]) { self.bytes = bytes }
+
+  /// Writers may pad a header in front, so that what follows is aligned.
+  var beginsObject: Bool { bytes.first { !Self.isSpace($0) } == UInt8(ascii: "{") }
 
   var isAtEnd: Bool { bytes[position...].allSatisfy(Self.isSpace) }
 
@@ -205,7 +207,21 @@ private struct HeaderScanner {
     default:
       let start = position
       while position < bytes.count, ![0x2C, 0x5D, 0x7D].contains(bytes[position]), !Self.isSpace(bytes[position]) { position += 1 }
-      guard position > start else { throw problem }
+      let word = String(decoding: bytes[start..<position], as: UTF8.self)
+      guard ["true", "false", "null"].contains(word) || Self.isNumber(word) else { throw problem }
     }
+  }
+
+  /// Whether this is a number as JSON writes it, and one that a double can hold.
+  private static func isNumber(_ word: String) -> Bool {
+    guard word.wholeMatch(of: /-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?/) != nil, let value = Double(word) else { return false }
+    return value.isFinite
+  }
+
+  /// Passes over `null`, if it stands here.
+  mutating func skipsNull() throws(Problem) -> Bool {
+    guard peek() == UInt8(ascii: "n") else { return false }
+    try skipValue()
+    return true
   }
 }

@@ -8,7 +8,7 @@ public struct ShardedSafetensors: WeightSource {
   let table: WeightTable
 
   public var names: Set<String> { table.names }
-  /// All tensors that the index names.
+  /// All tensors of the files that the index names.
   public var tensors: [String: StoredTensor] { table.tensors }
 
   public func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor { try table.tensor(name, shape: shape) }
@@ -31,14 +31,16 @@ public struct ShardedSafetensors: WeightSource {
       guard FileManager.default.fileExists(atPath: shard.path(percentEncoded: false)) else { throw .missingShard(path: path, shard: name) }
       shards[name] = try SafetensorsFile(shard)
     }
+    self.shards = shards.values.sorted { $0.url.path < $1.url.path }
+    // The reference reads all that the files have: the index says which files belong together, not what is in them.
     var tensors: [String: StoredTensor] = [:]
-    for (name, file) in map {
-      guard let tensor = shards[file]?.tensors[name] else {
+    for shard in self.shards { tensors.merge(shard.tensors) { first, _ in first } }
+    for (name, file) in map.sorted(by: { $0.key < $1.key }) {
+      if let tensor = shards[file]?.tensors[name] { tensors[name] = tensor }
+      guard tensors[name] != nil else {
         throw .missingFromShard(name: name, path: folder.appending(path: file).path(percentEncoded: false))
       }
-      tensors[name] = tensor
     }
-    self.shards = shards.values.sorted { $0.url.path < $1.url.path }
     table = WeightTable(tensors)
   }
 

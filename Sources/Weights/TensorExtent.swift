@@ -6,18 +6,37 @@ package struct TensorExtent: Sendable {
   package let shape: Shape
   /// Of the elements, as they are held.
   package let elementType: ElementType
-  /// Of the elements in the file.
-  package let storedType: ElementType
-
-  /// True where the tensor is a matrix or a kernel, and packed.
-  package var isMatrix: Bool { shape.rank > 1 && !isTable }
+  /// Of the elements in the file; nil for a type that is converted when it is read.
+  package let storedType: ElementType?
   /// Bytes of the packed matrix, of the vector in float32, or of a table that is no page of its file.
-  package var heldBytes: Int {
-    if isMatrix { return PackedMatrix.packedBytes(shape, as: elementType) }
-    guard isTable else { return 4 * shape.count }
-    return elementType == storedType ? 0 : elementType.bytes(of: shape) ?? Int.max
+  package let heldBytes: Int
+
+  /// - Returns: nil where the bytes are more than can be counted: no file has such a tensor.
+  init?(name: String, shape: Shape, elementType: ElementType, storedType: ElementType?) {
+    let kind = Kind(name, shape)
+    let bytes: Int? =
+      switch kind {
+      case .matrix: PackedMatrix.packedBytes(shape, as: elementType)
+      case .table: elementType == storedType ? 0 : elementType.bytes(of: shape)
+      case .vector: ElementType.float32.bytes(of: shape)
+      }
+    guard let bytes else { return nil }
+    (self.name, self.shape, self.elementType, self.storedType) = (name, shape, elementType, storedType)
+    (self.kind, heldBytes) = (kind, bytes)
   }
 
-  /// Rows that are looked up.
-  private var isTable: Bool { name.contains("embeddings.") }
+  private let kind: Kind
+
+  /// True where the tensor is a matrix or a kernel, and packed.
+  package var isMatrix: Bool { kind == .matrix }
+
+  private enum Kind {
+    case vector, matrix
+    /// Rows that are looked up.
+    case table
+
+    init(_ name: String, _ shape: Shape) {
+      self = name.contains("embeddings.") ? .table : shape.rank > 1 ? .matrix : .vector
+    }
+  }
 }

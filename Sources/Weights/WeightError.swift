@@ -24,7 +24,7 @@ public enum WeightError: Error, Sendable, Equatable, CustomStringConvertible {
     case .outOfRange(let name, let type):
       "The tensor \(name) holds values that are too large for \(type.rawValue); take bf16 or f32."
     case .unsupportedElementType(let name, let type):
-      "The tensor \(name) has elements of type \(type); F32, F16, BF16 and blocks of Q8_0 can be read."
+      "The tensor \(name) has elements of type \(type), which are no numbers that can be computed with; convert the file to F32, F16 or BF16."
     }
   }
 }

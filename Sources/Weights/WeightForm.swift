@@ -16,18 +16,19 @@ public enum WeightForm: String, Sendable, CaseIterable {
   /// The element type that a tensor gets.
   ///
   /// - Parameters:
+  ///   - stored: the type that it has.
   ///   - name: with or without what a single file puts before the component's names.
   ///   - component: `unet`, `vae`, `text_encoder`, …
-  func elementType(of tensor: WeightTensor, name: String, component: String) -> ElementType {
+  func elementType(of stored: ElementType, shape: Shape, name: String, component: String) -> ElementType {
     switch self {
     case .float32: .float32
     case .float16: .float16
     case .bfloat16: .bfloat16
     case .q8:
-      if tensor.elementType == .q8 || Self.isRobust(name, component: component) {
-        tensor.elementType(convertedTo: .q8)
+      if stored == .q8 || Self.isRobust(name, component: component) {
+        stored.converted(to: .q8, shape: shape)
       } else {
-        tensor.elementType == .float32 ? .float16 : tensor.elementType
+        stored == .float32 ? .float16 : stored
       }
     }
   }
@@ -38,7 +39,8 @@ public enum WeightForm: String, Sendable, CaseIterable {
     _ tensor: WeightTensor, name: String, component: String, in context: ExecutionContext?
   ) throws(WeightError) -> WeightTensor {
     do throws(WeightConversionError) {
-      return try tensor.converted(to: elementType(of: tensor, name: name, component: component), in: context)
+      let type = elementType(of: tensor.elementType, shape: tensor.shape, name: name, component: component)
+      return try tensor.converted(to: type, in: context)
     } catch {
       switch error {
       case .notFinite: throw .notFinite(name: name)

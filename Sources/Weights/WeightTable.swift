@@ -56,13 +56,11 @@ public struct WeightTable: WeightSource {
 
   public func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor {
     guard let stored = tensors[name] else { throw .missing(name: name, similar: nearestName(to: name)) }
-    guard let type = ElementType(rawValue: stored.elementType) else {
-      throw .unsupportedElementType(name: name, type: stored.elementType)
-    }
-    guard stored.shape == shape, stored.data.count == type.bytes(of: shape) else {
+    guard let numbers = stored.numbers else { throw .unsupportedElementType(name: name, type: stored.elementType) }
+    guard stored.shape == shape, let tensor = numbers.tensor else {
       throw .wrongShape(name: name, expected: shape, found: stored.shape)
     }
-    return WeightTensor(shape: shape, elementType: type, data: stored.data, isMapped: stored.isMapped)
+    return tensor
   }
 
   /// The name that shares the longest beginning and end with the one looked for, where that is most of it.

@@ -1,10 +1,10 @@
 import Autoencoder
-import Components
+import LatentDiffusionComponents
 import Foundation
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
-import Weights
+import LatentDiffusionWeights
 
 /// Both directions of every tiny autoencoder, module by module, against diffusers.
 @Suite struct AutoencoderSinglePassTests {

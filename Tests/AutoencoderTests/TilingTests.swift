@@ -1,9 +1,9 @@
 import Autoencoder
 import Foundation
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
-import Weights
+import LatentDiffusionWeights
 
 /// Tiles against diffusers' `enable_tiling`.
 @Suite struct TilingTests {

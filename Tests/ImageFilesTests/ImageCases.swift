@@ -1,6 +1,6 @@
 import Foundation
 import ImageFiles
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 let folder = fixtures.appending(path: "images")

@@ -1,6 +1,6 @@
 import Foundation
 import LatentDiffusion
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// Models that are not what they should be end in an error of a known type that says what is wrong.

@@ -1,6 +1,6 @@
 import Foundation
 import LatentDiffusion
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// The same request gives the same picture, whatever computes it and whatever is computed beside it.

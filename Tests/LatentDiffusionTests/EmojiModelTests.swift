@@ -1,7 +1,7 @@
 import EmojiModel
 import Foundation
 import LatentDiffusion
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// The embedded model draws what diffusers draws with it: `reference/` in its folder holds diffusers' own results.

@@ -1,7 +1,7 @@
 import EmojiModel
 import Foundation
 import LatentDiffusion
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// Plans for memory: what they refuse, and that they change no picture.

@@ -1,7 +1,7 @@
 import EmojiModel
 import Foundation
 import LatentDiffusion
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// A model in another form, written or converted at loading, is the same model as far as its form goes.

@@ -1,6 +1,6 @@
 import Foundation
 import LatentDiffusion
-import TestSupport
+import LatentDiffusionTestSupport
 
 /// A copy of a tiny model in a temporary folder, to be changed; it goes with the value.
 final class ModelCopy {

@@ -2,7 +2,7 @@ import Foundation
 import ImageFiles
 import LatentDiffusion
 import Synchronization
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// A run of one of diffusers' pipelines on a tiny model, as `Tests/Fixtures/models/README.md` describes it.

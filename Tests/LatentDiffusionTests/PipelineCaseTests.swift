@@ -1,7 +1,7 @@
 import Foundation
 import LatentDiffusion
 import Synchronization
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// Whole pipelines on tiny models: the same numbers drawn, the same timesteps, and the same latents after every step as diffusers.

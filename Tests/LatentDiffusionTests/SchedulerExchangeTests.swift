@@ -1,6 +1,6 @@
 import Foundation
 import LatentDiffusion
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// Configurations that say little or say it wrong: what diffusers' pipelines correct, and what an exchanged scheduler takes over.

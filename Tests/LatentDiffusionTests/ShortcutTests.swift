@@ -1,7 +1,7 @@
 import EmojiModel
 import Foundation
 import LatentDiffusion
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// Step caching and token merging in whole generations.

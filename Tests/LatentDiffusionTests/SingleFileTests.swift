@@ -1,6 +1,6 @@
 import Foundation
 import LatentDiffusion
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// The networks of a single file with the original keys compute what diffusers' compute, from the derived configurations alone.

@@ -1,9 +1,9 @@
 import Foundation
-import Layers
+import LatentDiffusionLayers
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
-import Weights
+import LatentDiffusionWeights
 
 @Suite struct LayerTests {
   private let context = ExecutionContext()

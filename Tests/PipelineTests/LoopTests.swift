@@ -1,4 +1,4 @@
-import Components
+import LatentDiffusionComponents
 import Foundation
 import Pipeline
 import Synchronization

@@ -1,10 +1,10 @@
-import Components
+import LatentDiffusionComponents
 import Foundation
 import Pipeline
 import Schedulers
 import Synchronization
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// diffusers' own pipelines on the same toys (`Tests/Fixtures/pipeline/make_pipeline_fixtures.py`): order of random draws,

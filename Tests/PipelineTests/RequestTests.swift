@@ -1,4 +1,4 @@
-import Components
+import LatentDiffusionComponents
 import Pipeline
 import Tensor
 import Testing

@@ -1,7 +1,7 @@
-import Components
+import LatentDiffusionComponents
 import Schedulers
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// What follows from the formulas, and is in none of diffusers' numbers.

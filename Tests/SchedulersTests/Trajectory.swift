@@ -1,8 +1,8 @@
-import Components
+import LatentDiffusionComponents
 import Foundation
 import Schedulers
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 
 /// A trajectory of diffusers, dumped by `Tests/Fixtures/schedulers/make_trajectories.py`.
 struct Trajectory: Decodable {

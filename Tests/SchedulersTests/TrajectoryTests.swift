@@ -1,7 +1,7 @@
-import Components
+import LatentDiffusionComponents
 import Schedulers
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// Every step of diffusers' trajectories, at 1e-5 of the sample's root mean square.

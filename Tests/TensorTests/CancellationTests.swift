@@ -1,7 +1,7 @@
 import Foundation
 import Synchronization
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// Cancelling ends what runs, inside an operation.

@@ -1,5 +1,5 @@
 import Foundation
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// What an original generator drew: `Tests/Fixtures/random/make_random.py` says how it is stored.

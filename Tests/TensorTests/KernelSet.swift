@@ -1,6 +1,6 @@
-import CKernels
+import CLatentDiffusionKernels
 import Foundation
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// An instruction set that this machine has.

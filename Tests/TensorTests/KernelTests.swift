@@ -1,5 +1,5 @@
-import CKernels
-import TestSupport
+import CLatentDiffusionKernels
+import LatentDiffusionTestSupport
 import Testing
 
 /// Each kernel of each instruction set of this machine against its twin in plain C, at the edges of its tiles and beyond them.

@@ -1,6 +1,6 @@
 import Foundation
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// Operations on more than a block of rows, a chunk of channels or a run of pixels, against their formulas; and what must hold whatever

@@ -1,6 +1,6 @@
-import CKernels
+import CLatentDiffusionKernels
 import Foundation
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// The kernels of normalisations, softmax and Winograd's transforms, each against its twin in plain C.

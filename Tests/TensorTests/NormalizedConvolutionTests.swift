@@ -1,5 +1,5 @@
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// What is normalised some lines at a time gives what one step after the other gives, bit for bit.

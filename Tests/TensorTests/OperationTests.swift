@@ -1,6 +1,6 @@
 import Foundation
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// The public operations against what PyTorch answered in float64 (`Tests/Fixtures/operations/make_operations.py`).

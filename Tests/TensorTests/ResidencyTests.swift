@@ -1,6 +1,6 @@
 import Foundation
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// Weights that are packed at once, later, or anew at each use.

@@ -1,5 +1,5 @@
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// Shapes, and tensors as values: made, taken apart, put together.

@@ -1,7 +1,7 @@
 import Foundation
 import Synchronization
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 
 /// How often each index of a loop was run.

@@ -1,6 +1,6 @@
 import Foundation
 import Tensor
-import Weights
+import LatentDiffusionWeights
 
 /// The cases of a fixture: a safetensors file whose metadata holds `cases`, JSON for `[Parameters]`, and whose tensors are named
 /// after the case they belong to, `NAME.tensor`.

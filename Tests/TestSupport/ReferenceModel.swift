@@ -2,7 +2,7 @@ import Foundation
 import Synchronization
 import Tensor
 import Testing
-import Weights
+import LatentDiffusionWeights
 
 /// A tiny model of `Tests/Fixtures/models`, and what the reference made of it.
 public struct ReferenceModel: Sendable, CustomTestStringConvertible {

@@ -1,9 +1,9 @@
 import Foundation
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 import TextEncoder
-import Weights
+import LatentDiffusionWeights
 
 /// Every tiny text encoder, layer by layer, and its tokenizer, against transformers.
 @Suite struct CLIPTextModelTests {

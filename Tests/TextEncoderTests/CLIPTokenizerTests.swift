@@ -1,5 +1,5 @@
 import Foundation
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 import TextEncoder
 

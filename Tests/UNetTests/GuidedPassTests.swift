@@ -1,10 +1,10 @@
-import Components
+import LatentDiffusionComponents
 import Foundation
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 import UNet
-import Weights
+import LatentDiffusionWeights
 
 /// Passes of the same latents with several texts, as guidance has them: every row is what a pass of its own gives, bit for bit.
 @Suite struct GuidedPassTests {

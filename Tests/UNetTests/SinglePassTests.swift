@@ -1,10 +1,10 @@
-import Components
+import LatentDiffusionComponents
 import Foundation
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 import UNet
-import Weights
+import LatentDiffusionWeights
 
 /// One pass of every tiny U-Net, module by module, against diffusers.
 @Suite struct UNetSinglePassTests {

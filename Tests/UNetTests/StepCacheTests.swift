@@ -1,11 +1,11 @@
-import Components
+import LatentDiffusionComponents
 import Foundation
 import Synchronization
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 import UNet
-import Weights
+import LatentDiffusionWeights
 
 /// Passes that reuse the deep features of another one, against the same layers of diffusers called one by one.
 @Suite struct StepCacheTests {

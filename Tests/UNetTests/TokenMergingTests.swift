@@ -1,11 +1,11 @@
-import Components
+import LatentDiffusionComponents
 import Foundation
-import Layers
+import LatentDiffusionLayers
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
 import UNet
-import Weights
+import LatentDiffusionWeights
 
 /// Merged tokens, against PyTorch with the same destinations.
 @Suite struct TokenMergingTests {

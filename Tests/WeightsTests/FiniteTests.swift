@@ -1,7 +1,7 @@
 import Foundation
 import Tensor
 import Testing
-import Weights
+import LatentDiffusionWeights
 
 @Suite struct FiniteTests {
   private static func tensor(_ type: ElementType, count: Int, at index: Int, bits: UInt32) -> WeightTensor {

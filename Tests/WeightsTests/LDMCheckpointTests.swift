@@ -1,8 +1,8 @@
 import Foundation
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
-import Weights
+import LatentDiffusionWeights
 
 /// A value in a JSON file, to compare configurations with.
 enum JSONValue: Decodable, Equatable {

@@ -1,8 +1,8 @@
 import Foundation
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
-import Weights
+import LatentDiffusionWeights
 
 /// A folder that goes away with its test.
 final class TemporaryFolder {

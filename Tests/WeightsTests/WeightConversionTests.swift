@@ -1,8 +1,8 @@
 import Foundation
 import Tensor
-import TestSupport
+import LatentDiffusionTestSupport
 import Testing
-import Weights
+import LatentDiffusionWeights
 
 @Suite struct WeightConversionTests {
   private let context = ExecutionContext(threads: 3)

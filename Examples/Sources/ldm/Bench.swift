@@ -179,8 +179,10 @@ extension Bench {
   /// Pixels a side for each latent, and the size of the pictures.
   private func size(_ files: ModelFiles) throws -> (scale: Int, size: PixelSize) {
     let scale = try AutoencoderKLShape(json: configuration(of: "vae", files)).spatialScale
-    let side = try UNet2DShape(json: configuration(of: "unet", files)).sampleSize.map { $0 * scale }
-    guard let width = width ?? side, let height = height ?? side else { throw GenerationError.noSize }
+    let sides = try UNet2DShape(json: configuration(of: "unet", files)).sampleSides
+    guard let width = width ?? sides.map({ $0.width * scale }), let height = height ?? sides.map({ $0.height * scale }) else {
+      throw GenerationError.noSize
+    }
     guard width.isMultiple(of: scale), height.isMultiple(of: scale) else {
       throw GenerationError.indivisibleSize(width: width, height: height, multiple: scale)
     }

@@ -31,12 +31,13 @@ struct Convert: AsyncParsableCommand {
     let progress = Progress()
     do {
       let (files, url, form) = (try ModelFiles.open(URL(filePath: path)), URL(filePath: output), to)
+      progress.begin("Checking \(path)")
       guard files.layout == .diffusers || url.pathExtension.lowercased() == "safetensors" else {
         throw Failure("\(output) would be a single file, as \(path) is; give a name that ends in .safetensors.")
       }
       let context = threads.map { ExecutionContext(threads: $0) } ?? ExecutionContext()
       let made = try await context.run { context in
-        try Signals.whole { try files.convert(to: form, at: url, in: context) { progress.begin("Converting \($0)") } }
+        try Signals.whole { try StableDiffusion.convert(files.url, to: form, at: url, in: context) { progress.begin("Converting \($0)") } }
       }
       let sizes = [made.bytesRead, made.bytesWritten].map { String(format: "%.1f MB", Double($0) / 1e6) }
       let leftOut = made.leftOut.isEmpty ? "" : ", without the weights of \(made.leftOut.joined(separator: " and "))"

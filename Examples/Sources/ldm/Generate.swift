@@ -14,19 +14,28 @@ struct GenerateOptions: ParsableArguments {
   @OptionGroup(title: "Output") var output: OutputOptions
 
   /// Makes pictures and writes them.
-  /// - Parameter task: what the pictures start from; read before the model, since its mistakes are the quicker ones to tell.
-  func run(_ task: @autoclosure () throws -> GenerationTask) async throws {
+  ///
+  /// - Parameters:
+  ///   - files: that the task reads, as they are to be called.
+  ///   - task: what the pictures start from; read before the model, since its mistakes are the quicker ones to tell.
+  func run(reading files: [String] = [], _ task: @autoclosure () throws -> GenerationTask) async throws {
     try output.check(count: sampling.count)
-    let task = try task()
-    let noise = try sampling.loadNoise.map { try readLatents($0, names: ["noise"]) }
-    let prompt = try prompt.text()
-    let progress = Progress()
+    let progress = Progress(keepsOutputFree: output.isStandardOutput)
     do {
+      if !files.isEmpty { progress.begin("Reading \(files.joined(separator: " and "))") }
+      let task = try task()
+      let noise = try sampling.loadNoise.map { try readLatents($0, names: ["noise"]) }
+      let prompt = try prompt.text()
       let context = model.context
       progress.begin("Loading \(model.name)")
       let plan = try memory.plan(model) { usual in extent(task, usual: usual) }
       var loaded = try await model.load(plan: plan, tiles: tiles, in: context)
-      if let scheduler = sampling.scheduler { loaded.use(scheduler) }
+      if let prediction = sampling.prediction { loaded.predictionType = prediction.type }
+      if let scheduler = sampling.scheduler {
+        loaded.use(scheduler)
+      } else if let problem = loaded.schedulerProblem {
+        throw Failure("\(problem) Name it with --scheduler.")
+      }
       var request = request(prompt, task, for: loaded)
       if let noise, let path = sampling.loadNoise {
         let expected = try loaded.pipeline.latentShape(for: request)
@@ -36,7 +45,15 @@ struct GenerateOptions: ParsableArguments {
         request.noise = noise
       }
       if let plan { progress.tell("\(plan), \(try await plan.time(steps: request.steps, in: context)).") }
-      let images = try await loaded.pipeline.images(for: request, in: context) { progress.step($0) }
+      fitToModel(&request, loaded.pipeline, progress)
+      var isFirst = true
+      let images = try await loaded.pipeline.images(for: request, in: context) { step in
+        if isFirst { for truncation in step.truncations { tell(truncation, progress) } }
+        isFirst = false
+        progress.step(step)
+      } phase: {
+        progress.phase($0)
+      }
       progress.end(try write(images, request: request, model: loaded))
     } catch {
       progress.clear()
@@ -44,9 +61,39 @@ struct GenerateOptions: ParsableArguments {
     }
   }
 
+  /// A picture of far more pixels than the model was made for would take minutes, and come out badly: it is drawn in the model's own size, in its
+  /// proportions, unless a size is asked for or its pixels are to come back.
+  private func fitToModel(_ request: inout GenerationRequest, _ pipeline: DiffusionPipeline, _ progress: Progress) {
+    request.resizeMode = sampling.resizeMode ?? .stretch
+    guard let picture = request.task.size, let own = pipeline.usualSize(inProportionsOf: picture), isFitted(request.task, own) else { return }
+    (request.width, request.height, request.resizeMode) = (own.width, own.height, sampling.resizeMode ?? .crop)
+    progress.tell("The picture of \(picture.width)×\(picture.height) is drawn at \(own.width)×\(own.height), as the model was made for.")
+  }
+
+  /// - Parameter own: the size that the model was made for.
+  private func isFitted(_ task: GenerationTask, _ own: PixelSize) -> Bool {
+    guard sampling.width == nil, sampling.height == nil, !task.givesPixelsBack, let picture = task.size else { return false }
+    return sampling.resizeMode != nil || picture.width * picture.height > 4 * own.width * own.height
+  }
+
+  /// A prompt that is cut: enough of what is left out to know it by.
+  private func tell(_ truncation: PromptTruncation, _ progress: Progress) {
+    let shown = truncation.dropped.count > 200 ? truncation.dropped.prefix(200) + " …" : truncation.dropped[...]
+    let name = truncation.prompt.text == prompt.negativePrompt ? "negative prompt" : "prompt"
+    progress.warn(
+      "The model reads \(truncation.limit) tokens, and the \(name) has \(truncation.tokens); this is left out: \"\(shown)\".")
+  }
+
   /// What is to be made, as far as it is known before the model is there.
   private func extent(_ task: GenerationTask, usual: PixelSize?) -> GenerationExtent? {
-    let source = task.size ?? usual
+    var source = task.size ?? usual
+    if let picture = task.size, let own = usual, isFitted(task, own) { source = own.inProportions(of: picture, multiple: 8) }
+    if let picture = task.size {
+      // One side alone decides on the other.
+      let (w, h) = (Double(picture.width), Double(picture.height))
+      if let width = sampling.width, sampling.height == nil { source = PixelSize(width: width, height: Int(h * Double(width) / w)) }
+      if let height = sampling.height, sampling.width == nil { source = PixelSize(width: Int(w * Double(height) / h), height: height) }
+    }
     guard let width = sampling.width ?? source?.width, let height = sampling.height ?? source?.height else { return nil }
     let rows =
       switch task {
@@ -59,7 +106,7 @@ struct GenerateOptions: ParsableArguments {
   }
 
   private func request(_ prompt: String, _ task: GenerationTask, for model: StableDiffusion) -> GenerationRequest {
-    var request = model.request(Prompt(prompt))
+    var request = model.request(Prompt(prompt, skippedLayers: self.prompt.clipSkip))
     request.task = task
     request.seed = sampling.seed ?? request.seed
     request.negativePrompts = self.prompt.negativePrompt.map { [Prompt($0)] } ?? []
@@ -77,7 +124,7 @@ struct GenerateOptions: ParsableArguments {
     let files = output.pictures(images.count)
     try Signals.whole {
       for (image, file) in zip(images, files) {
-        try Picture(image.image).write(to: file, parameters: parameters(of: image, request: request, model: loaded).text)
+        try output.write(Picture(image.image), to: file, parameters: parameters(of: image, request: request, model: loaded).text)
       }
       if let path = output.saveLatents {
         try writeTensor("latents", Tensor.concatenated(images.map(\.latents), axis: 0).channelsFirst(), to: path)
@@ -86,7 +133,7 @@ struct GenerateOptions: ParsableArguments {
         try writeTensor("image", Tensor.concatenated(images.map(\.image), axis: 0), to: path)
       }
     }
-    let names = files.map { $0.relativePath.hasPrefix("./") ? String($0.relativePath.dropFirst(2)) : $0.relativePath }
+    let names = output.isStandardOutput ? ["-"] : files.map { $0.relativePath.hasPrefix("./") ? String($0.relativePath.dropFirst(2)) : $0.relativePath }
     let shape = images.first?.image.shape ?? [0, 0, 0, 0]
     return "\(names.joined(separator: ", ")): \(shape[2])×\(shape[1]), seed \(request.seed)"
   }
@@ -103,11 +150,13 @@ struct GenerateOptions: ParsableArguments {
     let batch: [GenerationParameters.Setting] =
       request.imagesPerPrompt == 1
       ? [] : [.init("Batch size", "\(request.imagesPerPrompt)"), .init("Batch pos", "\(image.index)")]
+    // Other programs count the layer after the last as the first to be left out.
+    let clipSkip: [GenerationParameters.Setting] = prompt.clipSkip == 0 ? [] : [.init("Clip skip", "\(prompt.clipSkip + 1)")]
     return GenerationParameters(
       prompt: request.prompts[0].text, negativePrompt: prompt.negativePrompt ?? "", steps: request.steps,
-      sampler: (sampling.scheduler ?? loaded.schedulerKind).rawValue, guidanceScale: Float(request.guidance), seed: request.seed,
+      sampler: loaded.schedulerKind?.rawValue ?? "", guidanceScale: Float(request.guidance), seed: request.seed,
       width: width,
-      height: height, model: model.name, strength: strength.map { Float($0) }, others: shortcuts.settings + batch)
+      height: height, model: model.name, strength: strength.map { Float($0) }, others: clipSkip + shortcuts.settings + batch)
   }
 }
 
@@ -121,7 +170,10 @@ struct TextToImage: AsyncParsableCommand {
 struct ImageToImage: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "img2img", abstract: "Draws a picture over another one.",
-    discussion: "A picture whose sides do not fit the model is resampled to the next smaller size that does.")
+    discussion: """
+      A picture whose sides do not fit the model is resampled to the next smaller size that does, and one of more than four times the pixels that the \
+      model was made for to as many as that, in its proportions. --width, --height and --resize-mode say otherwise.
+      """)
   @OptionGroup var options: GenerateOptions
 
   @Option(parsing: .unconditional, help: "The picture to start from: PNG or JPEG.")
@@ -132,7 +184,9 @@ struct ImageToImage: AsyncParsableCommand {
 
   func validate() throws { try checkStrength(strength) }
 
-  func run() async throws { try await options.run(.imageToImage(.pixels(picture(image).tensor()), strength: strength)) }
+  func run() async throws { 
+    try await options.run(reading: [image], .imageToImage(.pixels(picture(image).tensor()), strength: strength))
+  }
 }
 
 struct Inpaint: AsyncParsableCommand {
@@ -142,7 +196,7 @@ struct Inpaint: AsyncParsableCommand {
   @Option(parsing: .unconditional, help: "The picture: PNG or JPEG.")
   var image: String
 
-  @Option(parsing: .unconditional, help: "A picture of the same size: white is repainted, black is kept.")
+  @Option(parsing: .unconditional, help: "A picture: white is repainted, black is kept. One of another size is resampled.")
   var mask: String
 
   @Option(parsing: .unconditional, help: "How much to change under the mask, 0…1: the part of the steps that is run.")
@@ -155,6 +209,7 @@ struct Inpaint: AsyncParsableCommand {
 
   func run() async throws {
     try await options.run(
+      reading: [image, mask],
       .inpaint(
         Inpainting(
           image: picture(image).tensor(), mask: picture(mask).mask(), strength: strength, keepsPixelsOutsideMask: keepUnmasked)))
@@ -184,6 +239,7 @@ struct Outpaint: AsyncParsableCommand {
 
   func run() async throws {
     try await options.run(
+      reading: [image],
       .inpaint(.outpainting(picture(image).tensor(), left: left, right: right, top: top, bottom: bottom)))
   }
 }
@@ -203,7 +259,7 @@ struct Edit: AsyncParsableCommand {
     guard (0...1e6).contains(imageGuidance) else { throw ValidationError("--image-guidance must be a number from 0 to 1000000.") }
   }
 
-  func run() async throws { try await options.run(.edit(picture(image).tensor(), imageGuidance: imageGuidance)) }
+  func run() async throws { try await options.run(reading: [image], .edit(picture(image).tensor(), imageGuidance: imageGuidance)) }
 }
 
 private func checkStrength(_ strength: Double) throws {
@@ -211,6 +267,11 @@ private func checkStrength(_ strength: Double) throws {
 }
 
 extension GenerationTask {
+  /// Whether pixels of the picture come back as they were, so that its size must stay.
+  fileprivate var givesPixelsBack: Bool {
+    if case .inpaint(let inpainting) = self { inpainting.keepsPixelsOutsideMask } else { false }
+  }
+
   /// Of the picture that it starts from; nil where there is none.
   fileprivate var size: PixelSize? {
     let image: Tensor

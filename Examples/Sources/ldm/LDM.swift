@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import LatentDiffusion
 
 /// `ldm`: latent diffusion from a command line.
 ///
@@ -8,14 +9,21 @@ import Foundation
 @main struct LDM: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "ldm", abstract: "Makes and changes pictures by latent diffusion, on the CPU.",
+    version: "ldm \(version), kernels \(KernelSet.active)",
     subcommands: [
       TextToImage.self, ImageToImage.self, Inpaint.self, Outpaint.self, Edit.self, Encode.self, Decode.self, Tokenize.self,
       ScheduleCommand.self, Inspect.self, Convert.self, Bench.self,
     ])
+  static let version = "0.16.0"
 
   static func main() async {
+    let arguments = CommandLineArguments.separatingEmptyValues(Array(CommandLine.arguments.dropFirst()), of: Self.self)
+    if let problem = KernelSet.problem { Progress.warn(problem) }
     let work = Task {
-      var command = try parseAsRoot()
+      var command = try parseAsRoot(arguments)
+      if KernelSet.isDebugBuild, command is any AsyncParsableCommand {
+        Progress.warn("This is a debug build, which is some ten times slower; build with -c release (make ldm does).")
+      }
       if var command = command as? any AsyncParsableCommand {
         try await command.run()
       } else {

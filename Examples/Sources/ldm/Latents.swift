@@ -47,7 +47,7 @@ struct Decode: AsyncParsableCommand {
     }
     let images = try await pipeline.decode(latents, in: context)
     try Signals.whole {
-      for (index, file) in output.pictures(count).enumerated() { try Picture(images, index: index).write(to: file) }
+      for (index, file) in output.pictures(count).enumerated() { try output.write(Picture(images, index: index), to: file) }
       if let path = output.saveImageTensor { try writeTensor("image", images, to: path) }
       if let path = output.saveLatents { try writeTensor("latents", latents.channelsFirst(), to: path) }
     }

@@ -34,11 +34,12 @@ struct ModelOptions: ParsableArguments {
   /// What messages and pictures call the model.
   var name: String { model.map { URL(filePath: $0).deletingPathExtension().lastPathComponent } ?? "emoji" }
 
-  /// Loads the model, on an engine thread, so that a signal ends it.
+  /// Loads the model, on an engine thread, so that a signal ends it. What of its files is not used is told on standard error.
   func load(plan: MemoryPlan? = nil, tiles: TileOptions? = nil, in context: ExecutionContext) async throws -> StableDiffusion {
     let (url, weights) = (try url, weights)
     var model = try await context.run { try StableDiffusion.load(from: url, weights: weights, plan: plan, in: $0) }
     try tiles?.apply(to: &model)
+    for warning in model.warnings { Progress.warn("\(warning)") }
     return model
   }
 }

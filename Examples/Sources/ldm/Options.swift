@@ -4,14 +4,20 @@ import ImageFiles
 import LatentDiffusion
 
 struct PromptOptions: ParsableArguments {
-  @Option(parsing: .unconditional, help: "What to draw; - reads it from standard input.")
+  @Option(
+    name: [.customShort("p"), .long], parsing: .unconditional, help: "What to draw; - reads it from standard input. It may be empty (\"\").")
   var prompt: String
 
   @Option(parsing: .unconditional, help: "What to stay away from.")
   var negativePrompt: String?
 
+  @Option(
+    parsing: .unconditional,
+    help: "Layers that the text encoder leaves out at its end for the prompt, as diffusers counts them: 1 is what other programs call clip skip 2.")
+  var clipSkip = 0
+
   func validate() throws {
-    guard Self.isVisible(prompt) else { throw ValidationError("The prompt is empty; say with --prompt what to draw.") }
+    guard (0...1000).contains(clipSkip) else { throw ValidationError("--clip-skip must be from 0 to 1000.") }
   }
 
   /// The prompt, from standard input where it is asked for.
@@ -28,23 +34,34 @@ struct PromptOptions: ParsableArguments {
     }
     guard bytes.count <= most else { throw Failure("The prompt on standard input is too long; give at most \(most) bytes.") }
     guard let text = String(data: bytes, encoding: .utf8) else { throw Failure("The prompt on standard input is not UTF-8 text.") }
-    guard Self.isVisible(text) else { throw Failure("The prompt on standard input is empty; write what to draw.") }
     return text.hasSuffix("\n") ? String(text.dropLast()) : text
-  }
-
-  /// A tokenizer drops what cannot be seen, so that another prompt would say nothing.
-  private static func isVisible(_ text: String) -> Bool {
-    text.unicodeScalars.contains { !$0.properties.isWhitespace && $0.properties.generalCategory != .control }
   }
 }
 
+/// What a U-Net predicts, in the words of a command line.
+enum Prediction: String, CaseIterable, ExpressibleByArgument {
+  case epsilon, v, sample
+
+  var type: PredictionType {
+    switch self {
+    case .epsilon: .epsilon
+    case .v: .vPrediction
+    case .sample: .sample
+    }
+  }
+}
+
+extension ResizeMode: @retroactive ExpressibleByArgument {}
+
 struct SamplingOptions: ParsableArguments {
-  @Option(parsing: .unconditional, help: "Steps. Without it, what the model recommends, or 50.")
+  @Option(
+    parsing: .unconditional,
+    help: "Steps. Without it, what the model recommends, or 50; for editing 100, for latent consistency models 4.")
   var steps: Int?
 
   @Option(
     parsing: .unconditional,
-    help: "How closely to follow the prompt; up to 1 the negative prompt has no effect. Without it, what the model recommends, or 7.5.")
+    help: "How closely to follow the prompt; up to 1 the negative prompt has no effect. Without it, what the model recommends, or 7.5; 8.5 for latent consistency models.")
   var guidance: Double?
 
   @Option(
@@ -58,11 +75,29 @@ struct SamplingOptions: ParsableArguments {
   @Option(parsing: .unconditional, help: "The scheduler. Without it, the model's own.")
   var scheduler: SchedulerKind?
 
-  @Option(parsing: .unconditional, help: "Pixels. Without it, those of the picture that is given, or what the model was made for.")
+  @Option(
+    parsing: .unconditional,
+    help: "What the model predicts: \(Prediction.allCases.map(\.rawValue).joined(separator: ", ")). Without it, what its files say.")
+  var prediction: Prediction?
+
+  @Option(
+    parsing: .unconditional,
+    help: """
+      Pixels. Without both, those of the picture that is given, or what the model was made for: without a picture, and in the picture's proportions \
+      where that has more than four times as many pixels. One alone decides on the other by the picture's proportions.
+      """)
   var width: Int?
 
-  @Option(parsing: .unconditional, help: "Pixels. Without it, those of the picture that is given, or what the model was made for.")
+  @Option(parsing: .unconditional, help: "Pixels, as --width.")
   var height: Int?
+
+  @Option(
+    parsing: .unconditional,
+    help: """
+      How a given picture takes another size: stretch, crop (what sticks out is cut off) or fill (the edges fill what is left). Without it, stretch to \
+      --width and --height, and crop to what the model was made for.
+      """)
+  var resizeMode: ResizeMode?
 
   @Option(parsing: .unconditional, help: "Pictures, all in the same passes. More than one are numbered: out-1.png, out-2.png …")
   var count = 1
@@ -76,7 +111,10 @@ struct SamplingOptions: ParsableArguments {
     guard (1...100_000).contains(steps ?? 1) else { throw ValidationError("--steps must be from 1 to 100000.") }
     guard (0...1e6).contains(guidance ?? 1) else { throw ValidationError("--guidance must be a number from 0 to 1000000.") }
     guard (1...1000).contains(count) else { throw ValidationError("--count must be from 1 to 1000.") }
-    guard width ?? 1 > 0, height ?? 1 > 0 else { throw ValidationError("--width and --height must be more than 0.") }
+    let most = GenerationRequest.maximumPixels
+    guard (1...most).contains(width ?? 1), (1...most).contains(height ?? 1) else {
+      throw ValidationError("--width and --height must be more than 0 and at most \(most).")
+    }
   }
 }
 
@@ -111,7 +149,9 @@ struct ShortcutOptions: ParsableArguments {
 }
 
 struct OutputOptions: ParsableArguments {
-  @Option(parsing: .unconditional, help: "Where the picture goes: a .png or .jpg file. How it was made is written into a .png, too.")
+  @Option(
+    name: [.customShort("o"), .long], parsing: .unconditional,
+    help: "Where the picture goes: a .png or .jpg file, or - for a PNG on standard output. How it was made is written into a PNG, too.")
   var output: String
 
   @Option(
@@ -121,13 +161,26 @@ struct OutputOptions: ParsableArguments {
   @Option(parsing: .unconditional, help: "Where the picture goes before it is rounded: one tensor image, float32, [count, H, W, 3], 0…1.")
   var saveImageTensor: String?
 
+  /// Whether the picture goes to standard output.
+  var isStandardOutput: Bool { output == "-" }
+
   /// Said before the work is done, not after.
   func check(count: Int) throws {
-    for url in pictures(count) {
+    for path in [saveLatents, saveImageTensor] where path == "-" { throw Failure("A tensor cannot go to standard output; give the name of a file.") }
+    if isStandardOutput, count > 1 { throw Failure("\(count) pictures cannot go to standard output; give the name of a file, or ask for one.") }
+    for url in isStandardOutput ? [] : pictures(count) {
       _ = try PictureFormat(extensionOf: url)
       try checkWritable(url)
     }
     for path in [saveLatents, saveImageTensor].compactMap({ $0 }) { try checkWritable(URL(filePath: path)) }
+  }
+
+  /// Writes a picture to its file, or to standard output.
+  /// - Parameter parameters: that tell how it was made.
+  func write(_ picture: Picture, to file: URL, parameters: String? = nil) throws {
+    guard isStandardOutput else { return try picture.write(to: file, parameters: parameters) }
+    let data = try picture.pngData(parameters: parameters)
+    do { try FileHandle.standardOutput.write(contentsOf: data) } catch { throw Failure("Standard output cannot be written.") }
   }
 
   /// The file itself for one picture, numbered files for more.

@@ -1,51 +1,101 @@
 import Foundation
 import LatentDiffusion
+import Synchronization
 
 /// What is under way: a bar on standard error where that is a terminal, else a few quiet lines on standard output. Standard error is for
-/// what went wrong.
-struct Progress {
+/// what went wrong, and for warnings.
+final class Progress: Sendable {
   private let isTerminal = isatty(2) == 1
   private let start = ContinuousClock.now
+  /// When the first step began.
+  private let firstStep = Mutex<ContinuousClock.Instant?>(nil)
+  /// Where lines go that are no warnings: standard output, unless a picture goes there.
+  private let lines: FileHandle
+
+  /// - Parameter keepsOutputFree: whether standard output is for the picture.
+  init(keepsOutputFree: Bool = false) { lines = keepsOutputFree ? .standardError : .standardOutput }
 
   /// Something that takes a moment and has no steps.
   func begin(_ what: String) {
-    if isTerminal { write("\r\u{1B}[K\(what) …") }
+    if isTerminal { show("\(what) …") }
+  }
+
+  /// A phase of a generation, other than its steps.
+  func phase(_ phase: GenerationPhase) {
+    func part(_ done: Int, _ count: Int) -> String { count > 1 ? ", part \(min(done + 1, count)) of \(count)" : "" }
+    switch phase {
+    case .encodingPicture(let done, let count): begin("Encoding the picture\(part(done, count))")
+    case .encodingPrompts: begin("Encoding the prompt")
+    case .denoising:
+      firstStep.withLock { $0 = .now }
+      begin("Drawing")
+    case .decoding(let done, let count): begin("Decoding\(part(done, count))")
+    }
   }
 
   func step(_ step: GenerationStep) {
     let (done, count) = (step.index + 1, step.count)
     if isTerminal {
-      let width = 30
+      let text = "step \(done) of \(count), \(elapsed)\(left(done, count))"
+      // A bar where there is room for one beside the text.
+      let width = min(30, Self.columns - text.count - 2)
+      guard width >= 5 else { return show(text) }
       let filled = width * done / count
-      let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled)
-      write("\r\u{1B}[K\(bar) step \(done) of \(count), \(elapsed)")
+      show(String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled) + " " + text)
     } else if done == count || done * 4 / count != (done - 1) * 4 / count {
-      write("step \(done) of \(count)\n", to: .standardOutput)
+      write("step \(done) of \(count)\n", to: lines)
     }
   }
 
-  /// Something to know before the work begins, on standard output.
-  func tell(_ what: String) {
-    clear()
-    write("\(what)\n", to: .standardOutput)
+  /// The time that the steps to come will take if they take as long as those before.
+  private func left(_ done: Int, _ count: Int) -> String {
+    guard done < count, let began = firstStep.withLock({ $0 }) else { return "" }
+    let seconds = (ContinuousClock.now - began) / .seconds(1) / Double(done) * Double(count - done)
+    return seconds < 60
+      ? String(format: ", %.0f s left", seconds.rounded(.up))
+      : String(format: ", %d:%02d left", Int(min(seconds, 1e9)) / 60, Int(min(seconds, 1e9)) % 60)
   }
 
-  /// The last word, on standard output.
+  /// Something to know before the work begins.
+  func tell(_ what: String) {
+    clear()
+    write("\(what)\n", to: lines)
+  }
+
+  /// Something that is not as the person may think, on standard error.
+  func warn(_ what: String) {
+    clear()
+    Progress.warn(what)
+  }
+
+  static func warn(_ what: String) {
+    var sentence = what.split(whereSeparator: \.isNewline).joined(separator: " ")
+    sentence.unicodeScalars.removeAll { $0.properties.generalCategory == .control }
+    try? FileHandle.standardError.write(contentsOf: Data("Warning: \(sentence)\n".utf8))
+  }
+
+  /// The last word.
   func end(_ result: String) {
-    if isTerminal { write("\r\u{1B}[K") }
-    write("\(result) (\(elapsed))\n", to: .standardOutput)
+    clear()
+    write("\(result) (\(elapsed))\n", to: lines)
   }
 
   /// Takes the bar away, before an error is told.
   func clear() {
-    if isTerminal { write("\r\u{1B}[K") }
+    if isTerminal { write("\r\u{1B}[K", to: .standardError) }
   }
 
-  private var elapsed: String {
-    let parts = (ContinuousClock.now - start).components
-    return String(format: "%.1f s", Double(parts.seconds) + Double(parts.attoseconds) * 1e-18)
+  private var elapsed: String { String(format: "%.1f s", (ContinuousClock.now - start) / .seconds(1)) }
+
+  /// In place of what stands there; a line that is wider than the terminal would be left behind.
+  private func show(_ text: String) { write("\r\u{1B}[K\(text.prefix(max(1, Self.columns - 1)))", to: .standardError) }
+
+  /// Of the terminal behind standard error.
+  private static var columns: Int {
+    var size = winsize()
+    return ioctl(2, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0 ? Int(size.ws_col) : 80
   }
 
   /// A reader of the progress that has gone away does not end the work.
-  private func write(_ text: String, to handle: FileHandle = .standardError) { try? handle.write(contentsOf: Data(text.utf8)) }
+  private func write(_ text: String, to handle: FileHandle) { try? handle.write(contentsOf: Data(text.utf8)) }
 }

@@ -1,0 +1,140 @@
+import Foundation
+
+/// Something that is given for a model or its weights and is something else: what it is, and what to do about it, so that a person need not guess.
+public struct ForeignFile: Sendable, Equatable {
+  /// With its article: "a Git LFS pointer".
+  public let kind: String
+  /// What to do, as the end of a sentence.
+  public let advice: String
+
+  init(_ kind: String, _ advice: String) { (self.kind, self.advice) = (kind, advice) }
+
+  /// In a sentence about a path.
+  func described(at path: String) -> String { "\(path) is \(kind); \(advice)." }
+}
+
+// MARK: by its first bytes
+
+extension ForeignFile {
+  /// How many bytes tell what a file is.
+  static let signatureBytes = 512
+
+  /// - Parameter beginning: the first bytes of a file that is no safetensors file.
+  init?(beginning: Data) {
+    let bytes = Array(beginning.prefix(Self.signatureBytes))
+    func has(_ signature: [UInt8]) -> Bool { bytes.starts(with: signature) }
+    func has(_ text: String) -> Bool { has(Array(text.utf8)) }
+    let text = String(decoding: bytes, as: UTF8.self).drop { $0.isWhitespace || $0 == "\u{FEFF}" }.lowercased()
+    if has("version https://git-lfs") {
+      self.init("a Git LFS pointer, not the file itself", "fetch the file with git lfs pull, or download it again")
+    } else if ["<!doctype html", "<html", "<head", "<?xml"].contains(where: text.hasPrefix) {
+      self.init("a web page, not a model", "download the file itself; a login or a licence may have to be accepted first")
+    } else if has("GGUF") {
+      self.init("a GGUF file", "GGUF is not supported yet; get the model as .safetensors")
+    } else if Self.isPickle(bytes) {
+      self.init("a pickled checkpoint", "reading it can run programs, so get the model as .safetensors instead")
+    } else if has("PK\u{3}\u{4}") || has([0x1F, 0x8B]) || has("7z") || has("Rar!") {
+      self.init("an archive", "unpack it and give what is in it")
+    } else if has([0x89, 0x48, 0x44, 0x46]) {
+      self.init("an HDF5 file (Keras)", "get the model as .safetensors")
+    } else if has([0x89, 0x50, 0x4E, 0x47]) || has([0xFF, 0xD8, 0xFF]) {
+      self.init("a picture", "give the folder of a model or a .safetensors file")
+    } else if text.hasPrefix("{") || text.hasPrefix("[") {
+      self.init("a JSON text, not weights", "give the folder that has model_index.json, or a .safetensors file")
+    } else {
+      return nil
+    }
+  }
+
+  /// PyTorch's archives hold a `data.pkl`; older files begin with the pickle itself, of protocol 2 and later.
+  private static func isPickle(_ bytes: [UInt8]) -> Bool {
+    if bytes.count > 2, bytes[0] == 0x80, (2...5).contains(bytes[1]) { return true }
+    guard bytes.starts(with: [0x50, 0x4B, 0x03, 0x04]) else { return false }
+    let name = Array("data.pkl".utf8)
+    return bytes.indices.contains { bytes[$0...].starts(with: name) }
+  }
+}
+
+// MARK: by its tensors' names
+
+extension ForeignFile {
+  /// What a file of tensors is that is no whole model in the layout of the original code.
+  /// - Parameter names: of all tensors.
+  init?(names: Set<String>) {
+    func has(_ parts: String...) -> Bool { names.contains { name in parts.contains { name.contains($0) } } }
+    func begins(_ prefixes: String...) -> Bool { names.contains { name in prefixes.contains { name.hasPrefix($0) } } }
+    let isModel = begins("model.diffusion_model.")
+    if !names.isEmpty, names.allSatisfy({ $0.hasPrefix("state_dict.") }) {
+      self.init("a training checkpoint, whose tensors' names all begin with state_dict.", "write its tensors without this prefix")
+    } else if !isModel, has("lora", "hada_w1", "lokr_w1", ".oft_", "oft_blocks", "oft_diag", "dora_scale") {
+      self.init("a LoRA: changes to a model, not a model", "adapters are not supported yet; give the model that it was made for")
+    } else if begins("control_model.") || has("controlnet_cond_embedding.", "controlnet_down_blocks.", "zero_convs.") {
+      self.init("a ControlNet, not a model", "ControlNets are not supported yet; give the model that it guides")
+    } else if !isModel, has("motion_modules.") {
+      self.init("a motion module (AnimateDiff), not a model", "video is not supported yet; give the model that it was made for")
+    } else if begins("image_proj.", "ip_adapter.") {
+      self.init("an IP-Adapter, not a model", "adapters are not supported yet; give the model that it was made for")
+    } else if !names.isEmpty, names.isSubset(of: ["emb_params", "clip_l", "clip_g"]) || names.allSatisfy({ $0.hasPrefix("<") && $0.hasSuffix(">") }) {
+      self.init("an embedding (textual inversion), not a model", "embeddings are not supported yet; give the model that it was made for")
+    } else if begins("noise_augmentor.", "embedder.model.visual.") {
+      self.init("a Stable Diffusion unCLIP model", "it starts from pictures' embeddings, which is not supported yet; give a text-to-image model")
+    } else if has("time_stack.", "time_mixer.mix_factor") {
+      self.init("a Stable Video Diffusion model", Self.notYetAdvice)
+    } else if begins("conditioner.embedders.", "model.diffusion_model.label_emb.0.") {
+      self.init("a Stable Diffusion XL model", Self.notYetAdvice)
+    } else if begins("model.diffusion_model.label_emb.") {
+      self.init("a Stable Diffusion upscaler, whose noise level is a class", Self.notYetAdvice)
+    } else if begins("depth_model.") {
+      self.init("a depth-conditioned Stable Diffusion 2", Self.notYetAdvice)
+    } else if has("joint_blocks.") {
+      self.init("a Stable Diffusion 3 model", Self.notYetAdvice)
+    } else if has("double_blocks.", "single_transformer_blocks.") {
+      self.init("a Flux model", Self.notYetAdvice)
+    } else if begins("effnet_mapper", "clip_mapper", "clip_txt_mapper", "clf.") {
+      self.init("a Stable Cascade model", Self.notYetAdvice)
+    } else if begins("taesd_encoder.", "taesd_decoder.", "encoder.layers.0.weight", "decoder.layers.0.weight", "decoder.layers.1.weight") {
+      self.init("a tiny autoencoder (TAESD), not a model", "tiny autoencoders are not supported yet; give a whole model")
+    } else if !isModel, let component = Self.component(names) {
+      self.init("\(component) alone, not a whole model", "give the folder that has model_index.json, with this file in its place in it")
+    } else {
+      return nil
+    }
+  }
+
+  private static let notYetAdvice = "this family is not supported yet; give a Stable Diffusion 1.x or 2.x"
+
+  /// The component that a file holds under the names of diffusers, transformers or the original code.
+  private static func component(_ names: Set<String>) -> String? {
+    func begins(_ prefixes: String...) -> Bool { names.contains { name in prefixes.contains { name.hasPrefix($0) } } }
+    if begins("first_stage_model.", "cond_stage_model.") { return nil }
+    if begins("encoder.down_blocks.", "decoder.up_blocks.", "encoder.down.", "decoder.up.") { return "an autoencoder" }
+    if begins("down_blocks.", "input_blocks.") { return "a U-Net" }
+    if begins("text_model.", "encoder.layers.0.self_attn", "transformer.resblocks.") { return "a text encoder" }
+    if begins("vision_model.", "visual.") { return "a vision encoder" }
+    if begins("transformer_blocks.", "blocks.") { return "a denoising transformer" }
+    return nil
+  }
+}
+
+// MARK: by the files of a folder
+
+extension ForeignFile {
+  /// What a folder holds in place of the weights, or the index, that are looked for.
+  /// - Parameter names: of the files and folders in it.
+  init?(files names: [String]) {
+    func ends(_ endings: String...) -> Bool { names.contains { name in endings.contains { name.lowercased().hasSuffix($0) } } }
+    if ends("openvino_model.xml", "openvino_model.bin") {
+      self.init("a folder for OpenVINO", "get the model in diffusers' layout with .safetensors files")
+    } else if ends(".onnx") {
+      self.init("a folder for ONNX", "get the model in diffusers' layout with .safetensors files")
+    } else if ends(".msgpack") {
+      self.init("a folder for Flax (JAX)", "get the model in diffusers' layout with .safetensors files")
+    } else if ends(".mlmodelc", ".mlpackage") {
+      self.init("a folder for Core ML", "get the model in diffusers' layout with .safetensors files")
+    } else if ends(".gguf") {
+      self.init("a folder with GGUF files", "GGUF is not supported yet; get the model as .safetensors")
+    } else {
+      return nil
+    }
+  }
+}
