@@ -72,7 +72,9 @@ let package = Package(
     .testTarget(
       name: "SchedulersTests", dependencies: ["Schedulers", "LatentDiffusionComponents", "Tensor", "LatentDiffusionTestSupport"]),
     .testTarget(
-      name: "PipelineTests", dependencies: ["Pipeline", "Schedulers", "LatentDiffusionComponents", "Tensor", "LatentDiffusionTestSupport"]),
+      name: "PipelineTests", dependencies: [
+        "Pipeline", "Schedulers", "LatentDiffusionComponents", "LatentDiffusionWeights", "Tensor", "LatentDiffusionTestSupport",
+      ]),
     .testTarget(name: "LatentDiffusionTests", dependencies: ["LatentDiffusion", "EmojiModel", "ImageFiles", "LatentDiffusionTestSupport"]),
     .testTarget(name: "ImageFilesTests", dependencies: ["ImageFiles", "Tensor", "LatentDiffusionTestSupport"]),
   ]

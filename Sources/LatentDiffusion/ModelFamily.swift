@@ -16,7 +16,8 @@ extension ModelFiles {
     }
     let parts = ["unet", "vae", "text_encoder"]
     let missing = parts.filter { !components.contains($0) }
-    guard missing.isEmpty else { throw .incomplete(path: path, found: parts.filter { components.contains($0) }, missing: missing) }
+    // A folder names the parts that it should have, and whoever asks for one that is missing says so.
+    guard layout == .diffusers || missing.isEmpty else { throw .incomplete(path: path, found: parts.filter { components.contains($0) }, missing: missing) }
   }
 
   /// diffusers' classes whose components and loop are those of Stable Diffusion 1.x and 2.x.

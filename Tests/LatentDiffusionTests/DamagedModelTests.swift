@@ -48,8 +48,19 @@ import Testing
     Damage("infinite", "The tensor post_quant_conv.bias holds values") {
       try $0.editTensors("vae/diffusion_pytorch_model.safetensors") { $0["post_quant_conv.bias"] = Tensor([1, .infinity, 0, 0]) }
     },
-    Damage("no scheduler class", "has no _class_name") { try $0.set("_class_name", nil, in: "scheduler/scheduler_config.json") },
-    Damage("unknown scheduler", "no scheduler named") { try $0.set("_class_name", "\"Magic\"", in: "scheduler/scheduler_config.json") },
+    Damage("no scheduler", "has no scheduler") { try $0.set("scheduler", nil, in: "model_index.json") },
+    Damage("no scheduler's configuration", "no scheduler_config.json") { try $0.remove("scheduler/scheduler_config.json") },
+    Damage("unknown scheduler", "Magic, cannot be used. There is no scheduler named") {
+      try $0.set("scheduler", "[\"diffusers\", \"Magic\"]", in: "model_index.json")
+    },
+    Damage("another pipeline", "is a Flux model (FluxPipeline), which is not supported") {
+      try $0.set("_class_name", "\"FluxPipeline\"", in: "model_index.json")
+    },
+    Damage("an unknown pipeline", "is a model for MagicPipeline") { try $0.set("_class_name", "\"MagicPipeline\"", in: "model_index.json") },
+    Damage("another autoencoder", "whose vae is a tiny autoencoder") {
+      try $0.set("vae", "[\"diffusers\", \"AutoencoderTiny\"]", in: "model_index.json")
+    },
+    Damage("a Git LFS pointer", "is a Git LFS pointer") { try $0.write("version https://git-lfs.github.com/spec/v1\n", to: unet) },
     Damage("no vocabulary", "vocab.json is missing") { try $0.remove("tokenizer/vocab.json") },
     Damage("vocabulary of noise", "vocabulary") { try $0.write("{\"a\": -1}", to: "tokenizer/vocab.json") },
     Damage("merges of another vocabulary", "merges") { try $0.write("#version\nqq zz</w>\n", to: "tokenizer/merges.txt") },
@@ -135,7 +146,9 @@ import Testing
   /// The sentence that loading ends with, or else the first picture.
   private func sentence(of model: ModelCopy, sourceLocation: SourceLocation = #_sourceLocation) throws -> String {
     do {
-      _ = try StableDiffusion.load(from: model.folder)
+      let loaded = try StableDiffusion.load(from: model.folder)
+      // A scheduler that cannot be used is told when it is to be used, since another can be taken.
+      _ = try loaded.pipeline.generate(loaded.request("a"))
     } catch let error as ModelFilesError {
       return "\(error)"
     } catch let error as SafetensorsError {

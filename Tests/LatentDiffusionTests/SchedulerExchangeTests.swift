@@ -28,6 +28,10 @@ import Testing
     for (reference, configuration) in zip(file.cases, configurations) {
       let json = try JSONSerialization.data(withJSONObject: configuration, options: [.sortedKeys])
       try json.write(to: copy.folder.appending(path: "scheduler/scheduler_config.json"))
+      // The class in the index decides.
+      if let name = (configuration as? [String: Any])?["_class_name"] as? String {
+        try copy.set("scheduler", "[\"diffusers\", \"\(name)\"]", in: "model_index.json")
+      }
       var model = try StableDiffusion.load(from: copy.folder)
       if let exchanged = reference.exchanged { model.use(try SchedulerKind(named: exchanged)) }
       let name = "\(String(decoding: json, as: UTF8.self)), \(reference.task), \(reference.exchanged ?? "as it is")"

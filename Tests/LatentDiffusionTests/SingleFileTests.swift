@@ -76,7 +76,7 @@ import Testing
       try #require(data).write(to: file)
     }
     let index = """
-      {"_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "PNDMScheduler"],
+      {"_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "\(files.className(of: "scheduler") ?? "")"],
        "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
        "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
       """

@@ -70,8 +70,9 @@ import Testing
       $0.task = .imageToImage(.pixels(Tensor(shape: [1, 0, 8, 3])))
     }
     refused(.notFinite(name: "The image")) { $0.task = .imageToImage(.pixels(Tensor(repeating: .nan, shape: [1, 8, 8, 3]))) }
-    refused(.maskSize(mask: [1, 8, 4, 1], image: [1, 8, 8, 3])) {
-      $0.task = .inpaint(Inpainting(image: toyImage(width: 8, height: 8), mask: toyMask(width: 4, height: 8)))
+    refused(.unexpectedShape(name: "The mask", expected: "[1 or 1, height, width, 1]", found: [2, 8, 8, 1])) {
+      let mask = Tensor.concatenated([toyMask(width: 8, height: 8), toyMask(width: 8, height: 8)], axis: 0)
+      $0.task = .inpaint(Inpainting(image: toyImage(width: 8, height: 8), mask: mask))
     }
     refused(
       .unexpectedShape(name: "The image", expected: "[N, …] where N divides the 1 pictures of the request", found: [2, 8, 8, 3])
@@ -94,6 +95,63 @@ import Testing
       $0.task = .inpaint(
         Inpainting(image: toyImage(width: 8, height: 8), mask: toyMask(width: 8, height: 8), strength: 0))
     }
+    // A scheduler may have more timesteps than steps: inpainting refuses all the same, as diffusers does.
+    var more = toyPipeline()
+    more.schedule = { steps, task in Schedule(ToyScheduler(steps: steps + 1), steps: steps, strength: task.strength) }
+    let (image, mask) = (toyImage(width: 8, height: 8), toyMask(width: 8, height: 8))
+    refused(.noStepsLeft(steps: 4, strength: 0.2), by: more) { $0.task = .inpaint(Inpainting(image: image, mask: mask, strength: 0.2)) }
+    var request = toyRequest("a", task: .imageToImage(.pixels(image), strength: 0.2))
+    request.steps = 4
+    #expect(throws: Never.self) { try more.generate(request) }
+  }
+
+  /// One side alone decides on the other by the picture's proportions; without a picture the model's own other side is taken.
+  @Test func oneSideKeepsTheProportions() throws {
+    func size(_ task: GenerationTask, width: Int? = nil, height: Int? = nil) throws -> [Int] {
+      var request = toyRequest("a", task: task)
+      (request.width, request.height) = (width, height)
+      let shape = try toyPipeline().latentShape(for: request)
+      return [shape[2] * 4, shape[1] * 4]
+    }
+    let image = toyImage(width: 60, height: 41)
+    #expect(try size(.imageToImage(.pixels(image))) == [60, 40])
+    #expect(try size(.imageToImage(.pixels(image)), width: 32) == [32, 20])
+    #expect(try size(.imageToImage(.pixels(image)), height: 20) == [28, 20])
+    #expect(try size(.imageToImage(.pixels(image)), width: 4) == [4, 4])
+    #expect(try size(.inpaint(Inpainting(image: image, mask: toyMask(width: 60, height: 41))), width: 32) == [32, 20])
+    #expect(try size(.inpaint(.outpainting(image, left: 2)), width: 32) == [32, 24])
+    #expect(try size(.textToImage, width: 32) == [32, 20])
+    #expect(throws: GenerationError.self) { try size(.imageToImage(.pixels(toyImage(width: 1, height: 1000))), width: 1 << 20) }
+    let own = toyPipeline().usualSize(inProportionsOf: PixelSize(width: 4000, height: 1000))
+    #expect(own == PixelSize(width: 40, height: 12))
+    #expect(toyPipeline(ToyPredictor(sampleSize: nil)).usualSize(inProportionsOf: PixelSize(width: 8, height: 8)) == nil)
+  }
+
+  /// The defaults of diffusers' pipelines, by the task and the model, until something is set.
+  @Test func stepsAndGuidanceAreUsualForTheTask() async throws {
+    var request = GenerationRequest("a")
+    func settings() -> [Double] { [Double(request.steps), request.guidance] }
+    #expect(settings() == [50, 7.5])
+    request.task = .edit(toyImage(width: 8, height: 8))
+    #expect(settings() == [100, 7.5])
+    request.usual = { $0.usualSettings(ofConsistencyModel: true) }
+    #expect(settings() == [100, 7.5])
+    request.task = .imageToImage(.pixels(toyImage(width: 8, height: 8)))
+    #expect(settings() == [4, 8.5])
+    request.steps = 7
+    #expect(settings() == [7, 8.5])
+    // A request that no model has made gets what is usual for the one that carries it out.
+    let consistency = toyPipeline(ToyPredictor(embedsGuidance: true))
+    #expect(try await steps(of: GenerationRequest("a"), by: consistency) == 4)
+    var pipeline = toyPipeline()
+    pipeline.usual = { _ in GenerationSettings(steps: 3, guidance: 2) }
+    #expect(try await steps(of: GenerationRequest("a"), by: pipeline) == 3)
+    #expect(try await steps(of: GenerationRequest("a"), by: toyPipeline()) == 50)
+  }
+
+  private func steps(of request: GenerationRequest, by pipeline: DiffusionPipeline) async throws -> Int? {
+    for try await case .step(let step) in try pipeline.generate(request) { return step.count }
+    return nil
   }
 
   @Test func modelsMustFitTheTask() {
@@ -111,8 +169,6 @@ import Testing
 
   @Test func errorsSayWhatToDo() {
     let error = GenerationError.indivisibleSize(width: 100, height: 99, multiple: 8)
-    let mask = GenerationError.maskSize(mask: [1, 8, 4, 1], image: [1, 8, 9, 3])
-    #expect("\(mask)" == "The mask (4×8) must be as large as the image (9×8), and there is one for all images or each.")
     #expect("\(error)" == "100×99 does not fit this model; both sides must be multiples of 8.")
   }
 }

@@ -172,6 +172,86 @@ private func fnv(_ data: Data) -> String {
     #expect(base.className(of: "scheduler") == "PNDMScheduler")
   }
 
+  /// The marks that other programs put into files of version 1, and what follows from them.
+  @Test func honoursMarks() throws {
+    let empty: [String: WeightTensor?] = ["v_pred": WeightTensor(shape: [0], elementType: .float32, data: Data())]
+    var both = empty
+    both["ztsnr"] = WeightTensor(shape: [0], elementType: .float32, data: Data())
+    let v = try variant(empty).1
+    #expect(try Self.prediction(v) == .text("v_prediction") && JSONValue.of(v, "scheduler")["timestep_spacing"] == .text("leading"))
+    #expect(v.leftOver.isEmpty)
+    for files in [
+      try variant(both).1, try variant(metadata: ["ss_v_parameterization": "True", "ss_zero_terminal_snr": "True"]).1,
+      try variant(["ztsnr": both["ztsnr"] ?? nil], metadata: ["modelspec.prediction_type": "v"]).1,
+    ] {
+      let scheduler = try JSONValue.of(files, "scheduler")
+      #expect(scheduler["prediction_type"] == .text("v_prediction") && scheduler["rescale_betas_zero_snr"] == .bool(true))
+      #expect(scheduler["timestep_spacing"] == .text("trailing") && scheduler["_class_name"] == .text("DDIMScheduler"))
+      // Version 1 was trained on 512 pixels, whatever it predicts.
+      #expect(try JSONValue.of(files, "unet")["sample_size"] == JSONValue.of(variant().1, "unet")["sample_size"])
+    }
+    #expect(try Self.prediction(variant(metadata: ["ss_v_parameterization": "None"]).1) == .text("epsilon"))
+  }
+
+  /// Version 2's text encoder under CLIP's names, as old converters wrote it, has version 2's activation and padding, and the layers that it uses.
+  @Test(arguments: [true, false]) func version2MayHaveCLIPsNames(_ isWhole: Bool) throws {
+    let original = try ModelFiles.open(folder.appending(path: "sd2.safetensors"))
+    let table = try #require(try original.weights(of: "text_encoder") as? WeightTable)
+    var changes: [String: WeightTensor?] = [:]
+    for name in try SafetensorsFile(original.url).names where name.hasPrefix("cond_stage_model.") { changes[name] = .some(nil) }
+    for (name, tensor) in table.tensors {
+      changes["cond_stage_model.transformer.text_model." + name] = try table.tensor(name, shape: tensor.shape)
+      // The last layer and the projection, which are not used.
+      if isWhole, name.hasPrefix("encoder.layers.1.") {
+        changes["cond_stage_model.transformer.text_model." + name.replacing("layers.1.", with: "layers.2.")] = try table.tensor(name, shape: tensor.shape)
+        changes["cond_stage_model.transformer.text_projection.weight"] = WeightTensor(Tensor(shape: [16, 16]))
+      }
+    }
+    let files = try variant(of: "sd2", changes).1
+    let text = try JSONValue.of(files, "text_encoder")
+    #expect(text["hidden_act"] == .text("gelu") && text["num_hidden_layers"] == .number(2))
+    #expect(try JSONValue.of(files, "tokenizer")["pad_token"] == .text("!"))
+    #expect(try files.weights(of: "text_encoder").names == table.names && files.leftOver.isEmpty)
+  }
+
+  /// The autoencoder's attention under any of its names is the attention; a part that is missing is missed.
+  @Test(arguments: [["to_q", "to_k", "to_v", "to_out.0", "norm"], ["query", "key", "value", "proj_attn", "group_norm"]])
+  func autoencodersAttentionHasSeveralNames(_ names: [String]) throws {
+    let file = try SafetensorsFile(folder.appending(path: "sd1.safetensors"))
+    var changes: [String: WeightTensor?] = [:]
+    for name in file.names where name.contains(".attn_1.") {
+      let tensor = try file.tensor(name, shape: #require(file.tensors[name]).shape)
+      changes[name] = .some(nil)
+      for (old, new) in zip(["q", "k", "v", "proj_out", "norm"], names) where name.contains(".attn_1.\(old).") {
+        changes[name.replacing(".attn_1.\(old).", with: ".attn_1.\(new).")] = tensor
+      }
+    }
+    #expect(changes.count >= 20)
+    let files = try variant(changes).1
+    #expect(try files.weights(of: "vae").names == ModelFiles.open(file.url).weights(of: "vae").names)
+    #expect(try JSONValue.of(files, "vae")["mid_block_add_attention"] == .bool(true))
+    var partly = changes
+    for name in changes.keys where name.contains(".attn_1.\(names[0]).") || name.contains(".attn_1.\(names[1]).") { partly[name] = .some(nil) }
+    #expect(try JSONValue.of(variant(partly).1, "vae")["mid_block_add_attention"] == .bool(true))
+    let other = try variant(["first_stage_model.encoder.down.1.attn.0.q.weight": WeightTensor(Tensor([1]))]).1
+    #expect(
+      try JSONValue.of(other, "vae")["down_block_types"]
+        == .list(["DownEncoderBlock2D", "AttnDownEncoderBlock2D", "DownEncoderBlock2D"].prefix(Self.levels(of: other)).map { .text($0) }))
+  }
+
+  private static func levels(of files: ModelFiles) throws -> Int {
+    guard case .list(let channels) = try JSONValue.of(files, "vae")["block_out_channels"] else { return 0 }
+    return channels.count
+  }
+
+  /// What belongs to no component and is none of what training leaves is told.
+  @Test func tellsWhatIsLeftOver() throws {
+    let stray = WeightTensor(Tensor([1]))
+    let files = try variant(["model_ema.decay": stray, "betas": stray, "sqrt_alphas_cumprod": stray, "hypernet.x": stray, "a": stray]).1
+    #expect(files.leftOver == ["a", "hypernet.x"])
+    #expect(InspectReport(files).leftOver == ["a", "hypernet.x"])
+  }
+
   @Test(arguments: [(9, "StableDiffusionInpaintPipeline"), (8, "StableDiffusionInstructPix2PixPipeline"), (4, "StableDiffusionPipeline")])
   func knowsOtherInputs(_ channels: Int, _ className: String) throws {
     let input = try RandomWeights(seed: 1).tensor("conv_in.weight", shape: [4, channels, 3, 3])
@@ -210,14 +290,23 @@ private func fnv(_ data: Data) -> String {
   @Test func refusesWhatIsNoWholeModel() throws {
     let one = WeightTensor(Tensor([1]))
     let cases: [([String: WeightTensor], String)] = [
-      (["x": one], "no tensors below model.diffusion_model"), ([:], "no tensors below"), (["down_blocks.0.x": one], "one component"),
+      (["x": one], "no tensors below model.diffusion_model"), ([:], "no tensors below"), (["down_blocks.0.x": one], "a U-Net alone"),
       (["lora_unet_x": one], "LoRA"), (["model.diffusion_model.x": one], "its U-Net lacks"),
       (["first_stage_model.encoder.conv_in.weight": one], "its autoencoder lacks the encoder's blocks"),
       (["first_stage_model.encoder.down.0.block.0.conv2.weight": one], "its autoencoder lacks encoder.conv_in.weight"),
       (["cond_stage_model.transformer.x": one], "its text encoder lacks embeddings.token_embedding.weight"),
       (["cond_stage_model.model.x": one], "its text encoder lacks"),
       (["vae.x": one, "conditioner.embedders.0.x": one], "Stable Diffusion XL"),
-      (["model.diffusion_model.joint_blocks.0.x": one], "Stable Diffusion 3"),
+      (["model.diffusion_model.joint_blocks.0.x": one], "Stable Diffusion 3"), (["double_blocks.0.img_attn.x": one], "a Flux model"),
+      (["unet.down_blocks.0.attn1.to_q.lora_A.weight": one], "a LoRA"), (["unet.x.processor.to_q_lora.down.weight": one], "a LoRA"),
+      (["lora_te_text_model_encoder_layers_0.hada_w1_a": one], "a LoRA"), (["a.lokr_w1": one], "a LoRA"),
+      (["control_model.input_blocks.0.0.weight": one], "a ControlNet"), (["controlnet_cond_embedding.conv_in.weight": one], "a ControlNet"),
+      (["emb_params": one], "an embedding"), (["<cat-toy>": one], "an embedding"), (["clip_l": one, "clip_g": one], "an embedding"),
+      (["noise_augmentor.data_mean": one, "model.diffusion_model.label_emb.0.0.weight": one], "unCLIP"),
+      (["taesd_decoder.1.weight": one], "tiny autoencoder"), (["decoder.layers.1.weight": one], "tiny autoencoder"),
+      (["state_dict.model.diffusion_model.x": one], "without this prefix"), (["text_model.encoder.layers.0.x": one], "a text encoder alone"),
+      (["decoder.up_blocks.0.x": one], "an autoencoder alone"), (["model.diffusion_model.input_blocks.1.0.time_stack.x": one], "Video"),
+      (["down_blocks.0.motion_modules.0.x": one], "AnimateDiff"), (["depth_model.x": one, "model.diffusion_model.x": one], "depth"),
     ]
     for (tensors, expected) in cases {
       let temporary = try TemporaryFolder()

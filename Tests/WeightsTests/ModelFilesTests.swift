@@ -72,6 +72,12 @@ import LatentDiffusionWeights
     (["part.safetensors", "model.fp16.safetensors"], ["diffusion_pytorch_model.safetensors.index.json"], 0),
     (["part.safetensors"], ["diffusion_pytorch_model.safetensors.index.fp16.json"], 0),
     (["part.safetensors"], ["model.fp16.safetensors.index.json"], 0),
+    (["part.safetensors"], ["diffusion_pytorch_model.safetensors.fp16.index.json"], 0),
+    (["part.safetensors"], ["diffusion_pytorch_model.safetensors.index.bf16.json"], 0),
+    (["diffusion_pytorch_model.fp16.non_ema.safetensors"], [], 0),
+    // diffusers takes an index before a single file.
+    (["part.safetensors", "diffusion_pytorch_model.safetensors"], ["diffusion_pytorch_model.safetensors.index.json"], 0),
+    (["diffusion_pytorch_model.safetensors"], ["diffusion_pytorch_model.safetensors.index.fp16.json"], 0),
   ])
   func choosesTheWeights(_ names: [String], _ more: [String], _ expected: Int) throws {
     let values = Dictionary(uniqueKeysWithValues: names.enumerated().map { ($1, Float($0)) })
@@ -95,6 +101,68 @@ import LatentDiffusionWeights
     #expect(try form(["b": half, "c": large]) == nil)
     let blocks = WeightTensor(shape: [1, 32], elementType: .q8, data: Data(count: 34))
     #expect(try form(["b": half, "c": blocks]) == nil)
+  }
+
+  /// transformers takes a single file before an index.
+  @Test func textEncodersPreferASingleFile() throws {
+    let temporary = try TemporaryFolder()
+    try temporary.write("model_index.json", "{\"text_encoder\":[\"transformers\",\"CLIPTextModel\"]}")
+    for (index, name) in ["model.safetensors", "diffusion_pytorch_model.safetensors", "part.safetensors"].enumerated() {
+      try temporary.write("text_encoder/\(name)", SafetensorsWriter.encode(["a": WeightTensor(Tensor([Float(index)]))]))
+    }
+    try temporary.write("text_encoder/model.safetensors.index.json", "{\"weight_map\":{\"a\":\"part.safetensors\"}}")
+    let weights = try ModelFiles.open(temporary.url).weights(of: "text_encoder")
+    #expect(try weights.tensor("a", shape: [1]).decoded().elements == [0])
+  }
+
+  /// The index says which files belong together; what is in them counts, wherever the index says that it is.
+  @Test func shardsAreReadAsAWhole() throws {
+    let temporary = try folder(["a.safetensors": 1], more: [])
+    let other = SafetensorsWriter.encode(["b": WeightTensor(Tensor([2])), "c": WeightTensor(Tensor([3]))])
+    try temporary.write("unet/b.safetensors", other)
+    let index = "{\"weight_map\":{\"a\":\"b.safetensors\",\"b\":\"a.safetensors\"}}"
+    try temporary.write("unet/diffusion_pytorch_model.safetensors.index.json", index)
+    let weights = try ModelFiles.open(temporary.url).weights(of: "unet")
+    #expect(weights.names == ["a", "b", "c"])
+    #expect(try weights.tensor("a", shape: [1]).decoded().elements == [1] && weights.tensor("c", shape: [1]).decoded().elements == [3])
+  }
+
+  @Test(arguments: [
+    ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"), ("<!DOCTYPE html>\n<html>", "web page"),
+    ("\n  <html lang=\"en\">", "web page"), ("GGUF\u{3}\u{0}\u{0}\u{0}\n\u{0}\u{0}", "GGUF"), ("PK\u{3}\u{4}\u{0}\u{0}archive/data.pkl", "pickled"),
+    ("PK\u{3}\u{4}\u{0}\u{0}\u{0}\u{0}{model.txt", "archive"), ("{\"a\": 1}", "JSON"), ("Rar!\u{1A}", "archive"),
+  ])
+  func namesOtherFiles(_ contents: String, _ words: String) throws {
+    let temporary = try folder([:])
+    let files = [
+      try temporary.write("x.safetensors", contents), try temporary.write("unet/diffusion_pytorch_model.safetensors", contents),
+    ]
+    let alone = #expect(throws: SafetensorsError.self) { try ModelFiles.open(files[0]) }
+    #expect(alone?.description.contains(words) == true && alone?.description.hasSuffix(".") == true, "\(String(describing: alone))")
+    let component = #expect(throws: SafetensorsError.self) { try ModelFiles.open(temporary.url).weights(of: "unet") }
+    #expect(component?.description.contains(words) == true, "\(String(describing: component))")
+  }
+
+  @Test(arguments: [
+    (["unet/openvino_model.xml", "unet/openvino_model.bin"], "OpenVINO"), (["unet/model.onnx"], "ONNX"),
+    (["unet/diffusion_flax_model.msgpack"], "Flax"), (["unet/x.gguf"], "GGUF"),
+  ])
+  func namesFoldersOfOtherPrograms(_ names: [String], _ word: String) throws {
+    let temporary = try folder([:])
+    for name in names { try temporary.write(name, "x") }
+    #expect(try error(temporary)?.description.contains(word) == true)
+  }
+
+  @Test func namesFoldersWithoutAnIndex() throws {
+    func sentence(_ files: [String: String]) throws -> String {
+      let temporary = try TemporaryFolder()
+      for (name, contents) in files { try temporary.write(name, contents) }
+      return "\(String(describing: #expect(throws: ModelFilesError.self) { try ModelFiles.open(temporary.url) }))"
+    }
+    #expect(try sentence(["config.json": "{\"_class_name\": \"AutoencoderKL\"}"]).contains("AutoencoderKL"))
+    #expect(try sentence(["config.json": "{\"architectures\": [\"CLIPTextModel\"]}"]).contains("CLIPTextModel"))
+    #expect(try sentence(["sd.safetensors": "x"]).contains("sd.safetensors"))
+    #expect(try sentence(["text_encoder.mlmodelc": "x"]).contains("Core ML"))
   }
 
   private func error(_ temporary: TemporaryFolder) throws -> ModelFilesError? {

@@ -88,7 +88,7 @@ import LatentDiffusionWeights
       "good": StoredTensor(shape: [2, 64], elementType: "Q8_0", data: good.data),
       "short": StoredTensor(shape: [2, 64], elementType: "Q8_0", data: good.data.dropLast()),
       "vector": StoredTensor(shape: [136], elementType: "Q8_0", data: good.data),
-      "bytes": StoredTensor(shape: [2, 2, 34], elementType: "U8", data: good.data),
+      "bytes": StoredTensor(shape: [2, 2, 34], elementType: "F6_E2M3", data: good.data),
     ])
     let error = #expect(throws: WeightErrors.self) {
       try LoadReport.load(from: source, in: ExecutionContext(threads: 1)) { scope in
@@ -102,7 +102,7 @@ import LatentDiffusionWeights
     #expect(
       error?.problems == [
         .notFinite(name: "bad"), .wrongShape(name: "short", expected: [2, 64], found: [2, 64]),
-        .wrongShape(name: "vector", expected: [136], found: [136]), .unsupportedElementType(name: "bytes", type: "U8"),
+        .wrongShape(name: "vector", expected: [136], found: [136]), .unsupportedElementType(name: "bytes", type: "F6_E2M3"),
         .wrongShape(name: "good", expected: [2, 32], found: [2, 64]), .missing(name: "none", similar: nil),
       ])
   }
