@@ -34,7 +34,7 @@ ldm: setup ## Build the command-line tool
 
 test: setup ## Run all tests
 	$(BUILD) --build-tests
-	swift test -c release --no-color-diagnostics --skip-build
+	swift test -c release --no-color-diagnostics --skip-build --no-parallel
 	$(EXAMPLES)
 	swift build --no-color-diagnostics --package-path Benchmarks
 	Tests/CommandLine/run

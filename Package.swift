@@ -72,7 +72,8 @@ let package = Package(
     .testTarget(
       name: "SchedulersTests", dependencies: ["Schedulers", "LatentDiffusionComponents", "Tensor", "LatentDiffusionTestSupport"]),
     .testTarget(
-      name: "PipelineTests", dependencies: [
+      name: "PipelineTests",
+      dependencies: [
         "Pipeline", "Schedulers", "LatentDiffusionComponents", "LatentDiffusionWeights", "Tensor", "LatentDiffusionTestSupport",
       ]),
     .testTarget(name: "LatentDiffusionTests", dependencies: ["LatentDiffusion", "EmojiModel", "ImageFiles", "LatentDiffusionTestSupport"]),

@@ -17,7 +17,9 @@ extension ModelFiles {
     let parts = ["unet", "vae", "text_encoder"]
     let missing = parts.filter { !components.contains($0) }
     // A folder names the parts that it should have, and whoever asks for one that is missing says so.
-    guard layout == .diffusers || missing.isEmpty else { throw .incomplete(path: path, found: parts.filter { components.contains($0) }, missing: missing) }
+    guard layout == .diffusers || missing.isEmpty else {
+      throw .incomplete(path: path, found: parts.filter { components.contains($0) }, missing: missing)
+    }
   }
 
   /// diffusers' classes whose components and loop are those of Stable Diffusion 1.x and 2.x.
@@ -47,7 +49,8 @@ extension ModelFiles {
       ("StableVideoDiffusion", "a Stable Video Diffusion model"), ("StableCascade", "a Stable Cascade model"),
       ("Wuerstchen", "a Stable Cascade (Würstchen) model"), ("Flux", "a Flux model"), ("StableUnCLIP", "a Stable Diffusion unCLIP model"),
       ("StableDiffusionLatentUpscale", "a latent upscaler"), ("StableDiffusionUpscale", "a Stable Diffusion upscaler"),
-      ("StableDiffusionDepth2Img", "a depth-conditioned Stable Diffusion 2"), ("StableDiffusionControlNet", "a Stable Diffusion with a ControlNet"),
+      ("StableDiffusionDepth2Img", "a depth-conditioned Stable Diffusion 2"),
+      ("StableDiffusionControlNet", "a Stable Diffusion with a ControlNet"),
       ("AnimateDiff", "an AnimateDiff model"), ("LDM", "a latent diffusion model of 2022"), ("AltDiffusion", "an AltDiffusion model"),
       ("Kandinsky", "a Kandinsky model"), ("PixArt", "a PixArt model"), ("IF", "a DeepFloyd IF model"), ("ZImage", "a Z-Image model"),
       ("QwenImage", "a Qwen-Image model"), ("Sana", "a Sana model"), ("Lumina", "a Lumina model"), ("Hunyuan", "a Hunyuan model"),
@@ -68,14 +71,17 @@ public enum LoadWarning: Sendable, Equatable, CustomStringConvertible {
 
   public var description: String {
     switch self {
-    case .unusedTensors(let component, let names): "\(Self.list(names)) of the model's \(component) \(names.count == 1 ? "is" : "are") not used."
-    case .leftOver(let names): "\(Self.list(names)) of the file \(names.count == 1 ? "belongs" : "belong") to no part of the model and \(names.count == 1 ? "is" : "are") not used."
+    case .unusedTensors(let component, let names):
+      "\(Self.list(names)) of the model's \(component) \(names.count == 1 ? "is" : "are") not used."
+    case .leftOver(let names):
+      "\(Self.list(names)) of the file \(names.count == 1 ? "belongs" : "belong") to no part of the model and \(names.count == 1 ? "is" : "are") not used."
     case .unusedComponent(let name, let className): "The model's \(name) (\(className)) is not used."
     }
   }
 
   private static func list(_ names: [String]) -> String {
     let shown = names.prefix(3).joined(separator: ", ")
-    return (names.count == 1 ? "The tensor " : "\(names.count) tensors (") + shown + (names.count > 3 ? ", …" : "") + (names.count == 1 ? "" : ")")
+    return (names.count == 1 ? "The tensor " : "\(names.count) tensors (") + shown + (names.count > 3 ? ", …" : "")
+      + (names.count == 1 ? "" : ")")
   }
 }

@@ -64,9 +64,25 @@ extension Tensor {
     let picture = resampled(height: inner.height, width: inner.width)
     // Where the picture's corner lies in the result, before it where something is cut off.
     let (left, top) = (size.width / 2 - inner.width / 2, size.height / 2 - inner.height / 2)
-    return picture.gathered(height: size.height, width: size.width) {
+    let placed = picture.gathered(height: size.height, width: size.width) {
       (min(max($0 - top, 0), inner.height - 1), min(max($1 - left, 0), inner.width - 1))
     }
+    guard mode == .fill, left > 0 || top > 0 else { return placed }
+    // What fills the rest is the edge as Pillow enlarges an empty part of a picture: its cubic filter takes 9/8 of the outermost pixel and takes
+    // 1/8 of the next one away.
+    let inwards = picture.gathered(height: size.height, width: size.width) {
+      (
+        top > 0 ? $0 < top ? min(1, inner.height - 1) : max(inner.height - 2, 0) : min($0, inner.height - 1),
+        left > 0 ? $1 < left ? min(1, inner.width - 1) : max(inner.width - 2, 0) : min($1, inner.width - 1)
+      )
+    }
+    let filled = ((placed * 1.125 - inwards * 0.125).clamped(to: 0...1) * 255).map { ($0 + 1e-3).rounded() / 255 }
+    let isInside = Tensor(
+      (0..<size.height).flatMap { y in
+        (0..<size.width).map { x in (top..<top + inner.height).contains(y) && (left..<left + inner.width).contains(x) ? Float(1) : 0 }
+      }, shape: [1, size.height, size.width, 1]
+    ).channelRepeated(shape[3]).repeated(shape[0])
+    return isInside * placed + isInside.map { 1 - $0 } * filled
   }
 
   /// The picture at another size, in 8 bits as the reference does it: values are rounded to 255ths before and after.

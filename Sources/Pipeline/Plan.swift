@@ -23,7 +23,9 @@ struct Plan: Sendable {
   }
 
   /// - Throws: `GenerationError`, what making the scheduler throws, and `ComponentError` where the predictor has no such short cuts.
-  init(_ request: GenerationRequest, for pipeline: DiffusionPipeline, phase: @escaping @Sendable (GenerationPhase) -> Void = { _ in }) throws {
+  init(_ request: GenerationRequest, for pipeline: DiffusionPipeline, phase: @escaping @Sendable (GenerationPhase) -> Void = { _ in })
+    throws
+  {
     var request = request
     if request.usual == nil {
       let isConsistencyModel = pipeline.predictor.embedsGuidance

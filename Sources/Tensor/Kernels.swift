@@ -41,7 +41,8 @@ public enum KernelSet {
       let known = (Kernels.sets.keys + ["blas"]).sorted().joined(separator: ", ")
       return "LATENTDIFFUSION_KERNELS is \"\(asked.prefix(80))\", which is no set of kernels; \(active) is used. Known are \(known)."
     }
-    return ck_kernels_for(Int32(set)) == nil ? "LATENTDIFFUSION_KERNELS asks for \(asked), which this processor lacks; \(active) is used." : nil
+    return ck_kernels_for(Int32(set)) == nil
+      ? "LATENTDIFFUSION_KERNELS asks for \(asked), which this processor lacks; \(active) is used." : nil
   }
 
   /// Whether the library was built without optimisation, which makes it some ten times slower.

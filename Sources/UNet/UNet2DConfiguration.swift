@@ -99,7 +99,9 @@ public struct UNet2DShape: Sendable {
   public var sampleSize: Int? { sampleSides.map { max($0.height, $0.width) } }
 
   /// Resnets and transformer blocks: a network has several tensors for each.
-  package var blocks: Int { levels.reduce(0) { $0 + (2 * $1.resnets + 1) * (1 + ($1.down == .plain && $1.up == .plain ? 0 : $1.transformerLayers)) } }
+  package var blocks: Int {
+    levels.reduce(0) { $0 + (2 * $1.resnets + 1) * (1 + ($1.down == .plain && $1.up == .plain ? 0 : $1.transformerLayers)) }
+  }
 
   /// The features of a token of the text.
   public var contextChannels: Int { levels.first?.contextChannels ?? 0 }
@@ -128,7 +130,8 @@ public struct UNet2DShape: Sendable {
     hasMiddle = try decodeConfiguration(MiddleBlock.self, component: "unet", from: json).isThere
     let extents = [
       (inChannels, "in_channels"), (outChannels, "out_channels"), (groups, "norm_num_groups"), (inputKernel, "conv_in_kernel"),
-      (outputKernel, "conv_out_kernel"), (conditionChannels ?? 1, "time_cond_proj_dim"), (sampleSides?.height ?? 1, "sample_size"), (sampleSides?.width ?? 1, "sample_size"),
+      (outputKernel, "conv_out_kernel"), (conditionChannels ?? 1, "time_cond_proj_dim"), (sampleSides?.height ?? 1, "sample_size"),
+      (sampleSides?.width ?? 1, "sample_size"),
     ]
     for (value, key) in extents { try check.extent(value, key) }
     for (value, key) in [(inputKernel, "conv_in_kernel"), (outputKernel, "conv_out_kernel")] {

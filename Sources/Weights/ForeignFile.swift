@@ -74,10 +74,13 @@ extension ForeignFile {
       self.init("a motion module (AnimateDiff), not a model", "video is not supported yet; give the model that it was made for")
     } else if begins("image_proj.", "ip_adapter.") {
       self.init("an IP-Adapter, not a model", "adapters are not supported yet; give the model that it was made for")
-    } else if !names.isEmpty, names.isSubset(of: ["emb_params", "clip_l", "clip_g"]) || names.allSatisfy({ $0.hasPrefix("<") && $0.hasSuffix(">") }) {
+    } else if !names.isEmpty,
+      names.isSubset(of: ["emb_params", "clip_l", "clip_g"]) || names.allSatisfy({ $0.hasPrefix("<") && $0.hasSuffix(">") })
+    {
       self.init("an embedding (textual inversion), not a model", "embeddings are not supported yet; give the model that it was made for")
     } else if begins("noise_augmentor.", "embedder.model.visual.") {
-      self.init("a Stable Diffusion unCLIP model", "it starts from pictures' embeddings, which is not supported yet; give a text-to-image model")
+      self.init(
+        "a Stable Diffusion unCLIP model", "it starts from pictures' embeddings, which is not supported yet; give a text-to-image model")
     } else if has("time_stack.", "time_mixer.mix_factor") {
       self.init("a Stable Video Diffusion model", Self.notYetAdvice)
     } else if begins("conditioner.embedders.", "model.diffusion_model.label_emb.0.") {

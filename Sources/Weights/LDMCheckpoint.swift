@@ -23,7 +23,9 @@ struct LDMCheckpoint: Sendable {
 
   private static let unetPrefix = "model.diffusion_model."
   private static let autoencoderPrefixes = ["first_stage_model.", "vae."]
-  private static let clipPrefixes = ["cond_stage_model.transformer.", "cond_stage_model.clip_l.transformer.", "cond_stage_model.clip_h.transformer."]
+  private static let clipPrefixes = [
+    "cond_stage_model.transformer.", "cond_stage_model.clip_l.transformer.", "cond_stage_model.clip_h.transformer.",
+  ]
   private static let openCLIPPrefix = "cond_stage_model.model."
 
   /// - Throws: `ModelFilesError`.
@@ -36,7 +38,8 @@ struct LDMCheckpoint: Sendable {
     let clip = file.table.below(Self.clipPrefixes)
     let openCLIP = file.table.below([Self.openCLIPPrefix])
     guard !unet.isEmpty || !autoencoder.isEmpty || !clip.isEmpty || !openCLIP.isEmpty else {
-      throw ModelFilesError.notAModel(path: path, reason: "it has no tensors below model.diffusion_model, first_stage_model or cond_stage_model")
+      throw ModelFilesError.notAModel(
+        path: path, reason: "it has no tensors below model.diffusion_model, first_stage_model or cond_stage_model")
     }
     // Version 2 is known by its U-Net, whatever the names of its text encoder, which converters have written in both ways.
     let isVersion2 =

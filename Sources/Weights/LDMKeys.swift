@@ -131,7 +131,8 @@ enum LDMKeys {
   /// The layers of version 2's text encoder that are used: it takes the state before the last one. A file that was converted back from diffusers
   /// has neither that layer nor `text_projection`.
   static func version2Layers(_ tensors: Tensors) -> Int {
-    let layers = max(tensors.count(of: "transformer.resblocks."), tensors.count(of: "text_model.encoder.layers."), tensors.count(of: "encoder.layers."))
+    let layers = max(
+      tensors.count(of: "transformer.resblocks."), tensors.count(of: "text_model.encoder.layers."), tensors.count(of: "encoder.layers."))
     let isOriginal = tensors["text_projection"] != nil || tensors["text_projection.weight"] != nil || layers == 24
     return isOriginal && layers > 1 ? layers - 1 : layers
   }

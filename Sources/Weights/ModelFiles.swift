@@ -127,7 +127,8 @@ public struct ModelFiles: Sendable {
     try table(of: component).table.tensors.compactMap { name, stored in
       guard stored.data.count > 0, let held = stored.numbers?.heldType else { return nil }
       return TensorExtent(
-        name: name, shape: stored.shape, elementType: form?.elementType(of: held, shape: stored.shape, name: name, component: component) ?? held,
+        name: name, shape: stored.shape,
+        elementType: form?.elementType(of: held, shape: stored.shape, name: name, component: component) ?? held,
         storedType: ElementType(rawValue: stored.elementType))
     }
   }

@@ -47,7 +47,8 @@ struct ModelFolder: Sendable {
     }
     let files = names.filter { $0.lowercased().hasSuffix(".safetensors") }
     if let file = files.first, files.count == 1 {
-      return .foreign(path: path, ForeignFile("a folder without model_index.json", "if \(printable(file)) in it is a whole model, give that file"))
+      return .foreign(
+        path: path, ForeignFile("a folder without model_index.json", "if \(printable(file)) in it is a whole model, give that file"))
     }
     return .missingIndex(folder: path)
   }
@@ -210,7 +211,8 @@ private struct WeightFiles {
       let words = parts.dropLast()
       return words.contains { $0.contains("-of-") } ? nil : (words.joined(separator: "."), false)
     }
-    guard parts.last == "json", let format = parts.firstIndex(of: "safetensors"), let index = parts.firstIndex(of: "index"), format < index else {
+    guard parts.last == "json", let format = parts.firstIndex(of: "safetensors"), let index = parts.firstIndex(of: "index"), format < index
+    else {
       return nil
     }
     let words = parts[..<format] + parts[(format + 1)..<index] + parts[(index + 1)...].dropLast()

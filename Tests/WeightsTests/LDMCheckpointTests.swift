@@ -203,7 +203,8 @@ private func fnv(_ data: Data) -> String {
       changes["cond_stage_model.transformer.text_model." + name] = try table.tensor(name, shape: tensor.shape)
       // The last layer and the projection, which are not used.
       if isWhole, name.hasPrefix("encoder.layers.1.") {
-        changes["cond_stage_model.transformer.text_model." + name.replacing("layers.1.", with: "layers.2.")] = try table.tensor(name, shape: tensor.shape)
+        changes["cond_stage_model.transformer.text_model." + name.replacing("layers.1.", with: "layers.2.")] = try table.tensor(
+          name, shape: tensor.shape)
         changes["cond_stage_model.transformer.text_projection.weight"] = WeightTensor(Tensor(shape: [16, 16]))
       }
     }
@@ -231,7 +232,9 @@ private func fnv(_ data: Data) -> String {
     #expect(try files.weights(of: "vae").names == ModelFiles.open(file.url).weights(of: "vae").names)
     #expect(try JSONValue.of(files, "vae")["mid_block_add_attention"] == .bool(true))
     var partly = changes
-    for name in changes.keys where name.contains(".attn_1.\(names[0]).") || name.contains(".attn_1.\(names[1]).") { partly[name] = .some(nil) }
+    for name in changes.keys where name.contains(".attn_1.\(names[0]).") || name.contains(".attn_1.\(names[1]).") {
+      partly[name] = .some(nil)
+    }
     #expect(try JSONValue.of(variant(partly).1, "vae")["mid_block_add_attention"] == .bool(true))
     let other = try variant(["first_stage_model.encoder.down.1.attn.0.q.weight": WeightTensor(Tensor([1]))]).1
     #expect(
@@ -304,7 +307,8 @@ private func fnv(_ data: Data) -> String {
       (["emb_params": one], "an embedding"), (["<cat-toy>": one], "an embedding"), (["clip_l": one, "clip_g": one], "an embedding"),
       (["noise_augmentor.data_mean": one, "model.diffusion_model.label_emb.0.0.weight": one], "unCLIP"),
       (["taesd_decoder.1.weight": one], "tiny autoencoder"), (["decoder.layers.1.weight": one], "tiny autoencoder"),
-      (["state_dict.model.diffusion_model.x": one], "without this prefix"), (["text_model.encoder.layers.0.x": one], "a text encoder alone"),
+      (["state_dict.model.diffusion_model.x": one], "without this prefix"),
+      (["text_model.encoder.layers.0.x": one], "a text encoder alone"),
       (["decoder.up_blocks.0.x": one], "an autoencoder alone"), (["model.diffusion_model.input_blocks.1.0.time_stack.x": one], "Video"),
       (["down_blocks.0.motion_modules.0.x": one], "AnimateDiff"), (["depth_model.x": one, "model.diffusion_model.x": one], "depth"),
     ]

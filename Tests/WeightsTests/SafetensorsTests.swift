@@ -105,7 +105,8 @@ func rawSafetensors(_ header: String, data: Data, length: UInt64? = nil) -> Data
   private static let bad: [(String, Int, Damage)] = [
     ("[]", 0, .header), ("", 0, .header), ("7", 0, .header), ("{", 0, .header), ("{}x", 0, .header), ("{\"a\"}", 0, .header),
     ("{\"a\":1}", 0, .header), ("{\"a\":{}}", 0, .header), ("{\(entry("a")),}", 8, .header), ("{\(entry("a"))", 8, .header),
-    ("{\(entry("a")),\(entry("a"))}", 8, .header), ("\u{B}{\(entry("a"))}", 8, .header), ("{\(entry("a", "F32", "[2]", "[0,8],\"x\":NaN"))}", 8, .header),
+    ("{\(entry("a")),\(entry("a"))}", 8, .header), ("\u{B}{\(entry("a"))}", 8, .header),
+    ("{\(entry("a", "F32", "[2]", "[0,8],\"x\":NaN"))}", 8, .header),
     ("{\(entry("a", "F32", "[2]", "[0,8],\"x\":01"))}", 8, .header), ("{\(entry("a", "F32", "[2]", "[0,8],\"x\":1e400"))}", 8, .header),
     ("{\(entry("a", "F32", "[2]", "[0,8],\"x\":tru"))}", 8, .header), ("{\"__metadata__\":nul}", 0, .header),
     ("{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, .header),

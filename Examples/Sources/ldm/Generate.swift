@@ -65,7 +65,9 @@ struct GenerateOptions: ParsableArguments {
   /// proportions, unless a size is asked for or its pixels are to come back.
   private func fitToModel(_ request: inout GenerationRequest, _ pipeline: DiffusionPipeline, _ progress: Progress) {
     request.resizeMode = sampling.resizeMode ?? .stretch
-    guard let picture = request.task.size, let own = pipeline.usualSize(inProportionsOf: picture), isFitted(request.task, own) else { return }
+    guard let picture = request.task.size, let own = pipeline.usualSize(inProportionsOf: picture), isFitted(request.task, own) else {
+      return
+    }
     (request.width, request.height, request.resizeMode) = (own.width, own.height, sampling.resizeMode ?? .crop)
     progress.tell("The picture of \(picture.width)×\(picture.height) is drawn at \(own.width)×\(own.height), as the model was made for.")
   }
@@ -133,7 +135,9 @@ struct GenerateOptions: ParsableArguments {
         try writeTensor("image", Tensor.concatenated(images.map(\.image), axis: 0), to: path)
       }
     }
-    let names = output.isStandardOutput ? ["-"] : files.map { $0.relativePath.hasPrefix("./") ? String($0.relativePath.dropFirst(2)) : $0.relativePath }
+    let names =
+      output.isStandardOutput
+      ? ["-"] : files.map { $0.relativePath.hasPrefix("./") ? String($0.relativePath.dropFirst(2)) : $0.relativePath }
     let shape = images.first?.image.shape ?? [0, 0, 0, 0]
     return "\(names.joined(separator: ", ")): \(shape[2])×\(shape[1]), seed \(request.seed)"
   }
@@ -184,7 +188,7 @@ struct ImageToImage: AsyncParsableCommand {
 
   func validate() throws { try checkStrength(strength) }
 
-  func run() async throws { 
+  func run() async throws {
     try await options.run(reading: [image], .imageToImage(.pixels(picture(image).tensor()), strength: strength))
   }
 }

@@ -5,7 +5,8 @@ import LatentDiffusion
 
 struct PromptOptions: ParsableArguments {
   @Option(
-    name: [.customShort("p"), .long], parsing: .unconditional, help: "What to draw; - reads it from standard input. It may be empty (\"\").")
+    name: [.customShort("p"), .long], parsing: .unconditional, help: "What to draw; - reads it from standard input. It may be empty (\"\")."
+  )
   var prompt: String
 
   @Option(parsing: .unconditional, help: "What to stay away from.")
@@ -13,7 +14,9 @@ struct PromptOptions: ParsableArguments {
 
   @Option(
     parsing: .unconditional,
-    help: "Layers that the text encoder leaves out at its end for the prompt, as diffusers counts them: 1 is what other programs call clip skip 2.")
+    help:
+      "Layers that the text encoder leaves out at its end for the prompt, as diffusers counts them: 1 is what other programs call clip skip 2."
+  )
   var clipSkip = 0
 
   func validate() throws {
@@ -61,7 +64,9 @@ struct SamplingOptions: ParsableArguments {
 
   @Option(
     parsing: .unconditional,
-    help: "How closely to follow the prompt; up to 1 the negative prompt has no effect. Without it, what the model recommends, or 7.5; 8.5 for latent consistency models.")
+    help:
+      "How closely to follow the prompt; up to 1 the negative prompt has no effect. Without it, what the model recommends, or 7.5; 8.5 for latent consistency models."
+  )
   var guidance: Double?
 
   @Option(
@@ -166,8 +171,12 @@ struct OutputOptions: ParsableArguments {
 
   /// Said before the work is done, not after.
   func check(count: Int) throws {
-    for path in [saveLatents, saveImageTensor] where path == "-" { throw Failure("A tensor cannot go to standard output; give the name of a file.") }
-    if isStandardOutput, count > 1 { throw Failure("\(count) pictures cannot go to standard output; give the name of a file, or ask for one.") }
+    for path in [saveLatents, saveImageTensor] where path == "-" {
+      throw Failure("A tensor cannot go to standard output; give the name of a file.")
+    }
+    if isStandardOutput, count > 1 {
+      throw Failure("\(count) pictures cannot go to standard output; give the name of a file, or ask for one.")
+    }
     for url in isStandardOutput ? [] : pictures(count) {
       _ = try PictureFormat(extensionOf: url)
       try checkWritable(url)
