@@ -18,8 +18,8 @@ public enum ImageFileError: Error, Sendable, Equatable, CustomStringConvertible 
   case tooLarge(name: String, width: Int, height: Int)
   /// More bytes than `Picture.largestFile`.
   case fileTooLarge(name: String)
-  /// A name to write to that ends in no known extension.
-  case unknownExtension(name: String)
+  /// A name to write to that ends in no extension that can be written; `format` is the one that it names, where it is a known one.
+  case unknownExtension(name: String, format: String?)
   /// A picture that the format cannot hold.
   case notEncodable(reason: String)
 
@@ -34,7 +34,8 @@ public enum ImageFileError: Error, Sendable, Equatable, CustomStringConvertible 
     case .empty(let name):
       "\(name) is empty; give a PNG or JPEG file."
     case .unknownFormat(let name, let found):
-      "\(name) is " + (found.map { "a \($0) file" } ?? "no picture of a known format") + "; PNG and JPEG can be read, so convert it first."
+      "\(name) is " + (found.map { "\("A".contains($0.prefix(1)) ? "an" : "a") \($0) file" } ?? "no picture of a known format")
+        + "; PNG and JPEG can be read, so convert it first."
     case .damaged(let name, let reason):
       "\(name) is damaged or uses a rare form of its format (\(reason)); save it again as PNG or JPEG."
     case .tooLarge(let name, let width, let height):
@@ -42,7 +43,9 @@ public enum ImageFileError: Error, Sendable, Equatable, CustomStringConvertible 
         + " \(Picture.largestPixelCount) in all can be read, so make it smaller first."
     case .fileTooLarge(let name):
       "\(name) is longer than \(Picture.largestFile >> 20) MiB; make the picture smaller first."
-    case .unknownExtension(let name):
+    case .unknownExtension(let name, let format?):
+      "\(name) asks for \(format), which cannot be written; end its name in .png, .jpg or .jpeg."
+    case .unknownExtension(let name, nil):
       "\(name) does not say in which format to write; end its name in .png, .jpg or .jpeg."
     case .notEncodable(let reason):
       "The picture cannot be encoded: \(reason)."

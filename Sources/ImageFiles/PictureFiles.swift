@@ -12,7 +12,7 @@ public enum PictureFormat: Sendable, Equatable {
     switch url.pathExtension.lowercased() {
     case "png": self = .png
     case "jpg", "jpeg": self = .jpeg
-    default: throw .unknownExtension(name: url.path(percentEncoded: false))
+    case let other: throw .unknownExtension(name: url.path(percentEncoded: false), format: Self.foreignFormats[other])
     }
   }
 
@@ -28,12 +28,20 @@ public enum PictureFormat: Sendable, Equatable {
     }
   }
 
+  /// By extension, the formats that are known and not written.
+  private static let foreignFormats = [
+    "webp": "WebP", "gif": "GIF", "bmp": "BMP", "tif": "TIFF", "tiff": "TIFF", "avif": "AVIF", "heic": "HEIC", "heif": "HEIC",
+    "jxl": "JPEG XL",
+    "jp2": "JPEG 2000", "svg": "SVG", "pdf": "PDF", "psd": "Photoshop", "ppm": "PPM", "tga": "TGA", "ico": "icon",
+  ]
+
   private static func foreignFormat(of bytes: [UInt8]) -> String? {
     func has(_ text: String, at offset: Int) -> Bool { bytes.dropFirst(offset).starts(with: Array(text.utf8)) }
     if has("GIF8", at: 0) { return "GIF" }
     if has("RIFF", at: 0), has("WEBP", at: 8) { return "WebP" }
     if has("BM", at: 0) { return "BMP" }
     if has("II*\0", at: 0) || has("MM\0*", at: 0) { return "TIFF" }
+    if has("JXL ", at: 4) || bytes.starts(with: [0xFF, 0x0A]) { return "JPEG XL" }
     if has("ftypavi", at: 4) { return "AVIF" }
     if ["ftyphei", "ftyphev", "ftypmif"].contains(where: { has($0, at: 4) }) { return "HEIC" }
     if has("%PDF", at: 0) { return "PDF" }

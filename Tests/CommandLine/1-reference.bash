@@ -11,7 +11,12 @@ embedded "grinning face" 2 grinning-face --negative-prompt cat
 tiny() {
   local model=$1 reference=$2
   shift 2
-  works "$@" --model "$models/$model" --output r.png --save-latents r.safetensors
+  # One of these prompts is longer than that model reads, which is told.
+  if [ "$model" = odd ]; then
+    warns 'left out: "in"' "$@" --model "$models/$model" --output r.png --save-latents r.safetensors
+  else
+    works "$@" --model "$models/$model" --output r.png --save-latents r.safetensors
+  fi
   close_to 1e-3 r.safetensors latents "$models/$model/reference/$reference.safetensors" latents
 }
 cat="a photo of the cat"

@@ -85,9 +85,19 @@ works inpaint --prompt "blue heart" --image "$inputs/picture-37x50.png" --mask "
 is_png e.png 37 50
 works outpaint --prompt "blue heart" --image a.png --left 5 --top 3 --steps 3 --output e.png --save-image-tensor ei.safetensors
 is_png e.png 69 67
-# The picture itself comes back exactly: its rows in the larger one, as text.
-pixels() { numbers "$1" image | awk -v width="$2" -v left="$3" -v top="$4" 'int((NR - 1) / 3) % width >= left && int((NR - 1) / 3 / width) >= top { print int($1 * 255 + 0.5) }'; }
-holds "outpainting changed the picture" cmp -s <(pixels ai.safetensors 64 0 0) <(pixels ei.safetensors 69 5 3)
+# The picture itself comes back exactly: its pixels, as they are in the file, in the larger one's. Where nothing is repainted, the image tensor holds the
+# pixels of the file that was read.
+base64 -d >black.png <<<iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==
+decoded() {
+  works inpaint --prompt a --image "$1" --mask black.png --keep-unmasked --steps 1 --output kept.png --save-image-tensor "$2"
+  holds "$1 has other pixels where nothing is repainted" cmp -s <(tail -c +9 "$1" | head -c 25) <(tail -c +9 kept.png | head -c 25)
+}
+decoded a.png ap.safetensors
+decoded e.png ep.safetensors
+close_to 0.02 ap.safetensors image ai.safetensors image
+differ ap.safetensors ai.safetensors
+pixels() { numbers "$1" image | awk -v width="$2" -v left="$3" -v top="$4" 'int((NR - 1) / 3) % width >= left && int((NR - 1) / 3 / width) >= top'; }
+holds "outpainting changed the picture" cmp -s <(pixels ap.safetensors 64 0 0) <(pixels ep.safetensors 69 5 3)
 for model in sd1 inpaint9; do
   works outpaint --model "$models/$model" --prompt "a cat" --image "$inputs/picture-48x32.png" --right 8 --bottom 16 --steps 2 --output e.png
   is_png e.png 56 48
@@ -116,7 +126,13 @@ is_png s.png 48 32
 # Prompts that are unusual but mean something.
 works "${draw[@]}" --negative-prompt "" --seed 1 --output e.png
 works txt2img --prompt -3°C --steps 1 --output e.png
-works txt2img --prompt "$(printf 'word %.0s' $(seq 20000))" --steps 1 --output e.png
+works txt2img --prompt "" --steps 1 --seed 1 --output e.png
+works txt2img --prompt $'\x01\x02\x1b\x7f \t\n' --steps 1 --seed 1 --output f.png
+same e.png f.png
+warns 'The model reads [0-9]+ tokens, and the prompt has 20000; this is left out: "word word' \
+  txt2img --prompt "$(printf 'word %.0s' $(seq 20000))" --steps 1 --output e.png
+warns 'the negative prompt has' "${draw[@]}" --negative-prompt "$(printf 'dog %.0s' $(seq 200))" --output e.png
+works "${draw[@]}" --negative-prompt "$(printf 'dog %.0s' $(seq 200))" --guidance 1 --output e.png
 works txt2img --prompt $'\x01\x02 red\tapple\n\x7f' --steps 1 --output e.png
 works txt2img --prompt "<|endoftext|> <|startoftext|>" --steps 1 --output e.png
 

@@ -32,12 +32,18 @@ stops TERM 143 0.6 decode --latents l.safetensors --output made/x.png
 # A model of 2 GB (which takes no room: it is all holes) is under way for seconds; not even the hidden folder may be left.
 rm -rf large
 cp -r "$emoji" large
-entries=""
+unet=large/unet/diffusion_pytorch_model.safetensors
+length=$(od -An -tu8 -N8 $unet)
+size=$(($(stat -c %s $unet) - 8 - length))
+entries=$(header $unet | sed -E 's/\} *$//')
 for ((index = 0; index < 64; index++)); do
-  entries+="${entries:+,}\"t$index\":{\"dtype\":\"F16\",\"shape\":[4096,4096],\"data_offsets\":[$((index << 25)),$(((index + 1) << 25))]}"
+  entries+=",\"t$index\":{\"dtype\":\"F16\",\"shape\":[4096,4096],\"data_offsets\":[$((size + (index << 25))),$((size + ((index + 1) << 25)))]}"
 done
-safetensors large/unet/diffusion_pytorch_model.safetensors "{$entries}" 0
-truncate -s $((8 + ${#entries} + 2 + (64 << 25))) large/unet/diffusion_pytorch_model.safetensors
+tail -c "$size" "$emoji/unet/diffusion_pytorch_model.safetensors" >weights
+safetensors $unet "$entries}" 0
+cat weights >>$unet
+truncate -s +$((64 << 25)) $unet
+works inspect large
 # What has been written is synchronised with the disk, and a busy one takes its time.
 patience=5000
 for delay in 0.05 0.3 0.8; do stops INT 130 $delay convert large made/x --to f32; done

@@ -23,6 +23,19 @@ works() {
   if [ $status = 0 ] && [ ! -s err ]; then pass; else fail "ldm $*: status $status: $(tail -n 1 err)"; fi
 }
 
+# warns WORDS ARGUMENTS…: status 0, and on standard error nothing but warnings, one of which has these words.
+warns() {
+  local words=$1 status
+  shift
+  timeout 30 "$ldm" "$@" >out 2>err </dev/null
+  status=$?
+  if [ $status = 0 ] && ! grep -qv '^Warning: .*\.$' err && grep -qE -- "$words" err; then
+    pass
+  else
+    fail "ldm ${*:0:300}: status $status, not a warning of \"$words\": $(head -c 300 err)"
+  fi
+}
+
 # refused STATUS WORDS ARGUMENTS…: the status, one line on standard error that is a sentence with these words, and nothing in `made`.
 refused() {
   local status=$1 words=$2

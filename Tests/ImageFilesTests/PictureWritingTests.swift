@@ -66,8 +66,9 @@ import Testing
         #expect(try Array(Data(contentsOf: url).prefix(2)) == start)
         #expect(try Picture(contentsOf: url).width == picture.width)
       }
-      for name in ["a.webp", "a", "png", ".png"] {
-        #expect(throws: ImageFileError.unknownExtension(name: scratch.appending(path: name).path(percentEncoded: false))) {
+      for (name, format) in [("a.webp", "WebP"), ("b.AVIF", "AVIF"), ("a", nil), ("png", nil), (".png", nil)] as [(String, String?)] {
+        let path = scratch.appending(path: name).path(percentEncoded: false)
+        #expect(throws: ImageFileError.unknownExtension(name: path, format: format)) {
           try picture.write(to: scratch.appending(path: name))
         }
       }

@@ -93,8 +93,12 @@ struct GenerateOptions: ParsableArguments {
     if let picture = task.size {
       // One side alone decides on the other.
       let (w, h) = (Double(picture.width), Double(picture.height))
-      if let width = sampling.width, sampling.height == nil { source = PixelSize(width: width, height: Int(h * Double(width) / w)) }
-      if let height = sampling.height, sampling.width == nil { source = PixelSize(width: Int(w * Double(height) / h), height: height) }
+      if let width = sampling.width, sampling.height == nil {
+        source = PixelSize(width: width, height: Int(min(h * Double(width) / w, 1e9)))
+      }
+      if let height = sampling.height, sampling.width == nil {
+        source = PixelSize(width: Int(min(w * Double(height) / h, 1e9)), height: height)
+      }
     }
     guard let width = sampling.width ?? source?.width, let height = sampling.height ?? source?.height else { return nil }
     let rows =
@@ -102,8 +106,9 @@ struct GenerateOptions: ParsableArguments {
       case .edit: 3
       default: (sampling.guidance ?? 2) > 1 ? 2 : 1
       }
-    // The model takes the next size that its sides divide; all divide by 8 at least.
-    let size = PixelSize(width: max(64, (width + 63) / 64 * 64), height: max(64, (height + 63) / 64 * 64))
+    // The model takes the next size that its sides divide; all divide by 8 at least. What is too large is told of the request.
+    func planned(_ side: Int) -> Int { max(64, (min(side, GenerationRequest.maximumPixels) + 63) / 64 * 64) }
+    let size = PixelSize(width: planned(width), height: planned(height))
     return GenerationExtent(size: size, images: sampling.count, rowsPerImage: rows, encodesPicture: task.size != nil)
   }
 

@@ -18,9 +18,16 @@ struct Encode: AsyncParsableCommand {
 
   func run() async throws {
     try checkWritable(URL(filePath: saveLatents))
+    let progress = Progress()
+    defer { progress.clear() }
+    progress.begin("Reading \(image)")
     let image = try picture(image).tensor()
-    let context = model.context
-    let latents = try await model.load(tiles: tiles, in: context).pipeline.encode(image, in: context)
+    var context = model.context
+    progress.begin("Loading \(model.name)")
+    let pipeline = try await model.load(tiles: tiles, in: context).pipeline
+    progress.phase(.encodingPicture(done: 0, count: 1))
+    context.progress = { progress.phase(.encodingPicture(done: $0, count: $1)) }
+    let latents = try await pipeline.encode(image, in: context)
     try Signals.whole { try writeTensor("latents", latents.channelsFirst(), to: saveLatents) }
   }
 }
@@ -39,12 +46,17 @@ struct Decode: AsyncParsableCommand {
     let latents = try readLatents(latents, names: ["latents"])
     let count = latents.shape[0]
     try output.check(count: count)
-    let context = model.context
+    var context = model.context
+    let progress = Progress(keepsOutputFree: output.isStandardOutput)
+    defer { progress.clear() }
+    progress.begin("Loading \(model.name)")
     let pipeline = try await model.load(tiles: tiles, in: context).pipeline
     let channels = pipeline.autoencoder.latentChannels
     guard latents.shape[3] == channels else {
       throw Failure("The latents have shape \(channelsFirst(latents.shape)), but this model's have \(channels) channels.")
     }
+    progress.phase(.decoding(done: 0, count: 1))
+    context.progress = { progress.phase(.decoding(done: $0, count: $1)) }
     let images = try await pipeline.decode(latents, in: context)
     try Signals.whole {
       for (index, file) in output.pictures(count).enumerated() { try output.write(Picture(images, index: index), to: file) }

@@ -1,0 +1,1 @@
+public let nameOfComponents = "Components of another package"

@@ -1,0 +1,1 @@
+public let nameOfLayers = "Layers of another package"

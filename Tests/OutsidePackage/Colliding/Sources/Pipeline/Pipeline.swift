@@ -1,0 +1,1 @@
+public let nameOfPipeline = "Pipeline of another package"

@@ -1,0 +1,1 @@
+public let nameOfTensor = "Tensor of another package"

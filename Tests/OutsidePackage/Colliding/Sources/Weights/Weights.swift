@@ -1,0 +1,1 @@
+public let nameOfWeights = "Weights of another package"
