@@ -70,9 +70,9 @@ differ ai.safetensors ei.safetensors
 holds "e.png does not tell its clip skip" grep -aq "Clip skip: 2" e.png
 refused 1 "layers cannot be skipped" "${draw[@]}" --clip-skip 99 -o made/x.png
 refused 64 "clip-skip" "${draw[@]}" --clip-skip -1 -o made/x.png
-works "${draw[@]}" --prediction epsilon -o e.png --save-image-tensor ei.safetensors
+works "${draw[@]}" --prediction v -o e.png --save-image-tensor ei.safetensors
 same ai.safetensors ei.safetensors
-for prediction in v sample; do
+for prediction in epsilon sample; do
   works "${draw[@]}" --prediction $prediction -o e.png --save-image-tensor ei.safetensors
   differ ai.safetensors ei.safetensors
 done
