@@ -55,6 +55,20 @@ extension ForeignFile {
   }
 }
 
+// MARK: by its extension
+
+extension ForeignFile {
+  /// Formats whose files do not begin with anything that tells them.
+  init?(extension name: String) {
+    let kinds = [
+      "onnx": "an ONNX file", "msgpack": "a Flax (JAX) file", "tflite": "a TensorFlow Lite file", "mlmodel": "a Core ML file",
+      "engine": "a TensorRT engine", "trt": "a TensorRT engine", "pb": "a TensorFlow file",
+    ]
+    guard let kind = kinds[name.lowercased()] else { return nil }
+    self.init(kind, "get the model in diffusers' layout, or as .safetensors")
+  }
+}
+
 // MARK: by its tensors' names
 
 extension ForeignFile {
@@ -72,6 +86,8 @@ extension ForeignFile {
       self.init("a ControlNet, not a model", "ControlNets are not supported yet; give the model that it guides")
     } else if !isModel, has("motion_modules.") {
       self.init("a motion module (AnimateDiff), not a model", "video is not supported yet; give the model that it was made for")
+    } else if begins("adapter.body.", "body.0.") {
+      self.init("a T2I-Adapter, not a model", "adapters are not supported yet; give the model that it was made for")
     } else if begins("image_proj.", "ip_adapter.") {
       self.init("an IP-Adapter, not a model", "adapters are not supported yet; give the model that it was made for")
     } else if !names.isEmpty,
@@ -95,7 +111,9 @@ extension ForeignFile {
       self.init("a Flux model", Self.notYetAdvice)
     } else if begins("effnet_mapper", "clip_mapper", "clip_txt_mapper", "clf.") {
       self.init("a Stable Cascade model", Self.notYetAdvice)
-    } else if begins("taesd_encoder.", "taesd_decoder.", "encoder.layers.0.weight", "decoder.layers.0.weight", "decoder.layers.1.weight") {
+    } else if names.isSuperset(of: ["0.weight", "1.conv.0.weight"])
+      || begins("taesd_encoder.", "taesd_decoder.", "encoder.layers.0.weight", "decoder.layers.0.weight", "decoder.layers.1.weight")
+    {
       self.init("a tiny autoencoder (TAESD), not a model", "tiny autoencoders are not supported yet; give a whole model")
     } else if !isModel, let component = Self.component(names) {
       self.init("\(component) alone, not a whole model", "give the folder that has model_index.json, with this file in its place in it")

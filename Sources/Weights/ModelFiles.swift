@@ -33,6 +33,7 @@ public struct ModelFiles: Sendable {
     }
     if isFolder.boolValue { return ModelFiles(url: url, source: .folder(try ModelFolder(url))) }
     if ["ckpt", "bin", "pt", "pth"].contains(url.pathExtension.lowercased()) { throw ModelFilesError.pickledWeights(path: path) }
+    if let foreign = ForeignFile(extension: url.pathExtension) { throw ModelFilesError.foreign(path: path, foreign) }
     return ModelFiles(url: url, source: .checkpoint(try LDMCheckpoint(SafetensorsFile(url))))
   }
 

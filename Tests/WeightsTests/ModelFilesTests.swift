@@ -208,6 +208,8 @@ import LatentDiffusionWeights
     #expect(throws: ModelFilesError.missingIndex(folder: temporary.url.path + "/")) { try ModelFiles.open(temporary.url) }
     let pickle = try temporary.write("sd.ckpt", "x")
     #expect(throws: ModelFilesError.pickledWeights(path: pickle.path)) { try ModelFiles.open(pickle) }
+    let onnx = try temporary.write("model.ONNX", "x")
+    #expect("\(String(describing: #expect(throws: ModelFilesError.self) { try ModelFiles.open(onnx) }))".contains("an ONNX file"))
     let text = try temporary.write("notes.txt", "These are notes, and nothing else.")
     #expect(throws: SafetensorsError.self) { try ModelFiles.open(text) }
   }
