@@ -65,9 +65,6 @@ public struct AutoencoderKLShape: Sendable {
     for type in c.up_block_types ?? [] { try check.supported(type == "UpDecoderBlock2D", "up_block_types", type) }
   }
 
-  /// Resnets of both halves: a network has several tensors for each.
-  package var blocks: Int { channels.count * (2 * resnets + 1) }
-
   /// Pixels a side for each latent a side.
   public var spatialScale: Int { 1 << (channels.count - 1) }
 }

@@ -43,25 +43,38 @@ struct MemoryCost: Sendable {
   }
 }
 
-/// A model's configurations and the extents of its tensors: all that its memory follows from, without its weights.
+/// A model's networks, made of the extents of its tensors alone: all that its memory follows from, without its weights.
 struct MemoryModel: Sendable {
-  private let textShape: CLIPTextShape
-  private let unetShape: UNet2DShape
-  private let autoencoderShape: AutoencoderKLShape
   private let usual: Components, stored: Components
   private let threads: Int
+  /// Pixels a side for each latent a side.
+  let scale: Int
 
   /// A model's components in one set of forms.
   private struct Components: Sendable {
     let text: Component, unet: Component, autoencoder: Component
 
+    let textNetwork: CLIPTextModel
+    let unetNetwork: UNet2DConditionModel
+    let autoencoderNetwork: AutoencoderKL
+
     /// - Parameter form: of a component by its name.
     init(_ files: ModelFiles, form: (String) throws -> WeightForm?) throws {
-      func component(_ name: String) throws -> Component {
+      func component<Network>(_ name: String, _ make: (Data, WeightScope) throws -> Network) throws -> (Component, Network) {
+        guard let json = try files.configuration(of: name) else {
+          throw ConfigurationError.malformed(component: name, reason: "there is no config.json")
+        }
         let form = try form(name)
-        return Component(try files.extents(of: name, as: form), form: form)
+        let extents = try files.extents(of: name, as: form)
+        let network = try LoadReport.load(from: ExtentSource(extents), in: ExecutionContext()) { try make(json, $0) }.component
+        return (Component(extents, form: form), network)
       }
-      (text, unet, autoencoder) = (try component("text_encoder"), try component("unet"), try component("vae"))
+      (text, textNetwork) = try component("text_encoder") { try CLIPTextModel(CLIPTextShape(json: $0), weights: $1) }
+      (unet, unetNetwork) = try component("unet") { try UNet2DConditionModel(UNet2DShape(json: $0), weights: $1) }
+      var made: (Component, AutoencoderKL) = try component("vae") { try AutoencoderKL(AutoencoderKLShape(json: $0), weights: $1) }
+      // Tiles are followed one by one.
+      made.1.tiling = .off
+      (autoencoder, autoencoderNetwork) = made
     }
 
     var forms: [WeightForm?] { [text.form, unet.form, autoencoder.form] }
@@ -89,8 +102,6 @@ struct MemoryModel: Sendable {
     let form: WeightForm?
     /// That most of the weights have.
     let elementType: ElementType
-    /// That the matrices of each shape have; where they differ, the widest.
-    let elementTypes: [Shape: ElementType]
     /// Converted weights are no pages of a file.
     let canBeStreamed: Bool
 
@@ -101,7 +112,6 @@ struct MemoryModel: Sendable {
       var bytes: [ElementType: Int] = [:]
       for matrix in matrices { bytes[matrix.elementType, default: 0] += matrix.heldBytes }
       elementType = bytes.max { ($0.value, $1.key.rawValue) < ($1.value, $0.key.rawValue) }?.key ?? .float32
-      elementTypes = Dictionary(matrices.map { ($0.shape, $0.elementType) }) { $0.bytes >= $1.bytes ? $0 : $1 }
     }
 
     /// Bytes that stay in memory.
@@ -125,47 +135,27 @@ struct MemoryModel: Sendable {
   }
 
   init(_ files: ModelFiles, weights: WeightForm?, threads: Int) throws {
-    func configuration(_ name: String) throws -> Data {
-      guard let json = try files.configuration(of: name) else {
-        throw ConfigurationError.malformed(component: name, reason: "there is no config.json")
-      }
-      return json
-    }
-    textShape = try CLIPTextShape(json: configuration("text_encoder"))
-    unetShape = try UNet2DShape(json: configuration("unet"))
-    autoencoderShape = try AutoencoderKLShape(json: configuration("vae"))
     try files.checkFamily()
     usual = try Components(files) { try weights ?? files.usualForm(of: $0) }
     stored = try Components(files) { _ in weights }
+    scale = usual.autoencoderNetwork.spatialScale
     self.threads = threads
-    // A configuration that asks for far more than the files have would be followed for years.
-    let asked = [
-      ("text_encoder", "num_hidden_layers", textShape.layers, stored.text), ("unet", "layers_per_block", unetShape.blocks, stored.unet),
-      ("vae", "layers_per_block", autoencoderShape.blocks, stored.autoencoder),
-    ]
-    for (component, key, blocks, files) in asked {
-      try ConfigurationCheck(component).require(
-        blocks <= files.tensors.count, key, "it makes \(blocks) blocks, but the files have only \(files.tensors.count) tensors")
-    }
   }
 
   /// Whether decoding a picture of the usual size takes no more than a guided pass of the U-Net.
-  static func decodesQuickly(unet: UNet2DShape, autoencoder: AutoencoderKLShape) -> Bool {
+  static func decodesQuickly(unet: UNet2DConditionModel, autoencoder: AutoencoderKL, tokens: Int) -> Bool {
     guard let sides = unet.sampleSides else { return false }
-    func work(_ follow: (inout WorkEstimate) -> Void) -> Double {
-      var work = WorkEstimate(threads: 1, residency: .packed, elementType: .float32)
-      follow(&work)
-      return work.operations
-    }
-    return work { autoencoder.followDecoder(&$0, height: sides.height, width: sides.width) }
-      <= work { unet.follow(&$0, n: 2, height: sides.height, width: sides.width, tokens: 77) }
+    let (pass, decoding) = (WorkCounter(), WorkCounter())
+    do {
+      try unet.follow(pass, threads: 1, rows: 2, height: sides.height, width: sides.width, tokens: tokens)
+      try autoencoder.followDecoder(decoding, threads: 1, height: sides.height, width: sides.width)
+    } catch { return false }
+    return decoding.operations <= pass.operations
   }
-
-  var scale: Int { autoencoderShape.spatialScale }
 
   /// One guided picture of the size that the model was trained on.
   var usualExtent: GenerationExtent? {
-    unetShape.sampleSides.map { GenerationExtent(size: PixelSize(width: $0.width * scale, height: $0.height * scale)) }
+    usual.unetNetwork.sampleSides.map { GenerationExtent(size: PixelSize(width: $0.width * scale, height: $0.height * scale)) }
   }
 
   /// - Throws: `GenerationError` for what cannot be generated with any memory.
@@ -221,23 +211,58 @@ struct MemoryModel: Sendable {
   /// memory; measured.
   private static let waste = (kept: 1.02, buffers: 1.04, pictures: 1.21)
 
-  func cost(of choice: MemoryChoice, _ extent: GenerationExtent) -> MemoryCost {
+  /// What passes take, each of which belongs to several choices: followed once for each.
+  final class Passes {
+    fileprivate struct Key: Hashable {
+      var name: String
+      var widensSmall: Bool
+      var streamsAbove: Int?
+      var height = 0
+      var width = 0
+    }
+    fileprivate var known: [Key: WorkCounter] = [:]
+
+    init() {}
+  }
+
+  private func followed(
+    _ passes: Passes, _ name: String, _ choice: MemoryChoice, _ residency: WeightResidency, height: Int = 0, width: Int = 0,
+    _ follow: (WorkCounter) throws -> Void
+  ) throws -> WorkCounter {
+    var key = Passes.Key(name: name, widensSmall: choice.widensSmall, height: height, width: width)
+    if case .streamed(let above) = residency { key.streamsAbove = above }
+    if let known = passes.known[key] { return known }
+    let counter = WorkCounter()
+    try follow(counter)
+    passes.known[key] = counter
+    return counter
+  }
+
+  /// - Parameter passes: of the same extent.
+  func cost(of choice: MemoryChoice, _ extent: GenerationExtent, passes: Passes = Passes()) throws -> MemoryCost {
     let (height, width) = (extent.size.height / scale, extent.size.width / scale)
     let components = components(choice)
     let (text, unet, autoencoder) = (components.text, components.unet, components.autoencoder)
-    func work(_ component: Component, _ residency: WeightResidency) -> WorkEstimate {
-      WorkEstimate(threads: threads, residency: residency, elementType: component.elementType, elementTypes: component.elementTypes)
+    let tokens = components.textNetwork.shape.positions
+    let textWork = try followed(passes, "text", choice, choice.text) {
+      try components.textNetwork.follow($0, threads: threads, residency: choice.text, texts: extent.images)
     }
-    var textWork = work(text, choice.text)
-    textShape.follow(&textWork, n: extent.images)
-    var unetWork = work(unet, choice.unet)
-    unetShape.follow(&unetWork, n: extent.images * extent.rowsPerImage, height: height, width: width, tokens: textShape.positions)
+    let unetWork = try followed(passes, "unet", choice, choice.unet) {
+      try components.unetNetwork.follow(
+        $0, threads: threads, residency: choice.unet, rows: extent.images * extent.rowsPerImage, height: height, width: width,
+        tokens: tokens)
+    }
     let tiles = choice.tiling.tiles(height: height, width: width, scale: scale)
     let tile = (height: min(height, tiles?.latentSide ?? height), width: min(width, tiles?.latentSide ?? width))
-    var decoding = work(autoencoder, choice.autoencoder)
-    autoencoderShape.followDecoder(&decoding, height: tile.height, width: tile.width)
-    var encoding = work(autoencoder, choice.autoencoder)
-    if extent.encodesPicture { autoencoderShape.followEncoder(&encoding, height: tile.height * scale, width: tile.width * scale) }
+    let decoding = try followed(passes, "decoder", choice, choice.autoencoder, height: tile.height, width: tile.width) {
+      try components.autoencoderNetwork.followDecoder(
+        $0, threads: threads, residency: choice.autoencoder, height: tile.height, width: tile.width)
+    }
+    let encoding = try followed(passes, "encoder", choice, choice.autoencoder, height: tile.height, width: tile.width) {
+      guard extent.encodesPicture else { return }
+      try components.autoencoderNetwork.followEncoder(
+        $0, threads: threads, residency: choice.autoencoder, height: tile.height * scale, width: tile.width * scale)
+    }
     let kept =
       text.kept(choice.text) + unet.kept(choice.unet)
       + autoencoder.kept(choice.autoencoder) { extent.encodesPicture || !$0.hasPrefix("encoder.") }
@@ -248,7 +273,7 @@ struct MemoryModel: Sendable {
     let area = Double(height * width) / Double(tile.height * tile.width) * (tiles?.areaFactor(height: height, width: width) ?? 1)
     let images = Double(extent.images) * area
     let streamed = text.streamed(choice.text) + unet.streamed(choice.unet) + autoencoder.streamed(choice.autoencoder)
-    let program = Self.programBytes + Self.bytesPerToken * textShape.vocabulary + Self.bytesPerStreamedMatrix * streamed
+    let program = Self.programBytes + Self.bytesPerToken * components.textNetwork.shape.vocabulary + Self.bytesPerStreamedMatrix * streamed
     return MemoryCost(
       peakBytes: program + Int(Self.waste.kept * Double(kept) + passing), keptBytes: kept,
       step: .init(operations: unetWork.operations, packedBytes: unetWork.packedBytes),
@@ -257,5 +282,61 @@ struct MemoryModel: Sendable {
       pictures: .init(
         operations: images * (decoding.operations + encoding.operations),
         packedBytes: images * (decoding.packedBytes + encoding.packedBytes)))
+  }
+}
+
+/// A component's tensors as extents, for networks that are followed and not computed.
+private struct ExtentSource: WeightSource {
+  private let extents: [String: TensorExtent]
+  let names: Set<String>
+
+  init(_ extents: [TensorExtent]) {
+    self.extents = Dictionary(extents.map { ($0.name, $0) }) { first, _ in first }
+    names = Set(self.extents.keys)
+  }
+
+  func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor {
+    guard let extent = extents[name] else { throw .missing(name: name, similar: nil) }
+    guard extent.shape == shape else { throw .wrongShape(name: name, expected: shape, found: extent.shape) }
+    return WeightTensor(extent: shape, elementType: extent.elementType)
+  }
+}
+
+/// Passes of the networks that are followed by a counting engine, in place of inputs with elements.
+extension CLIPTextModel {
+  fileprivate func follow(_ counter: WorkCounter, threads: Int, residency: WeightResidency, texts: Int) throws {
+    let ids = Array(repeating: Array(repeating: 0, count: shape.positions), count: texts)
+    _ = try self(ids, in: ExecutionContext(CountingEngine(counter, threads: threads, residency: residency)))
+  }
+}
+
+extension UNet2DConditionModel {
+  /// A pass after the first, which leaves what every pass needs of the text.
+  fileprivate func follow(
+    _ counter: WorkCounter, threads: Int, residency: WeightResidency = .packed, rows: Int, height: Int, width: Int, tokens: Int
+  ) throws {
+    let engine = CountingEngine(counter, threads: threads, residency: residency)
+    let context = ExecutionContext(engine)
+    let conditioning = Conditioning(hiddenStates: engine.input([rows, tokens, shape.contextChannels]))
+    var memory = PassMemory()
+    for _ in 0..<2 {
+      counter.beginPass()
+      _ = try predict(
+        engine.input([rows, height, width, inputChannels]), timestep: 0, conditioning: conditioning, memory: &memory, in: context)
+    }
+  }
+}
+
+extension AutoencoderKL {
+  fileprivate func followDecoder(
+    _ counter: WorkCounter, threads: Int, residency: WeightResidency = .packed, height: Int, width: Int
+  ) throws {
+    let engine = CountingEngine(counter, threads: threads, residency: residency)
+    _ = try decode(engine.input([1, height, width, latentChannels]), in: ExecutionContext(engine))
+  }
+
+  fileprivate func followEncoder(_ counter: WorkCounter, threads: Int, residency: WeightResidency, height: Int, width: Int) throws {
+    let engine = CountingEngine(counter, threads: threads, residency: residency)
+    _ = try encode(engine.input([1, height, width, 3]), in: ExecutionContext(engine))
   }
 }

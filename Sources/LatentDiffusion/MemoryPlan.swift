@@ -52,13 +52,14 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
     let model = try MemoryModel(files, weights: weights, threads: threads)
     guard let extent = extent ?? model.usualExtent else { throw GenerationError.noSize }
     try model.check(extent)
-    let usual = model.cost(of: .usual, extent)
+    let passes = MemoryModel.Passes()
+    let usual = try model.cost(of: .usual, extent, passes: passes)
     var best = (choice: MemoryChoice.usual, cost: usual)
     if let limit {
       var fitting: (choice: MemoryChoice, cost: MemoryCost)?
       var smallest = usual.peakBytes
       for choice in model.choices(extent) {
-        let cost = model.cost(of: choice, extent)
+        let cost = try model.cost(of: choice, extent, passes: passes)
         smallest = min(smallest, cost.peakBytes)
         if cost.peakBytes <= limit, fitting.map({ cost.usualSeconds < $0.cost.usualSeconds }) ?? true { fitting = (choice, cost) }
       }
@@ -95,10 +96,12 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
   }
 
   /// - Throws: `MemoryPlanError.requestTooLarge` where a generation would take more than the limit with what was planned.
-  func admit(_ extent: GenerationExtent) throws(MemoryPlanError) {
+  func admit(_ extent: GenerationExtent) throws {
     guard let limit else { return }
-    let needed = model.cost(of: choice, extent).peakBytes
-    guard needed <= max(limit, predictedPeakBytes) else { throw .requestTooLarge(limit: limit, needed: needed, extent: extent) }
+    let needed = try model.cost(of: choice, extent).peakBytes
+    guard needed <= max(limit, predictedPeakBytes) else {
+      throw MemoryPlanError.requestTooLarge(limit: limit, needed: needed, extent: extent)
+    }
   }
 
   public var description: String {

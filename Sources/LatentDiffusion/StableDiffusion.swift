@@ -88,7 +88,8 @@ public struct StableDiffusion: Sendable {
       let usual = task.usualSettings(ofConsistencyModel: isConsistencyModel)
       return GenerationSettings(steps: defaults.steps ?? usual.steps, guidance: defaults.guidance ?? usual.guidance)
     }
-    pipeline.decodesPreviews = MemoryModel.decodesQuickly(unet: unet.shape, autoencoder: autoencoder.shape)
+    pipeline.decodesPreviews = MemoryModel.decodesQuickly(
+      unet: unet, autoencoder: autoencoder, tokens: tokenizer.maximumLength)
     if let plan { pipeline.admission = { try plan.admit($0) } }
     if let width = defaults.width, let height = defaults.height { pipeline.defaultSize = PixelSize(width: width, height: height) }
   }

@@ -30,6 +30,16 @@ extension Tensor {
       queries.shape.rank == 3 && keys.shape == values.shape && keys.shape[0] == queries.shape[0]
         && keys.shape.columns == queries.shape.columns && heads > 0 && queries.shape.columns % heads == 0,
       "\(heads) heads of \(queries.shape), \(keys.shape), \(values.shape).")
+    return try context.engine.attention(
+      queries: queries, keys: keys, values: values, heads: heads, scale: scale, causal: causal, precision: precision, in: context)
+  }
+}
+
+extension CPUEngine {
+  public func attention(
+    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, precision: ProductPrecision,
+    in context: ExecutionContext
+  ) throws -> Tensor {
     let result = Tensor(uninitialized: queries.shape)
     let attention = try TiledAttention(
       queries: queries, keys: keys, values: values, heads: heads, scale: scale, causal: causal,

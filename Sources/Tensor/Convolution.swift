@@ -62,6 +62,17 @@ extension Tensor {
     _ inputs: consuming [Tensor], resizedTo size: (height: Int, width: Int)? = nil, weights: PackedMatrix, geometry: ConvolutionGeometry,
     bias: Tensor? = nil, adding residual: consuming Tensor? = nil, method: ConvolutionMethod = .automatic, in context: ExecutionContext
   ) throws -> Tensor {
+    try context.engine.convolution(
+      consume inputs, resizedTo: size, weights: weights, geometry: geometry, bias: bias, adding: consume residual, method: method,
+      in: context)
+  }
+}
+
+extension CPUEngine {
+  public func convolution(
+    _ inputs: consuming [Tensor], resizedTo size: (height: Int, width: Int)?, weights: PackedMatrix, geometry: ConvolutionGeometry,
+    bias: Tensor?, adding residual: consuming Tensor?, method: ConvolutionMethod, in context: ExecutionContext
+  ) throws -> Tensor {
     var (inputs, residual) = (inputs, residual)
     let isOurs = inputs.count == 1 && isKnownUniquelyReferenced(&inputs[0].storage)
     let weights = try weights.resident(in: context)

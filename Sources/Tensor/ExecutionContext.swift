@@ -14,6 +14,8 @@ public struct ExecutionContext: Sendable {
   private var thread = 0
   /// Whether this is for one of several parts, each of which is one thread's.
   private var isApart = false
+  /// What computes.
+  public var engine: any Engine = CPUEngine()
   /// Told of intermediate results by the name of the module that made them, as diffusers and transformers name it
   /// (`mid_block.attentions.0`): to find where two implementations part.
   public var observer: (@Sendable (_ module: String, _ result: Tensor) -> Void)?
@@ -42,12 +44,21 @@ public struct ExecutionContext: Sendable {
   /// - Parameter pool: contexts on one pool never have more than its threads computing.
   public init(pool: ThreadPool) { self.init(pool: pool, cancellation: Cancellation()) }
 
+  /// A context whose operations another engine carries out.
+  public init(_ engine: any Engine) {
+    self.init()
+    self.engine = engine
+  }
+
   private init(pool: ThreadPool, cancellation: Cancellation) {
     self.pool = pool
     self.cancellation = cancellation
   }
 
   private static let machine = ThreadPool()
+
+  /// Whether a pass may leave out rows that repeat others, or be cut into parts: not where somebody sees what it makes on the way.
+  package var mayRearrange: Bool { observer == nil && engine.mayRearrange }
 
   /// Threads that may compute at once; in one of several parts, one.
   public var threads: Int { isApart ? 1 : pool.threads }
@@ -68,7 +79,7 @@ public struct ExecutionContext: Sendable {
   /// - Throws: what `work` throws, and `CancellationError`.
   public func run<Result: Sendable>(_ work: @escaping @Sendable (ExecutionContext) throws -> Result) async throws -> Result {
     var context = ExecutionContext(pool: pool, cancellation: Cancellation(within: cancellation))
-    (context.observer, context.progress) = (observer, progress)
+    (context.observer, context.progress, context.engine) = (observer, progress, engine)
     let child = context
     try checkCancellation()
     return try await withTaskCancellationHandler {

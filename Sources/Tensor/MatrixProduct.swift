@@ -14,11 +14,20 @@ extension Tensor {
     by weights: PackedMatrix, bias: Tensor? = nil, adding residual: Tensor? = nil, activation: Activation = .none,
     in context: ExecutionContext
   ) throws -> Tensor {
-    let weights = try weights.resident(in: context)
     precondition(shape.columns == weights.inputs, "\(shape) cannot be multiplied by [\(weights.outputs), \(weights.inputs)].")
-    let result = Tensor(uninitialized: Shape(shape.dimensions.dropLast() + [weights.resultColumns]))
+    return try context.engine.product(self, with: weights, bias: bias, adding: residual, activation: activation, in: context)
+  }
+}
+
+extension CPUEngine {
+  public func product(
+    _ x: Tensor, with weights: PackedMatrix, bias: Tensor?, adding residual: Tensor?, activation: Activation, in context: ExecutionContext
+  ) throws -> Tensor {
+    let weights = try weights.resident(in: context)
+    let result = Tensor(uninitialized: Shape(x.shape.dimensions.dropLast() + [weights.resultColumns]))
     try MatrixProduct(
-      left: .matrix(pointer, stride: shape.columns), rows: shape.rows, weights: weights, result: result, bias: bias, residual: residual,
+      left: .matrix(x.pointer, stride: x.shape.columns), rows: x.shape.rows, weights: weights, result: result, bias: bias,
+      residual: residual,
       activation: activation
     ).run(in: context)
     return result

@@ -32,13 +32,11 @@ public struct GroupNormalization: Sendable {
   /// - Returns: `[N, …, ΣCᵢ]`.
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ inputs: consuming [Tensor], activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
-    var inputs = inputs
-    let isOurs = inputs.count == 1 && isKnownUniquelyReferenced(&inputs[0].storage)
-    let affine = try affine(of: inputs, in: context)
-    let result = isOurs ? inputs[0] : Tensor(uninitialized: Shape(inputs[0].shape.dimensions.dropLast() + [weight.count]))
-    try affine.apply(to: inputs, rows: 0..<result.shape.rows, activation: activation, into: result, in: context)
-    return result
+    try context.engine.groupNormalization(consume inputs, by: self, activation: activation, in: context)
   }
+
+  /// Channels that are normalised.
+  var channels: Int { weight.count }
 
   /// What a normalisation comes to: a scale and a shift for each picture and channel.
   struct Affine {
@@ -141,6 +139,51 @@ public struct GroupNormalization: Sendable {
   }
 }
 
+extension CPUEngine {
+  public func groupNormalization(
+    _ inputs: consuming [Tensor], by normalization: GroupNormalization, activation: Activation, in context: ExecutionContext
+  ) throws -> Tensor {
+    var inputs = inputs
+    let isOurs = inputs.count == 1 && isKnownUniquelyReferenced(&inputs[0].storage)
+    let affine = try normalization.affine(of: inputs, in: context)
+    let result = isOurs ? inputs[0] : Tensor(uninitialized: Shape(inputs[0].shape.dimensions.dropLast() + [normalization.channels]))
+    try affine.apply(to: inputs, rows: 0..<result.shape.rows, activation: activation, into: result, in: context)
+    return result
+  }
+
+  public func layerNormalization(_ x: Tensor, weight: Tensor, bias: Tensor, epsilon: Float, in context: ExecutionContext) throws -> Tensor {
+    let columns = x.shape.columns
+    let result = Tensor(uninitialized: x.shape)
+    try x.forRuns(in: context) { begin, rows in
+      Kernels.active.layer_norm(
+        rows, columns, epsilon, x.pointer + begin * columns, weight.pointer, bias.pointer, result.mutablePointer + begin * columns)
+    }
+    return result
+  }
+
+  public func activation(_ activation: Activation, of x: Tensor, in context: ExecutionContext) throws -> Tensor {
+    let columns = x.shape.columns
+    let result = Tensor(uninitialized: x.shape)
+    try x.forRuns(in: context) { begin, rows in
+      Kernels.active.activate(
+        activation.code, rows, columns, x.pointer + begin * columns, columns, result.mutablePointer + begin * columns, columns)
+    }
+    return result
+  }
+
+  public func softmax(_ x: Tensor, in context: ExecutionContext) throws -> Tensor {
+    let columns = x.shape.columns
+    let result = Tensor(x.elements, shape: x.shape)
+    try x.forRuns(in: context) { begin, rows in
+      var state = SoftmaxState(rows: rows)
+      let start = result.mutablePointer + begin * columns
+      state.take(start, columns: columns, stride: columns, scale: 1)
+      state.normalize(start, columns: columns, stride: columns)
+    }
+    return result
+  }
+}
+
 extension Tensor {
   /// Each row with mean 0 and variance 1, then scaled and shifted. Source: Ba, Kiros and Hinton 2016, PyTorch's `LayerNorm`.
   ///
@@ -150,42 +193,21 @@ extension Tensor {
   public func layerNormalized(weight: Tensor, bias: Tensor, epsilon: Float, in context: ExecutionContext) throws -> Tensor {
     let columns = shape.columns
     precondition(weight.count == columns && bias.count == columns, "\(shape) has not \(weight.count) columns.")
-    let result = Tensor(uninitialized: shape)
-    try forRuns(in: context) { begin, rows in
-      Kernels.active.layer_norm(
-        rows, columns, epsilon, pointer + begin * columns, weight.pointer, bias.pointer, result.mutablePointer + begin * columns)
-    }
-    return result
+    return try context.engine.layerNormalization(self, weight: weight, bias: bias, epsilon: epsilon, in: context)
   }
 
   /// The function of every element: of the same shape.
   /// - Throws: `CancellationError`.
   public func activated(_ activation: Activation, in context: ExecutionContext) throws -> Tensor {
-    let columns = shape.columns
-    let result = Tensor(uninitialized: shape)
-    try forRuns(in: context) { begin, rows in
-      Kernels.active.activate(
-        activation.code, rows, columns, pointer + begin * columns, columns, result.mutablePointer + begin * columns, columns)
-    }
-    return result
+    try context.engine.activation(activation, of: self, in: context)
   }
 
   /// Each row's exponentials, divided by their sum: `[…, C]` → the same shape.
   /// - Throws: `CancellationError`.
-  public func softmax(in context: ExecutionContext) throws -> Tensor {
-    let columns = shape.columns
-    let result = Tensor(elements, shape: shape)
-    try forRuns(in: context) { begin, rows in
-      var state = SoftmaxState(rows: rows)
-      let start = result.mutablePointer + begin * columns
-      state.take(start, columns: columns, stride: columns, scale: 1)
-      state.normalize(start, columns: columns, stride: columns)
-    }
-    return result
-  }
+  public func softmax(in context: ExecutionContext) throws -> Tensor { try context.engine.softmax(self, in: context) }
 
   /// Runs of rows of about 16 KiB, in parallel.
-  private func forRuns(in context: ExecutionContext, _ body: (_ begin: Int, _ rows: Int) -> Void) throws {
+  fileprivate func forRuns(in context: ExecutionContext, _ body: (_ begin: Int, _ rows: Int) -> Void) throws {
     let rows = shape.rows
     let run = max(1, 4096 / max(shape.columns, 1))
     try context.parallel((rows + run - 1) / run) { body($0 * run, min(run, rows - $0 * run)) }

@@ -21,13 +21,26 @@ extension Tensor {
     geometry: ConvolutionGeometry, bias: Tensor?, adding residual: consuming Tensor? = nil,
     beside shortcut: (weights: PackedMatrix, bias: Tensor?)? = nil, in context: ExecutionContext
   ) throws -> (result: Tensor, shortcut: Tensor?) {
+    try context.engine.convolution(
+      consume inputs, normalizedBy: normalization, activation: activation, weights: weights, geometry: geometry, bias: bias,
+      adding: consume residual, beside: shortcut, in: context)
+  }
+}
+
+extension CPUEngine {
+  public func convolution(
+    _ inputs: consuming [Tensor], normalizedBy normalization: GroupNormalization, activation: Activation, weights: PackedMatrix,
+    geometry: ConvolutionGeometry, bias: Tensor?, adding residual: consuming Tensor?,
+    beside shortcut: (weights: PackedMatrix, bias: Tensor?)?,
+    in context: ExecutionContext
+  ) throws -> (result: Tensor, shortcut: Tensor?) {
     var (inputs, residual) = (inputs, residual)
     let isOurs = inputs.count == 1 && isKnownUniquelyReferenced(&inputs[0].storage)
     let shape = inputs[0].shape
     guard MapConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2], outputs: weights.outputs) else {
-      let around = try shortcut.map { try pointwise(inputs, weights: $0.weights, bias: $0.bias, in: context) }
+      let around = try shortcut.map { try Tensor.pointwise(inputs, weights: $0.weights, bias: $0.bias, in: context) }
       let normalized = try normalization(consume inputs, activation: activation, in: context)
-      let result = try convolution(
+      let result = try Tensor.convolution(
         [consume normalized], weights: weights, geometry: geometry, bias: bias, adding: consume residual, in: context)
       return (result, around)
     }
@@ -36,9 +49,9 @@ extension Tensor {
     let (result, isNew) = Tensor.result(Shape(shape.dimensions.dropLast() + [weights.outputs]), adding: &residual)
     // Lines whose memory is given back go through the shortcut on the way.
     let forgetsInput = isOurs && isNew && inputs[0].storage.isForgettable
-    let passing = forgetsInput ? try shortcut.map { try Passing(inputs[0], weights: $0.weights, bias: $0.bias, in: context) } : nil
+    let passing = forgetsInput ? try shortcut.map { try Tensor.Passing(inputs[0], weights: $0.weights, bias: $0.bias, in: context) } : nil
     let around =
-      try passing.map(\.result) ?? shortcut.map { try pointwise(inputs, weights: $0.weights, bias: $0.bias, in: context) }
+      try passing.map(\.result) ?? shortcut.map { try Tensor.pointwise(inputs, weights: $0.weights, bias: $0.bias, in: context) }
     let pictures = consume inputs
     let prepare = { (made: PassingLines) in
       let rows = made.lines.lowerBound * shape[2]..<made.lines.upperBound * shape[2]
@@ -50,8 +63,11 @@ extension Tensor {
     ).run(in: context)
     return (result, around)
   }
+}
 
-  private static func pointwise(
+extension Tensor {
+  /// A 1×1 convolution of inputs that lie side by side.
+  static func pointwise(
     _ inputs: [Tensor], weights: PackedMatrix, bias: Tensor?, in context: ExecutionContext
   ) throws -> Tensor {
     let geometry = ConvolutionGeometry(kernelHeight: 1, kernelWidth: 1, padding: .all(0))
@@ -59,7 +75,7 @@ extension Tensor {
   }
 
   /// A product with a tensor's rows that is made some rows at a time.
-  private struct Passing {
+  fileprivate struct Passing {
     let result: Tensor
     private let x: Tensor
     private let weights: PackedMatrix

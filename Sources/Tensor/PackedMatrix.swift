@@ -61,8 +61,8 @@ public struct PackedMatrix: Sendable {
   public init?(
     checking weights: WeightTensor, isGated: Bool = false, residency: WeightResidency = .packed, in context: ExecutionContext
   ) throws {
-    // What is in a file or in memory can be counted.
-    let isPacked = residency.isPacked(Self.packedBytes(weights.shape, as: weights.elementType) ?? weights.data.count)
+    // What is in a file or in memory can be counted. Of an extent there is nothing to pack.
+    let isPacked = !weights.isExtent && residency.isPacked(Self.packedBytes(weights.shape, as: weights.elementType) ?? weights.data.count)
     let isKept = residency == .packedOnceUsed || !weights.isMapped
     self.init(weights, isGated: isGated, origin: isPacked ? nil : WeightOrigin(weights, isKept: isKept))
     guard try isPacked ? pack(weights, into: storage, checking: true, in: context) : weights.isFinite(in: context) else { return nil }
@@ -129,6 +129,7 @@ public struct PackedMatrix: Sendable {
   public func arranged(_ bias: Tensor) -> Tensor {
     precondition(bias.shape == [outputs], "A bias \(bias.shape) for \(outputs) outputs.")
     guard isGated else { return bias }
+    if let counted = Tensor.counted([biasColumns], like: [bias]) { return counted }
     let columns = (0..<panels * Self.panelWidth).map { output(panel: $0 / Self.panelWidth, column: $0 % Self.panelWidth) }
     return Tensor(columns.map { $0.map { bias.pointer[$0] } ?? 0 }, shape: [columns.count])
   }

@@ -14,14 +14,31 @@ public struct Tensor: Sendable {
     storage = TensorStorage(count: shape.count)
   }
 
+  /// A tensor that is counted while it lives, and has no memory: what a counting engine computes with.
+  init(counted shape: Shape, by counter: WorkCounter) {
+    self.init(shape: shape, storage: TensorStorage(count: shape.count, countedBy: counter))
+  }
+
+  /// A counted tensor of this shape where one of these is counted; nil where all have memory.
+  static func counted(_ shape: Shape, like tensors: [Tensor]) -> Tensor? {
+    tensors.lazy.compactMap(\.storage.counter).first.map { Tensor(counted: shape, by: $0) }
+  }
+
+  /// Whether the elements are not there, and only counted.
+  var isCounted: Bool { storage.counter != nil }
+
   /// A place for a result that begins at a residual: the residual's own where nobody else has it and its shape is the result's.
   ///
   /// Every element is read before it is written, by the same task.
-  static func result(_ shape: Shape, adding residual: inout Tensor?) -> (place: Tensor, isNew: Bool) {
-    guard var place = residual.take() else { return (Tensor(uninitialized: shape), true) }
+  ///
+  /// - Parameter new: makes a place that is nobody's yet.
+  static func result(
+    _ shape: Shape, adding residual: inout Tensor?, new: (Shape) -> Tensor = { Tensor(uninitialized: $0) }
+  ) -> (place: Tensor, isNew: Bool) {
+    guard var place = residual.take() else { return (new(shape), true) }
     let isOurs = isKnownUniquelyReferenced(&place.storage) && place.shape == shape
     residual = place
-    return isOurs ? (place, false) : (Tensor(uninitialized: shape), true)
+    return isOurs ? (place, false) : (new(shape), true)
   }
 
   /// A tensor of one value.
@@ -52,7 +69,9 @@ public struct Tensor: Sendable {
   public var count: Int { storage.count }
 
   /// The elements in row-major order, copied.
-  public var elements: [Float] { Array(UnsafeBufferPointer(start: storage.pointer, count: storage.count)) }
+  public var elements: [Float] {
+    isCounted ? Array(repeating: 0, count: count) : Array(UnsafeBufferPointer(start: storage.pointer, count: storage.count))
+  }
 
   /// Whether both are copies of one tensor that none of them has changed since: then their elements are the same.
   public func isIdentical(to other: Tensor) -> Bool { storage === other.storage && shape == other.shape }

@@ -5,6 +5,7 @@ import Foundation
 extension Tensor {
   /// The function of each element: of the same shape.
   public func map(_ transform: (Float) -> Float) -> Tensor {
+    if let counted = Tensor.counted(shape, like: [self]) { return counted }
     let result = Tensor(uninitialized: shape)
     for i in 0..<count { result.mutablePointer[i] = transform(pointer[i]) }
     return result
@@ -14,6 +15,7 @@ extension Tensor {
   /// - Precondition: the shapes are equal.
   public func zip(_ other: Tensor, _ combine: (Float, Float) -> Float) -> Tensor {
     precondition(shape == other.shape, "\(shape) and \(other.shape) do not match.")
+    if let counted = Tensor.counted(shape, like: [self, other]) { return counted }
     let result = Tensor(uninitialized: shape)
     for i in 0..<count { result.mutablePointer[i] = combine(pointer[i], other.pointer[i]) }
     return result
@@ -53,5 +55,5 @@ extension Tensor {
   }
 
   /// True where no element is infinite or not a number.
-  public var isFinite: Bool { (0..<count).allSatisfy { pointer[$0].isFinite } }
+  public var isFinite: Bool { isCounted || (0..<count).allSatisfy { pointer[$0].isFinite } }
 }

@@ -7,7 +7,9 @@ extension Tensor {
   public func rows(_ range: Range<Int>) -> Tensor {
     precondition(shape.rank > 0 && range.lowerBound >= 0 && range.upperBound <= shape[0], "Rows \(range) of \(shape).")
     let row = count / max(shape[0], 1)
-    let result = Tensor(uninitialized: Shape([range.count] + shape.dimensions.dropFirst()))
+    let part = Shape([range.count] + shape.dimensions.dropFirst())
+    if let counted = Tensor.counted(part, like: [self]) { return counted }
+    let result = Tensor(uninitialized: part)
     result.mutablePointer.update(from: pointer + range.lowerBound * row, count: range.count * row)
     return result
   }
@@ -16,7 +18,9 @@ extension Tensor {
   /// - Precondition: the range lies within the axis.
   public func channels(_ range: Range<Int>) -> Tensor {
     precondition(shape.rank > 0 && range.lowerBound >= 0 && range.upperBound <= shape.columns, "Channels \(range) of \(shape).")
-    let result = Tensor(uninitialized: Shape(shape.dimensions.dropLast() + [range.count]))
+    let part = Shape(shape.dimensions.dropLast() + [range.count])
+    if let counted = Tensor.counted(part, like: [self]) { return counted }
+    let result = Tensor(uninitialized: part)
     for row in 0..<shape.rows {
       result.mutablePointer.advanced(by: row * range.count)
         .update(from: pointer + row * shape.columns + range.lowerBound, count: range.count)
@@ -36,6 +40,7 @@ extension Tensor {
       "\(tensors.map(\.shape)) do not fit along axis \(axis).")
     var dimensions = tensors[0].shape.dimensions
     dimensions[axis] = tensors.reduce(0) { $0 + $1.shape[axis] }
+    if let counted = counted(Shape(dimensions), like: tensors) { return counted }
     let result = Tensor(uninitialized: Shape(dimensions))
     let outer = Shape(Array(dimensions[..<axis])).count
     let inner = Shape(Array(dimensions[(axis + 1)...])).count
@@ -56,6 +61,8 @@ extension Tensor {
   /// Whether the tensor is its first `rows` rows, repeated.
   public func repeats(every rows: Int) -> Bool {
     guard rows > 0, shape[0] % rows == 0 else { return false }
+    // Nobody knows, so that nothing is left out.
+    guard !isCounted else { return rows == shape[0] }
     let length = count / shape[0] * rows
     return memcmp(pointer, pointer + length, (count - length) * MemoryLayout<Float>.stride) == 0
   }
@@ -64,6 +71,7 @@ extension Tensor {
   /// - Precondition: `order` names each axis once.
   public func permuted(_ order: [Int]) -> Tensor {
     precondition(order.sorted() == Array(0..<shape.rank), "\(order) is no order of the axes of \(shape).")
+    if let counted = Tensor.counted(Shape(order.map { shape[$0] }), like: [self]) { return counted }
     let result = Tensor(uninitialized: Shape(order.map { shape[$0] }))
     guard count > 0 else { return result }
     var strides = [Int](repeating: 1, count: shape.rank)

@@ -1,15 +1,28 @@
 import Synchronization
 
-/// A run of floats aligned for SIMD, taken from `BufferPool` and handed back when the last tensor lets go of it.
+/// A run of floats aligned for SIMD, taken from `BufferPool` and handed back when the last tensor lets go of it; or one that is only counted as long as it
+/// lives, and has no memory.
 final class TensorStorage: @unchecked Sendable {
+  /// Of a counted one: of a place that holds nothing, and that nobody reads or writes.
   let pointer: UnsafeMutablePointer<Float>
   let count: Int
   private let capacity: Int
+  /// Who counts this; nil where there is memory.
+  let counter: WorkCounter?
 
   init(count: Int) {
     (pointer, capacity) = BufferPool.take(count)
-    self.count = count
+    (self.count, counter) = (count, nil)
   }
+
+  init(count: Int, countedBy counter: WorkCounter) {
+    (pointer, capacity) = (WorkCounter.nowhere, BufferPool.bytes(for: count) / 4)
+    (self.count, self.counter) = (count, counter)
+    counter.hold(bytes)
+  }
+
+  /// That the memory of these floats takes, or would take.
+  var bytes: Int { capacity * 4 }
 
   /// Buffers from this size on give back what is not read any more.
   static let forgettableBytes = 64 << 20
@@ -18,7 +31,7 @@ final class TensorStorage: @unchecked Sendable {
 
   /// Lets the system have the memory of the first floats back, which nobody reads any more, where it is much.
   func forget(first count: Int) {
-    guard isForgettable else { return }
+    guard isForgettable, counter == nil else { return }
     // Whole huge pages: parts of one would only be taken out of sight.
     let page = 2 << 20
     let begin = (Int(bitPattern: pointer) + 4095) / 4096 * 4096
@@ -26,7 +39,9 @@ final class TensorStorage: @unchecked Sendable {
     if end > begin { AlignedMemory.forget(begin..<end) }
   }
 
-  deinit { BufferPool.giveBack(pointer, capacity: capacity) }
+  deinit {
+    if let counter { counter.drop(bytes) } else { BufferPool.giveBack(pointer, capacity: capacity) }
+  }
 }
 
 /// Keeps buffers that were given back, so that a denoising loop takes no memory from the system after its first step.

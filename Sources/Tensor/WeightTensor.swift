@@ -52,6 +52,14 @@ public struct WeightTensor: Sendable {
     self.isMapped = isMapped
   }
 
+  /// A weight of which only the extent is known: what networks are made of that are to be counted, not computed.
+  package init(extent shape: Shape, elementType: ElementType) {
+    (self.shape, self.elementType, data, isMapped) = (shape, elementType, Data(), false)
+  }
+
+  /// Whether the values are not there.
+  var isExtent: Bool { data.isEmpty && elementType.bytes(of: shape) != 0 }
+
   /// float32 values as a weight, for tests and for weights that are computed.
   public init(_ tensor: Tensor) {
     let bytes = UnsafeRawBufferPointer(start: tensor.pointer, count: tensor.count * 4)
@@ -71,6 +79,7 @@ public struct WeightTensor: Sendable {
   /// - Precondition: the range lies within the axis.
   public func rows(_ range: Range<Int>) -> WeightTensor {
     precondition(shape.rank > 0 && range.lowerBound >= 0 && range.upperBound <= shape[0], "Rows \(range) of \(shape).")
+    if isExtent { return WeightTensor(extent: Shape([range.count] + shape.dimensions.dropFirst()), elementType: elementType) }
     let row = data.count / max(shape[0], 1)
     let start = data.startIndex + range.lowerBound * row
     return WeightTensor(
@@ -80,6 +89,8 @@ public struct WeightTensor: Sendable {
 
   /// The values as float32, in the same shape.
   public func decoded() -> Tensor {
+    // What is kept of weights is counted by what plans for them.
+    if isExtent { return Tensor(counted: shape, by: .elsewhere) }
     let result = Tensor(uninitialized: shape)
     forEachPiece { elements, values in (result.mutablePointer + elements.lowerBound).update(from: values, count: elements.count) }
     return result

@@ -24,7 +24,7 @@ public struct CLIPTextShape: Sendable {
   let intermediate: Int
   /// The length of the projected pooled state; nil without a projection.
   let projection: Int?
-  package let layers: Int
+  let layers: Int
   let heads: Int
   package let positions: Int
   let activation: Activation

@@ -87,7 +87,7 @@ public struct UNet2DConditionModel: NoisePredictor {
   /// sees all its rows.
   private func isParted(_ inputs: Inputs, in context: ExecutionContext) -> Bool {
     let rows = inputs.latents.shape[0], features = inputs.latents.count / rows / inputChannels * shape.levels[0].channels
-    return context.threads > 1 && rows.isMultiple(of: context.threads) && context.observer == nil && inputs.canBeCut
+    return context.threads > 1 && rows.isMultiple(of: context.threads) && context.mayRearrange && inputs.canBeCut
       && features <= 1 << 16 && shape.levels.allSatisfy { $0.channels <= 256 }
   }
 
@@ -222,7 +222,7 @@ public struct UNet2DConditionModel: NoisePredictor {
   /// the answers are the same. Who observes a pass sees all its rows.
   private func distinctRows(_ latents: Tensor, time: Tensor, in context: ExecutionContext) -> Int {
     let rows = latents.shape[0]
-    guard context.observer == nil else { return rows }
+    guard context.mayRearrange else { return rows }
     return (1...rows).first { latents.repeats(every: $0) && time.repeats(every: $0) } ?? rows
   }
 }

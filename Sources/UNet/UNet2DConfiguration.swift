@@ -98,11 +98,6 @@ public struct UNet2DShape: Sendable {
   /// The longer side of the latents it was trained on, where the configuration says so.
   public var sampleSize: Int? { sampleSides.map { max($0.height, $0.width) } }
 
-  /// Resnets and transformer blocks: a network has several tensors for each.
-  package var blocks: Int {
-    levels.reduce(0) { $0 + (2 * $1.resnets + 1) * (1 + ($1.down == .plain && $1.up == .plain ? 0 : $1.transformerLayers)) }
-  }
-
   /// The features of a token of the text.
   public var contextChannels: Int { levels.first?.contextChannels ?? 0 }
 

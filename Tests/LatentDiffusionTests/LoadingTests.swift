@@ -205,7 +205,9 @@ import Testing
   func hostileSizesAreNotPlanned(_ file: String, _ key: String, _ value: String) throws {
     let copy = try ModelCopy()
     try copy.set(key, value, in: file)
-    #expect(throws: ConfigurationError.self) { try MemoryPlan(for: copy.folder, limit: 1 << 30) }
+    // Some are refused as such, others ask for what the files do not have.
+    let error = #expect(throws: (any Error).self) { try MemoryPlan(for: copy.folder, limit: 1 << 30) }
+    #expect(error is ConfigurationError || error is WeightErrors, "\(String(describing: error))")
   }
 
   @Test func hostileExtentsAreNotPlanned() throws {

@@ -1,0 +1,208 @@
+import Synchronization
+
+/// What a computation takes, counted while it is followed: bytes that live at once, multiplications and additions, and weights that are packed.
+package final class WorkCounter: Sendable {
+  private struct State {
+    var live = 0
+    var peak = 0
+    var operations = 0.0
+    var packedBytes = 0.0
+  }
+  private let state = Mutex(State())
+
+  package init() {}
+
+  /// Counts what nobody asks about: weights, whose memory is counted by their extents.
+  package static let elsewhere = WorkCounter()
+  /// Where the elements of tensors without memory are: nowhere. Nobody reads or writes there.
+  nonisolated(unsafe) static let nowhere = UnsafeMutablePointer<Float>.allocate(capacity: 1)
+
+  /// Bytes that are held now.
+  package var liveBytes: Int { state.withLock(\.live) }
+  /// Bytes that were held at most.
+  package var peakBytes: Int { state.withLock(\.peak) }
+  /// Multiplications and additions.
+  package var operations: Double { state.withLock(\.operations) }
+  /// Bytes of weights that were packed on the way.
+  package var packedBytes: Double { state.withLock(\.packedBytes) }
+
+  /// Forgets operations and packed bytes, but not what lives: for the next of several passes.
+  package func beginPass() { state.withLock { ($0.operations, $0.packedBytes) = (0, 0) } }
+
+  func hold(_ bytes: Int) {
+    state.withLock {
+      $0.live += bytes
+      $0.peak = max($0.peak, $0.live)
+    }
+  }
+
+  func drop(_ bytes: Int) { state.withLock { $0.live -= bytes } }
+
+  /// - Parameters:
+  ///   - operations: multiplications and additions.
+  ///   - packed: bytes of weights that are packed for the time of the operation.
+  ///   - buffers: bytes beside what lives, for the time of the operation.
+  fileprivate func note(operations: Double, packed: Int = 0, buffers: Int) {
+    state.withLock {
+      $0.operations += operations
+      $0.packedBytes += Double(packed)
+      $0.peak = max($0.peak, $0.live + buffers)
+    }
+  }
+
+  /// A result comes as its input goes: while the operation runs there is the larger of both, and neither is counted before.
+  fileprivate func exchange(_ input: Int, for results: Int, _ body: () -> Void) {
+    state.withLock { $0.live += max(input, results) - input }
+    body()
+    state.withLock { $0.live -= max(input, results) - input }
+  }
+}
+
+/// Follows the operations of networks without computing: results have a shape and no memory, and count themselves while they live. So what a pass takes is
+/// known before there are weights, by the code that will compute it.
+package struct CountingEngine: Engine {
+  package let counter: WorkCounter
+  /// Threads that will compute: each has buffers of its own.
+  private let threads: Int
+  /// Where the weights will be between uses.
+  private let residency: WeightResidency
+
+  package init(_ counter: WorkCounter, threads: Int, residency: WeightResidency = .packed) {
+    (self.counter, self.threads, self.residency) = (counter, threads, residency)
+  }
+
+  package var mayRearrange: Bool { false }
+
+  /// An input of what is to be followed; it is not counted, since whoever calls holds it.
+  package func input(_ shape: Shape) -> Tensor { Tensor(counted: shape, by: .elsewhere) }
+
+  private func new(_ shape: Shape) -> Tensor { Tensor(counted: shape, by: counter) }
+
+  /// Bytes of weights that a product packs for itself.
+  private func packed(_ weights: PackedMatrix) -> Int {
+    let bytes = weights.panels * weights.panelBytes
+    guard case .streamed = residency, !residency.isPacked(bytes) else { return 0 }
+    return bytes
+  }
+
+  private func note(_ weights: PackedMatrix, rows: Int, buffers: Int) {
+    let packed = packed(weights)
+    counter.note(
+      operations: 2 * Double(rows) * Double(weights.inputs) * Double(weights.outputs), packed: packed,
+      buffers: buffers * 4 + (packed > 0 ? BufferPool.bytes(for: packed / 4) : 0))
+  }
+
+  package func product(
+    _ x: Tensor, with weights: PackedMatrix, bias: Tensor?, adding residual: Tensor?, activation: Activation, in context: ExecutionContext
+  ) throws -> Tensor {
+    let result = new(Shape(x.shape.dimensions.dropLast() + [weights.resultColumns]))
+    note(weights, rows: x.shape.rows, buffers: MatrixProduct.bufferFloats(threads: threads))
+    return result
+  }
+
+  package func convolution(
+    _ inputs: consuming [Tensor], resizedTo size: (height: Int, width: Int)?, weights: PackedMatrix, geometry: ConvolutionGeometry,
+    bias: Tensor?, adding residual: consuming Tensor?, method: ConvolutionMethod, in context: ExecutionContext
+  ) throws -> Tensor {
+    let (height, width) = (size?.height ?? inputs[0].shape[1], size?.width ?? inputs[0].shape[2])
+    let shape: Shape = [inputs[0].shape[0], geometry.outputHeight(height), geometry.outputWidth(width), weights.outputs]
+    let usesTiles =
+      method != .direct && MapConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2], outputs: shape[3])
+    return convolve(
+      consume inputs, to: shape, weights: weights, adding: consume residual, usesTiles: usesTiles, isNormalized: false, around: nil
+    ).result
+  }
+
+  package func convolution(
+    _ inputs: consuming [Tensor], normalizedBy normalization: GroupNormalization, activation: Activation, weights: PackedMatrix,
+    geometry: ConvolutionGeometry, bias: Tensor?, adding residual: consuming Tensor?,
+    beside shortcut: (weights: PackedMatrix, bias: Tensor?)?,
+    in context: ExecutionContext
+  ) throws -> (result: Tensor, shortcut: Tensor?) {
+    let shape = Shape(inputs[0].shape.dimensions.dropLast() + [weights.outputs])
+    guard MapConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2], outputs: shape[3]) else {
+      let around = try shortcut.map { try Tensor.pointwise(inputs, weights: $0.weights, bias: $0.bias, in: context) }
+      let normalized = try normalization(consume inputs, activation: activation, in: context)
+      let result = try Tensor.convolution(
+        [consume normalized], weights: weights, geometry: geometry, bias: bias, adding: consume residual, in: context)
+      return (result, around)
+    }
+    return convolve(
+      consume inputs, to: shape, weights: weights, adding: consume residual, usesTiles: true, isNormalized: true, around: shortcut?.weights)
+  }
+
+  /// A convolution as `CPUEngine` makes it: by rows that are gathered, or tile by tile, which gives a large input's memory back on the way.
+  private func convolve(
+    _ inputs: consuming [Tensor], to shape: Shape, weights: PackedMatrix, adding residual: consuming Tensor?, usesTiles: Bool,
+    isNormalized: Bool, around: PackedMatrix?
+  ) -> (result: Tensor, shortcut: Tensor?) {
+    var (inputs, residual) = (inputs, residual)
+    let isOurs = inputs.count == 1 && isKnownUniquelyReferenced(&inputs[0].storage)
+    let pixels = shape[0] * shape[1] * shape[2], channels = inputs.reduce(0) { $0 + $1.shape.columns }
+    let aroundShape = around.map { Shape(shape.dimensions.dropLast() + [$0.outputs]) }
+    let canForget = usesTiles && isOurs && inputs[0].storage.isForgettable
+    // Before the input goes: what the way around makes, unless it is made of the lines as they go.
+    var shortcut: Tensor?
+    if let around, let aroundShape {
+      if !canForget { shortcut = new(aroundShape) }
+      note(around, rows: pixels, buffers: MatrixProduct.bufferFloats(threads: threads))
+    }
+    let buffers =
+      !usesTiles
+      ? MatrixProduct.bufferFloats(threads: threads)
+      : WindowConvolution.takes(weights.elementType == .q8 ? .pairs : .split, height: shape[1], width: shape[2])
+        ? WindowConvolution.bufferFloats(
+          n: shape[0], height: shape[1], width: shape[2], channels: channels, threads: threads, isNormalized: isNormalized)
+        : WinogradConvolution.bufferFloats(
+          n: shape[0], height: shape[1], width: shape[2], channels: channels, outputs: shape[3], threads: threads,
+          isNormalized: isNormalized)
+    // What is not new takes no memory of its own, and nothing is given back for it.
+    var place: Tensor?
+    if residual != nil {
+      let (found, isNew) = Tensor.result(shape, adding: &residual, new: { Tensor(counted: $0, by: .elsewhere) })
+      if !isNew { place = found }
+    }
+    if canForget, place == nil {
+      let results = BufferPool.bytes(for: shape.count) + (shortcut == nil ? aroundShape.map { BufferPool.bytes(for: $0.count) } ?? 0 : 0)
+      counter.exchange(inputs[0].storage.bytes, for: results) { note(weights, rows: pixels, buffers: buffers) }
+      inputs = []
+    } else {
+      if place == nil { place = new(shape) }
+      if shortcut == nil { shortcut = aroundShape.map { new($0) } }
+      note(weights, rows: pixels, buffers: buffers)
+    }
+    return (place ?? new(shape), shortcut ?? aroundShape.map { new($0) })
+  }
+
+  package func groupNormalization(
+    _ inputs: consuming [Tensor], by normalization: GroupNormalization, activation: Activation, in context: ExecutionContext
+  ) throws -> Tensor {
+    var inputs = inputs
+    let isOurs = inputs.count == 1 && isKnownUniquelyReferenced(&inputs[0].storage)
+    return isOurs ? inputs[0] : new(Shape(inputs[0].shape.dimensions.dropLast() + [normalization.channels]))
+  }
+
+  package func layerNormalization(_ x: Tensor, weight: Tensor, bias: Tensor, epsilon: Float, in context: ExecutionContext) throws -> Tensor
+  {
+    new(x.shape)
+  }
+
+  package func attention(
+    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, precision: ProductPrecision,
+    in context: ExecutionContext
+  ) throws -> Tensor {
+    let result = new(queries.shape)
+    let (n, length, others, width) = (queries.shape[0], queries.shape[1], keys.shape[1], queries.shape[2] / heads)
+    let factors = ProductFactors.ofActivations(precision)
+    let packedKeys = n * heads * ((others + 31) / 32 * 32) * factors.ofDepth(width).words(width)
+    let packedValues = n * heads * ((width + 31) / 32 * 32) * factors.words(others)
+    counter.note(
+      operations: 4 * Double(n * heads * width) * Double(length) * Double(others),
+      buffers: BufferPool.bytes(for: packedKeys) + BufferPool.bytes(for: packedValues))
+    return result
+  }
+
+  package func activation(_ activation: Activation, of x: Tensor, in context: ExecutionContext) throws -> Tensor { new(x.shape) }
+
+  package func softmax(_ x: Tensor, in context: ExecutionContext) throws -> Tensor { new(x.shape) }
+}
