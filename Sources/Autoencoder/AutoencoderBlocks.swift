@@ -14,17 +14,21 @@ extension AutoencoderKLShape {
 struct AutoencoderMidBlock: Sendable {
   private let resnets: [ResnetBlock2D]
   private let attention: PixelAttention?
+  private let path: String
 
   init(_ shape: AutoencoderKLShape, channels: Int, weights: WeightScope) throws {
     resnets = try (0..<2).map { try shape.resnet(channels, channels, weights: weights["resnets"][$0]) }
     attention =
       shape.hasAttention ? try PixelAttention(channels, groups: shape.groups, weights: weights["attentions"][0]) : nil
+    path = weights.prefix
   }
 
   func callAsFunction(_ x: Tensor, in context: ExecutionContext) throws -> Tensor {
     var x = try resnets[0]([x], in: context)
     if let attention { x = try attention(x, in: context) }
-    return try resnets[1]([consume x], in: context)
+    let result = try resnets[1]([consume x], in: context)
+    context.observer?(path, result)
+    return result
   }
 }
 
@@ -32,15 +36,19 @@ struct AutoencoderMidBlock: Sendable {
 private struct PixelAttention: Sendable {
   private let norm: GroupNorm
   private let attention: Attention
+  private let path: String
 
   init(_ channels: Int, groups: Int, weights: WeightScope) throws {
     norm = try GroupNorm(groups: groups, channels: channels, epsilon: AutoencoderKLShape.epsilon, weights: weights["group_norm"])
-    attention = try Attention(channels, heads: 1, headChannels: channels, bias: true, weights: weights)
+    attention = try Attention(channels, heads: 1, headChannels: channels, bias: true, isObserved: false, weights: weights)
+    path = weights.prefix
   }
 
   func callAsFunction(_ x: Tensor, in context: ExecutionContext) throws -> Tensor {
     let tokens = Shape([x.shape[0], x.shape[1] * x.shape[2], x.shape[3]])
-    return try attention(norm(x, in: context).reshaped(tokens), adding: x.reshaped(tokens), in: context).reshaped(x.shape)
+    let result = try attention(norm(x, in: context).reshaped(tokens), adding: x.reshaped(tokens), in: context).reshaped(x.shape)
+    context.observer?(path, result)
+    return result
   }
 }
 
@@ -51,6 +59,7 @@ struct Encoder: Sendable {
   private let midBlock: AutoencoderMidBlock
   private let convNormOut: GroupNorm
   private let convOut: Convolution2D
+  private let path: String
 
   init(_ shape: AutoencoderKLShape, weights: WeightScope) throws {
     let channels = shape.channels
@@ -69,15 +78,17 @@ struct Encoder: Sendable {
     convNormOut = try GroupNorm(
       groups: shape.groups, channels: last, epsilon: AutoencoderKLShape.epsilon, weights: weights["conv_norm_out"])
     convOut = try Convolution2D(last, 2 * shape.latentChannels, kernel: 3, padding: 1, weights: weights["conv_out"])
+    path = weights.prefix
   }
 
   /// `[N, H, W, 3]` → `[N, h, w, 2 · latentChannels]`.
   func callAsFunction(_ image: Tensor, in context: ExecutionContext) throws -> Tensor {
     var x = try convIn(image, in: context)
     // Each layer is handed the only reference, so that it can work where its input is.
-    for level in levels {
+    for (index, level) in levels.enumerated() {
       for resnet in level.resnets { x = try resnet([consume x], in: context) }
       if let downsampler = level.downsampler { x = try downsampler(x, in: context) }
+      context.observer?("\(path).down_blocks.\(index)", x)
     }
     x = try midBlock(consume x, in: context)
     return try convOut(convNormOut(consume x, activation: .silu, in: context), in: context)
@@ -91,6 +102,7 @@ struct Decoder: Sendable {
   private let levels: [(resnets: [ResnetBlock2D], upsampler: Upsample2D?)]
   private let convNormOut: GroupNorm
   private let convOut: Convolution2D
+  private let path: String
 
   init(_ shape: AutoencoderKLShape, weights: WeightScope) throws {
     let channels = Array(shape.channels.reversed())
@@ -109,14 +121,16 @@ struct Decoder: Sendable {
     convNormOut = try GroupNorm(
       groups: shape.groups, channels: last, epsilon: AutoencoderKLShape.epsilon, weights: weights["conv_norm_out"])
     convOut = try Convolution2D(last, 3, kernel: 3, padding: 1, weights: weights["conv_out"])
+    path = weights.prefix
   }
 
   /// `[N, h, w, latentChannels]` → `[N, H, W, 3]`.
   func callAsFunction(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor {
     var x = try midBlock(convIn(latents, in: context), in: context)
-    for level in levels {
+    for (index, level) in levels.enumerated() {
       for resnet in level.resnets { x = try resnet([consume x], in: context) }
       if let upsampler = level.upsampler { x = try upsampler(consume x, in: context) }
+      context.observer?("\(path).up_blocks.\(index)", x)
     }
     return try convOut(convNormOut(consume x, activation: .silu, in: context), in: context)
   }

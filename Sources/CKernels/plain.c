@@ -35,10 +35,6 @@ static void geglu(long rows, long columns, const float *x, long ldx, long gates,
     for (long i = 0; i < columns; i++) y[r * ldy + i] = x[r * ldx + i] * gelu(x[r * ldx + gates + i]);
 }
 
-static void axpby(long count, float a, const float *x, float b, float *y) {
-  for (long i = 0; i < count; i++) y[i] = a * x[i] + b * y[i];
-}
-
 static void scale_rows(long rows, long columns, const float *factors, float *y, long ldy) {
   for (long r = 0; r < rows; r++)
     for (long i = 0; i < columns; i++) y[r * ldy + i] *= factors[r];
@@ -390,7 +386,37 @@ static void gemm_panel_crossed(
 }
 
 const ck_kernels ck_table_plain = {
-    "plain", 1, gemm_panel, activate, geglu, axpby, moments, scale_shift, layer_norm, softmax_block, scale_rows, widen_f16, widen_bf16,
-    winograd_input, winograd_output, winograd_weights, quantize_rows, widen_q8, gemm_panel_q8,
-    narrow_rows, narrow_panel, narrow_q8, 1, gemm_panel_pairs, part, split_rows, split_panel, join_panel, gemm_panel_split, gemm_windows, 1, cross_rows, cross_panel, gemm_panel_crossed,
+    .name = "plain",
+    .tile_rows = 1,
+    .gemm_panel = gemm_panel,
+    .activate = activate,
+    .geglu = geglu,
+    .moments = moments,
+    .scale_shift = scale_shift,
+    .layer_norm = layer_norm,
+    .softmax_block = softmax_block,
+    .scale_rows = scale_rows,
+    .widen_f16 = widen_f16,
+    .widen_bf16 = widen_bf16,
+    .winograd_input = winograd_input,
+    .winograd_output = winograd_output,
+    .winograd_weights = winograd_weights,
+    .quantize_rows = quantize_rows,
+    .widen_q8 = widen_q8,
+    .gemm_panel_q8 = gemm_panel_q8,
+    .narrow_rows = narrow_rows,
+    .narrow_panel = narrow_panel,
+    .narrow_q8 = narrow_q8,
+    .pair_words = 1,
+    .gemm_panel_pairs = gemm_panel_pairs,
+    .part = part,
+    .split_rows = split_rows,
+    .split_panel = split_panel,
+    .join_panel = join_panel,
+    .gemm_panel_split = gemm_panel_split,
+    .gemm_windows = gemm_windows,
+    .crossed_rows = 1,
+    .cross_rows = cross_rows,
+    .cross_panel = cross_panel,
+    .gemm_panel_crossed = gemm_panel_crossed,
 };

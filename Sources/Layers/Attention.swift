@@ -10,6 +10,7 @@ public struct Attention: Sendable {
   private let heads: Int
   private let scale: Float
   private let path: String
+  private let isObserved: Bool
   /// Whose projections have 8 bits is not more exact than bfloat16 either.
   private var precision: ProductPrecision { toQ.isQuantized && toK.isQuantized && toV.isQuantized ? .bfloat16 : .float32 }
 
@@ -34,10 +35,11 @@ public struct Attention: Sendable {
   ///   - heads: how many.
   ///   - headChannels: of each.
   ///   - bias: whether queries, keys and values have one; the result always has.
+  ///   - isObserved: whether observers are told of the result, without the residual; false where the reference's module adds it.
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(
     _ channels: Int, contextChannels: Int? = nil, heads: Int, headChannels: Int, bias: Bool, naming: Naming = .diffusers,
-    weights: WeightScope
+    isObserved: Bool = true, weights: WeightScope
   ) throws {
     let inner = heads * headChannels
     let scopes = naming.scopes(weights)
@@ -48,6 +50,7 @@ public struct Attention: Sendable {
     self.heads = heads
     scale = 1 / Float(headChannels).squareRoot()
     path = weights.prefix
+    self.isObserved = isObserved
   }
 
   /// Adds its keys and values to what is known of a text.
@@ -72,6 +75,8 @@ public struct Attention: Sendable {
       queries: toQ(x, in: context), keys: text?.projected[path + ".to_k"] ?? toK(text?.states ?? x, in: context),
       values: text?.projected[path + ".to_v"] ?? toV(text?.states ?? x, in: context), heads: heads, scale: scale, causal: causal,
       precision: precision, in: context)
+    // The reference's module adds nothing.
+    if isObserved, let observer = context.observer { observer(path, try toOut(mixed, in: context)) }
     return try toOut(mixed, adding: residual, in: context)
   }
 }

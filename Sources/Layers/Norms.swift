@@ -4,6 +4,7 @@ import LatentDiffusionWeights
 /// Group normalisation with parameters from a checkpoint. Source: PyTorch's `GroupNorm`.
 public struct GroupNorm: Sendable {
   let normalization: GroupNormalization
+  private let path: String
 
   /// Takes `weight` and `bias`, `[channels]`.
   /// - Precondition: `channels` is a multiple of `groups`: configurations are checked before.
@@ -12,18 +13,21 @@ public struct GroupNorm: Sendable {
     normalization = GroupNormalization(
       groups: groups, epsilon: epsilon, weight: try weights.tensor("weight", shape: [channels]).decoded(),
       bias: try weights.tensor("bias", shape: [channels]).decoded())
+    path = weights.prefix
   }
 
   /// activation(normalised): `[N, …, channels]` → the same shape, in the same memory where the last reference to it is handed over.
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ x: consuming Tensor, activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
-    try normalization([consume x], activation: activation, in: context)
+    try self([consume x], activation: activation, in: context)
   }
 
   /// The same of inputs `[N, …, Cᵢ]` that lie side by side in channels.
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ inputs: consuming [Tensor], activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
-    try normalization(consume inputs, activation: activation, in: context)
+    // The reference's module has no activation.
+    if let observer = context.observer { observer(path, try normalization(copy inputs, in: context)) }
+    return try normalization(consume inputs, activation: activation, in: context)
   }
 }
 

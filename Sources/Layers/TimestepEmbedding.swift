@@ -40,6 +40,7 @@ public struct TimestepEmbedding: Sendable {
   private let linear2: Linear
   /// Projects a further condition (LCM's guidance) into the sinusoids' space.
   private let conditionProjection: Linear?
+  private let path: String
 
   /// Takes `linear_1`, `linear_2` and, with `conditionChannels`, `cond_proj`.
   /// - Throws: `WeightErrors`, `CancellationError`.
@@ -47,6 +48,7 @@ public struct TimestepEmbedding: Sendable {
     linear1 = try Linear(channels, embedding, weights: weights["linear_1"])
     linear2 = try Linear(embedding, embedding, weights: weights["linear_2"])
     conditionProjection = try conditionChannels.map { try Linear($0, channels, bias: false, weights: weights["cond_proj"]) }
+    path = weights.prefix
   }
 
   /// - Parameters:
@@ -57,6 +59,8 @@ public struct TimestepEmbedding: Sendable {
   public func callAsFunction(_ sinusoids: Tensor, condition: Tensor? = nil, in context: ExecutionContext) throws -> Tensor {
     var x = sinusoids
     if let condition, let conditionProjection { x = try conditionProjection(condition, adding: x, in: context) }
-    return try linear2(linear1(x, activation: .silu, in: context), in: context)
+    let result = try linear2(linear1(x, activation: .silu, in: context), in: context)
+    context.observer?(path, result)
+    return result
   }
 }

@@ -85,6 +85,7 @@ public struct BasicTransformerBlock: Sendable {
   private let norm3: LayerNorm
   private let feedForward: FeedForward
   private let onlyCrossAttention: Bool
+  private let path: String
 
   /// - Parameter onlyCrossAttention: the first attention looks at the text, too.
   /// - Throws: `WeightErrors`, `CancellationError`.
@@ -100,6 +101,7 @@ public struct BasicTransformerBlock: Sendable {
     norm3 = try LayerNorm(channels, weights: weights["norm3"])
     feedForward = try FeedForward(channels, weights: weights["ff"])
     self.onlyCrossAttention = onlyCrossAttention
+    path = weights.prefix
   }
 
   /// Adds to what is known of a text what every pass will need of it.
@@ -125,7 +127,9 @@ public struct BasicTransformerBlock: Sendable {
     }
     x = x.repeated(rows / x.shape[0])
     x = try attn2(norm2(x, in: context), attendingTo: text, adding: x, in: context)
-    return try feedForward(norm3(x, in: context), adding: x, in: context)
+    let result = try feedForward(norm3(x, in: context), adding: x, in: context)
+    context.observer?(path, result)
+    return result
   }
 }
 
@@ -133,16 +137,21 @@ public struct BasicTransformerBlock: Sendable {
 public struct FeedForward: Sendable {
   private let proj: Linear
   private let out: Linear
+  private let path: String
 
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(_ channels: Int, weights: WeightScope) throws {
     proj = try Linear(channels, 8 * channels, isGated: true, weights: weights["net"][0]["proj"])
     out = try Linear(4 * channels, channels, weights: weights["net"][2])
+    path = weights.prefix
   }
 
   /// `[…, C]` → `[…, C]`.
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ x: Tensor, adding residual: Tensor, in context: ExecutionContext) throws -> Tensor {
-    try out(proj(x, in: context), adding: residual, in: context)
+    let gated = try proj(x, in: context)
+    // The reference's module adds nothing.
+    if let observer = context.observer { observer(path, try out(gated, in: context)) }
+    return try out(gated, adding: residual, in: context)
   }
 }

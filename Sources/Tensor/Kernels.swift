@@ -60,6 +60,11 @@ extension ck_kernels {
   fileprivate func forThisProcessor() -> ck_kernels {
     var kernels = self
     if ck_adds_beside_products() == 0 { kernels.gemm_panel_crossed = nil }
+    // The plain twins of what some processors do with words or bytes are there to be compared with: as a set of their own, products are of floats.
+    if String(cString: name) == "plain" {
+      (kernels.gemm_panel_crossed, kernels.gemm_panel_pairs, kernels.gemm_panel_split, kernels.gemm_windows) = (nil, nil, nil, nil)
+      kernels.gemm_panel_q8 = nil
+    }
     return kernels
   }
 }

@@ -70,6 +70,7 @@ public struct CLIPTextModel: Sendable {
       throw CLIPTextError.tooFewLayers(skipped: skippedLayers, layers: layers.count)
     }
     var x = try embed(ids)
+    context.observer?("embeddings", x)
     for layer in layers.dropLast(skippedLayers) { x = try layer(x, in: context) }
     let normalized = try finalLayerNorm(x, in: context)
     let pooled = Tensor.concatenated(ids.enumerated().map { normalized.rows($0..<$0 + 1).token(end(of: $1)) }, axis: 0)

@@ -64,6 +64,7 @@ extension Transformer2DModel {
 struct DownBlock: Sendable {
   private let stack: ResnetStack
   private let downsampler: Downsample2D?
+  private let path: String
 
   init(index: Int, shape: UNet2DShape, timeChannels: Int, weights: WeightScope) throws {
     let level = shape.levels[index]
@@ -74,6 +75,7 @@ struct DownBlock: Sendable {
     let isLast = index == shape.levels.count - 1
     downsampler =
       isLast ? nil : try Downsample2D(level.channels, padding: shape.downsamplePadding, weights: weights["downsamplers"][0])
+    path = weights.prefix
   }
 
   var attentions: [Transformer2DModel] { stack.attentions }
@@ -90,6 +92,7 @@ struct DownBlock: Sendable {
       x = try downsampler(x, in: pass.context)
       skips.append(x)
     }
+    pass.context.observer?(path, x)
     return x
   }
 }
@@ -98,6 +101,7 @@ struct DownBlock: Sendable {
 struct MidBlock: Sendable {
   private let resnets: [ResnetBlock2D]
   let attention: Transformer2DModel
+  private let path: String
 
   init(shape: UNet2DShape, level: UNet2DShape.Level, timeChannels: Int, weights: WeightScope) throws {
     resnets = try (0..<2).map {
@@ -108,12 +112,15 @@ struct MidBlock: Sendable {
     attention = try Transformer2DModel(
       level.channels, contextChannels: level.contextChannels, heads: level.heads, layers: level.transformerLayers, groups: shape.groups,
       linearProjection: shape.linearProjection, weights: weights["attentions"][0])
+    path = weights.prefix
   }
 
   func callAsFunction(_ x: Tensor, _ pass: UNetPass) throws -> Tensor {
     let entered = try resnets[0]([x], time: pass.time(for: x), in: pass.context)
     let attended = try attention(entered, attendingTo: pass.text, in: pass.context)
-    return try resnets[1]([attended], time: pass.time, in: pass.context)
+    let result = try resnets[1]([attended], time: pass.time, in: pass.context)
+    pass.context.observer?(path, result)
+    return result
   }
 }
 
@@ -121,6 +128,7 @@ struct MidBlock: Sendable {
 struct UpBlock: Sendable {
   private let stack: ResnetStack
   private let upsampler: Upsample2D?
+  private let path: String
   /// Skips that it leaves for the blocks after it.
   let skipsLeft: Int
 
@@ -139,6 +147,7 @@ struct UpBlock: Sendable {
     upsampler =
       index == levels.count - 1 ? nil : try Upsample2D(level.channels, weights: weights["upsamplers"][0])
     skipsLeft = levels[(index + 1)...].reduce(0) { $0 + $1.resnets + 1 }
+    path = weights.prefix
   }
 
   var attentions: [Transformer2DModel] { stack.attentions }
@@ -152,9 +161,14 @@ struct UpBlock: Sendable {
       let skip = skips.removeLast()
       x = try stack(index, [x, skip.repeated(x.shape[0] / skip.shape[0])], pass)
     }
-    guard let upsampler, skips.count == skipsLeft else { return x }
+    guard let upsampler, skips.count == skipsLeft else {
+      pass.context.observer?(path, x)
+      return x
+    }
     // The size to meet is that of the next skip: with odd sides on the way down it is not twice as large.
     let size = skips.last.map { (height: $0.shape[1], width: $0.shape[2]) }
-    return try upsampler(x, size: size, in: pass.context)
+    x = try upsampler(x, size: size, in: pass.context)
+    pass.context.observer?(path, x)
+    return x
   }
 }

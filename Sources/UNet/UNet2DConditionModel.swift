@@ -182,8 +182,11 @@ public struct UNet2DConditionModel: NoisePredictor {
   /// `[N, 4C]`: the embedding of the time, activated as every block wants it.
   private func embed(_ timestep: Float, conditioning: Conditioning, batch: Int, in context: ExecutionContext) throws -> Tensor {
     let time = sinusoids([timestep])
+    context.observer?("time_proj", time.repeated(batch))
     guard let channels = shape.conditionChannels else {
-      return try timeEmbedding(time, in: context).activated(.silu, in: context).repeated(batch)
+      // The same for all rows; who observes a pass sees all of them.
+      let distinct = context.mayRearrange ? time : time.repeated(batch)
+      return try timeEmbedding(distinct, in: context).activated(.silu, in: context).repeated(batch / distinct.shape[0])
     }
     // Source: Meng et al. 2023, with the scale of diffusers' `get_guidance_scale_embedding`.
     let guidance = Timesteps(channels, flipSinToCos: false, frequencyShift: 1)([1000 * (conditioning.guidance ?? 0)])

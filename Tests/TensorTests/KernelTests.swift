@@ -637,23 +637,6 @@ import Testing
     worst.report("gemm_panel_q8", set)
   }
 
-  /// One rounding or two: 2e-7 of the larger term.
-  @Test(arguments: KernelSet.vectors) func sums(set: KernelSet) {
-    var worst = Worst(), numbers = Numbers(seed: 4)
-    for count in Array(0...70) + [1000] {
-      for (a, b) in [(1, 1), (0.3, -2), (0, 1), (1, 0), (-7.5, 1)] as [(Float, Float)] {
-        let x = numbers.normal(count), start = numbers.normal(count) + [Self.marker]
-        func run(_ kernels: ck_kernels) -> [Float] {
-          var y = start
-          kernels.axpby(count, a, x, b, &y)
-          return y
-        }
-        worst.take(run(set.table), run(ck_table_plain), relative: 2e-7, absolute: 3e-6, "\(count) times \(a), \(b)")
-      }
-    }
-    worst.report("axpby", set)
-  }
-
   @Test(arguments: KernelSet.vectors) func rowScales(set: KernelSet) {
     var numbers = Numbers(seed: 5)
     for columns in 0...70 {

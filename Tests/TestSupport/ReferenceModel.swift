@@ -81,6 +81,12 @@ public final class ModuleComparison: Sendable {
   /// How many modules have been compared.
   public var count: Int { compared.withLock { $0.count } }
 
+  /// Modules of the fixture that have not been compared; inputs and outputs of the whole are none.
+  public var missed: [String] {
+    let names = reference.keys.filter { !$0.hasPrefix("input") && !$0.hasPrefix("output") && $0 != "moments" }
+    return names.filter { name in compared.withLock { $0[name] == nil } }.sorted()
+  }
+
   public var largest: String {
     compared.withLock { all in all.max { $0.value < $1.value }.map { "\($0.key): \($0.value)" } ?? "nothing compared" }
   }

@@ -30,7 +30,7 @@ import LatentDiffusionWeights
     let latents = try #require(tensors["input.sample"]).channelsLast()
     let found = try unet.predict(latents, timestep: inputs.timestep, conditioning: conditioning, in: context)
     expectClose(found, try #require(tensors["output"]).channelsLast(), tolerance: Self.tolerance, "output")
-    #expect(comparison.count >= 10, "Only \(comparison.count) modules were compared")
+    #expect(comparison.missed == [], "\(comparison.count) were compared")
     print("\(model.name): \(comparison.count) modules, largest difference in \(comparison.largest)")
   }
 }

@@ -99,7 +99,7 @@ import LatentDiffusionWeights
     let computed = Mutex<[String]>([])
     context.observer = { module, _ in computed.withLock { $0.append(module) } }
     let reused = try unet.predict(inputs.first, timestep: 501, conditioning: inputs.text, memory: &memory, in: context)
-    #expect(computed.withLock { $0.filter { $0.contains("attentions") && !$0.contains("proj") } } == modules)
+    #expect(computed.withLock { $0.filter { $0.wholeMatch(of: /.*attentions\.[0-9]+/) != nil } } == modules)
     #expect(reused.elements == whole.elements)
   }
 

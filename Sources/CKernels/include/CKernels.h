@@ -79,9 +79,6 @@ typedef struct {
   /// y[rows][columns] = x[rows][0..<columns] * gelu(x[rows][gates..<gates + columns]).
   void (*_Nonnull geglu)(long rows, long columns, const float *_Nonnull x, long ldx, long gates, float *_Nonnull y, long ldy);
 
-  /// y = a·x + b·y.
-  void (*_Nonnull axpby)(long count, float a, const float *_Nonnull x, float b, float *_Nonnull y);
-
   /// For each channel the mean and the sum of squared deviations over `pixels` rows of `channels` values.
   void (*_Nonnull moments)(long pixels, long channels, const float *_Nonnull x, float *_Nonnull mean, float *_Nonnull m2);
 
