@@ -42,6 +42,8 @@ test: setup ## Run all tests, also with AVX2's kernels
 	$(EXAMPLES)
 	swift build --no-color-diagnostics --package-path Benchmarks
 	Tests/CommandLine/run
+	LATENTDIFFUSION_KERNELS=plain $(RUN_TESTS) --filter 'TensorTests.OperationTests|SinglePassTests'
+	LATENTDIFFUSION_KERNELS=plain Tests/CommandLine/run 1-reference
 	@if $(LDM) --version | grep -qE 'kernels (avx512|amx)'; then \
 	  echo "Again, with the kernels of AVX2"; \
 	  export LATENTDIFFUSION_KERNELS=avx2; \

@@ -202,7 +202,7 @@ struct MemoryModel: Sendable {
   }
 
   /// What a process takes without a model: the program and its libraries, what those make of their own, threads.
-  private static let programBytes = 40_000_000
+  private static let programBytes = 38_000_000
   /// What the tokenizer takes for each token that it knows.
   private static let bytesPerToken = 400
   /// What stays of the file beside a matrix that is streamed: the system maps pages around those that are asked for.
@@ -285,28 +285,11 @@ struct MemoryModel: Sendable {
   }
 }
 
-/// A component's tensors as extents, for networks that are followed and not computed.
-private struct ExtentSource: WeightSource {
-  private let extents: [String: TensorExtent]
-  let names: Set<String>
-
-  init(_ extents: [TensorExtent]) {
-    self.extents = Dictionary(extents.map { ($0.name, $0) }) { first, _ in first }
-    names = Set(self.extents.keys)
-  }
-
-  func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor {
-    guard let extent = extents[name] else { throw .missing(name: name, similar: nil) }
-    guard extent.shape == shape else { throw .wrongShape(name: name, expected: shape, found: extent.shape) }
-    return WeightTensor(extent: shape, elementType: extent.elementType)
-  }
-}
-
 /// Passes of the networks that are followed by a counting engine, in place of inputs with elements.
 extension CLIPTextModel {
   fileprivate func follow(_ counter: WorkCounter, threads: Int, residency: WeightResidency, texts: Int) throws {
     let ids = Array(repeating: Array(repeating: 0, count: shape.positions), count: texts)
-    _ = try self(ids, in: ExecutionContext(CountingEngine(counter, threads: threads, residency: residency)))
+    _ = try self(ids, in: CountingEngine(counter, threads: threads, residency: residency).context)
   }
 }
 
@@ -316,7 +299,7 @@ extension UNet2DConditionModel {
     _ counter: WorkCounter, threads: Int, residency: WeightResidency = .packed, rows: Int, height: Int, width: Int, tokens: Int
   ) throws {
     let engine = CountingEngine(counter, threads: threads, residency: residency)
-    let context = ExecutionContext(engine)
+    let context = engine.context
     let conditioning = Conditioning(hiddenStates: engine.input([rows, tokens, shape.contextChannels]))
     var memory = PassMemory()
     for _ in 0..<2 {
@@ -332,11 +315,11 @@ extension AutoencoderKL {
     _ counter: WorkCounter, threads: Int, residency: WeightResidency = .packed, height: Int, width: Int
   ) throws {
     let engine = CountingEngine(counter, threads: threads, residency: residency)
-    _ = try decode(engine.input([1, height, width, latentChannels]), in: ExecutionContext(engine))
+    _ = try decode(engine.input([1, height, width, latentChannels]), in: engine.context)
   }
 
   fileprivate func followEncoder(_ counter: WorkCounter, threads: Int, residency: WeightResidency, height: Int, width: Int) throws {
     let engine = CountingEngine(counter, threads: threads, residency: residency)
-    _ = try encode(engine.input([1, height, width, 3]), in: ExecutionContext(engine))
+    _ = try encode(engine.input([1, height, width, 3]), in: engine.context)
   }
 }

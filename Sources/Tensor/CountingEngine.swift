@@ -1,7 +1,7 @@
 import Synchronization
 
 /// What a computation takes, counted while it is followed: bytes that live at once, multiplications and additions, and weights that are packed.
-package final class WorkCounter: Sendable {
+public final class WorkCounter: Sendable {
   private struct State {
     var live = 0
     var peak = 0
@@ -10,7 +10,8 @@ package final class WorkCounter: Sendable {
   }
   private let state = Mutex(State())
 
-  package init() {}
+  /// Nothing is counted yet.
+  public init() {}
 
   /// Counts what nobody asks about: weights, whose memory is counted by their extents.
   package static let elsewhere = WorkCounter()
@@ -18,16 +19,16 @@ package final class WorkCounter: Sendable {
   nonisolated(unsafe) static let nowhere = UnsafeMutablePointer<Float>.allocate(capacity: 1)
 
   /// Bytes that are held now.
-  package var liveBytes: Int { state.withLock(\.live) }
+  public var liveBytes: Int { state.withLock(\.live) }
   /// Bytes that were held at most.
-  package var peakBytes: Int { state.withLock(\.peak) }
+  public var peakBytes: Int { state.withLock(\.peak) }
   /// Multiplications and additions.
-  package var operations: Double { state.withLock(\.operations) }
+  public var operations: Double { state.withLock(\.operations) }
   /// Bytes of weights that were packed on the way.
-  package var packedBytes: Double { state.withLock(\.packedBytes) }
+  public var packedBytes: Double { state.withLock(\.packedBytes) }
 
   /// Forgets operations and packed bytes, but not what lives: for the next of several passes.
-  package func beginPass() { state.withLock { ($0.operations, $0.packedBytes) = (0, 0) } }
+  public func beginPass() { state.withLock { ($0.operations, $0.packedBytes) = (0, 0) } }
 
   func hold(_ bytes: Int) {
     state.withLock {
@@ -60,21 +61,53 @@ package final class WorkCounter: Sendable {
 
 /// Follows the operations of networks without computing: results have a shape and no memory, and count themselves while they live. So what a pass takes is
 /// known before there are weights, by the code that will compute it.
-package struct CountingEngine: Engine {
-  package let counter: WorkCounter
+///
+/// ```swift
+/// let engine = CountingEngine(WorkCounter(), threads: 2)
+/// _ = try predictor.predict(engine.input([2, 64, 64, 4]), timestep: 0, conditioning: conditioning, in: engine.context)
+/// print(engine.counter.peakBytes, engine.counter.operations)
+/// ```
+///
+/// Layers made of `ModelFiles.extentSource` need no weights either. Element-wise functions of a tensor without elements count and compute nothing; its
+/// `elements` are zeros.
+public struct CountingEngine: Engine {
+  /// What has been counted.
+  public let counter: WorkCounter
   /// Threads that will compute: each has buffers of its own.
   private let threads: Int
   /// Where the weights will be between uses.
   private let residency: WeightResidency
 
-  package init(_ counter: WorkCounter, threads: Int, residency: WeightResidency = .packed) {
+  /// - Parameters:
+  ///   - counter: counts; several engines may share one.
+  ///   - threads: that will compute: each has buffers of its own.
+  ///   - residency: where the weights will be between uses.
+  public init(_ counter: WorkCounter, threads: Int, residency: WeightResidency = .packed) {
     (self.counter, self.threads, self.residency) = (counter, threads, residency)
   }
 
-  package var mayRearrange: Bool { false }
+  public var mayRearrange: Bool { true }
+
+  /// Parts that will run side by side: followed one after the other, each for itself, and what they hold added up.
+  func apart<Output>(_ count: Int, in context: ExecutionContext, _ body: (Int, ExecutionContext) throws -> Output) throws -> [Output] {
+    var buffers = 0, operations = 0.0, packed = 0.0
+    let outputs = try (0..<count).map { index in
+      let part = WorkCounter()
+      var own = context
+      own.engine = CountingEngine(part, threads: 1, residency: residency)
+      let output = try body(index, own)
+      (buffers, operations, packed) = (buffers + part.peakBytes, operations + part.operations, packed + part.packedBytes)
+      return output
+    }
+    counter.note(operations: operations, packed: Int(packed), buffers: buffers)
+    return outputs
+  }
+
+  /// A context in which layers are followed.
+  public var context: ExecutionContext { ExecutionContext(self, threads: threads) }
 
   /// An input of what is to be followed; it is not counted, since whoever calls holds it.
-  package func input(_ shape: Shape) -> Tensor { Tensor(counted: shape, by: .elsewhere) }
+  public func input(_ shape: Shape) -> Tensor { Tensor(counted: shape, by: .elsewhere) }
 
   private func new(_ shape: Shape) -> Tensor { Tensor(counted: shape, by: counter) }
 
@@ -92,7 +125,7 @@ package struct CountingEngine: Engine {
       buffers: buffers * 4 + (packed > 0 ? BufferPool.bytes(for: packed / 4) : 0))
   }
 
-  package func product(
+  public func product(
     _ x: Tensor, with weights: PackedMatrix, bias: Tensor?, adding residual: Tensor?, activation: Activation, in context: ExecutionContext
   ) throws -> Tensor {
     let result = new(Shape(x.shape.dimensions.dropLast() + [weights.resultColumns]))
@@ -100,7 +133,7 @@ package struct CountingEngine: Engine {
     return result
   }
 
-  package func convolution(
+  public func convolution(
     _ inputs: consuming [Tensor], resizedTo size: (height: Int, width: Int)?, weights: PackedMatrix, geometry: ConvolutionGeometry,
     bias: Tensor?, adding residual: consuming Tensor?, method: ConvolutionMethod, in context: ExecutionContext
   ) throws -> Tensor {
@@ -113,7 +146,7 @@ package struct CountingEngine: Engine {
     ).result
   }
 
-  package func convolution(
+  public func convolution(
     _ inputs: consuming [Tensor], normalizedBy normalization: GroupNormalization, activation: Activation, weights: PackedMatrix,
     geometry: ConvolutionGeometry, bias: Tensor?, adding residual: consuming Tensor?,
     beside shortcut: (weights: PackedMatrix, bias: Tensor?)?,
@@ -174,7 +207,7 @@ package struct CountingEngine: Engine {
     return (place ?? new(shape), shortcut ?? aroundShape.map { new($0) })
   }
 
-  package func groupNormalization(
+  public func groupNormalization(
     _ inputs: consuming [Tensor], by normalization: GroupNormalization, activation: Activation, in context: ExecutionContext
   ) throws -> Tensor {
     var inputs = inputs
@@ -182,12 +215,11 @@ package struct CountingEngine: Engine {
     return isOurs ? inputs[0] : new(Shape(inputs[0].shape.dimensions.dropLast() + [normalization.channels]))
   }
 
-  package func layerNormalization(_ x: Tensor, weight: Tensor, bias: Tensor, epsilon: Float, in context: ExecutionContext) throws -> Tensor
-  {
+  public func layerNormalization(_ x: Tensor, weight: Tensor, bias: Tensor, epsilon: Float, in context: ExecutionContext) throws -> Tensor {
     new(x.shape)
   }
 
-  package func attention(
+  public func attention(
     queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, precision: ProductPrecision,
     in context: ExecutionContext
   ) throws -> Tensor {
@@ -202,7 +234,7 @@ package struct CountingEngine: Engine {
     return result
   }
 
-  package func activation(_ activation: Activation, of x: Tensor, in context: ExecutionContext) throws -> Tensor { new(x.shape) }
+  public func activation(_ activation: Activation, of x: Tensor, in context: ExecutionContext) throws -> Tensor { new(x.shape) }
 
-  package func softmax(_ x: Tensor, in context: ExecutionContext) throws -> Tensor { new(x.shape) }
+  public func softmax(_ x: Tensor, in context: ExecutionContext) throws -> Tensor { new(x.shape) }
 }

@@ -14,6 +14,8 @@ public struct ExecutionContext: Sendable {
   private var thread = 0
   /// Whether this is for one of several parts, each of which is one thread's.
   private var isApart = false
+  /// Threads that another machine or context will have, where this only follows what will be computed there.
+  private var plannedThreads: Int?
   /// What computes.
   public var engine: any Engine = CPUEngine()
   /// Told of intermediate results by the name of the module that made them, as diffusers and transformers name it
@@ -45,9 +47,10 @@ public struct ExecutionContext: Sendable {
   public init(pool: ThreadPool) { self.init(pool: pool, cancellation: Cancellation()) }
 
   /// A context whose operations another engine carries out.
-  public init(_ engine: any Engine) {
+  /// - Parameter threads: that are told of; nil: those of the machine's context, on which it runs.
+  public init(_ engine: any Engine, threads: Int? = nil) {
     self.init()
-    self.engine = engine
+    (self.engine, plannedThreads) = (engine, threads)
   }
 
   private init(pool: ThreadPool, cancellation: Cancellation) {
@@ -61,7 +64,7 @@ public struct ExecutionContext: Sendable {
   package var mayRearrange: Bool { observer == nil && engine.mayRearrange }
 
   /// Threads that may compute at once; in one of several parts, one.
-  public var threads: Int { isApart ? 1 : pool.threads }
+  public var threads: Int { isApart ? 1 : plannedThreads ?? pool.threads }
 
   /// Ends everything that runs in this context with `CancellationError`.
   public func cancel() { cancellation.request() }
@@ -119,6 +122,7 @@ public struct ExecutionContext: Sendable {
   package func apart<Output: Sendable>(_ count: Int, _ body: (Int, ExecutionContext) throws -> Output) throws -> [Output] {
     var own = self
     own.isApart = true
+    if let counting = engine as? CountingEngine { return try counting.apart(count, in: own, body) }
     let results = Mutex<[Int: Result<Output, any Error>]>([:])
     try parallel(count) { index in
       let result = Result { [own] in try body(index, own) }

@@ -120,6 +120,13 @@ public struct ModelFiles: Sendable {
     }
   }
 
+  /// A component's weights without their values: for networks that are followed by a `CountingEngine`, and not computed.
+  ///
+  /// - Throws: `ModelFilesError`, `SafetensorsError`.
+  public func extentSource(of component: String, as form: WeightForm? = nil) throws -> any WeightSource {
+    ExtentSource(try extents(of: component, as: form))
+  }
+
   /// A component's tensors as layers would be given them in a form: what a plan for memory counts. Those without elements take no room, and no
   /// layer asks for one; their other extents can be anything.
   ///

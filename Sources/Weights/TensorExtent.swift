@@ -40,3 +40,20 @@ package struct TensorExtent: Sendable {
     }
   }
 }
+
+/// A component's tensors as extents, for networks that are followed and not computed.
+package struct ExtentSource: WeightSource {
+  private let extents: [String: TensorExtent]
+  package let names: Set<String>
+
+  package init(_ extents: [TensorExtent]) {
+    self.extents = Dictionary(extents.map { ($0.name, $0) }) { first, _ in first }
+    names = Set(self.extents.keys)
+  }
+
+  package func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor {
+    guard let extent = extents[name] else { throw .missing(name: name, similar: nil) }
+    guard extent.shape == shape else { throw .wrongShape(name: name, expected: shape, found: extent.shape) }
+    return WeightTensor(extent: shape, elementType: extent.elementType)
+  }
+}

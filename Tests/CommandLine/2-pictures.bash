@@ -141,7 +141,7 @@ same a.png closed.png
 { "$ldm" "${draw[@]}" --seed 1 --output pipe.png; } 2>err | true
 same a.png pipe.png
 
-# A limit on memory changes no picture while the tiles stay as they are, and the program keeps within it.
+# A limit on memory changes no picture while the tiles stay as they are.
 works txt2img --prompt "a red apple" --steps 2 --seed 1 --output unlimited.png
 works inspect "$emoji" --memory-limit 10GB
 says '^64×64 pixels, 1 at once: .* nothing is streamed, .* 1\.00 times the usual time, about [0-9.]+ s for 20 steps on this machine\.$'
@@ -156,3 +156,24 @@ differ unlimited.png tiled.png
 works txt2img --prompt "a red apple" --steps 2 --seed 1 --tile off --output whole.png
 same unlimited.png whole.png
 works bench --pass picture --repeats 1 --steps 2 --memory-limit 1GB --json
+
+# keeps MODEL SIDE COUNT [LIMIT]: the memory that a picture takes is what was predicted, to a tenth, and no more than the limit and 3 %.
+keeps() {
+  local predicted real limit=${4:-10GB} arguments=(--model "$1" --width "$2" --height "$2" --repeats 1 --steps 2 --json)
+  predicted=$("$ldm" inspect "$1" --memory-limit "$limit" --width "$2" --height "$2" --count "$3" | grep -oE 'about [0-9]+ MB' | grep -oE '[0-9]+')
+  real=$("$ldm" bench --pass picture --batch "$3" "${arguments[@]}" ${4:+--memory-limit "$4"} | sed -E 's/.*"peak_bytes":([0-9]+).*/\1/')
+  if awk -v p="$predicted" -v r="$real" -v l="${limit%?B}" -v unit="${limit: -2}" 'BEGIN {
+      most = l * (unit == "GB" ? 1e9 : 1e6); ratio = p * 1e6 / r
+      exit !(ratio > 0.9 && ratio < 1.1 && r < 1.03 * most)
+    }'; then pass; else fail "$1, $3 of $2 pixels within $limit: predicted $predicted MB, in fact $real bytes"; fi
+}
+keeps "$emoji" 64 1
+keeps "$emoji" 64 8
+keeps "$emoji" 256 1
+keeps "$emoji" 512 1
+keeps "$emoji" 64 1 62MB
+keeps "$emoji" 256 1 82MB
+works convert "$emoji" q8 --to q8
+keeps q8 64 1
+keeps q8 256 2
+rm -r q8

@@ -8,7 +8,7 @@ import Testing
 @Suite struct CountingTests {
   private let counter = WorkCounter()
   private var engine: CountingEngine { CountingEngine(counter, threads: 2) }
-  private var context: ExecutionContext { ExecutionContext(engine) }
+  private var context: ExecutionContext { engine.context }
 
   private func layer<Layer>(_ make: (WeightScope) throws -> Layer) throws -> Layer {
     try LoadReport.load(from: RandomWeights(seed: 1), in: ExecutionContext(threads: 1)) { try make($0) }.component
@@ -47,7 +47,7 @@ import Testing
     let bytes = 1024 * 1024 * 32 * 4
     func peak(handingOver: Bool) throws -> Int {
       let counter = WorkCounter()
-      let context = ExecutionContext(CountingEngine(counter, threads: 2))
+      let context = CountingEngine(counter, threads: 2).context
       // 128 MiB: beyond what is kept.
       let x = try convolution(CountingEngine(WorkCounter(), threads: 2).input([1, 1024, 1024, 32]), in: context)
       if handingOver {

@@ -34,3 +34,15 @@ let checks = [
   ("and the autoencoder mirrors it: likeness unmirrored \(opposite)", same > opposite + 0.01),
 ]
 for (what, isTrue) in checks { print(isTrue ? "passed:" : "FAILED:", what) }
+
+// A network of this package's own is counted by the same engine, without being computed.
+let network = try LoadReport.load(from: RandomWeights(seed: 1), in: ExecutionContext()) { try OwnNetwork(weights: $0) }.component
+let engine = CountingEngine(WorkCounter(), threads: 2)
+let states = Conditioning(hiddenStates: engine.input([2, 1, 1]))
+let counted = try network.predict(engine.input([2, 64, 48, 4]), timestep: 1, conditioning: states, in: engine.context)
+let isCounted =
+  counted.shape == [2, 64, 48, 4] && engine.counter.operations == Double(2 * 64 * 48 * OwnNetwork.operations)
+  && engine.counter.peakBytes > 2 * 64 * 48 * 128 * 4
+print(
+  isCounted ? "passed:" : "FAILED:",
+  "a network of its own is counted: \(engine.counter.operations) operations, \(engine.counter.peakBytes) bytes at once")
