@@ -49,7 +49,8 @@ public struct AutoencoderKL: LatentAutoencoder {
     let tiles = tiling.tiles(height: image.shape[1] / spatialScale, width: image.shape[2] / spatialScale, scale: spatialScale)
     let moments = try tiles?.encode(image, scale: spatialScale, in: context, encode) ?? encode(image)
     return DiagonalGaussian(
-      mean: moments.channels(0..<latentChannels), logVariance: moments.channels(latentChannels..<2 * latentChannels))
+      mean: try moments.channels(0..<latentChannels, in: context),
+      logVariance: try moments.channels(latentChannels..<2 * latentChannels, in: context))
   }
 
   public func decode(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor {

@@ -51,7 +51,8 @@ public struct Convolution2D: Sendable {
     adding residual: consuming Tensor? = nil, in context: ExecutionContext
   ) throws -> Tensor {
     let result = try Tensor.convolution(
-      consume inputs, resizedTo: size, weights: weight, geometry: geometry, bias: bias(shiftedBy: shift), adding: consume residual,
+      consume inputs, resizedTo: size, weights: weight, geometry: geometry, bias: bias(shiftedBy: shift, in: context),
+      adding: consume residual,
       in: context)
     context.observer?(path, result)
     return result
@@ -72,16 +73,16 @@ public struct Convolution2D: Sendable {
   ) throws -> (result: Tensor, shortcut: Tensor?) {
     let both = try Tensor.convolution(
       consume inputs, normalizedBy: norm.normalization, activation: .silu, weights: weight, geometry: geometry,
-      bias: bias(shiftedBy: shift), adding: consume residual, beside: shortcut.map { ($0.weight, $0.bias) }, in: context)
+      bias: bias(shiftedBy: shift, in: context), adding: consume residual, beside: shortcut.map { ($0.weight, $0.bias) }, in: context)
     if let shortcut, let around = both.shortcut { context.observer?(shortcut.path, around) }
     context.observer?(path, both.result)
     return both
   }
 
   /// One bias, or one for each picture.
-  private func bias(shiftedBy shift: Tensor?) -> Tensor {
+  private func bias(shiftedBy shift: Tensor?, in context: ExecutionContext) throws -> Tensor {
     guard let shift else { return bias }
     let row = bias.reshaped([1, bias.count])
-    return Tensor.concatenated((0..<shift.shape[0]).map { shift.rows($0..<$0 + 1) + row }, axis: 0)
+    return try shift.adding(row.repeated(shift.shape[0], in: context), in: context)
   }
 }

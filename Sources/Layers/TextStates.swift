@@ -14,7 +14,8 @@ public struct TextStates: Sendable {
   }
 
   /// The same of some of the texts.
-  public func rows(_ range: Range<Int>) -> TextStates {
-    TextStates(states.rows(range), projected: projected.mapValues { $0.rows(range) })
+  /// - Throws: what the engine throws.
+  public func rows(_ range: Range<Int>, in context: ExecutionContext) throws -> TextStates {
+    TextStates(try states.rows(range, in: context), projected: try projected.mapValues { try $0.rows(range, in: context) })
   }
 }

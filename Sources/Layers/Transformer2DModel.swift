@@ -70,7 +70,7 @@ public struct Transformer2DModel: Sendable {
     let choice = merging?.choice(height: height, width: width)
     for block in blocks { tokens = try block(tokens, attendingTo: text, merging: choice, in: context) }
     let leaving = tokens.reshaped([batch, height, width, tokens.shape.columns])
-    let result = try projOut(leaving, adding: x.repeated(batch / x.shape[0]), in: context)
+    let result = try projOut(leaving, adding: x.repeated(batch / x.shape[0], in: context), in: context)
     context.observer?(path, result)
     return result
   }
@@ -118,14 +118,14 @@ public struct BasicTransformerBlock: Sendable {
     _ x: Tensor, attendingTo text: TextStates, merging choice: TokenMerging.Choice? = nil, in context: ExecutionContext
   ) throws -> Tensor {
     let rows = text.states.shape[0]
-    var x = onlyCrossAttention ? x.repeated(rows / x.shape[0]) : x
+    var x = onlyCrossAttention ? try x.repeated(rows / x.shape[0], in: context) : x
     if let choice, !onlyCrossAttention {
       let merge = try choice.merge(x, in: context)
       x = try merge.unmerged(attn1(merge.merged(norm1(x, in: context), in: context), in: context), adding: x, in: context)
     } else {
       x = try attn1(norm1(x, in: context), attendingTo: onlyCrossAttention ? text : nil, adding: x, in: context)
     }
-    x = x.repeated(rows / x.shape[0])
+    x = try x.repeated(rows / x.shape[0], in: context)
     x = try attn2(norm2(x, in: context), attendingTo: text, adding: x, in: context)
     let result = try feedForward(norm3(x, in: context), adding: x, in: context)
     context.observer?(path, result)

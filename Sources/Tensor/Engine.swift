@@ -43,6 +43,21 @@ public protocol Engine: Sendable {
   /// Each row's exponentials, divided by their sum: see `Tensor.softmax`.
   func softmax(_ x: Tensor, in context: ExecutionContext) throws -> Tensor
 
+  /// Some rows of the outermost axis: see `Tensor.rows`.
+  func rows(_ range: Range<Int>, of x: Tensor, in context: ExecutionContext) throws -> Tensor
+
+  /// Some channels of the innermost axis: see `Tensor.channels`.
+  func channels(_ range: Range<Int>, of x: Tensor, in context: ExecutionContext) throws -> Tensor
+
+  /// Tensors one after the other along an axis: see `Tensor.concatenated`.
+  func concatenation(_ tensors: [Tensor], axis: Int, in context: ExecutionContext) throws -> Tensor
+
+  /// a + b, element by element, of the same shape.
+  func sum(_ a: Tensor, _ b: Tensor, in context: ExecutionContext) throws -> Tensor
+
+  /// factor · x + constant, element by element.
+  func affine(_ x: Tensor, factor: Float, constant: Float, in context: ExecutionContext) throws -> Tensor
+
   /// Whether passes may leave out rows that repeat others, or be cut into parts that run side by side: not where somebody counts or records them.
   var mayRearrange: Bool { get }
 }
@@ -53,4 +68,55 @@ public struct CPUEngine: Engine {
   public init() {}
 
   public var mayRearrange: Bool { true }
+
+  public func rows(_ range: Range<Int>, of x: Tensor, in context: ExecutionContext) throws -> Tensor { x.rows(range) }
+  public func channels(_ range: Range<Int>, of x: Tensor, in context: ExecutionContext) throws -> Tensor { x.channels(range) }
+  public func concatenation(_ tensors: [Tensor], axis: Int, in context: ExecutionContext) throws -> Tensor {
+    .concatenated(tensors, axis: axis)
+  }
+  public func sum(_ a: Tensor, _ b: Tensor, in context: ExecutionContext) throws -> Tensor { a + b }
+  public func affine(_ x: Tensor, factor: Float, constant: Float, in context: ExecutionContext) throws -> Tensor {
+    x.map { factor * $0 + constant }
+  }
+}
+
+/// What networks do with the elements of tensors besides, through the engine that the context carries. (Schedulers, guidance and pictures compute with
+/// elements that are there, and need none.)
+extension Tensor {
+  /// The rows `range` of the outermost axis: `[N, …]` → `[range.count, …]`.
+  /// - Precondition: the range lies within the axis.
+  /// - Throws: what the engine throws.
+  public func rows(_ range: Range<Int>, in context: ExecutionContext) throws -> Tensor {
+    try context.engine.rows(range, of: self, in: context)
+  }
+
+  /// The channels `range` of the innermost axis: `[…, C]` → `[…, range.count]`.
+  /// - Precondition: the range lies within the axis.
+  /// - Throws: what the engine throws.
+  public func channels(_ range: Range<Int>, in context: ExecutionContext) throws -> Tensor {
+    try context.engine.channels(range, of: self, in: context)
+  }
+
+  /// The tensors one after the other along `axis` (negative: from the end).
+  /// - Precondition: there is at least one, and all other extents are equal.
+  /// - Throws: what the engine throws.
+  public static func concatenated(_ tensors: [Tensor], axis: Int, in context: ExecutionContext) throws -> Tensor {
+    try context.engine.concatenation(tensors, axis: axis, in: context)
+  }
+
+  /// The tensor `times` times in a row along the outermost axis: `[N, …]` → `[times · N, …]`; once, it is the tensor itself.
+  /// - Throws: what the engine throws.
+  public func repeated(_ times: Int, in context: ExecutionContext) throws -> Tensor {
+    times == 1 ? self : try .concatenated(Array(repeating: self, count: times), axis: 0, in: context)
+  }
+
+  /// Element by element the sum with another of the same shape.
+  /// - Throws: what the engine throws.
+  public func adding(_ other: Tensor, in context: ExecutionContext) throws -> Tensor { try context.engine.sum(self, other, in: context) }
+
+  /// factor · x + constant of each element.
+  /// - Throws: what the engine throws.
+  public func scaled(by factor: Float, plus constant: Float = 0, in context: ExecutionContext) throws -> Tensor {
+    try context.engine.affine(self, factor: factor, constant: constant, in: context)
+  }
 }

@@ -69,37 +69,36 @@ public struct CLIPTextModel: Sendable {
     guard (0...layers.count).contains(skippedLayers) else {
       throw CLIPTextError.tooFewLayers(skipped: skippedLayers, layers: layers.count)
     }
-    var x = try embed(ids)
+    var x = try embed(ids, in: context)
     context.observer?("embeddings", x)
     for layer in layers.dropLast(skippedLayers) { x = try layer(x, in: context) }
     let normalized = try finalLayerNorm(x, in: context)
-    let pooled = Tensor.concatenated(ids.enumerated().map { normalized.rows($0..<$0 + 1).token(end(of: $1)) }, axis: 0)
+    let ends = try ids.enumerated().map { index, text in
+      let token = end(of: text)
+      return try normalized.reshaped([ids.count * length, shape.hidden]).rows(
+        index * length + token..<index * length + token + 1, in: context)
+    }
+    let pooled = try Tensor.concatenated(ends, axis: 0, in: context)
     return Output(
       lastHiddenState: normalized, unnormalized: x, pooled: pooled, textEmbeds: try textProjection.map { try $0(pooled, in: context) })
   }
 
   /// `[N, L, D]`: each token's vector and its place's.
-  private func embed(_ ids: [[Int]]) throws -> Tensor {
+  private func embed(_ ids: [[Int]], in context: ExecutionContext) throws -> Tensor {
     if let id = ids.joined().first(where: { !(0..<shape.vocabulary).contains($0) }) {
       throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: shape.vocabulary)
     }
     let length = ids[0].count
     let rows = ids.joined().map { tokenEmbedding.rows($0..<$0 + 1).decoded() }
-    let tokens = Tensor.concatenated(rows, axis: 0)
-    return (tokens + positionEmbedding.rows(0..<length).repeated(ids.count)).reshaped([ids.count, length, shape.hidden])
+    let tokens = try Tensor.concatenated(rows, axis: 0, in: context)
+    let places = try positionEmbedding.rows(0..<length, in: context).repeated(ids.count, in: context)
+    return try tokens.adding(places, in: context).reshaped([ids.count, length, shape.hidden])
   }
 
   /// Where a text ends. Configurations from before transformers 4.31 name 2 as the end, which it never was: there the end is the highest id.
   private func end(of ids: [Int]) -> Int {
     let wanted = shape.endOfText == 2 ? ids.max() : shape.endOfText
     return ids.firstIndex { $0 == wanted } ?? 0
-  }
-}
-
-extension Tensor {
-  /// `[1, L, D]` → `[1, D]`.
-  fileprivate func token(_ index: Int) -> Tensor {
-    reshaped([shape[1], shape[2]]).rows(index..<index + 1)
   }
 }
 

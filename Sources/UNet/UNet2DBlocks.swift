@@ -49,7 +49,9 @@ struct UNetPass {
   let context: ExecutionContext
 
   /// The rows of the time embedding that belong to those of some features.
-  func time(for features: Tensor) -> Tensor { features.shape[0] == time.shape[0] ? time : time.rows(0..<features.shape[0]) }
+  func time(for features: Tensor) throws -> Tensor {
+    features.shape[0] == time.shape[0] ? time : try time.rows(0..<features.shape[0], in: context)
+  }
 }
 
 extension Transformer2DModel {
@@ -159,7 +161,7 @@ struct UpBlock: Sendable {
     while skips.count > max(rest, skipsLeft) {
       let index = stack.count - (skips.count - skipsLeft)
       let skip = skips.removeLast()
-      x = try stack(index, [x, skip.repeated(x.shape[0] / skip.shape[0])], pass)
+      x = try stack(index, [x, skip.repeated(x.shape[0] / skip.shape[0], in: pass.context)], pass)
     }
     guard let upsampler, skips.count == skipsLeft else {
       pass.context.observer?(path, x)

@@ -76,10 +76,10 @@ public struct UNet2DConditionModel: NoisePredictor {
       memory.endPass(keeping: output.deepFeatures)
       return output.prediction
     }
-    let outputs = try context.apart(context.threads) { try pass(whole.part($0, of: context.threads), in: $1) }
+    let outputs = try context.apart(context.threads) { try pass(whole.part($0, of: context.threads, in: $1), in: $1) }
     let features = outputs.compactMap(\.deepFeatures)
-    memory.endPass(keeping: features.isEmpty ? nil : Tensor.concatenated(features, axis: 0))
-    return Tensor.concatenated(outputs.map(\.prediction), axis: 0)
+    memory.endPass(keeping: features.isEmpty ? nil : try Tensor.concatenated(features, axis: 0, in: context))
+    return try Tensor.concatenated(outputs.map(\.prediction), axis: 0, in: context)
   }
 
   /// Whether each thread makes a pass of its own of its part of the rows. In a small net threads that share every layer wait for one another,
@@ -107,12 +107,12 @@ public struct UNet2DConditionModel: NoisePredictor {
     }
 
     /// The same for a part of the rows.
-    func part(_ index: Int, of count: Int) -> Inputs {
+    func part(_ index: Int, of count: Int, in context: ExecutionContext) throws -> Inputs {
       let rows = latents.shape[0] / count * index..<latents.shape[0] / count * (index + 1)
       var part = self
-      part.latents = latents.rows(rows)
-      part.conditioning.additional = conditioning.additional.mapValues { $0.rows(rows) }
-      part.text = text.rows(rows)
+      part.latents = try latents.rows(rows, in: context)
+      part.conditioning.additional = try conditioning.additional.mapValues { try $0.rows(rows, in: context) }
+      part.text = try text.rows(rows, in: context)
       return part
     }
   }
@@ -128,8 +128,8 @@ public struct UNet2DConditionModel: NoisePredictor {
     let (latents, branch) = (inputs.latents, inputs.branch)
     let time = try embed(inputs.timestep, conditioning: inputs.conditioning, batch: latents.shape[0], in: context)
     let pass = UNetPass(time: time, text: inputs.text, merging: inputs.merging, context: context)
-    let distinct = latents.rows(0..<distinctRows(latents, time: time, in: context))
-    var x = try convIn(shape.centersInput ? 2 * distinct - 1 : distinct, in: context)
+    let distinct = try latents.rows(0..<distinctRows(latents, time: time, in: context), in: context)
+    var x = try convIn(shape.centersInput ? distinct.scaled(by: 2, plus: -1, in: context) : distinct, in: context)
     var skips = [x]
     x = try descend(x, skips: &skips, upTo: inputs.deepFeatures == nil ? .max : (branch ?? 0) + 1, pass)
     if let deepFeatures = inputs.deepFeatures {
@@ -140,7 +140,7 @@ public struct UNet2DConditionModel: NoisePredictor {
       if let branch { x = try ascend(x, skips: &skips, leaving: branch + 1, pass) }
     }
     // Without any attention to the text the rows have not parted yet.
-    x = x.repeated(latents.shape[0] / x.shape[0])
+    x = try x.repeated(latents.shape[0] / x.shape[0], in: context)
     let kept = branch == nil ? nil : x
     x = try ascend(x, skips: &skips, leaving: 0, pass)
     let prediction = try convOut(convNormOut(x, activation: .silu, in: context), in: context)
@@ -182,20 +182,20 @@ public struct UNet2DConditionModel: NoisePredictor {
   /// `[N, 4C]`: the embedding of the time, activated as every block wants it.
   private func embed(_ timestep: Float, conditioning: Conditioning, batch: Int, in context: ExecutionContext) throws -> Tensor {
     let time = sinusoids([timestep])
-    context.observer?("time_proj", time.repeated(batch))
+    if let observer = context.observer { observer("time_proj", try time.repeated(batch, in: context)) }
     guard let channels = shape.conditionChannels else {
       // The same for all rows; who observes a pass sees all of them.
-      let distinct = context.mayRearrange ? time : time.repeated(batch)
-      return try timeEmbedding(distinct, in: context).activated(.silu, in: context).repeated(batch / distinct.shape[0])
+      let distinct = context.mayRearrange ? time : try time.repeated(batch, in: context)
+      return try timeEmbedding(distinct, in: context).activated(.silu, in: context).repeated(batch / distinct.shape[0], in: context)
     }
     // Source: Meng et al. 2023, with the scale of diffusers' `get_guidance_scale_embedding`.
     let guidance = Timesteps(channels, flipSinToCos: false, frequencyShift: 1)([1000 * (conditioning.guidance ?? 0)])
-    let condition = conditioning.additional["timestep_cond"] ?? guidance.repeated(batch)
+    let condition = try conditioning.additional["timestep_cond"] ?? guidance.repeated(batch, in: context)
     guard condition.shape == [batch, channels] else {
       throw ComponentError.unexpectedShape(
         component: "The U-Net", argument: "timestep_cond", expected: "[\(batch), \(channels)]", found: condition.shape)
     }
-    return try timeEmbedding(time.repeated(batch), condition: condition, in: context).activated(.silu, in: context)
+    return try timeEmbedding(time.repeated(batch, in: context), condition: condition, in: context).activated(.silu, in: context)
   }
 
   private func check(_ latents: Tensor, _ conditioning: Conditioning) throws {
