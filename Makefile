@@ -66,7 +66,8 @@ bench-peers: setup ## Compare with other engines: make bench-peers ROWS=unet-2,m
 format: toolchain ## Format the sources
 	swift format -i -r --configuration .swift-format Package.swift Sources Tests Examples/Package.swift Examples/Sources Benchmarks
 
-lint: toolchain ## Check the format
+lint: toolchain ## Check the format, and the lengths of lines and files
+	Scripts/check-lengths
 	swift format lint --strict -r --configuration .swift-format Package.swift Sources Tests Examples/Package.swift Examples/Sources Benchmarks
 
 docs: toolchain ## Build the documentation

@@ -44,8 +44,8 @@ struct WinogradConvolution {
   private static let threadFloats = 1 << 18
   /// Tiles of a task at most: a multiple of every kernel's tile height (14, 12 and 6).
   private static let blockTiles = 168
-  /// Where products are of tiles of words: pictures' tiles that a thread transforms for itself, whose rows of one product stay in the second-level cache, and floats of
-  /// all sums that are made of them at once, 4 MB.
+  /// Where products are of tiles of words: pictures' tiles that a thread transforms for itself, whose rows of one product stay in the
+  /// second-level cache, and floats of all sums that are made of them at once, 4 MB.
   private static let wordTiles = 96, wordSums = 1 << 20
   /// Channels whose weights are transformed at once where a picture has many tiles, which repay weights from the last level of the cache: 640 of
   /// a panel take 3 MB.

@@ -64,7 +64,11 @@ close_to 1 ei.safetensors image ai.safetensors image
 works decode --latents a.safetensors --output d.png --save-image-tensor di.safetensors
 same di.safetensors ai.safetensors
 works decode --latents c.safetensors --output d.png
-same_pixels() { works encode --image "$1" --save-latents 1.safetensors; works encode --image "$2" --save-latents 2.safetensors; same 1.safetensors 2.safetensors; }
+same_pixels() {
+  works encode --image "$1" --save-latents 1.safetensors
+  works encode --image "$2" --save-latents 2.safetensors
+  same 1.safetensors 2.safetensors
+}
 same_pixels d-2.png c-2.png
 for model in sd1 sd2 odd lcm; do
   works encode --model "$models/$model" --image "$inputs/picture-48x32.png" --save-latents e.safetensors

@@ -39,15 +39,6 @@ import Testing
     #expect(try MemoryPlan(for: url, extent, limit: usual.predictedPeakBytes).predictedRelativeTime <= 1)
   }
 
-  /// What the machine does meanwhile may halve its speed, but not divide it by ten.
-  @Test func predictsTheTime() async throws {
-    let plan = try MemoryPlan(for: url, extent)
-    let (one, hundred) = try await ExecutionContext().run {
-      (try plan.predictedSeconds(steps: 1, in: $0), try plan.predictedSeconds(steps: 100, in: $0))
-    }
-    #expect(one > 0 && hundred > 5 * one && hundred < 1000 * one)
-  }
-
   @Test func streamedWeightsChangeNoPicture() async throws {
     let usual = try await picture(nil)
     let stored = try MemoryPlan(for: url, extent, weights: .float16).predictedPeakBytes

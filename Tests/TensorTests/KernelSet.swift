@@ -17,6 +17,9 @@ struct KernelSet: Sendable, CustomTestStringConvertible {
   static let all = [KernelSet(code: Int32(CK_SET_PLAIN))] + vectors
 }
 
+/// What a product's sums begin with.
+enum Beginning: CaseIterable { case zero, bias, residual, biasAndResidual, accumulated }
+
 /// The largest difference that a kernel showed over many shapes.
 struct Worst {
   private var difference: Difference?

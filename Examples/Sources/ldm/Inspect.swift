@@ -7,7 +7,10 @@ struct Inspect: AsyncParsableCommand {
     commandName: "inspect",
     abstract: "Prints what a model is, as JSON: family, components, parameters, types, sizes, unused and missing keys.",
     discussion:
-      "With --memory-limit it says instead how a picture would be made within it. The exit status is 0 where there is a model at all; what is wrong with a component stands in its \"problem\"."
+      """
+      With --memory-limit it says instead how a picture would be made within it. The exit status is 0 where there is a model at all; \
+      what is wrong with a component stands in its "problem".
+      """
   )
 
   @Argument(help: "A folder in diffusers' layout or a .safetensors file.")

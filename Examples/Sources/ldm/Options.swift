@@ -65,7 +65,10 @@ struct SamplingOptions: ParsableArguments {
   @Option(
     parsing: .unconditional,
     help:
-      "How closely to follow the prompt; up to 1 the negative prompt has no effect. Without it, what the model recommends, or 7.5; 8.5 for latent consistency models."
+      """
+      How closely to follow the prompt; up to 1 the negative prompt has no effect. Without it, what the model recommends, or 7.5; \
+      8.5 for latent consistency models.
+      """
   )
   var guidance: Double?
 

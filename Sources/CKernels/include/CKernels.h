@@ -176,7 +176,8 @@ typedef struct {
       long rows, long columns, long k, const uint32_t *_Nonnull a, long lda, const uint32_t *_Nonnull panel, float *_Nonnull c, long ldc,
       int begin, const float *_Nullable bias, const float *_Nullable residual, long ldr);
 
-  /// For each window begin + Σ over its taps of their words · the panel's [words][CK_PANEL] for it, split or pairs, for all its 32 columns. The residual lies as the results do.
+  /// For each window begin + Σ over its taps of their words · the panel's [words][CK_PANEL] for it, split or pairs, for all its 32 columns.
+  /// The residual lies as the results do.
   /// Null where `gemm_panel_split` is.
   void (*_Nullable gemm_windows)(
       int is_split, const ck_windows *_Nonnull windows, const uint32_t *_Nonnull a, const uint32_t *_Nonnull panel, float *_Nonnull c, int begin,
