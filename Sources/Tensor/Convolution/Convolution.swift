@@ -85,10 +85,10 @@ extension CPUEngine {
       bias.map { [[weights.outputs], [batch, weights.outputs]].contains($0.shape) } ?? true, "The bias does not match \(result.shape).")
     // Where the result takes no new memory, the input's is as well kept for what comes next.
     let forgetsInput = isOurs && isNew
-    let isWorthwhile = MapConvolution.isWorthwhile(geometry, inputs: inputs, height: height, width: width, outputs: weights.outputs)
+    let isWorthwhile = UnitStrideConvolution.isWorthwhile(geometry, inputs: inputs, height: height, width: width, outputs: weights.outputs)
     if method == .winograd || method == .automatic && isWorthwhile {
-      precondition(MapConvolution.isPossible(geometry), "Winograd's method is for 3×3 windows that move by one.")
-      let map = MapConvolution(inputs, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: forgetsInput)
+      precondition(UnitStrideConvolution.isPossible(geometry), "Winograd's method is for 3×3 windows that move by one.")
+      let map = UnitStrideConvolution(inputs, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: forgetsInput)
       if method == .winograd { try WinogradConvolution(map).run(in: context) } else { try map.run(in: context) }
     } else {
       try MatrixProduct(

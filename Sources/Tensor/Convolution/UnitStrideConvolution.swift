@@ -1,6 +1,6 @@
 /// A convolution of maps by 3×3 windows that move by one, with one zero around: by windows of words where the processor multiplies those fast, or by
 /// Winograd's method.
-struct MapConvolution {
+struct UnitStrideConvolution {
   /// `[N, H, W, Cᵢ]` each, side by side in channels; each pixel of a map of the result's height and width is the nearest one's copy.
   let inputs: [Tensor]
   let weights: PackedMatrix
@@ -31,7 +31,7 @@ struct MapConvolution {
   var width: Int { result.shape[2] }
 
   func run(in context: ExecutionContext) throws {
-    if let windows = WindowConvolution(self) {
+    if let windows = BandedConvolution(self) {
       try windows.run(in: context)
     } else {
       try WinogradConvolution(self).run(in: context)
@@ -70,7 +70,7 @@ struct PassingLines {
 struct ConvolvedLines {
   /// Side by side in channels.
   let inputs: [Tensor]
-  private let map: MapConvolution
+  private let map: UnitStrideConvolution
   /// Where lines are made, if they are.
   private let window: Tensor?
   /// How many lines have a place.
@@ -78,7 +78,7 @@ struct ConvolvedLines {
   private var prepared = 0
 
   /// - Parameter most: lines that are read between one call of `take` and the next, at most.
-  init(of map: MapConvolution, most: Int) {
+  init(of map: UnitStrideConvolution, most: Int) {
     self.map = map
     window = map.prepare == nil ? nil : Tensor(uninitialized: [most, map.inputs[0].shape[2], map.channels])
     inputs = window.map { [$0] } ?? map.inputs

@@ -140,7 +140,8 @@ public struct CountingEngine: Engine {
     let (height, width) = (size?.height ?? inputs[0].shape[1], size?.width ?? inputs[0].shape[2])
     let shape: Shape = [inputs[0].shape[0], geometry.outputHeight(height), geometry.outputWidth(width), weights.outputs]
     let usesTiles =
-      method != .direct && MapConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2], outputs: shape[3])
+      method != .direct
+      && UnitStrideConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2], outputs: shape[3])
     return convolve(
       consume inputs, to: shape, weights: weights, adding: consume residual, usesTiles: usesTiles, isNormalized: false, around: nil
     ).result
@@ -153,7 +154,7 @@ public struct CountingEngine: Engine {
     in context: ExecutionContext
   ) throws -> (result: Tensor, shortcut: Tensor?) {
     let shape = Shape(inputs[0].shape.dimensions.dropLast() + [weights.outputs])
-    guard MapConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2], outputs: shape[3]) else {
+    guard UnitStrideConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2], outputs: shape[3]) else {
       let around = try shortcut.map { try Tensor.pointwise(inputs, weights: $0.weights, bias: $0.bias, in: context) }
       let normalized = try normalization(consume inputs, activation: activation, in: context)
       let result = try Tensor.convolution(
@@ -183,8 +184,8 @@ public struct CountingEngine: Engine {
     let buffers =
       !usesTiles
       ? MatrixProduct.bufferFloats(threads: threads)
-      : WindowConvolution.takes(weights.elementType == .q8 ? .pairs : .split, height: shape[1], width: shape[2])
-        ? WindowConvolution.bufferFloats(
+      : BandedConvolution.takes(weights.elementType == .q8 ? .pairs : .split, height: shape[1], width: shape[2])
+        ? BandedConvolution.bufferFloats(
           n: shape[0], height: shape[1], width: shape[2], channels: channels, threads: threads, isNormalized: isNormalized)
         : WinogradConvolution.bufferFloats(
           n: shape[0], height: shape[1], width: shape[2], channels: channels, outputs: shape[3], threads: threads,

@@ -37,7 +37,7 @@ extension CPUEngine {
     var (inputs, residual) = (inputs, residual)
     let isOurs = inputs.count == 1 && isKnownUniquelyReferenced(&inputs[0].storage)
     let shape = inputs[0].shape
-    guard MapConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2], outputs: weights.outputs) else {
+    guard UnitStrideConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2], outputs: weights.outputs) else {
       let around = try shortcut.map { try Tensor.pointwise(inputs, weights: $0.weights, bias: $0.bias, in: context) }
       let normalized = try normalization(consume inputs, activation: activation, in: context)
       let result = try Tensor.convolution(
@@ -58,7 +58,7 @@ extension CPUEngine {
       try passing?.make(rows, in: context)
       try affine.apply(to: pictures, rows: rows, activation: activation, into: made.window, in: context)
     }
-    try MapConvolution(
+    try UnitStrideConvolution(
       pictures, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: forgetsInput, preparing: prepare
     ).run(in: context)
     return (result, around)

@@ -69,27 +69,6 @@ extension ck_kernels {
   }
 }
 
-/// Functions that an operation can apply to its result.
-public enum Activation: Sendable {
-  /// The result as it is.
-  case none
-  /// x · σ(x).
-  case silu
-  /// x · Φ(x), with the error function.
-  case gelu
-  /// x · σ(1.702 x), CLIP's own.
-  case quickGELU
-
-  var code: Int32 {
-    switch self {
-    case .none: Int32(CK_ACTIVATION_NONE)
-    case .silu: Int32(CK_ACTIVATION_SILU)
-    case .gelu: Int32(CK_ACTIVATION_GELU)
-    case .quickGELU: Int32(CK_ACTIVATION_QUICK_GELU)
-    }
-  }
-}
-
 extension UnsafeMutablePointer<Float> {
   /// The same memory as words of two bfloat16 each.
   var words: UnsafeMutablePointer<UInt32> { UnsafeMutableRawPointer(self).assumingMemoryBound(to: UInt32.self) }

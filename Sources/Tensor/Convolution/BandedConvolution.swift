@@ -5,8 +5,8 @@ import CLatentDiffusionKernels
 ///
 /// A band's words stay in the second-level cache, and so do a panel's, for some channels at a time; the kernel adds up all nine places of a window in
 /// its tiles. Where words are multiplied so much faster than floats, Winograd's transforms would take longer than the products that they save.
-struct WindowConvolution {
-  private let map: MapConvolution
+struct BandedConvolution {
+  private let map: UnitStrideConvolution
   private let factors: ProductFactors
 
   /// Pixels of a band, about, and at most in a line of it.
@@ -32,7 +32,7 @@ struct WindowConvolution {
   }
 
   /// None where this is not the way to make the products.
-  init?(_ map: MapConvolution) {
+  init?(_ map: UnitStrideConvolution) {
     let factors = ProductFactors.ofWeights(map.weights, channels: map.channels)
     guard map.weights.outputs % Self.panel == 0, map.inputs.allSatisfy({ $0.shape.columns % factors.granularity == 0 }),
       Self.takes(factors, height: map.height, width: map.width)

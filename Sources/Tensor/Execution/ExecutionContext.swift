@@ -136,3 +136,12 @@ public struct ExecutionContext: Sendable {
     if isApart { (0..<count).forEach(body) } else { pool.forEach(count, on: thread, isCancelled: { false }, body) }
   }
 }
+
+extension Tensor {
+  /// Runs of rows of about 16 KiB, in parallel.
+  func forRuns(in context: ExecutionContext, _ body: (_ begin: Int, _ rows: Int) -> Void) throws {
+    let rows = shape.rows
+    let run = max(1, 4096 / max(shape.columns, 1))
+    try context.parallel((rows + run - 1) / run) { body($0 * run, min(run, rows - $0 * run)) }
+  }
+}

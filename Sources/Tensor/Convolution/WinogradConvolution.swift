@@ -6,7 +6,7 @@ import CLatentDiffusionKernels
 /// Source: Lavin and Gray 2015, F(4×4, 3×3): 16 pixels cost 36 products a channel pair instead of 144. The weights are transformed at
 /// each call, where the map is small by the task that uses them: keeping them for good would take 36 floats for 9 weights.
 struct WinogradConvolution {
-  private let map: MapConvolution
+  private let map: UnitStrideConvolution
   /// How the factors of the products lie.
   private let factors: ProductFactors
   /// For each of the 36 products the magnitude of its weights, where the products are crossed; else nothing.
@@ -63,7 +63,7 @@ struct WinogradConvolution {
   /// Outputs of a task.
   private static let panel = PackedMatrix.panelWidth
 
-  init(_ map: MapConvolution) {
+  init(_ map: UnitStrideConvolution) {
     self.map = map
     factors = .ofWeights(map.weights, channels: map.channels)
     tileRows = (map.height + 3) / 4
