@@ -25,6 +25,19 @@ extension Tensor {
       consume inputs, normalizedBy: normalization, activation: activation, weights: weights, geometry: geometry, bias: bias,
       adding: consume residual, beside: shortcut, in: context)
   }
+
+  /// The same as the simple operations that it equals, where passing over the lines once gains nothing.
+  static func convolutionStepByStep(
+    _ inputs: consuming [Tensor], normalizedBy normalization: GroupNormalization, activation: Activation, weights: PackedMatrix,
+    geometry: ConvolutionGeometry, bias: Tensor?, adding residual: consuming Tensor?,
+    beside shortcut: (weights: PackedMatrix, bias: Tensor?)?, in context: ExecutionContext
+  ) throws -> (result: Tensor, shortcut: Tensor?) {
+    let around = try shortcut.map { try pointwise(inputs, weights: $0.weights, bias: $0.bias, in: context) }
+    let normalized = try normalization(consume inputs, activation: activation, in: context)
+    let result = try convolution(
+      [consume normalized], weights: weights, geometry: geometry, bias: bias, adding: consume residual, in: context)
+    return (result, around)
+  }
 }
 
 extension CPUEngine {
@@ -38,11 +51,9 @@ extension CPUEngine {
     let isOurs = inputs.count == 1 && isKnownUniquelyReferenced(&inputs[0].storage)
     let shape = inputs[0].shape
     guard UnitStrideConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2], outputs: weights.outputs) else {
-      let around = try shortcut.map { try Tensor.pointwise(inputs, weights: $0.weights, bias: $0.bias, in: context) }
-      let normalized = try normalization(consume inputs, activation: activation, in: context)
-      let result = try Tensor.convolution(
-        [consume normalized], weights: weights, geometry: geometry, bias: bias, adding: consume residual, in: context)
-      return (result, around)
+      return try Tensor.convolutionStepByStep(
+        consume inputs, normalizedBy: normalization, activation: activation, weights: weights, geometry: geometry, bias: bias,
+        adding: consume residual, beside: shortcut, in: context)
     }
     let weights = try weights.resident(in: context)
     let affine = try normalization.affine(of: inputs, in: context)

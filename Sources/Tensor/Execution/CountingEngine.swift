@@ -155,11 +155,9 @@ public struct CountingEngine: Engine {
   ) throws -> (result: Tensor, shortcut: Tensor?) {
     let shape = Shape(inputs[0].shape.dimensions.dropLast() + [weights.outputs])
     guard UnitStrideConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2], outputs: shape[3]) else {
-      let around = try shortcut.map { try Tensor.pointwise(inputs, weights: $0.weights, bias: $0.bias, in: context) }
-      let normalized = try normalization(consume inputs, activation: activation, in: context)
-      let result = try Tensor.convolution(
-        [consume normalized], weights: weights, geometry: geometry, bias: bias, adding: consume residual, in: context)
-      return (result, around)
+      return try Tensor.convolutionStepByStep(
+        consume inputs, normalizedBy: normalization, activation: activation, weights: weights, geometry: geometry, bias: bias,
+        adding: consume residual, beside: shortcut, in: context)
     }
     return convolve(
       consume inputs, to: shape, weights: weights, adding: consume residual, usesTiles: true, isNormalized: true, around: shortcut?.weights)
