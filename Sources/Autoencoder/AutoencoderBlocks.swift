@@ -2,7 +2,7 @@ import LatentDiffusionLayers
 import Tensor
 import LatentDiffusionWeights
 
-extension AutoencoderKLShape {
+extension AutoencoderKLConfiguration {
   static let epsilon: Float = 1e-6
 
   func resnet(_ inChannels: Int, _ outChannels: Int, weights: WeightScope) throws -> ResnetBlock2D {
@@ -16,10 +16,10 @@ struct AutoencoderMidBlock: Sendable {
   private let attention: PixelAttention?
   private let path: String
 
-  init(_ shape: AutoencoderKLShape, channels: Int, weights: WeightScope) throws {
-    resnets = try (0..<2).map { try shape.resnet(channels, channels, weights: weights["resnets"][$0]) }
+  init(_ configuration: AutoencoderKLConfiguration, channels: Int, weights: WeightScope) throws {
+    resnets = try (0..<2).map { try configuration.resnet(channels, channels, weights: weights["resnets"][$0]) }
     attention =
-      shape.hasAttention ? try PixelAttention(channels, groups: shape.groups, weights: weights["attentions"][0]) : nil
+      configuration.hasAttention ? try PixelAttention(channels, groups: configuration.groups, weights: weights["attentions"][0]) : nil
     path = weights.prefix
   }
 
@@ -39,7 +39,7 @@ private struct PixelAttention: Sendable {
   private let path: String
 
   init(_ channels: Int, groups: Int, weights: WeightScope) throws {
-    norm = try GroupNorm(groups: groups, channels: channels, epsilon: AutoencoderKLShape.epsilon, weights: weights["group_norm"])
+    norm = try GroupNorm(groups: groups, channels: channels, epsilon: AutoencoderKLConfiguration.epsilon, weights: weights["group_norm"])
     attention = try Attention(channels, heads: 1, headChannels: channels, bias: true, isObserved: false, weights: weights)
     path = weights.prefix
   }
@@ -61,23 +61,23 @@ struct Encoder: Sendable {
   private let convOut: Convolution2D
   private let path: String
 
-  init(_ shape: AutoencoderKLShape, weights: WeightScope) throws {
-    let channels = shape.channels
+  init(_ configuration: AutoencoderKLConfiguration, weights: WeightScope) throws {
+    let channels = configuration.channels
     let last = channels[channels.count - 1]
     convIn = try Convolution2D(3, channels[0], kernel: 3, padding: 1, weights: weights["conv_in"])
     levels = try channels.indices.map { index in
       let block = weights["down_blocks"][index]
       let entering = index == 0 ? channels[0] : channels[index - 1]
-      let resnets = try (0..<shape.resnets).map {
-        try shape.resnet($0 == 0 ? entering : channels[index], channels[index], weights: block["resnets"][$0])
+      let resnets = try (0..<configuration.resnets).map {
+        try configuration.resnet($0 == 0 ? entering : channels[index], channels[index], weights: block["resnets"][$0])
       }
       let isLast = index == channels.count - 1
       return (resnets, isLast ? nil : try Downsample2D(channels[index], padding: 0, weights: block["downsamplers"][0]))
     }
-    midBlock = try AutoencoderMidBlock(shape, channels: last, weights: weights["mid_block"])
+    midBlock = try AutoencoderMidBlock(configuration, channels: last, weights: weights["mid_block"])
     convNormOut = try GroupNorm(
-      groups: shape.groups, channels: last, epsilon: AutoencoderKLShape.epsilon, weights: weights["conv_norm_out"])
-    convOut = try Convolution2D(last, 2 * shape.latentChannels, kernel: 3, padding: 1, weights: weights["conv_out"])
+      groups: configuration.groups, channels: last, epsilon: AutoencoderKLConfiguration.epsilon, weights: weights["conv_norm_out"])
+    convOut = try Convolution2D(last, 2 * configuration.latentChannels, kernel: 3, padding: 1, weights: weights["conv_out"])
     path = weights.prefix
   }
 
@@ -104,22 +104,22 @@ struct Decoder: Sendable {
   private let convOut: Convolution2D
   private let path: String
 
-  init(_ shape: AutoencoderKLShape, weights: WeightScope) throws {
-    let channels = Array(shape.channels.reversed())
-    convIn = try Convolution2D(shape.latentChannels, channels[0], kernel: 3, padding: 1, weights: weights["conv_in"])
-    midBlock = try AutoencoderMidBlock(shape, channels: channels[0], weights: weights["mid_block"])
+  init(_ configuration: AutoencoderKLConfiguration, weights: WeightScope) throws {
+    let channels = Array(configuration.channels.reversed())
+    convIn = try Convolution2D(configuration.latentChannels, channels[0], kernel: 3, padding: 1, weights: weights["conv_in"])
+    midBlock = try AutoencoderMidBlock(configuration, channels: channels[0], weights: weights["mid_block"])
     levels = try channels.indices.map { index in
       let block = weights["up_blocks"][index]
       let entering = index == 0 ? channels[0] : channels[index - 1]
-      let resnets = try (0..<shape.resnets + 1).map {
-        try shape.resnet($0 == 0 ? entering : channels[index], channels[index], weights: block["resnets"][$0])
+      let resnets = try (0..<configuration.resnets + 1).map {
+        try configuration.resnet($0 == 0 ? entering : channels[index], channels[index], weights: block["resnets"][$0])
       }
       let isLast = index == channels.count - 1
       return (resnets, isLast ? nil : try Upsample2D(channels[index], weights: block["upsamplers"][0]))
     }
     let last = channels[channels.count - 1]
     convNormOut = try GroupNorm(
-      groups: shape.groups, channels: last, epsilon: AutoencoderKLShape.epsilon, weights: weights["conv_norm_out"])
+      groups: configuration.groups, channels: last, epsilon: AutoencoderKLConfiguration.epsilon, weights: weights["conv_norm_out"])
     convOut = try Convolution2D(last, 3, kernel: 3, padding: 1, weights: weights["conv_out"])
     path = weights.prefix
   }

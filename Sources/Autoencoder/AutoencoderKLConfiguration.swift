@@ -2,7 +2,7 @@ import Foundation
 import LatentDiffusionWeights
 
 /// The keys of an autoencoder's `config.json`, under diffusers' names. Source: `AutoencoderKL`.
-struct AutoencoderKLConfiguration: Decodable, Sendable {
+struct AutoencoderKLKeys: Decodable, Sendable {
   var in_channels: Int?
   var out_channels: Int?
   var down_block_types: [String]?
@@ -20,7 +20,7 @@ struct AutoencoderKLConfiguration: Decodable, Sendable {
 }
 
 /// An autoencoder's shape, complete and checked, with diffusers' defaults filled in.
-public struct AutoencoderKLShape: Sendable {
+public struct AutoencoderKLConfiguration: Sendable {
   let channels: [Int]
   let resnets: Int
   let groups: Int
@@ -34,8 +34,8 @@ public struct AutoencoderKLShape: Sendable {
   /// - Parameter json: an autoencoder's `config.json`.
   /// - Throws: `ConfigurationError`.
   public init(json: Data) throws {
-    let c = try decodeConfiguration(AutoencoderKLConfiguration.self, component: "vae", from: json)
-    let check = ConfigurationCheck("vae")
+    let c = try decodeConfiguration(AutoencoderKLKeys.self, component: "AutoencoderKL", from: json)
+    let check = ConfigurationCheck("AutoencoderKL")
     channels = c.block_out_channels ?? [64]
     resnets = c.layers_per_block ?? 1
     groups = c.norm_num_groups ?? 32

@@ -8,6 +8,14 @@ public enum ComponentError: Error, Sendable, Equatable, CustomStringConvertible 
   case indivisibleSide(component: String, side: Int, multiple: Int)
   /// The component needs an input that it was not given.
   case missingInput(component: String, argument: String)
+  /// The component was given an input that it does not declare.
+  case undeclaredInput(component: String, name: String, declared: [String])
+  /// The rows of conditioning are no multiple of the latents.
+  case unexpectedRows(component: String, rows: Int, latents: Int)
+  /// The conditioning has more or fewer text contexts than the component attends to.
+  case unexpectedContexts(component: String, expected: Int, found: Int)
+  /// Two conditionings that were to be joined have not the same inputs.
+  case differentConditionings(String)
   /// The component has not what an option asks for.
   case unsupported(component: String, option: String)
   /// An option's value is none of those that the component takes.
@@ -21,6 +29,14 @@ public enum ComponentError: Error, Sendable, Equatable, CustomStringConvertible 
       "\(component) takes sides that are multiples of \(multiple), but was given \(side)."
     case .missingInput(let component, let argument):
       "\(component) needs \(argument), which was not given."
+    case .undeclaredInput(let component, let name, let declared):
+      "\(component) has no input \(name); it takes \(declared.isEmpty ? "none" : declared.joined(separator: ", "))."
+    case .unexpectedRows(let component, let rows, let latents):
+      "\(component) was given \(rows) rows of conditioning for \(latents) latents; give a positive multiple of them."
+    case .unexpectedContexts(let component, let expected, let found):
+      "\(component) attends to \(expected) text context\(expected == 1 ? "" : "s"), but was given \(found)."
+    case .differentConditionings(let difference):
+      "Conditionings with different inputs cannot be joined: \(difference)."
     case .unsupported(let component, let option):
       "\(component) has no \(option); leave it out."
     case .outOfRange(let component, let option, let value, let allowed):

@@ -1,86 +1,79 @@
 import Tensor
 
-/// What a prediction is guided by: the encoded text, and whatever else a model takes.
+/// What a prediction is guided by: encoded texts, and what else the predictor declares.
+///
+/// A predictor takes N latents with k · N rows of conditioning. Row j · N + i belongs to latent i.
 public struct Conditioning: Sendable {
-  /// `[N, L, D]`: a state for each token.
-  public var hiddenStates: Tensor
-  /// `[N, P]`: a state for the whole text, where the encoder gives one.
+  /// Text contexts, `[rows, L, D]` each: a state for each token. Most predictors attend to one, unconditional ones to none.
+  public var contexts: [Tensor]
+  /// `[rows, P]`: a state for the whole text, where the encoder gives one.
   public var pooled: Tensor?
-  /// The guidance scale minus one, for networks that take it as an input (LCM's `w`).
-  public var guidance: Float?
-  /// Further inputs by their names in diffusers (`time_ids`), for models that have them; each has N rows.
-  public var additional: [String: Tensor]
+  /// Further inputs by their names in diffusers (`time_ids`), each with as many rows. A predictor declares those that it takes.
+  public var inputs: [String: Tensor]
+  /// The guidance scale that the caller asked for, for predictors that take it as an input.
+  public var guidance: Double?
+  /// How many predictions this conditions.
+  public let rows: Int
 
-  /// - Precondition: all tensors have the same number of rows, N.
-  public init(hiddenStates: Tensor, pooled: Tensor? = nil, guidance: Float? = nil, additional: [String: Tensor] = [:]) {
-    self.hiddenStates = hiddenStates
-    self.pooled = pooled
-    self.guidance = guidance
-    self.additional = additional
+  /// - Precondition: every tensor has this many rows.
+  public init(
+    rows: Int, contexts: [Tensor] = [], pooled: Tensor? = nil, inputs: [String: Tensor] = [:], guidance: Double? = nil
+  ) {
+    (self.rows, self.contexts, self.pooled, self.inputs, self.guidance) = (rows, contexts, pooled, inputs, guidance)
+    for tensor in tensors { precondition(tensor.shape.dimensions.first == rows, "\(tensor.shape) has not \(rows) rows.") }
   }
 
-  /// The rows of several conditionings in one, for one pass over all of them.
-  public static func concatenated(_ parts: [Conditioning]) -> Conditioning {
-    func joined(_ tensors: [Tensor?]) -> Tensor? {
-      let present = tensors.compactMap { $0 }
-      return present.count == parts.count ? Tensor.concatenated(present, axis: 0) : nil
+  /// One text context.
+  /// - Parameter hiddenStates: `[rows, L, D]`.
+  /// - Precondition: all tensors have the same number of rows.
+  public init(hiddenStates: Tensor, pooled: Tensor? = nil, inputs: [String: Tensor] = [:], guidance: Double? = nil) {
+    self.init(rows: hiddenStates.shape[0], contexts: [hiddenStates], pooled: pooled, inputs: inputs, guidance: guidance)
+  }
+
+  private var tensors: [Tensor] { contexts + [pooled].compactMap(\.self) + inputs.values }
+
+  /// The same with every tensor changed, to as many rows as are named.
+  private func mapped(rows: Int, _ change: (Tensor) -> Tensor) -> Conditioning {
+    Conditioning(
+      rows: rows, contexts: contexts.map(change), pooled: pooled.map(change), inputs: inputs.mapValues(change), guidance: guidance)
+  }
+
+  /// The rows of several conditionings, one after the other.
+  ///
+  /// - Throws: `ComponentError.differentConditionings` where one has an input that another lacks, or one of another shape: nothing is dropped.
+  public static func concatenated(_ parts: [Conditioning]) throws(ComponentError) -> Conditioning {
+    guard let first = parts.first else { return Conditioning(rows: 0) }
+    for part in parts.dropFirst() {
+      if let difference = first.difference(from: part) { throw .differentConditionings(difference) }
     }
-    let names = Set(parts.flatMap(\.additional.keys))
+    func joined(_ tensor: (Conditioning) -> Tensor?) -> Tensor? {
+      let tensors = parts.compactMap(tensor)
+      return tensors.isEmpty ? nil : Tensor.concatenated(tensors, axis: 0)
+    }
     return Conditioning(
-      hiddenStates: Tensor.concatenated(parts.map(\.hiddenStates), axis: 0), pooled: joined(parts.map(\.pooled)),
-      guidance: parts.first?.guidance,
-      additional: names.reduce(into: [:]) { all, name in all[name] = joined(parts.map { $0.additional[name] }) })
+      rows: parts.reduce(0) { $0 + $1.rows }, contexts: first.contexts.indices.compactMap { index in joined { $0.contexts[index] } },
+      pooled: joined(\.pooled),
+      inputs: first.inputs.keys.reduce(into: [:]) { all, name in all[name] = joined { $0.inputs[name] } }, guidance: first.guidance)
+  }
+
+  /// Why the rows of two conditionings cannot meet; nil where they can.
+  private func difference(from other: Conditioning) -> String? {
+    func row(_ tensor: Tensor?) -> String { tensor.map { Shape(Array($0.shape.dimensions.dropFirst())).description } ?? "nothing" }
+    var pairs = [("the pooled states", row(pooled), row(other.pooled))]
+    pairs += (0..<max(contexts.count, other.contexts.count)).map { index in
+      ("text context \(index)", row(contexts.dropFirst(index).first), row(other.contexts.dropFirst(index).first))
+    }
+    pairs += Set(inputs.keys).union(other.inputs.keys).sorted().map { ($0, row(inputs[$0]), row(other.inputs[$0])) }
+    pairs.append(("the guidance", "\(guidance ?? 0)", "\(other.guidance ?? 0)"))
+    return pairs.first { $1 != $2 }.map { "\($0) of one is \($1), of another \($2)" }
   }
 
   /// Each row `times` times, one after the other, for several pictures of a prompt.
   public func repeated(_ times: Int) -> Conditioning {
-    func spread(_ tensor: Tensor) -> Tensor {
+    guard times != 1 else { return self }
+    return mapped(rows: rows * times) { tensor in
       Tensor.concatenated((0..<tensor.shape[0]).map { tensor.rows($0..<$0 + 1).repeated(times) }, axis: 0)
     }
-    guard times != 1 else { return self }
-    return Conditioning(
-      hiddenStates: spread(hiddenStates), pooled: pooled.map(spread), guidance: guidance, additional: additional.mapValues(spread))
-  }
-}
-
-/// A text to be drawn (or avoided). A type of its own, so that weights on words have a place.
-public struct Prompt: Hashable, Sendable, ExpressibleByStringLiteral {
-  /// In any language, as a person wrote it.
-  public var text: String
-  /// How many of the text encoder's last layers this text does without (`clip_skip`).
-  public var skippedLayers: Int
-
-  /// A prompt of this text; it may be empty.
-  public init(_ text: String, skippedLayers: Int = 0) {
-    self.text = text
-    self.skippedLayers = skippedLayers
-  }
-
-  public init(stringLiteral text: String) { self.init(text) }
-}
-
-/// What a text encoder does not read of a prompt, since it is longer than the texts that it was trained on.
-public struct PromptTruncation: Sendable, Hashable, CustomStringConvertible {
-  /// The whole prompt.
-  public let prompt: Prompt
-  /// What is left out, as the tokens say it.
-  public let dropped: String
-  /// Tokens of the whole prompt, without the begin and the end.
-  public let tokens: Int
-  /// Tokens that are read.
-  public let limit: Int
-
-  /// - Parameters:
-  ///   - prompt: the whole of it.
-  ///   - dropped: what is left out.
-  ///   - tokens: of the whole prompt.
-  ///   - limit: tokens that are read.
-  public init(prompt: Prompt, dropped: String, tokens: Int, limit: Int) {
-    (self.prompt, self.dropped, self.tokens, self.limit) = (prompt, dropped, tokens, limit)
-  }
-
-  public var description: String {
-    "The text encoder reads \(limit) tokens of a prompt, and this one has \(tokens); left out is: \(dropped)"
   }
 }
 
@@ -88,7 +81,7 @@ public struct PromptTruncation: Sendable, Hashable, CustomStringConvertible {
 public protocol TextConditioner: Sendable {
   /// - Returns: a row for each prompt.
   /// - Throws: `CancellationError`, and what the conditioner documents.
-  func condition(_ prompts: [Prompt], in context: ExecutionContext) throws -> Conditioning
+  func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning
 
   /// What `condition` leaves out of a prompt; nil where it reads all, and without an implementation.
   func truncation(of prompt: Prompt) -> PromptTruncation?
@@ -96,4 +89,22 @@ public protocol TextConditioner: Sendable {
 
 extension TextConditioner {
   public func truncation(of prompt: Prompt) -> PromptTruncation? { nil }
+}
+
+/// What a conditioner is told of the pictures to be made.
+public struct ConditioningRequest: Sendable {
+  /// A row of conditioning is made of each.
+  public var prompts: [Prompt]
+  /// Of the pictures, for models that were trained with it as an input.
+  public var size: PixelSize
+  /// Whether these are prompts to stay away from.
+  public var isNegative: Bool
+
+  /// - Parameters:
+  ///   - prompts: a row of conditioning is made of each.
+  ///   - size: of the pictures.
+  ///   - isNegative: whether these are prompts to stay away from.
+  public init(_ prompts: [Prompt], size: PixelSize, isNegative: Bool = false) {
+    (self.prompts, self.size, self.isNegative) = (prompts, size, isNegative)
+  }
 }

@@ -12,9 +12,9 @@ public protocol LatentAutoencoder: Sendable {
   var latentShift: Float { get }
 
   /// - Parameter image: `[N, H, W, 3]`, -1…1, both sides multiples of `spatialScale`.
-  /// - Returns: a distribution of `[N, H/scale, W/scale, latentChannels]`, unscaled.
+  /// - Returns: latents `[N, H/scale, W/scale, latentChannels]`, unscaled, or a distribution of them.
   /// - Throws: `CancellationError`; `ComponentError` where the shape does not fit.
-  func encode(_ image: Tensor, in context: ExecutionContext) throws -> DiagonalGaussian
+  func encode(_ image: Tensor, in context: ExecutionContext) throws -> EncodedPicture
 
   /// - Parameter latents: `[N, h, w, latentChannels]`, unscaled.
   /// - Returns: `[N, h·scale, w·scale, 3]`, about -1…1, not clamped.
@@ -24,31 +24,70 @@ public protocol LatentAutoencoder: Sendable {
 
 extension LatentAutoencoder {
   public var latentShift: Float { 0 }
+
+  /// - Throws: `ComponentError` unless a picture is `[N, H, W, 3]` with sides that are multiples of `spatialScale`.
+  public func checkPicture(_ image: Tensor) throws(ComponentError) {
+    guard image.shape.rank == 4, image.shape[3] == 3, image.count > 0 else {
+      throw .unexpectedShape(component: "The autoencoder", argument: "a picture", expected: "[N, H, W, 3]", found: image.shape)
+    }
+    for side in image.shape.dimensions[1..<3] where side % spatialScale != 0 {
+      throw .indivisibleSide(component: "The autoencoder", side: side, multiple: spatialScale)
+    }
+  }
+
+  /// - Throws: `ComponentError` unless latents are `[N, h, w, latentChannels]`.
+  public func checkLatents(_ latents: Tensor) throws(ComponentError) {
+    guard latents.shape.rank == 4, latents.shape[3] == latentChannels, latents.count > 0 else {
+      throw .unexpectedShape(
+        component: "The autoencoder", argument: "latents", expected: "[N, h, w, \(latentChannels)]", found: latents.shape)
+    }
+  }
 }
 
-/// A normal distribution with a mean and a variance for each element: what the encoder knows of a picture.
+/// What an encoder knows of a picture. Source: diffusers' `retrieve_latents`, which draws numbers for a distribution alone.
+public enum EncodedPicture: Sendable {
+  /// Of autoencoders that were trained with noise on their latents (`AutoencoderKL`).
+  case distribution(DiagonalGaussian)
+  /// `[N, h, w, C]`, of all others (tiny and vector-quantised ones).
+  case latents(Tensor)
+
+  /// The distribution; nil of plain latents.
+  public var gaussian: DiagonalGaussian? { if case .distribution(let gaussian) = self { gaussian } else { nil } }
+
+  /// The most likely latents, `[N, h, w, C]`.
+  public var mode: Tensor {
+    switch self {
+    case .distribution(let gaussian): gaussian.mean
+    case .latents(let latents): latents
+    }
+  }
+
+  /// Latents `[N, h, w, C]`, with noise drawn in the order of `[N, C, h, w]` where there is a distribution.
+  public func sample(drawing noise: inout any NoiseSource) -> Tensor {
+    switch self {
+    case .distribution(let gaussian): gaussian.sample(noise: noise.normal(channelsLast: gaussian.mean.shape))
+    case .latents(let latents): latents
+    }
+  }
+}
+
+/// A normal distribution with a mean and a variance for each element.
 ///
 /// Source: diffusers' `DiagonalGaussianDistribution`.
 public struct DiagonalGaussian: Sendable {
-  /// `[N, h, w, C]`.
+  /// `[N, h, w, C]`: the most likely latents.
   public let mean: Tensor
-  /// `[N, h, w, C]`, the logarithm of the variance, clamped to -30…20.
+  /// `[N, h, w, C]`: the logarithm of the variance, as the network gives it.
   public let logVariance: Tensor
 
   /// - Parameters:
   ///   - mean: `[N, h, w, C]`.
-  ///   - logVariance: of the same shape; it is clamped.
-  public init(mean: Tensor, logVariance: Tensor) {
-    self.mean = mean
-    self.logVariance = logVariance.clamped(to: -30...20)
-  }
+  ///   - logVariance: of the same shape.
+  public init(mean: Tensor, logVariance: Tensor) { (self.mean, self.logVariance) = (mean, logVariance) }
 
-  /// The most likely latents, `[N, h, w, C]`: the mean.
-  public var mode: Tensor { mean }
-
-  /// mean + exp(logVariance / 2) · noise.
+  /// mean + exp(logVariance / 2) · noise, with the logarithm clamped to -30…20.
   /// - Parameter noise: standard normal, the shape of the mean.
   public func sample(noise: Tensor) -> Tensor {
-    mean + (0.5 * logVariance).exponential() * noise
+    mean + (0.5 * logVariance.clamped(to: -30...20)).exponential() * noise
   }
 }

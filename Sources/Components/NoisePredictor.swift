@@ -1,6 +1,6 @@
 import Tensor
 
-/// The network that guesses the noise (or the velocity, or the picture) in a noisy latent: a U-Net, a ControlNet-guided one, a toy.
+/// The network that guesses the noise (or the velocity, or the picture) in noisy latents: a U-Net, a ControlNet-guided one, a toy.
 public protocol NoisePredictor: Sendable {
   /// Channels of the input: 4 for text-to-image, 9 for inpainting, 8 for instruction editing.
   var inputChannels: Int { get }
@@ -14,14 +14,16 @@ public protocol NoisePredictor: Sendable {
   var sampleSides: (height: Int, width: Int)? { get }
   /// True where a guidance scale is an input of the network (LCM), given in `Conditioning.guidance`.
   var embedsGuidance: Bool { get }
+  /// What it takes of `Conditioning.inputs`; without an implementation, nothing.
+  var declaredInputs: [PredictorInput] { get }
 
   /// One pass.
   ///
   /// - Parameters:
   ///   - latents: `[N, h, w, inputChannels]`.
   ///   - timestep: on the training scale, 0..<1000 as a rule.
-  ///   - conditioning: N rows.
-  /// - Returns: `[N, h, w, outputChannels]`.
+  ///   - conditioning: k · N rows, of which row j · N + i belongs to latent i.
+  /// - Returns: `[k · N, h, w, outputChannels]`.
   /// - Throws: `CancellationError`; `ComponentError` where shapes do not fit.
   func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor
 
@@ -34,13 +36,31 @@ public protocol NoisePredictor: Sendable {
   /// - Parameters:
   ///   - latents: `[N, h, w, inputChannels]`, the same shape in all passes of a memory.
   ///   - timestep: on the training scale.
-  ///   - conditioning: N rows.
+  ///   - conditioning: k · N rows.
   ///   - memory: what the passes before this one left; short cuts that `check` lets pass.
-  /// - Returns: `[N, h, w, outputChannels]`.
+  /// - Returns: `[k · N, h, w, outputChannels]`.
   /// - Throws: `CancellationError`; `ComponentError` where shapes do not fit.
   func predict(
     _ latents: Tensor, timestep: Float, conditioning: Conditioning, memory: inout PassMemory, in context: ExecutionContext
   ) throws -> Tensor
+}
+
+/// A further input of a predictor, given in `Conditioning.inputs`.
+public struct PredictorInput: Sendable, Hashable {
+  /// In diffusers: `time_ids`.
+  public let name: String
+  /// Of one row.
+  public let shape: [Int]
+  /// Whether a pass without it is an error.
+  public let isRequired: Bool
+
+  /// - Parameters:
+  ///   - name: in diffusers.
+  ///   - shape: of one row.
+  ///   - isRequired: whether a pass without it is an error.
+  public init(_ name: String, shape: [Int], isRequired: Bool = true) {
+    (self.name, self.shape, self.isRequired) = (name, shape, isRequired)
+  }
 }
 
 extension NoisePredictor {
@@ -48,6 +68,7 @@ extension NoisePredictor {
   public var sampleSize: Int? { nil }
   public var sampleSides: (height: Int, width: Int)? { sampleSize.map { ($0, $0) } }
   public var embedsGuidance: Bool { false }
+  public var declaredInputs: [PredictorInput] { [] }
 
   public func check(_ shortcuts: Shortcuts) throws {
     if shortcuts.stepCaching != nil { throw ComponentError.unsupported(component: "This noise predictor", option: "step caching") }
@@ -60,5 +81,29 @@ extension NoisePredictor {
     let prediction = try predict(latents, timestep: timestep, conditioning: conditioning, in: context)
     memory.endPass()
     return prediction
+  }
+
+  /// Compares a conditioning with what is declared and with the number of latents.
+  ///
+  /// - Parameter latents: N.
+  /// - Throws: `ComponentError` for rows that are no multiple of N, inputs that are not declared or missing, and inputs of other shapes.
+  public func check(_ conditioning: Conditioning, latents: Int) throws(ComponentError) {
+    let component = "The noise predictor", rows = conditioning.rows
+    guard latents > 0, rows > 0, rows.isMultiple(of: latents) else {
+      throw .unexpectedRows(component: component, rows: rows, latents: latents)
+    }
+    for name in conditioning.inputs.keys.sorted() where !declaredInputs.contains(where: { $0.name == name }) {
+      throw .undeclaredInput(component: component, name: name, declared: declaredInputs.map(\.name))
+    }
+    for input in declaredInputs {
+      let expected = Shape([rows] + input.shape)
+      guard let tensor = conditioning.inputs[input.name] else {
+        guard input.isRequired else { continue }
+        throw .missingInput(component: component, argument: input.name)
+      }
+      guard tensor.shape == expected else {
+        throw .unexpectedShape(component: component, argument: input.name, expected: expected.description, found: tensor.shape)
+      }
+    }
   }
 }

@@ -2,9 +2,9 @@ import Tensor
 
 /// What a machine does in a second, all threads together.
 struct MachineSpeed {
-  /// Multiplications and additions of the U-Net, and of the autoencoder, which Winograd's method makes the quicker.
-  let unet: Double
-  let autoencoder: Double
+  /// Multiplications and additions of passes and texts, and of the autoencoder, which Winograd's method makes the quicker.
+  let passes: Double
+  let pictures: Double
   /// Bytes of weights.
   let packing: Double
 
@@ -26,8 +26,8 @@ struct MachineSpeed {
   private init(products: Double, quantized: Double?, threads: Int) {
     // Measured with Stable Diffusion 1.5: Winograd's convolutions make fewer products than are counted, and not all of a pass is products. With
     // 8-bit weights the linear layers, about half, have those products.
-    unet = 1.3 * (quantized.map { 1 / (0.5 / $0 + 0.5 / products) } ?? products)
-    autoencoder = 2.4 * products
+    passes = 1.3 * (quantized.map { 1 / (0.5 / $0 + 0.5 / products) } ?? products)
+    pictures = 2.4 * products
     packing = 2e9 * Double(threads)
   }
 

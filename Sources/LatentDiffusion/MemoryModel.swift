@@ -1,15 +1,15 @@
 import Autoencoder
 import Foundation
+import LatentDiffusionComponents
 import Pipeline
 import Tensor
-import TextEncoder
-import UNet
 import LatentDiffusionWeights
 
 /// What a plan can choose.
 struct MemoryChoice: Sendable {
-  var text: WeightResidency = .packed
-  var unet: WeightResidency = .packed
+  /// Where the weights of each role's components are between uses.
+  var conditioner: WeightResidency = .packed
+  var predictor: WeightResidency = .packed
   var autoencoder: WeightResidency = .packed
   var tiling: AutoencoderTiling = .automatic
   /// Whether components without a form that was asked for have their usual one, which may be wider than the file's.
@@ -17,6 +17,15 @@ struct MemoryChoice: Sendable {
 
   /// Without a limit.
   static let usual = MemoryChoice()
+
+  func residency(_ role: ModelPart.Role) -> WeightResidency {
+    switch role {
+    case .conditioner: conditioner
+    case .predictor: predictor
+    case .autoencoder: autoencoder
+    case .accessory: .packed
+    }
+  }
 }
 
 /// What a choice takes.
@@ -38,7 +47,7 @@ struct MemoryCost: Sendable {
 
   func seconds(steps: Int, on speed: MachineSpeed) -> Double {
     let packed = Double(steps) * step.packedBytes + text.packedBytes + pictures.packedBytes
-    return Double(steps) * step.operations / speed.unet + text.operations / speed.unet + pictures.operations / speed.autoencoder
+    return Double(steps) * step.operations / speed.passes + text.operations / speed.passes + pictures.operations / speed.pictures
       + packed / speed.packing
   }
 }
@@ -52,51 +61,46 @@ struct MemoryModel: Sendable {
 
   /// A model's components in one set of forms.
   private struct Components: Sendable {
-    let text: Component, unet: Component, autoencoder: Component
-
-    let textNetwork: CLIPTextModel
-    let unetNetwork: UNet2DConditionModel
-    let autoencoderNetwork: AutoencoderKL
+    let parts: [Component]
+    let assembly: ModelAssembly
 
     /// - Parameter form: of a component by its name.
-    init(_ files: ModelFiles, form: (String) throws -> WeightForm?) throws {
-      func component<Network>(_ name: String, _ make: (Data, WeightScope) throws -> Network) throws -> (Component, Network) {
-        guard let json = try files.configuration(of: name) else {
-          throw ConfigurationError.malformed(component: name, reason: "there is no config.json")
-        }
-        let form = try form(name)
-        let extents = try files.extents(of: name, as: form)
-        let network = try LoadReport.load(from: ExtentSource(extents), in: ExecutionContext()) { try make(json, $0) }.component
-        return (Component(extents, form: form), network)
+    init(_ files: ModelFiles, of family: any ModelFamily, form: (String) throws -> WeightForm?) throws {
+      var parts: [Component] = [], made: [String: any ModelComponent] = [:]
+      for part in family.parts where part.role != .accessory {
+        let form = try form(part.name)
+        let extents = try files.extents(of: part.name, as: form)
+        let (component, report) = try files.make(part.name, from: ExtentSource(extents), in: ExecutionContext())
+        made[part.name] = component
+        parts.append(Component(part, extents, form: form, packedOnceUsed: report.packedOnceUsed))
       }
-      (text, textNetwork) = try component("text_encoder") { try CLIPTextModel(CLIPTextShape(json: $0), weights: $1) }
-      (unet, unetNetwork) = try component("unet") { try UNet2DConditionModel(UNet2DShape(json: $0), weights: $1) }
-      var made: (Component, AutoencoderKL) = try component("vae") { try AutoencoderKL(AutoencoderKLShape(json: $0), weights: $1) }
-      // Tiles are followed one by one.
-      made.1.tiling = .off
-      (autoencoder, autoencoderNetwork) = made
+      self.parts = parts
+      assembly = try family.assembled(ModelParts(made), of: files)
     }
 
-    var forms: [WeightForm?] { [text.form, unet.form, autoencoder.form] }
+    func parts(_ role: ModelPart.Role) -> [Component] { parts.filter { $0.part.role == role } }
   }
 
   private func components(_ choice: MemoryChoice) -> Components { choice.widensSmall ? usual : stored }
 
-  /// The form that most of the U-Net's weights have.
-  func unetElementType(_ choice: MemoryChoice) -> ElementType { components(choice).unet.elementType }
-
-  /// The form in which `text_encoder`, `unet` or `vae` is held; nil: as the file has it.
-  func form(of component: String, _ choice: MemoryChoice) -> WeightForm? {
-    let components = components(choice)
-    switch component {
-    case "text_encoder": return components.text.form
-    case "unet": return components.unet.form
-    default: return components.autoencoder.form
-    }
+  /// The form that most of the predictor's weights have.
+  func predictorElementType(_ choice: MemoryChoice) -> ElementType {
+    components(choice).parts(.predictor).first?.elementType ?? .float32
   }
+
+  /// The form in which a component is held; nil: as the file has it.
+  func form(of component: String, _ choice: MemoryChoice) -> WeightForm? { part(component, choice)?.form }
+
+  /// Where the matrices of a component are between uses.
+  func residency(of component: String, _ choice: MemoryChoice) -> WeightResidency {
+    part(component, choice).map { choice.residency($0.part.role) } ?? .packed
+  }
+
+  private func part(_ name: String, _ choice: MemoryChoice) -> Component? { components(choice).parts.first { $0.part.name == name } }
 
   /// A component's tensors.
   private struct Component: Sendable {
+    let part: ModelPart
     let tensors: [TensorExtent]
     /// Nil: as the file has them.
     let form: WeightForm?
@@ -105,8 +109,11 @@ struct MemoryModel: Sendable {
     /// Converted weights are no pages of a file.
     let canBeStreamed: Bool
 
-    init(_ tensors: [TensorExtent], form: WeightForm?) {
-      (self.tensors, self.form) = (tensors, form)
+    /// Matrices that not every generation needs.
+    private let packedOnceUsed: Set<String>
+
+    init(_ part: ModelPart, _ tensors: [TensorExtent], form: WeightForm?, packedOnceUsed: Set<String>) {
+      (self.part, self.tensors, self.form, self.packedOnceUsed) = (part, tensors, form, packedOnceUsed)
       let matrices = tensors.filter(\.isMatrix)
       canBeStreamed = matrices.allSatisfy { $0.elementType == $0.storedType }
       var bytes: [ElementType: Int] = [:]
@@ -115,9 +122,10 @@ struct MemoryModel: Sendable {
     }
 
     /// Bytes that stay in memory.
-    func kept(_ residency: WeightResidency, where isUsed: (String) -> Bool = { _ in true }) -> Int {
+    /// - Parameter usesAll: whether what is packed once it is used will be.
+    func kept(_ residency: WeightResidency, usesAll: Bool) -> Int {
       tensors.reduce(0) { sum, tensor in
-        let isHeld = !tensor.isMatrix || isUsed(tensor.name) && residency.isPacked(tensor.heldBytes)
+        let isHeld = !tensor.isMatrix || (usesAll || !packedOnceUsed.contains(tensor.name)) && residency.isPacked(tensor.heldBytes)
         return isHeld ? sum + tensor.heldBytes : sum
       }
     }
@@ -134,28 +142,17 @@ struct MemoryModel: Sendable {
     }
   }
 
-  init(_ files: ModelFiles, weights: WeightForm?, threads: Int) throws {
-    try files.checkFamily()
-    usual = try Components(files) { try weights ?? files.usualForm(of: $0) }
-    stored = try Components(files) { _ in weights }
-    scale = usual.autoencoderNetwork.spatialScale
+  init(_ files: ModelFiles, of family: any ModelFamily, weights: WeightForm?, threads: Int) throws {
+    usual = try Components(files, of: family) { try weights ?? files.usualForm(of: $0) }
+    let needsOther = try weights == nil && usual.parts.contains { try files.usualForm(of: $0.part.name) != nil }
+    stored = needsOther ? try Components(files, of: family) { _ in weights } : usual
+    scale = usual.assembly.autoencoder.spatialScale
     self.threads = threads
-  }
-
-  /// Whether decoding a picture of the usual size takes no more than a guided pass of the U-Net.
-  static func decodesQuickly(unet: UNet2DConditionModel, autoencoder: AutoencoderKL, tokens: Int) -> Bool {
-    guard let sides = unet.sampleSides else { return false }
-    let (pass, decoding) = (WorkCounter(), WorkCounter())
-    do {
-      try unet.follow(pass, threads: 1, rows: 2, height: sides.height, width: sides.width, tokens: tokens)
-      try autoencoder.followDecoder(decoding, threads: 1, height: sides.height, width: sides.width)
-    } catch { return false }
-    return decoding.operations <= pass.operations
   }
 
   /// One guided picture of the size that the model was trained on.
   var usualExtent: GenerationExtent? {
-    usual.unetNetwork.sampleSides.map { GenerationExtent(size: PixelSize(width: $0.width * scale, height: $0.height * scale)) }
+    usual.assembly.predictor.sampleSides.map { GenerationExtent(size: PixelSize(width: $0.width * scale, height: $0.height * scale)) }
   }
 
   /// - Throws: `GenerationError` for what cannot be generated with any memory.
@@ -183,28 +180,31 @@ struct MemoryModel: Sendable {
       + Self.tileSides.filter { $0 < side && $0.isMultiple(of: scale) && $0 >= 4 * scale }.map {
         .tiles(AutoencoderTiles(latentSide: $0 / scale))
       }
-    func residencies(_ component: Component, _ thresholds: [Int]) -> [WeightResidency] {
-      [.packed] + (component.canBeStreamed ? thresholds.map { .streamed(above: $0) } : [])
+    // Of the predictor each size of matrices makes a difference; of the others all are streamed, or none.
+    func residencies(_ parts: [Component], isFine: Bool = false) -> [WeightResidency] {
+      guard parts.allSatisfy(\.canBeStreamed) else { return [.packed] }
+      let thresholds = isFine ? Set(parts.flatMap(\.thresholds)).sorted(by: >) : [0]
+      return [.packed] + thresholds.map { .streamed(above: $0) }
     }
     func choices(_ components: Components, widensSmall: Bool) -> [MemoryChoice] {
       tilings.flatMap { tiling in
-        residencies(components.autoencoder, [0]).flatMap { autoencoder in
-          residencies(components.text, [0]).flatMap { text in
-            residencies(components.unet, components.unet.thresholds).map {
-              MemoryChoice(text: text, unet: $0, autoencoder: autoencoder, tiling: tiling, widensSmall: widensSmall)
+        residencies(components.parts(.autoencoder)).flatMap { autoencoder in
+          residencies(components.parts(.conditioner)).flatMap { conditioner in
+            residencies(components.parts(.predictor), isFine: true).map {
+              MemoryChoice(
+                conditioner: conditioner, predictor: $0, autoencoder: autoencoder, tiling: tiling, widensSmall: widensSmall)
             }
           }
         }
       }
     }
     // Of those that are as fast the first is taken.
-    return (usual.forms != stored.forms ? choices(usual, widensSmall: true) : []) + choices(stored, widensSmall: false)
+    let differ = usual.parts.map(\.form) != stored.parts.map(\.form)
+    return (differ ? choices(usual, widensSmall: true) : []) + choices(stored, widensSmall: false)
   }
 
   /// What a process takes without a model: the program and its libraries, what those make of their own, threads.
   private static let programBytes = 38_000_000
-  /// What the tokenizer takes for each token that it knows.
-  private static let bytesPerToken = 400
   /// What stays of the file beside a matrix that is streamed: the system maps pages around those that are asked for.
   private static let bytesPerStreamedMatrix = 1 << 16
   /// What pages and gaps add to weights that are kept, to buffers, and to those of the autoencoder, whose results are large and take turns in
@@ -214,112 +214,124 @@ struct MemoryModel: Sendable {
   /// What passes take, each of which belongs to several choices: followed once for each.
   final class Passes {
     fileprivate struct Key: Hashable {
-      var name: String
+      var role: ModelPart.Role
+      var encodes = false
       var widensSmall: Bool
       var streamsAbove: Int?
       var height = 0
       var width = 0
     }
-    fileprivate var known: [Key: WorkCounter] = [:]
+    fileprivate var known: [Key: Pass] = [:]
 
     init() {}
   }
 
+  /// A pass that was followed, and what it made.
+  fileprivate struct Pass {
+    let work: WorkCounter
+    var conditioning: Conditioning?
+  }
+
   private func followed(
-    _ passes: Passes, _ name: String, _ choice: MemoryChoice, _ residency: WeightResidency, height: Int = 0, width: Int = 0,
-    _ follow: (WorkCounter) throws -> Void
-  ) throws -> WorkCounter {
-    var key = Passes.Key(name: name, widensSmall: choice.widensSmall, height: height, width: width)
-    if case .streamed(let above) = residency { key.streamsAbove = above }
+    _ passes: Passes, _ role: ModelPart.Role, _ choice: MemoryChoice, encodes: Bool = false, height: Int = 0, width: Int = 0,
+    _ follow: (CountingEngine) throws -> Conditioning?
+  ) throws -> Pass {
+    var key = Passes.Key(role: role, encodes: encodes, widensSmall: choice.widensSmall, height: height, width: width)
+    if case .streamed(let above) = choice.residency(role) { key.streamsAbove = above }
     if let known = passes.known[key] { return known }
-    let counter = WorkCounter()
-    try follow(counter)
-    passes.known[key] = counter
-    return counter
+    let engine = CountingEngine(WorkCounter(), threads: threads, residency: choice.residency(role))
+    let pass = Pass(work: engine.counter, conditioning: try follow(engine))
+    passes.known[key] = pass
+    return pass
   }
 
   /// - Parameter passes: of the same extent.
   func cost(of choice: MemoryChoice, _ extent: GenerationExtent, passes: Passes = Passes()) throws -> MemoryCost {
     let (height, width) = (extent.size.height / scale, extent.size.width / scale)
-    let components = components(choice)
-    let (text, unet, autoencoder) = (components.text, components.unet, components.autoencoder)
-    let tokens = components.textNetwork.shape.positions
-    let textWork = try followed(passes, "text", choice, choice.text) {
-      try components.textNetwork.follow($0, threads: threads, residency: choice.text, texts: extent.images)
-    }
-    let unetWork = try followed(passes, "unet", choice, choice.unet) {
-      try components.unetNetwork.follow(
-        $0, threads: threads, residency: choice.unet, rows: extent.images * extent.rowsPerImage, height: height, width: width,
-        tokens: tokens)
-    }
+    let components = components(choice), assembly = components.assembly
+    let text = try followed(passes, .conditioner, choice) { try assembly.followConditioner(extent.images, size: extent.size, $0) }
+    let pass = try followed(passes, .predictor, choice) { engine in
+      let conditioning = text.conditioning?.extended(to: extent.images * extent.rowsPerImage, by: engine)
+      try assembly.followPass(conditioning, images: extent.images, height: height, width: width, engine)
+      return nil
+    }.work
     let tiles = choice.tiling.tiles(height: height, width: width, scale: scale)
     let tile = (height: min(height, tiles?.latentSide ?? height), width: min(width, tiles?.latentSide ?? width))
-    let decoding = try followed(passes, "decoder", choice, choice.autoencoder, height: tile.height, width: tile.width) {
-      try components.autoencoderNetwork.followDecoder(
-        $0, threads: threads, residency: choice.autoencoder, height: tile.height, width: tile.width)
-    }
-    let encoding = try followed(passes, "encoder", choice, choice.autoencoder, height: tile.height, width: tile.width) {
-      guard extent.encodesPicture else { return }
-      try components.autoencoderNetwork.followEncoder(
-        $0, threads: threads, residency: choice.autoencoder, height: tile.height * scale, width: tile.width * scale)
-    }
-    let kept =
-      text.kept(choice.text) + unet.kept(choice.unet)
-      + autoencoder.kept(choice.autoencoder) { extent.encodesPicture || !$0.hasPrefix("encoder.") }
+    let decoding = try followed(passes, .autoencoder, choice, height: tile.height, width: tile.width) {
+      try assembly.followDecoder(height: tile.height, width: tile.width, $0)
+      return nil
+    }.work
+    let encoding = try followed(passes, .autoencoder, choice, encodes: true, height: tile.height, width: tile.width) {
+      if extent.encodesPicture { try assembly.followEncoder(height: tile.height * scale, width: tile.width * scale, $0) }
+      return nil
+    }.work
+    let kept = components.parts.reduce(0) { $0 + $1.kept(choice.residency($1.part.role), usesAll: extent.encodesPicture) }
     // The pictures that are done, and copies of the one that is being made.
     let pictures = (extent.images + 3) * extent.size.width * extent.size.height * 3 * 4
-    let latents = Self.waste.buffers * Double(max(textWork.peakBytes, unetWork.peakBytes))
+    let latents = Self.waste.buffers * Double(max(text.work.peakBytes, pass.peakBytes))
     let passing = max(latents, Self.waste.pictures * Double(max(decoding.peakBytes, encoding.peakBytes)) + Double(pictures))
     let area = Double(height * width) / Double(tile.height * tile.width) * (tiles?.areaFactor(height: height, width: width) ?? 1)
     let images = Double(extent.images) * area
-    let streamed = text.streamed(choice.text) + unet.streamed(choice.unet) + autoencoder.streamed(choice.autoencoder)
-    let program = Self.programBytes + Self.bytesPerToken * components.textNetwork.shape.vocabulary + Self.bytesPerStreamedMatrix * streamed
+    let streamed = components.parts.reduce(0) { $0 + $1.streamed(choice.residency($1.part.role)) }
+    let program = Self.programBytes + assembly.otherBytes + Self.bytesPerStreamedMatrix * streamed
     return MemoryCost(
       peakBytes: program + Int(Self.waste.kept * Double(kept) + passing), keptBytes: kept,
-      step: .init(operations: unetWork.operations, packedBytes: unetWork.packedBytes),
+      step: .init(operations: pass.operations, packedBytes: pass.packedBytes),
       // The prompt and the negative prompt.
-      text: .init(operations: 2 * textWork.operations, packedBytes: 2 * textWork.packedBytes),
+      text: .init(operations: 2 * text.work.operations, packedBytes: 2 * text.work.packedBytes),
       pictures: .init(
         operations: images * (decoding.operations + encoding.operations),
         packedBytes: images * (decoding.packedBytes + encoding.packedBytes)))
   }
 }
 
-/// Passes of the networks that are followed by a counting engine, in place of inputs with elements.
-extension CLIPTextModel {
-  fileprivate func follow(_ counter: WorkCounter, threads: Int, residency: WeightResidency, texts: Int) throws {
-    let ids = Array(repeating: Array(repeating: 0, count: shape.positions), count: texts)
-    _ = try self(ids, in: CountingEngine(counter, threads: threads, residency: residency).context)
+/// Passes that are followed by a counting engine, with inputs that have no elements.
+extension ModelAssembly {
+  /// What a conditioner makes of so many empty prompts.
+  fileprivate func followConditioner(_ prompts: Int, size: PixelSize, _ engine: CountingEngine) throws -> Conditioning {
+    try conditioner.condition(ConditioningRequest(Array(repeating: "", count: prompts), size: size), in: engine.context)
   }
-}
 
-extension UNet2DConditionModel {
   /// A pass after the first, which leaves what every pass needs of the text.
-  fileprivate func follow(
-    _ counter: WorkCounter, threads: Int, residency: WeightResidency = .packed, rows: Int, height: Int, width: Int, tokens: Int
+  fileprivate func followPass(
+    _ conditioning: Conditioning?, images: Int, height: Int, width: Int, _ engine: CountingEngine
   ) throws {
-    let engine = CountingEngine(counter, threads: threads, residency: residency)
-    let context = engine.context
-    let conditioning = Conditioning(hiddenStates: engine.input([rows, tokens, shape.contextChannels]))
     var memory = PassMemory()
     for _ in 0..<2 {
-      counter.beginPass()
-      _ = try predict(
-        engine.input([rows, height, width, inputChannels]), timestep: 0, conditioning: conditioning, memory: &memory, in: context)
+      engine.counter.beginPass()
+      _ = try predictor.predict(
+        engine.input([images, height, width, predictor.inputChannels]), timestep: 0,
+        conditioning: conditioning ?? Conditioning(rows: images), memory: &memory, in: engine.context)
     }
+  }
+
+  fileprivate func followDecoder(height: Int, width: Int, _ engine: CountingEngine) throws {
+    _ = try autoencoder.decode(engine.input([1, height, width, autoencoder.latentChannels]), in: engine.context)
+  }
+
+  fileprivate func followEncoder(height: Int, width: Int, _ engine: CountingEngine) throws {
+    _ = try autoencoder.encode(engine.input([1, height, width, 3]), in: engine.context)
+  }
+
+  /// Whether decoding a picture of the usual size takes no more than a guided pass of the predictor.
+  var decodesQuickly: Bool {
+    guard let sides = predictor.sampleSides else { return false }
+    let size = PixelSize(width: sides.width * autoencoder.spatialScale, height: sides.height * autoencoder.spatialScale)
+    let engines = (0..<3).map { _ in CountingEngine(WorkCounter(), threads: 1) }
+    do {
+      let conditioning = try followConditioner(1, size: size, engines[0]).extended(to: 2, by: engines[1])
+      try followPass(conditioning, images: 1, height: sides.height, width: sides.width, engines[1])
+      try followDecoder(height: sides.height, width: sides.width, engines[2])
+    } catch { return false }
+    return engines[2].counter.operations <= engines[1].counter.operations
   }
 }
 
-extension AutoencoderKL {
-  fileprivate func followDecoder(
-    _ counter: WorkCounter, threads: Int, residency: WeightResidency = .packed, height: Int, width: Int
-  ) throws {
-    let engine = CountingEngine(counter, threads: threads, residency: residency)
-    _ = try decode(engine.input([1, height, width, latentChannels]), in: engine.context)
-  }
-
-  fileprivate func followEncoder(_ counter: WorkCounter, threads: Int, residency: WeightResidency, height: Int, width: Int) throws {
-    let engine = CountingEngine(counter, threads: threads, residency: residency)
-    _ = try encode(engine.input([1, height, width, 3]), in: engine.context)
+extension Conditioning {
+  /// The same with so many rows, as inputs that the engine does not count.
+  fileprivate func extended(to rows: Int, by engine: CountingEngine) -> Conditioning {
+    func input(_ tensor: Tensor) -> Tensor { engine.input(Shape([rows] + tensor.shape.dimensions.dropFirst())) }
+    return Conditioning(
+      rows: rows, contexts: contexts.map(input), pooled: pooled.map(input), inputs: inputs.mapValues(input), guidance: guidance)
   }
 }

@@ -40,16 +40,14 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
   ///   - limit: bytes that the process may have resident, all included; nil for the plan that is used without one.
   ///   - weights: the form in which the weights will be held. Weights that are converted cannot be streamed.
   ///   - threads: of the context in which it will run; each has buffers of its own.
+  ///   - registry: the classes and families that are known.
   /// - Throws: `MemoryPlanError.limitTooSmall` with the smallest limit that would do, and what reading the model's files throws.
   public init(
     for url: URL, _ extent: GenerationExtent? = nil, limit: Int? = nil, weights: WeightForm? = nil,
-    threads: Int = ProcessInfo.processInfo.activeProcessorCount
+    threads: Int = ProcessInfo.processInfo.activeProcessorCount, registry: ModelRegistry = .standard
   ) throws {
-    try self.init(ModelFiles.open(url), extent, limit: limit, weights: weights, threads: threads)
-  }
-
-  init(_ files: ModelFiles, _ extent: GenerationExtent?, limit: Int?, weights: WeightForm?, threads: Int) throws {
-    let model = try MemoryModel(files, weights: weights, threads: threads)
+    let files = try ModelFiles.open(url, registry: registry)
+    let model = try MemoryModel(files, of: registry.family(of: files), weights: weights, threads: threads)
     guard let extent = extent ?? model.usualExtent else { throw GenerationError.noSize }
     try model.check(extent)
     let passes = MemoryModel.Passes()
@@ -75,16 +73,19 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
     cost = best.cost
   }
 
-  /// Where the matrices of `text_encoder`, `unet` or `vae` are between uses.
-  public func residency(of component: String) -> WeightResidency {
-    switch component {
-    case "text_encoder": choice.text
-    case "unet": choice.unet
-    default: choice.autoencoder
-    }
+  /// Pixels a side for each latent a side of a model, and the size of pictures that it was made for, where its files say it; no weights are read.
+  ///
+  /// - Throws: what reading the model's files throws.
+  public static func usualSize(of url: URL, registry: ModelRegistry = .standard) throws -> (scale: Int, size: PixelSize?) {
+    let files = try ModelFiles.open(url, registry: registry)
+    let model = try MemoryModel(files, of: registry.family(of: files), weights: nil, threads: 1)
+    return (model.scale, model.usualExtent?.size)
   }
 
-  /// The form in which `text_encoder`, `unet` or `vae` is held; nil: as the file has it.
+  /// Where the matrices of a component are between uses.
+  public func residency(of component: String) -> WeightResidency { model.residency(of: component, choice) }
+
+  /// The form in which a component is held; nil: as the file has it.
   public func form(of component: String) -> WeightForm? { model.form(of: component, choice) }
 
   /// Seconds that a generation from a loaded model is expected to take: measures how fast the machine is now, for about a tenth of a second.
@@ -92,7 +93,7 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
   /// - Parameter steps: that the scheduler makes; those that evaluate the model twice count twice.
   /// - Throws: `CancellationError`.
   public func predictedSeconds(steps: Int, in context: ExecutionContext) throws -> Double {
-    cost.seconds(steps: steps, on: try MachineSpeed(of: model.unetElementType(choice), in: context))
+    cost.seconds(steps: steps, on: try MachineSpeed(of: model.predictorElementType(choice), in: context))
   }
 
   /// - Throws: `MemoryPlanError.requestTooLarge` where a generation would take more than the limit with what was planned.

@@ -1,87 +1,123 @@
+import LatentDiffusionComponents
+import Foundation
+import Pipeline
+import Schedulers
+import Tensor
 import LatentDiffusionWeights
 
-extension ModelFiles {
-  /// Refuses what is no Stable Diffusion 1.x or 2.x, by the classes that `model_index.json` names and by the parts that are there: whatever else
-  /// could be said of such a model would mislead.
+/// A kind of model: which components it has and how they play together. Another package brings its own in a `ModelRegistry`.
+public protocol ModelFamily: Sendable {
+  /// In words: "Stable Diffusion 1.x and 2.x".
+  var name: String { get }
+  /// The classes of diffusers' pipelines whose folders are of this family.
+  var pipelineClasses: Set<String> { get }
+  /// What is read of such a model.
+  var parts: [ModelPart] { get }
+  /// Components that nothing here runs, on purpose; others are told as warnings.
+  var ignoredParts: Set<String> { get }
+  /// How a single file holds such a model; nil: not at all.
+  var checkpointLayout: (any CheckpointLayout)? { get }
+
+  /// What a model is, in words: its version and what it was made for. It may throw nothing: what cannot be read is as if it were not there.
+  func description(of files: ModelFiles) -> String
+
+  /// The components as the pipeline sees them.
   ///
-  /// - Throws: `ModelFilesError.unsupported`, `ModelFilesError.incomplete`.
-  func checkFamily() throws(ModelFilesError) {
-    let path = url.path(percentEncoded: false)
-    if let name = className, !Self.pipelines.contains(name) {
-      throw .unsupported(path: path, family: Self.family(of: name).map { "\($0) (\(name))" } ?? "a model for \(name)")
-    }
-    for (component, classes) in Self.classes {
-      guard let name = className(of: component), !classes.contains(name) else { continue }
-      throw .unsupported(path: path, family: "a model whose \(component) is a \(Self.componentNames[name] ?? name)")
-    }
-    let parts = ["unet", "vae", "text_encoder"]
-    let missing = parts.filter { !components.contains($0) }
-    // A folder names the parts that it should have, and whoever asks for one that is missing says so.
-    guard layout == .diffusers || missing.isEmpty else {
-      throw .incomplete(path: path, found: parts.filter { components.contains($0) }, missing: missing)
-    }
-  }
+  /// - Parameters:
+  ///   - parts: those with weights, which may be made of extents alone, for a plan.
+  ///   - files: for what has no weights, such as a tokenizer.
+  /// - Throws: what a component throws; `ConfigurationError` where components do not fit one another.
+  func assembled(_ parts: ModelParts, of files: ModelFiles) throws -> ModelAssembly
 
-  /// diffusers' classes whose components and loop are those of Stable Diffusion 1.x and 2.x.
-  private static let pipelines: Set = [
-    "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionInpaintPipelineLegacy",
-    "StableDiffusionInstructPix2PixPipeline", "LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline",
-  ]
+  /// The schedule of a generation. Without an implementation, what the scheduler's configuration says.
+  /// - Throws: `SchedulerError`.
+  func schedule(_ choice: SchedulerChoice, steps: Int, for task: any GenerationTask, predictor: any NoisePredictor) throws -> Schedule
+}
 
-  /// The classes of the components that are loaded.
-  private static let classes: [(component: String, classes: Set<String>)] = [
-    ("unet", ["UNet2DConditionModel"]), ("vae", ["AutoencoderKL"]),
-    ("text_encoder", ["CLIPTextModel", "CLIPTextModelWithProjection"]), ("tokenizer", ["CLIPTokenizer", "CLIPTokenizerFast"]),
-  ]
+extension ModelFamily {
+  public var ignoredParts: Set<String> { [] }
+  public var checkpointLayout: (any CheckpointLayout)? { nil }
+  public func description(of files: ModelFiles) -> String { name }
 
-  /// What people call some other components.
-  private static let componentNames = [
-    "AutoencoderTiny": "tiny autoencoder (AutoencoderTiny)", "VQModel": "VQ autoencoder (VQModel)",
-    "ConsistencyDecoderVAE": "consistency decoder (ConsistencyDecoderVAE)",
-    "UNetSpatioTemporalConditionModel": "video U-Net (UNetSpatioTemporalConditionModel)",
-  ]
-
-  /// What people call the family of a pipeline.
-  private static func family(of pipeline: String) -> String? {
-    let beginnings = [
-      ("OV", "an OpenVINO model"), ("Onnx", "an ONNX model"), ("ORT", "an ONNX model"), ("Flax", "a Flax (JAX) model"),
-      ("StableDiffusionXL", "a Stable Diffusion XL model"), ("StableDiffusion3", "a Stable Diffusion 3 model"),
-      ("StableVideoDiffusion", "a Stable Video Diffusion model"), ("StableCascade", "a Stable Cascade model"),
-      ("Wuerstchen", "a Stable Cascade (Würstchen) model"), ("Flux", "a Flux model"), ("StableUnCLIP", "a Stable Diffusion unCLIP model"),
-      ("StableDiffusionLatentUpscale", "a latent upscaler"), ("StableDiffusionUpscale", "a Stable Diffusion upscaler"),
-      ("StableDiffusionDepth2Img", "a depth-conditioned Stable Diffusion 2"),
-      ("StableDiffusionControlNet", "a Stable Diffusion with a ControlNet"),
-      ("AnimateDiff", "an AnimateDiff model"), ("LDM", "a latent diffusion model of 2022"), ("AltDiffusion", "an AltDiffusion model"),
-      ("Kandinsky", "a Kandinsky model"), ("PixArt", "a PixArt model"), ("IF", "a DeepFloyd IF model"), ("ZImage", "a Z-Image model"),
-      ("QwenImage", "a Qwen-Image model"), ("Sana", "a Sana model"), ("Lumina", "a Lumina model"), ("Hunyuan", "a Hunyuan model"),
-      ("AuraFlow", "an AuraFlow model"), ("Wan", "a Wan video model"), ("LTX", "an LTX video model"), ("CogVideo", "a CogVideoX model"),
-    ]
-    return beginnings.first { pipeline.hasPrefix($0.0) }?.1
+  public func schedule(
+    _ choice: SchedulerChoice, steps: Int, for task: any GenerationTask, predictor: any NoisePredictor
+  ) throws -> Schedule {
+    Schedule(try choice.kind.make(configuration: choice.configuration, steps: steps), steps: steps, strength: task.strength)
   }
 }
 
-/// Something that a model's files hold and that is not used, though it may matter.
-public enum LoadWarning: Sendable, Equatable, CustomStringConvertible {
-  /// Tensors of a component that its network does not have.
-  case unusedTensors(component: String, names: [String])
-  /// Tensors of a single file that belong to no component.
-  case leftOver(names: [String])
-  /// A component that nothing here runs.
-  case unusedComponent(name: String, className: String)
+/// A component of a family.
+public struct ModelPart: Sendable {
+  /// What it does in a pipeline. A plan for memory decides for each role where weights are.
+  public enum Role: Sendable, CaseIterable {
+    /// Makes conditioning of prompts.
+    case conditioner
+    /// Predicts noise.
+    case predictor
+    /// Takes pictures into latent space and back.
+    case autoencoder
+    /// Has no weights: a tokenizer, a scheduler.
+    case accessory
+  }
+  /// In `model_index.json`.
+  public let name: String
+  /// What it does.
+  public let role: Role
+  /// What messages call it, without an article.
+  public let words: String
+  /// The classes that it may have; empty: any.
+  public let classNames: [String]
 
-  public var description: String {
-    switch self {
-    case .unusedTensors(let component, let names):
-      "\(Self.list(names)) of the model's \(component) \(names.count == 1 ? "is" : "are") not used."
-    case .leftOver(let names):
-      "\(Self.list(names)) of the file \(names.count == 1 ? "belongs" : "belong") to no part of the model and \(names.count == 1 ? "is" : "are") not used."
-    case .unusedComponent(let name, let className): "The model's \(name) (\(className)) is not used."
+  /// - Parameters:
+  ///   - name: in `model_index.json`.
+  ///   - role: what it does.
+  ///   - words: what messages call it.
+  ///   - classNames: that it may have; empty: any.
+  public init(_ name: String, _ role: Role, words: String, classNames: [String] = []) {
+    (self.name, self.role, self.words, self.classNames) = (name, role, words, classNames)
+  }
+}
+
+/// A model's components with weights, by name.
+public struct ModelParts: Sendable {
+  private let components: [String: any ModelComponent]
+
+  init(_ components: [String: any ModelComponent]) { self.components = components }
+
+  /// - Throws: `ComponentError.missingInput` where there is no such component of this type.
+  public func part<Part>(_ name: String, as type: Part.Type = Part.self) throws(ComponentError) -> Part {
+    guard let part = components[name] as? Part else {
+      throw .missingInput(component: "The model's family", argument: "a \(name) that is a \(type)")
     }
+    return part
   }
+}
 
-  private static func list(_ names: [String]) -> String {
-    let shown = names.prefix(3).joined(separator: ", ")
-    return (names.count == 1 ? "The tensor " : "\(names.count) tensors (") + shown + (names.count > 3 ? ", …" : "")
-      + (names.count == 1 ? "" : ")")
+/// Components that play together.
+public struct ModelAssembly: Sendable {
+  /// Predicts noise.
+  public var predictor: any NoisePredictor
+  /// Takes pictures into latent space and back.
+  public var autoencoder: any LatentAutoencoder
+  /// Makes conditioning of prompts.
+  public var conditioner: any TextConditioner
+  /// Bytes that these hold beside weights, such as a tokenizer's tables: for plans.
+  public var otherBytes: Int
+
+  /// - Parameter otherBytes: that these hold beside weights.
+  public init(
+    predictor: any NoisePredictor, autoencoder: any LatentAutoencoder, conditioner: any TextConditioner, otherBytes: Int = 0
+  ) {
+    (self.predictor, self.autoencoder, self.conditioner, self.otherBytes) = (predictor, autoencoder, conditioner, otherBytes)
   }
+}
+
+/// The scheduler in use, and what its configuration says.
+public struct SchedulerChoice: Sendable {
+  /// Which.
+  public let kind: SchedulerKind
+  /// The model's, which may be another scheduler's.
+  public let configuration: SchedulerConfiguration
+  /// Whether it takes the place of the one that the configuration is for.
+  public let isExchanged: Bool
 }

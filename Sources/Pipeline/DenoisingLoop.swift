@@ -6,15 +6,15 @@ import Tensor
 /// A value: a copy is a checkpoint.
 struct DenoisingLoop: Sendable {
   let predictor: any NoisePredictor
-  /// `guidance.rows · N` rows.
+  /// `guidance.rows.count · N` rows.
   let conditioning: Conditioning
-  let guidance: Guidance
-  /// `[guidance.rows · N, h, w, inputChannels - C]`: what the predictor sees beside the latents.
-  let appended: Tensor?
+  /// `[N, h, w, inputChannels - C]`: what the predictor sees beside the latents.
+  let beside: Tensor?
   /// What is put back after every step.
   let restoration: Restoration?
   let firstStep: Int
 
+  var guidance: any Guidance
   var scheduler: any Scheduler
   var noise: any NoiseSource
   /// What the predictor's passes leave for one another.
@@ -30,7 +30,12 @@ struct DenoisingLoop: Sendable {
   /// - Returns: the clean latents as they look from here, where the scheduler knows them.
   mutating func advance(in context: ExecutionContext) throws -> Tensor? {
     try context.checkCancellation()
-    let prediction = try guidance.combined(predict(in: context))
+    let predictions = try predict(in: context)
+    let sigmas = scheduler.sigmas
+    let place = GuidanceStep(
+      index: step - firstStep, count: scheduler.timesteps.count - firstStep, sigma: step < sigmas.count ? sigmas[step] : nil,
+      latents: latents)
+    let prediction = guidance.combined(predictions, at: place)
     let result = try scheduler.advance(latents, prediction: prediction, at: step, noise: &noise)
     latents = restoration?.applied(to: result.sample, scheduler: scheduler, after: step) ?? result.sample
     guard latents.isFinite else { throw GenerationError.diverged(step: step - firstStep) }
@@ -38,33 +43,27 @@ struct DenoisingLoop: Sendable {
     return result.predictedOriginal
   }
 
-  private mutating func predict(in context: ExecutionContext) throws -> Tensor {
-    var input = scheduler.scaleInput(latents, at: step).repeated(guidance.rows)
-    if let appended { input = Tensor.concatenated([input, appended], axis: -1) }
+  /// `[N, h, w, C]` for each row of the guidance.
+  private mutating func predict(in context: ExecutionContext) throws -> [Tensor] {
+    let (count, rows) = (latents.shape[0], guidance.rows)
     let prediction = try predictor.predict(
-      input, timestep: scheduler.timesteps[step], conditioning: conditioning, memory: &memory, in: context)
-    let expected = Shape([input.shape[0]] + latents.shape.dimensions.dropFirst())
+      input(rows), timestep: scheduler.timesteps[step], conditioning: conditioning, memory: &memory, in: context)
+    let expected = Shape([rows.count * count] + latents.shape.dimensions.dropFirst())
     guard prediction.shape == expected else {
       throw ComponentError.unexpectedShape(
         component: "The pipeline", argument: "predictions", expected: expected.description, found: prediction.shape)
     }
-    return prediction
+    return rows.indices.map { prediction.rows($0 * count..<($0 + 1) * count) }
   }
-}
 
-/// Keeps the latents outside a mask to those of a picture, for predictors that know nothing of masks.
-struct Restoration: Sendable {
-  /// `[N, h, w, C]`, 0 or 1: where 1, the loop has its way.
-  let mask: Tensor
-  /// `[N, h, w, C]`: the picture.
-  let original: Tensor
-  /// `[N, h, w, C]`: the noise that the loop started with.
-  let noise: Tensor
-
-  /// The latents as they enter the next step: outside the mask, the picture with that step's noise; after the last, without any.
-  func applied(to latents: Tensor, scheduler: any Scheduler, after step: Int) -> Tensor {
-    let isLast = step + 1 >= scheduler.timesteps.count
-    let outside = isLast ? original : scheduler.addNoise(noise, to: original, at: step + 1)
-    return mask.map { 1 - $0 } * outside + mask * latents
+  /// The latents and what is beside them: one for each picture, or one for each row where rows see different things.
+  private func input(_ rows: [GuidanceRow]) -> Tensor {
+    let scaled = scheduler.scaleInput(latents, at: step)
+    guard let beside else { return scaled }
+    func seen(_ row: GuidanceRow) -> Tensor {
+      Tensor.concatenated([scaled, row.seesPicture ? beside : Tensor(shape: beside.shape)], axis: -1)
+    }
+    guard rows.contains(where: { !$0.seesPicture }) else { return seen(rows[0]) }
+    return Tensor.concatenated(rows.map(seen), axis: 0)
   }
 }

@@ -1,8 +1,7 @@
 import LatentDiffusionComponents
 import Tensor
 
-/// Latent diffusion out of three components and a scheduler: text to picture, picture to picture, inpainting, outpainting,
-/// instruction editing.
+/// Latent diffusion out of three components and a scheduler, for any `GenerationTask`.
 ///
 /// It knows its components by their protocols alone. A value: change a component and the copy is another pipeline.
 ///
@@ -20,11 +19,11 @@ public struct DiffusionPipeline: Sendable {
   /// What makes prompts into what guides the predictor.
   public var conditioner: any TextConditioner
   /// Makes the schedule of a generation from a number of steps and the task, which says how many of them are run.
-  public var schedule: @Sendable (_ steps: Int, _ task: GenerationTask) throws -> Schedule
+  public var schedule: @Sendable (_ steps: Int, _ task: any GenerationTask) throws -> Schedule
   /// The size of pictures that start from nothing and for which the request names none; nil: what the predictor was trained on.
   public var defaultSize: PixelSize?
   /// What steps and guidance a request gets that names none; nil: the defaults of diffusers' pipelines.
-  public var usual: (@Sendable (GenerationTask) -> GenerationSettings)?
+  public var usual: (@Sendable (any GenerationTask) -> GenerationSettings)?
   /// Asked before a generation begins; what it throws, `generate` throws. A plan for memory refuses here what it has no room for.
   public var admission: (@Sendable (GenerationExtent) throws -> Void)?
   /// The matrix of previews; nil: it is fitted to the autoencoder when a generation needs one.
@@ -46,7 +45,7 @@ public struct DiffusionPipeline: Sendable {
   ///   throws.
   public init(
     predictor: any NoisePredictor, autoencoder: any LatentAutoencoder, conditioner: any TextConditioner,
-    schedule: @escaping @Sendable (_ steps: Int, _ task: GenerationTask) throws -> Schedule
+    schedule: @escaping @Sendable (_ steps: Int, _ task: any GenerationTask) throws -> Schedule
   ) {
     self.predictor = predictor
     self.autoencoder = autoencoder
@@ -71,14 +70,16 @@ public struct DiffusionPipeline: Sendable {
 
   /// Starts a generation; nothing is computed before the first event is asked for.
   ///
-  /// - Parameter phase: told what is under way, on a thread of the engine: for people who wait.
+  /// - Parameters:
+  ///   - place: where to go on; nil: at the beginning. It belongs to the same request on the same model.
+  ///   - phase: told what is under way, on a thread of the engine: for people who wait.
   /// - Throws: `GenerationError` where the request cannot be carried out, `ComponentError` where the predictor has no such short cuts,
   ///   and what making the scheduler throws.
   public func generate(
-    _ request: GenerationRequest, in context: ExecutionContext = ExecutionContext(),
+    _ request: GenerationRequest, from place: GenerationPlace? = nil, in context: ExecutionContext = ExecutionContext(),
     phase: @escaping @Sendable (GenerationPhase) -> Void = { _ in }
   ) throws -> Generation {
-    Generation(plan: try Plan(request, for: self, phase: phase), context: context)
+    Generation(plan: try Plan(request, for: self, phase: phase), place: place, context: context)
   }
 
   /// All pictures of a request.
@@ -115,7 +116,7 @@ public struct DiffusionPipeline: Sendable {
     try checkPixels(width: image.shape[2], height: image.shape[1])
     return try await context.run { context in
       // One at a time, as for `decode`.
-      let modes = try (0..<image.shape[0]).map { try posterior(of: image.rows($0..<$0 + 1).centered, in: context).mode }
+      let modes = try (0..<image.shape[0]).map { try autoencoder.checkedEncode(image.rows($0..<$0 + 1).centered, in: context).mode }
       return autoencoder.scaled(Tensor.concatenated(modes, axis: 0))
     }
   }
@@ -139,18 +140,6 @@ public struct DiffusionPipeline: Sendable {
     guard Shape([width, height]).count <= GenerationRequest.maximumPixels else {
       throw .tooLarge(width: width, height: height, images: 1)
     }
-  }
-
-  /// - Parameter image: `[N, H, W, 3]`, -1…1.
-  func posterior(of image: Tensor, in context: ExecutionContext) throws -> DiagonalGaussian {
-    let posterior = try autoencoder.encode(image, in: context)
-    let scale = autoencoder.spatialScale
-    let expected: Shape = [image.shape[0], image.shape[1] / scale, image.shape[2] / scale, autoencoder.latentChannels]
-    guard posterior.mean.shape == expected, posterior.logVariance.shape == expected else {
-      throw ComponentError.unexpectedShape(
-        component: "The pipeline", argument: "encoded pictures", expected: expected.description, found: posterior.mean.shape)
-    }
-    return posterior
   }
 
   /// What a generation's previews are made with.

@@ -7,15 +7,23 @@ import Tensor
 /// stopped it. Cancelling the task ends the step that is running, within milliseconds, with `CancellationError`.
 public struct Generation: AsyncSequence, Sendable {
   let plan: Plan
+  /// Where it begins; nil: before the first step.
+  let place: GenerationPlace?
   let context: ExecutionContext
 
   /// Begins the generation anew: a generation can be run several times, each with the same result.
-  public func makeAsyncIterator() -> Iterator { Iterator(stage: .planned(plan), context: context) }
+  public func makeAsyncIterator() -> Iterator { Iterator(stage: .planned(plan, place), context: context) }
 
   /// Where one run of the generation is. A value: a copy goes on from the same step.
   public struct Iterator: AsyncIteratorProtocol {
     fileprivate var stage: Stage
     fileprivate let context: ExecutionContext
+
+    /// Where the generation is between two steps; nil before the first and after the last.
+    /// - Throws: `EncodingError` where a scheduler or generator of another package cannot be encoded.
+    public var place: GenerationPlace? {
+      get throws { if case .denoising(let loop, _, _) = stage { try GenerationPlace(loop) } else { nil } }
+    }
 
     /// - Throws: `CancellationError`, `GenerationError`, and what the components throw. Nothing comes after an error.
     public mutating func next() async throws -> GenerationEvent? {
@@ -29,16 +37,17 @@ public struct Generation: AsyncSequence, Sendable {
 
   /// Where a generation is. Each stage gives its event and the stage that follows.
   fileprivate enum Stage: Sendable {
-    case planned(Plan)
+    case planned(Plan, GenerationPlace?)
     case denoising(DenoisingLoop, Plan, DiffusionPipeline.Previewer?)
     case decoding(Tensor, Plan, index: Int)
     case finished
 
     func next(in context: ExecutionContext) throws -> (GenerationEvent?, Stage) {
       switch self {
-      case .planned(let plan):
+      case .planned(let plan, let place):
         let preview = try plan.request.previewInterval.map { _ in try plan.pipeline.previewer(in: context) }
-        let loop = try plan.loop(in: context)
+        let fresh = try plan.loop(in: context)
+        let loop = try place?.applied(to: fresh) ?? fresh
         plan.phase(.denoising)
         return try Stage.denoising(loop, plan, preview).next(in: context)
       case .denoising(var loop, let plan, let preview):

@@ -26,6 +26,8 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
   case noStepsLeft(steps: Int, strength: Double)
   /// The noise predictor has not the channels that the task needs.
   case modelDoesNotFit(task: String, inputChannels: Int, expected: String)
+  /// A generation's place that was saved does not belong to this request on this model.
+  case placeDoesNotFit(reason: String)
   /// The latents became infinite or not numbers, so that the picture would be black.
   case diverged(step: Int)
 
@@ -55,8 +57,17 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
       "A strength of \(strength) leaves none of the \(steps) steps; raise the strength or the number of steps."
     case .modelDoesNotFit(let task, let inputChannels, let expected):
       "This model takes \(inputChannels) channels and is not made for \(task), which needs \(expected)."
+    case .placeDoesNotFit(let reason):
+      "The saved place does not belong to this request on this model: \(reason)."
     case .diverged(let step):
       "The latents are no longer numbers after step \(step + 1); the weights may be damaged, or the guidance far too high."
     }
+  }
+}
+
+/// - Throws: `GenerationError.outOfRange`, also for what is not a number.
+func checkNumber<Number: Comparable>(_ name: String, _ value: Number, in range: ClosedRange<Number>) throws(GenerationError) {
+  guard range.contains(value) else {
+    throw .outOfRange(name: name, value: "\(value)", allowed: "from \(range.lowerBound) to \(range.upperBound)")
   }
 }

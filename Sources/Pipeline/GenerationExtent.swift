@@ -1,3 +1,5 @@
+import LatentDiffusionComponents
+
 /// How much a generation has to do at once: what its memory follows from.
 public struct GenerationExtent: Sendable, Equatable {
   /// Of the pictures in the model.

@@ -1,3 +1,4 @@
+import LatentDiffusionComponents
 import Tensor
 
 /// What tasks do to pictures `[N, H, W, C]` before and after the loop.

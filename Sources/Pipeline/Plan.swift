@@ -6,6 +6,8 @@ struct Plan: Sendable {
   let pipeline: DiffusionPipeline
   let request: GenerationRequest
   let schedule: Schedule
+  /// As it is before the first step.
+  let guidance: any Guidance
   /// Of the pictures that go through the model.
   let size: PixelSize
   /// Of the pictures that come out; smaller where the model's input was filled up.
@@ -32,15 +34,17 @@ struct Plan: Sendable {
       request.usual = pipeline.usual ?? { $0.usualSettings(ofConsistencyModel: isConsistencyModel) }
     }
     try request.checkNumbers()
+    try request.task.check(latentChannels: pipeline.autoencoder.latentChannels)
     (size, outputSize) = try request.sizes(for: pipeline)
     (self.pipeline, self.request, self.phase) = (pipeline, request, phase)
     schedule = try pipeline.schedule(request.steps, request.task)
     guard (0..<schedule.scheduler.timesteps.count).contains(schedule.firstStep), request.task.hasSteps(of: request.steps) else {
       throw GenerationError.noStepsLeft(steps: request.steps, strength: request.task.strength)
     }
+    guidance = request.guidance(embedded: pipeline.predictor.embedsGuidance)
     // Each text once, in the order of the request; without guidance nobody looks at the negative ones.
-    var texts = request.prompts
-    if request.guidance > 1, !pipeline.predictor.embedsGuidance { texts += request.negativePrompts }
+    var texts = request.conditioning == nil ? request.prompts : []
+    if guidance.rows.contains(where: { $0.text == .negativePrompt }), request.negativeConditioning == nil { texts += request.negativePrompts }
     truncations = texts.enumerated().filter { texts.firstIndex(of: $1) == $0 }.compactMap { pipeline.conditioner.truncation(of: $1) }
     try pipeline.checkChannels(for: request.task)
     try pipeline.predictor.check(request.shortcuts)
@@ -49,7 +53,8 @@ struct Plan: Sendable {
   }
 
   private var extent: GenerationExtent {
-    GenerationExtent(size: size, images: count, rowsPerImage: guidance.rows, encodesPicture: request.task.startsFromPixels)
+    GenerationExtent(size: size, images: count, rowsPerImage: guidance.rows.count,
+      encodesPicture: request.task.source(scale: pipeline.autoencoder.spatialScale).isPixels)
   }
 
   private func checkTensors() throws {
@@ -59,42 +64,14 @@ struct Plan: Sendable {
       }
       guard noise.isFinite else { throw GenerationError.notFinite(name: "The noise") }
     }
+    for (name, rows) in [("The conditioning", request.conditioning?.rows), ("The negative conditioning", request.negativeConditioning?.rows)] {
+      guard let rows, ![1, request.prompts.count].contains(rows) else { continue }
+      throw GenerationError.outOfRange(name: "\(name)'s number of rows", value: "\(rows)", allowed: "1 or \(request.prompts.count)")
+    }
     for (name, tensor) in request.task.inputs where !count.isMultiple(of: tensor.shape[0]) {
       throw GenerationError.unexpectedShape(
         name: name, expected: "[N, …] where N divides the \(count) pictures of the request", found: tensor.shape)
     }
-  }
-}
-
-extension GenerationTask {
-  /// Whether a strength leaves any of the steps. A scheduler may make more timesteps than steps (PNDM), of which one is left at a strength of 0:
-  /// diffusers' image-to-image then runs that one, its inpainting refuses.
-  fileprivate func hasSteps(of steps: Int) -> Bool {
-    guard case .inpaint(let inpainting) = self else { return true }
-    return Double(steps) * inpainting.strength >= 1
-  }
-
-  /// The tensors with their names in errors.
-  var inputs: [(String, Tensor)] {
-    switch self {
-    case .textToImage: []
-    case .imageToImage(.pixels(let image), _), .edit(let image, _): [("The image", image)]
-    case .imageToImage(.latents(let latents), _): [("The latents", latents)]
-    case .inpaint(let inpainting): [("The image", inpainting.image), ("The mask", inpainting.mask)]
-    }
-  }
-
-  /// Whether a picture of pixels is given.
-  var startsFromPixels: Bool {
-    switch self {
-    case .textToImage, .imageToImage(.latents, _): false
-    case .imageToImage(.pixels, _), .inpaint, .edit: true
-    }
-  }
-
-  /// A picture that does not fit the model is filled up instead of resampled.
-  var fillsUp: Bool {
-    if case .inpaint(let inpainting) = self { inpainting.keepsPixelsOutsideMask } else { false }
   }
 }
 
@@ -107,25 +84,23 @@ extension GenerationRequest {
     guard [0, 1, prompts.count].contains(negativePrompts.count) else {
       throw .negativePromptCount(prompts: prompts.count, negativePrompts: negativePrompts.count)
     }
-    try check("The number of images per prompt", imagesPerPrompt, in: 1...Self.maximumPixels)
-    try check("The number of steps", steps, in: 1...100_000)
-    try check("The guidance", guidance, in: 0...1e6)
-    try check("The guidance rescaling", guidanceRescale, in: 0...1)
-    try check("The width", width ?? 1, in: 1...Self.maximumPixels)
-    try check("The height", height ?? 1, in: 1...Self.maximumPixels)
-    try check("The preview interval", previewInterval ?? 1, in: 1...Int.max)
-    try check("The interval of step caching", stepCaching?.interval ?? 1, in: 1...100_000)
-    try check("The branch of step caching", stepCaching?.branch ?? 0, in: 0...100_000)
-    try check("Token merging", tokenMerging ?? 0, in: Shortcuts.tokenMergingRange)
-    try check("The strength", task.strength, in: 0...1)
-    if case .edit(_, let imageGuidance) = task { try check("The image guidance", imageGuidance, in: 0...1e6) }
+    try checkNumber("The number of images per prompt", imagesPerPrompt, in: 1...Self.maximumPixels)
+    try checkNumber("The number of steps", steps, in: 1...100_000)
+    try checkNumber("The guidance", guidance, in: 0...1e6)
+    try checkNumber("The guidance rescaling", guidanceRescale, in: 0...1)
+    try checkNumber("The width", width ?? 1, in: 1...Self.maximumPixels)
+    try checkNumber("The height", height ?? 1, in: 1...Self.maximumPixels)
+    try checkNumber("The preview interval", previewInterval ?? 1, in: 1...Int.max)
+    try checkNumber("The interval of step caching", stepCaching?.interval ?? 1, in: 1...100_000)
+    try checkNumber("The branch of step caching", stepCaching?.branch ?? 0, in: 0...100_000)
+    try checkNumber("Token merging", tokenMerging ?? 0, in: Shortcuts.tokenMergingRange)
+    try checkNumber("The strength", task.strength, in: 0...1)
   }
 
-  private func check<Number: Comparable>(_ name: String, _ value: Number, in range: ClosedRange<Number>) throws(GenerationError) {
-    // Not a number is contained nowhere.
-    guard range.contains(value) else {
-      throw .outOfRange(name: name, value: "\(value)", allowed: "from \(range.lowerBound) to \(range.upperBound)")
-    }
+  /// How predictions are combined. Up to 1 there is nothing to guide with, and a network that embeds the guidance is told it instead.
+  fileprivate func guidance(embedded: Bool) -> any Guidance {
+    if let guidanceMethod { return guidanceMethod }
+    return guidance > 1 && !embedded ? task.guidance(scale: guidance, rescale: guidanceRescale) : Unguided()
   }
 
   /// The size in the model and the size of the result.
@@ -142,7 +117,7 @@ extension GenerationRequest {
       return max(1, Int((min(exact, most) / Double(multiple)).rounded())) * multiple
     }
     var (width, height) = (width, height)
-    if task.startsFromPixels {
+    if task.source(scale: pipeline.autoencoder.spatialScale).isPixels {
       if let asked = width, height == nil { height = proportional(source.height, source.width, to: asked) }
       if let asked = height, width == nil { width = proportional(source.width, source.height, to: asked) }
     }
@@ -168,49 +143,85 @@ extension GenerationRequest {
   /// The size of what the task starts from: its picture, or what the model was trained on.
   private func sourceSize(for pipeline: DiffusionPipeline) throws(GenerationError) -> PixelSize {
     let scale = pipeline.autoencoder.spatialScale
-    switch task {
-    case .textToImage:
+    switch task.source(scale: scale) {
+    case .nothing:
       if let width, let height { return PixelSize(width: width, height: height) }
       if let size = pipeline.defaultSize { return size }
       guard let sides = pipeline.predictor.sampleSides else { throw .noSize }
       return PixelSize(width: sides.width * scale, height: sides.height * scale)
-    case .imageToImage(.latents(let latents), _):
-      try latents.checkPicture("The latents", channels: pipeline.autoencoder.latentChannels)
-      let size = PixelSize(width: latents.shape[2] * scale, height: latents.shape[1] * scale)
+    case .pixels(let size): return size
+    case .latents(let size):
       guard (width ?? size.width) == size.width, (height ?? size.height) == size.height else {
-        throw .unexpectedShape(name: "The latents", expected: "\(height ?? 0)×\(width ?? 0) pixels", found: latents.shape)
+        throw .outOfRange(
+          name: "The size", value: "\(width ?? size.width)×\(height ?? size.height)", allowed: "\(size.width)×\(size.height), that of the latents")
       }
       return size
-    case .imageToImage(.pixels(let image), _), .edit(let image, _):
-      try image.checkPicture("The image", channels: 3)
-      return PixelSize(width: image.shape[2], height: image.shape[1])
-    case .inpaint(let inpainting):
-      let (image, mask) = (inpainting.image, inpainting.mask)
-      try image.checkPicture("The image", channels: 3)
-      try mask.checkPicture("The mask", channels: 1)
-      guard [1, image.shape[0]].contains(mask.shape[0]) else {
-        throw .unexpectedShape(name: "The mask", expected: "[1 or \(image.shape[0]), height, width, 1]", found: mask.shape)
-      }
-      return PixelSize(width: image.shape[2], height: image.shape[1])
     }
   }
 }
 
 extension DiffusionPipeline {
-  fileprivate func checkChannels(for task: GenerationTask) throws(GenerationError) {
+  fileprivate func checkChannels(for task: any GenerationTask) throws(GenerationError) {
     let (channels, found) = (autoencoder.latentChannels, predictor.inputChannels)
-    let (name, expected): (String, [Int]) =
-      switch task {
-      case .textToImage: ("text-to-image", [channels])
-      case .imageToImage: ("image-to-image", [channels])
-      case .inpaint: ("inpainting", [channels, 2 * channels + 1])
-      case .edit: ("instruction editing", [2 * channels])
-      }
+    let expected = task.inputChannels(latentChannels: channels)
     guard predictor.outputChannels == channels else {
-      throw .modelDoesNotFit(task: name, inputChannels: found, expected: "predictions of \(channels) channels, as the autoencoder has")
+      throw .modelDoesNotFit(task: task.name, inputChannels: found, expected: "predictions of \(channels) channels, as the autoencoder has")
     }
     guard expected.contains(found) else {
-      throw .modelDoesNotFit(task: name, inputChannels: found, expected: expected.map(String.init).joined(separator: " or "))
+      throw .modelDoesNotFit(task: task.name, inputChannels: found, expected: expected.map(String.init).joined(separator: " or "))
     }
+  }
+}
+
+/// From a plan to a loop that is ready to run, and from latents to pictures.
+extension Plan {
+  /// Encodes the prompts and the picture, and draws the noise to start from.
+  func loop(in context: ExecutionContext) throws -> DenoisingLoop {
+    var preparation = Preparation(self, in: context)
+    let start = try request.task.start(&preparation)
+    let conditioning = try conditioning(in: context)
+    try pipeline.predictor.check(conditioning, latents: count)
+    return DenoisingLoop(
+      predictor: pipeline.predictor, conditioning: conditioning, beside: start.beside, restoration: start.restoration,
+      firstStep: schedule.firstStep, guidance: guidance, scheduler: schedule.scheduler, noise: preparation.noise,
+      memory: PassMemory(request.shortcuts, seed: request.seed), latents: start.latents, step: schedule.firstStep)
+  }
+
+  /// For each row of the guidance, a row for each picture.
+  private func conditioning(in context: ExecutionContext) throws -> Conditioning {
+    phase(.encodingPrompts)
+    var encoded: [GuidanceRow.Text: Conditioning] = [:]
+    for text in guidance.rows.map(\.text) where encoded[text] == nil { encoded[text] = try self.encoded(text, in: context) }
+    var conditioning = try Conditioning.concatenated(guidance.rows.compactMap { encoded[$0.text] })
+    if pipeline.predictor.embedsGuidance { conditioning.guidance = request.guidance }
+    return conditioning
+  }
+
+  /// One prompt or conditioning for all pictures is encoded once.
+  private func encoded(_ text: GuidanceRow.Text, in context: ExecutionContext) throws -> Conditioning {
+    let isNegative = text == .negativePrompt
+    let given = isNegative ? request.negativeConditioning : request.conditioning
+    let prompts = isNegative ? request.negativePrompts.isEmpty ? [""] : request.negativePrompts : request.prompts
+    let result =
+      try given
+      ?? pipeline.conditioner.condition(ConditioningRequest(prompts, size: size, isNegative: isNegative), in: context)
+    guard given != nil || result.rows == prompts.count else {
+      throw ComponentError.unexpectedRows(component: "The pipeline", rows: result.rows, latents: prompts.count)
+    }
+    return result.repeated(count / result.rows)
+  }
+
+  /// Decodes one of the latents.
+  func image(_ index: Int, of latents: Tensor, in context: ExecutionContext) throws -> GeneratedImage {
+    let latents = latents.rows(index..<index + 1)
+    var context = context
+    phase(.decoding(done: index, count: count))
+    context.progress = { [phase, count] in phase(.decoding(done: index * $1 + $0, count: count * $1)) }
+    let decoded = try pipeline.autoencoder.image(of: latents, in: context)
+      .cropped(height: outputSize.height, width: outputSize.width)
+    return GeneratedImage(
+      index: index, prompt: request.prompts[index / request.imagesPerPrompt],
+      image: request.task.finished(decoded, index: index, size: outputSize, resizeMode: request.resizeMode), latents: latents,
+      truncations: truncations)
   }
 }

@@ -1,170 +1,110 @@
 import LatentDiffusionComponents
 import Tensor
 
-/// From a plan to a loop that is ready to run, and from latents to pictures. The order in which random numbers are drawn is part of
-/// what a seed means: it is that of diffusers' pipelines.
-extension Plan {
-  /// Encodes the prompts and the picture, and draws the noise to start from.
-  func loop(in context: ExecutionContext) throws -> DenoisingLoop {
-    var noise = request.generator(request.seed)
-    let guidance = guidance
-    let start = try start(drawing: &noise, in: context)
-    return DenoisingLoop(
-      predictor: pipeline.predictor, conditioning: try conditioning(guidance, in: context), guidance: guidance,
-      appended: start.appended, restoration: start.restoration, firstStep: schedule.firstStep, scheduler: schedule.scheduler,
-      noise: noise, memory: PassMemory(request.shortcuts, seed: request.seed), latents: start.latents, step: schedule.firstStep)
+/// What a task makes the start of the loop with: pictures in the model's size, their latents, and noise.
+///
+/// The order in which random numbers are drawn is part of what a seed means: it is that of diffusers' pipelines.
+public struct Preparation {
+  let plan: Plan
+  let context: ExecutionContext
+  var noise: any NoiseSource
+  /// Whether the encoder has given a distribution, so that numbers were drawn for its latents.
+  private var drawsLatents = false
+
+  init(_ plan: Plan, in context: ExecutionContext) {
+    (self.plan, self.context, noise) = (plan, context, plan.request.generator(plan.request.seed))
   }
 
-  var guidance: Guidance {
-    let scale = Float(request.guidance)
-    guard request.guidance > 1, !pipeline.predictor.embedsGuidance else { return .none }
-    guard case .edit(_, let imageGuidance) = request.task else { return .text(scale: scale, rescale: Float(request.guidanceRescale)) }
-    return imageGuidance >= 1 ? .textAndImage(text: scale, image: Float(imageGuidance)) : .none
+  /// `[N, h, w, C]`, of all latents.
+  public var latentShape: Shape { plan.latentShape }
+  /// Pixels a side for each latent a side.
+  public var spatialScale: Int { plan.pipeline.autoencoder.spatialScale }
+  /// Of the predictor.
+  public var inputChannels: Int { plan.pipeline.predictor.inputChannels }
+  /// As it is before the first step.
+  public var scheduler: any Scheduler { plan.schedule.scheduler }
+  /// How pictures take another size.
+  public var resizeMode: ResizeMode { plan.request.resizeMode }
+
+  /// Standard normal noise in the shape of the latents: the request's, or the next numbers of its generator.
+  public mutating func drawnNoise() -> Tensor { plan.request.noise ?? noise.normal(channelsLast: latentShape) }
+
+  /// A picture 0…1 in the size of the model's input.
+  public func fitted(_ image: Tensor) -> Tensor {
+    let image = image.resized(to: plan.outputSize, mode: resizeMode)
+    guard plan.size != plan.outputSize else { return image }
+    return image.extended(
+      left: 0, right: plan.size.width - plan.outputSize.width, top: 0, bottom: plan.size.height - plan.outputSize.height)
   }
 
-  private func conditioning(_ guidance: Guidance, in context: ExecutionContext) throws -> Conditioning {
-    phase(.encodingPrompts)
-    func encoded(_ prompts: [Prompt], times: Int) throws -> Conditioning {
-      let result = try pipeline.conditioner.condition(prompts, in: context)
-      guard result.hiddenStates.shape.rank > 0, result.hiddenStates.shape[0] == prompts.count else {
-        throw ComponentError.unexpectedShape(
-          component: "The pipeline", argument: "hidden states", expected: "[\(prompts.count), …]", found: result.hiddenStates.shape)
-      }
-      return result.repeated(times)
-    }
-    var conditioning = try guidance.conditioning(prompt: encoded(request.prompts, times: request.imagesPerPrompt)) {
-      // One negative prompt for all is encoded once.
-      let negative = request.negativePrompts.isEmpty ? [""] : request.negativePrompts
-      return try encoded(negative, times: count / negative.count)
-    }
-    if pipeline.predictor.embedsGuidance { conditioning.guidance = Float(request.guidance - 1) }
-    return conditioning
+  /// A tensor of some pictures, repeated for all pictures of the request.
+  public func repeated(_ tensor: Tensor) -> Tensor { tensor.repeated(plan.count / tensor.shape[0]) }
+
+  /// Latents with the noise of the first step.
+  public func noised(_ original: Tensor, with noise: Tensor) -> Tensor {
+    scheduler.addNoise(noise, to: original, at: plan.schedule.firstStep)
   }
 
-  /// What a task brings to the loop.
-  private struct Start {
-    var latents: Tensor
-    var appended: Tensor?
-    var restoration: Restoration?
+  /// Scaled latents of pictures, drawn where the encoder gives a distribution, for all pictures of the request.
+  ///
+  /// - Parameters:
+  ///   - image: `[N, H, W, 3]`, 0…1, in the size of the model's input.
+  ///   - kept: `[N, H, W, 3]`: what the pictures are multiplied by, with -1…1 for black and white.
+  /// - Throws: `CancellationError`, and what the autoencoder throws.
+  public mutating func sampledLatents(of image: Tensor, times kept: Tensor? = nil) throws -> Tensor {
+    let encoded = try encoded(kept.map { image.centered * $0 } ?? image.centered)
+    drawsLatents = encoded.gaussian != nil
+    return repeated(plan.pipeline.autoencoder.scaled(encoded.sample(drawing: &noise)))
   }
 
-  private func start(drawing noise: inout any NoiseSource, in context: ExecutionContext) throws -> Start {
-    func drawn() -> Tensor { request.noise ?? noise.normal(channelsLast: latentShape) }
-    switch request.task {
-    case .textToImage:
-      return Start(latents: drawn() * schedule.scheduler.initialNoiseScale)
-    case .imageToImage(.latents(let latents), _):
-      return Start(latents: noised(latents.repeated(count / latents.shape[0]), with: drawn()))
-    case .imageToImage(.pixels(let image), _):
-      let original = try encoded(fitted(image).centered, drawing: &noise, in: context)
-      return Start(latents: noised(original, with: drawn()))
-    case .edit(let image, _):
-      return Start(
-        latents: drawn() * schedule.scheduler.initialNoiseScale,
-        appended: try beside(posterior(of: fitted(image).centered, in: context).mode))
-    case .inpaint(let inpainting):
-      return try start(inpainting, drawing: &noise, in: context)
-    }
+  /// The most likely latents of pictures, unscaled, for all pictures of the request.
+  /// - Throws: `CancellationError`, and what the autoencoder throws.
+  public func likelyLatents(of image: Tensor) throws -> Tensor { repeated(try encoded(image.centered).mode) }
+
+  /// Draws the numbers that sampling the latents of so many more pictures would draw.
+  mutating func skipSampling(of pictures: Int) {
+    guard drawsLatents else { return }
+    _ = noise.normal(channelsLast: Shape([pictures] + latentShape.dimensions.dropFirst()))
   }
 
-  private func start(_ task: Inpainting, drawing noise: inout any NoiseSource, in context: ExecutionContext) throws -> Start {
-    let image = fitted(task.image)
-    let mask = fitted(task.mask(for: request.resizeMode)).binarized()
-    let latentMask = mask.sampled(every: pipeline.autoencoder.spatialScale).repeated(count / mask.shape[0])
-    let blends = pipeline.predictor.inputChannels == latentShape.columns
-    // At full strength the picture below the mask is not looked at, except for blending.
-    let original = blends || task.strength < 1 ? try encoded(image.centered, drawing: &noise, in: context) : nil
-    let drawn = request.noise ?? noise.normal(channelsLast: latentShape)
-    let latents =
-      if let original, task.strength < 1 { noised(original, with: drawn) } else { drawn * schedule.scheduler.initialNoiseScale }
-    if blends, let original {
-      // diffusers encodes the masked picture here too, for nothing; only the numbers drawn for it matter to what follows.
-      _ = noise.normal(channelsLast: Shape([image.shape[0]] + latentShape.dimensions.dropFirst()))
-      return Start(
-        latents: latents,
-        restoration: Restoration(mask: latentMask.channelRepeated(latentShape.columns), original: original, noise: drawn))
-    }
-    let kept = mask.map { 1 - $0 }.channelRepeated(3).repeated(image.shape[0] / mask.shape[0])
-    let masked = try encoded(image.centered * kept, drawing: &noise, in: context)
-    return Start(
-      latents: latents, appended: Tensor.concatenated([latentMask, masked], axis: -1).repeated(guidance.rows))
-  }
-
-  /// Encodes -1…1, draws from the posterior, and repeats for the pictures of the request.
-  private func encoded(
-    _ centered: Tensor, drawing noise: inout any NoiseSource, in context: ExecutionContext
-  ) throws -> Tensor {
-    let posterior = try posterior(of: centered, in: context)
-    let sample = posterior.sample(noise: noise.normal(channelsLast: posterior.mean.shape))
-    return pipeline.autoencoder.scaled(sample).repeated(count / centered.shape[0])
-  }
-
-  private func posterior(of centered: Tensor, in context: ExecutionContext) throws -> DiagonalGaussian {
+  private func encoded(_ centered: Tensor) throws -> EncodedPicture {
     var context = context
-    phase(.encodingPicture(done: 0, count: 1))
-    context.progress = { [phase] in phase(.encodingPicture(done: $0, count: $1)) }
-    return try pipeline.posterior(of: centered, in: context)
-  }
-
-  private func noised(_ original: Tensor, with noise: Tensor) -> Tensor {
-    schedule.scheduler.addNoise(noise, to: original, at: schedule.firstStep)
-  }
-
-  /// The picture in the size of the model's input.
-  private func fitted(_ image: Tensor) -> Tensor {
-    let image = image.resized(to: outputSize, mode: request.resizeMode)
-    guard size != outputSize else { return image }
-    return image.extended(left: 0, right: size.width - outputSize.width, top: 0, bottom: size.height - outputSize.height)
-  }
-
-  /// What the predictor sees beside the latents when it edits: the picture, in all rows but the one without it.
-  private func beside(_ picture: Tensor) -> Tensor {
-    let picture = picture.repeated(count / picture.shape[0])
-    guard case .textAndImage = guidance else { return picture.repeated(guidance.rows) }
-    return Tensor.concatenated([picture, picture, Tensor(shape: picture.shape)], axis: 0)
-  }
-
-  /// Decodes one of the latents.
-  func image(_ index: Int, of latents: Tensor, in context: ExecutionContext) throws -> GeneratedImage {
-    let latents = latents.rows(index..<index + 1)
-    var context = context
-    phase(.decoding(done: index, count: count))
-    context.progress = { [phase, count] in phase(.decoding(done: index * $1 + $0, count: count * $1)) }
-    let decoded = try pipeline.autoencoder.image(of: latents, in: context)
-      .cropped(height: outputSize.height, width: outputSize.width)
-    return GeneratedImage(
-      index: index, prompt: request.prompts[index / request.imagesPerPrompt], image: keeping(decoded, index), latents: latents,
-      truncations: truncations)
-  }
-
-  /// The decoded picture with the original's pixels outside the mask, where the task keeps them.
-  private func keeping(_ decoded: Tensor, _ index: Int) -> Tensor {
-    guard case .inpaint(let inpainting) = request.task, inpainting.keepsPixelsOutsideMask else { return decoded }
-    func original(_ tensor: Tensor) -> Tensor {
-      let row = index % tensor.shape[0]
-      return tensor.rows(row..<row + 1).resized(to: outputSize, mode: request.resizeMode)
-    }
-    let mask = original(inpainting.mask(for: request.resizeMode)).binarized().channelRepeated(3)
-    // A product with 1 and a sum with 0 change nothing: the kept pixels come back bit by bit.
-    return mask * decoded + mask.map { 1 - $0 } * original(inpainting.image)
-  }
-}
-
-extension Inpainting {
-  /// The mask, in the picture's size where only that says what is cut off or added.
-  fileprivate func mask(for mode: ResizeMode) -> Tensor {
-    mode == .stretch ? mask : mask.resampled(height: image.shape[1], width: image.shape[2])
+    plan.phase(.encodingPicture(done: 0, count: 1))
+    context.progress = { [phase = plan.phase] in phase(.encodingPicture(done: $0, count: $1)) }
+    return try plan.pipeline.autoencoder.checkedEncode(centered, in: context)
   }
 }
 
 extension Tensor {
   /// 0…1 to -1…1, as the autoencoder takes pictures.
   var centered: Tensor { map { 2 * $0 - 1 } }
+
+  /// The size in pixels of `[N, h, w, C]`.
+  func pixelSize(scale: Int = 1) -> PixelSize { PixelSize(width: shape[2] * scale, height: shape[1] * scale) }
+
+  /// - Throws: `GenerationError` unless this is `[N, H, W, channels]` of numbers, with no extent 0.
+  func checkPicture(_ name: String, channels: Int) throws(GenerationError) {
+    guard shape.rank == 4, shape[3] == channels, shape.dimensions.allSatisfy({ $0 > 0 }) else {
+      throw .unexpectedShape(name: name, expected: "[N, height, width, \(channels)]", found: shape)
+    }
+    guard isFinite else { throw .notFinite(name: name) }
+  }
 }
 
 extension LatentAutoencoder {
   /// Latents as the noise predictor takes them.
   func scaled(_ latents: Tensor) -> Tensor { latentScale * (latents - latentShift) }
+
+  /// - Parameter image: `[N, H, W, 3]`, -1…1.
+  func checkedEncode(_ image: Tensor, in context: ExecutionContext) throws -> EncodedPicture {
+    let encoded = try encode(image, in: context)
+    let expected: Shape = [image.shape[0], image.shape[1] / spatialScale, image.shape[2] / spatialScale, latentChannels]
+    for shape in [encoded.mode.shape, encoded.gaussian?.logVariance.shape ?? expected] where shape != expected {
+      throw ComponentError.unexpectedShape(
+        component: "The pipeline", argument: "encoded pictures", expected: expected.description, found: shape)
+    }
+    return encoded
+  }
 
   /// - Parameter latents: `[N, h, w, C]`, scaled.
   /// - Returns: `[N, H, W, 3]`, 0…1.

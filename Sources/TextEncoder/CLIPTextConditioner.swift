@@ -10,13 +10,13 @@ public struct CLIPTextConditioner: TextConditioner {
 
   /// - Throws: `CLIPTextError` where the tokenizer's texts are longer than the tower's, or have tokens that it has not.
   public init(tokenizer: CLIPTokenizer, model: CLIPTextModel) throws {
-    guard (1...model.shape.positions).contains(tokenizer.maximumLength) else {
-      throw CLIPTextError.wrongLength(found: tokenizer.maximumLength, maximum: model.shape.positions)
+    guard (1...model.configuration.positions).contains(tokenizer.maximumLength) else {
+      throw CLIPTextError.wrongLength(found: tokenizer.maximumLength, maximum: model.configuration.positions)
     }
     // These are in every text. Others that the tower lacks are an error where a prompt has them.
     let marks = [tokenizer.bosTokenID, tokenizer.eosTokenID, tokenizer.padTokenID]
-    if let id = marks.first(where: { !(0..<model.shape.vocabulary).contains($0) }) {
-      throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: model.shape.vocabulary)
+    if let id = marks.first(where: { !(0..<model.configuration.vocabulary).contains($0) }) {
+      throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: model.configuration.vocabulary)
     }
     self.tokenizer = tokenizer
     self.model = model
@@ -29,7 +29,8 @@ public struct CLIPTextConditioner: TextConditioner {
   }
 
   /// - Throws: `CLIPTextError`, `CancellationError`.
-  public func condition(_ prompts: [Prompt], in context: ExecutionContext) throws -> Conditioning {
+  public func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning {
+    let prompts = request.prompts
     func condition(_ prompts: [Prompt], skippedLayers: Int) throws -> Conditioning {
       let output = try model(prompts.map { tokenizer.encodePadded($0.text) }, skippedLayers: skippedLayers, in: context)
       return Conditioning(hiddenStates: output.lastHiddenState, pooled: output.textEmbeds ?? output.pooled)
@@ -37,6 +38,6 @@ public struct CLIPTextConditioner: TextConditioner {
     let depths = Set(prompts.map(\.skippedLayers))
     if let depth = depths.first, depths.count == 1 { return try condition(prompts, skippedLayers: depth) }
     // Texts that end at different layers cannot go through the tower together.
-    return .concatenated(try prompts.map { try condition([$0], skippedLayers: $0.skippedLayers) })
+    return try .concatenated( prompts.map { try condition([$0], skippedLayers: $0.skippedLayers) })
   }
 }

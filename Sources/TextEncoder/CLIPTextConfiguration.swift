@@ -3,7 +3,7 @@ import Tensor
 import LatentDiffusionWeights
 
 /// The keys of a text encoder's `config.json`, under transformers' names. Source: `CLIPTextConfig`.
-private struct CLIPTextConfiguration: Decodable {
+private struct CLIPTextKeys: Decodable {
   var vocab_size: Int?
   var hidden_size: Int?
   var intermediate_size: Int?
@@ -18,7 +18,7 @@ private struct CLIPTextConfiguration: Decodable {
 }
 
 /// A text encoder's shape, complete and checked, with transformers' defaults filled in.
-public struct CLIPTextShape: Sendable {
+public struct CLIPTextConfiguration: Sendable {
   package let vocabulary: Int
   let hidden: Int
   let intermediate: Int
@@ -37,8 +37,8 @@ public struct CLIPTextShape: Sendable {
   /// - Parameter json: a text encoder's `config.json`.
   /// - Throws: `ConfigurationError`.
   public init(json: Data) throws {
-    let c = try decodeConfiguration(CLIPTextConfiguration.self, component: "text_encoder", from: json)
-    let check = ConfigurationCheck("text_encoder")
+    let c = try decodeConfiguration(CLIPTextKeys.self, component: "CLIPTextModel", from: json)
+    let check = ConfigurationCheck("CLIPTextModel")
     vocabulary = c.vocab_size ?? 49408
     hidden = c.hidden_size ?? 512
     intermediate = c.intermediate_size ?? 2048
@@ -58,7 +58,7 @@ public struct CLIPTextShape: Sendable {
     switch c.hidden_act ?? "quick_gelu" {
     case "quick_gelu": activation = .quickGELU
     case "gelu": activation = .gelu
-    case let other: throw ConfigurationError.unsupported(component: "text_encoder", key: "hidden_act", value: other)
+    case let other: throw ConfigurationError.unsupported(component: "CLIPTextModel", key: "hidden_act", value: other)
     }
   }
 }

@@ -1,3 +1,4 @@
+import Foundation
 import LatentDiffusionLayers
 import Tensor
 import LatentDiffusionWeights
@@ -24,9 +25,9 @@ public enum CLIPTextError: Error, Sendable, Equatable, CustomStringConvertible {
 }
 
 /// CLIP's text tower. Source: Radford et al. 2021; transformers' `CLIPTextModel` and, with a projection, `CLIPTextModelWithProjection`.
-public struct CLIPTextModel: Sendable {
+public struct CLIPTextModel: ModelComponent {
   /// What the configuration says.
-  public let shape: CLIPTextShape
+  public let configuration: CLIPTextConfiguration
   private let tokenEmbedding: WeightTensor
   private let positionEmbedding: Tensor
   private let layers: [CLIPEncoderLayer]
@@ -47,14 +48,25 @@ public struct CLIPTextModel: Sendable {
 
   /// Keys as transformers 5 writes them, without `text_model.`.
   /// - Throws: `WeightErrors`, `CancellationError`.
-  public init(_ shape: CLIPTextShape, weights: WeightScope) throws {
-    self.shape = shape
+  public init(_ configuration: CLIPTextConfiguration, weights: WeightScope) throws {
+    self.configuration = configuration
     let embeddings = weights["embeddings"]
-    tokenEmbedding = try embeddings["token_embedding"].tensor("weight", shape: [shape.vocabulary, shape.hidden])
-    positionEmbedding = try embeddings["position_embedding"].tensor("weight", shape: [shape.positions, shape.hidden]).decoded()
-    layers = try (0..<shape.layers).map { try CLIPEncoderLayer(shape, weights: weights["encoder"]["layers"][$0]) }
-    finalLayerNorm = try LayerNorm(shape.hidden, epsilon: shape.epsilon, weights: weights["final_layer_norm"])
-    textProjection = try shape.projection.map { try Linear(shape.hidden, $0, bias: false, weights: weights["text_projection"]) }
+    tokenEmbedding = try embeddings["token_embedding"].tensor("weight", shape: [configuration.vocabulary, configuration.hidden])
+    positionEmbedding = try embeddings["position_embedding"].tensor("weight", shape: [configuration.positions, configuration.hidden]).decoded()
+    layers = try (0..<configuration.layers).map { try CLIPEncoderLayer(configuration, weights: weights["encoder"]["layers"][$0]) }
+    finalLayerNorm = try LayerNorm(configuration.hidden, epsilon: configuration.epsilon, weights: weights["final_layer_norm"])
+    textProjection = try configuration.projection.map { try Linear(configuration.hidden, $0, bias: false, weights: weights["text_projection"]) }
+  }
+
+  public static var classNames: [String] { ["CLIPTextModel", "CLIPTextModelWithProjection"] }
+
+  public static var quantization: QuantizationRule {
+    .matrices(except: ["embeddings.", "text_projection", "token_embedding.", "positional_embedding"])
+  }
+
+  /// - Throws: `ConfigurationError`, `WeightErrors`, `CancellationError`.
+  public init(configuration json: Data, weights: WeightScope) throws {
+    try self.init(CLIPTextConfiguration(json: json), weights: weights)
   }
 
   /// - Parameters:
@@ -63,8 +75,8 @@ public struct CLIPTextModel: Sendable {
   /// - Throws: `CLIPTextError`, `CancellationError`.
   public func callAsFunction(_ ids: [[Int]], skippedLayers: Int = 0, in context: ExecutionContext) throws -> Output {
     let length = ids.first?.count ?? 0
-    guard (1...shape.positions).contains(length), ids.allSatisfy({ $0.count == length }) else {
-      throw CLIPTextError.wrongLength(found: length, maximum: shape.positions)
+    guard (1...configuration.positions).contains(length), ids.allSatisfy({ $0.count == length }) else {
+      throw CLIPTextError.wrongLength(found: length, maximum: configuration.positions)
     }
     guard (0...layers.count).contains(skippedLayers) else {
       throw CLIPTextError.tooFewLayers(skipped: skippedLayers, layers: layers.count)
@@ -75,7 +87,7 @@ public struct CLIPTextModel: Sendable {
     let normalized = try finalLayerNorm(x, in: context)
     let ends = try ids.enumerated().map { index, text in
       let token = end(of: text)
-      return try normalized.reshaped([ids.count * length, shape.hidden]).rows(
+      return try normalized.reshaped([ids.count * length, configuration.hidden]).rows(
         index * length + token..<index * length + token + 1, in: context)
     }
     let pooled = try Tensor.concatenated(ends, axis: 0, in: context)
@@ -85,19 +97,19 @@ public struct CLIPTextModel: Sendable {
 
   /// `[N, L, D]`: each token's vector and its place's.
   private func embed(_ ids: [[Int]], in context: ExecutionContext) throws -> Tensor {
-    if let id = ids.joined().first(where: { !(0..<shape.vocabulary).contains($0) }) {
-      throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: shape.vocabulary)
+    if let id = ids.joined().first(where: { !(0..<configuration.vocabulary).contains($0) }) {
+      throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: configuration.vocabulary)
     }
     let length = ids[0].count
     let rows = ids.joined().map { tokenEmbedding.rows($0..<$0 + 1).decoded() }
     let tokens = try Tensor.concatenated(rows, axis: 0, in: context)
     let places = try positionEmbedding.rows(0..<length, in: context).repeated(ids.count, in: context)
-    return try tokens.adding(places, in: context).reshaped([ids.count, length, shape.hidden])
+    return try tokens.adding(places, in: context).reshaped([ids.count, length, configuration.hidden])
   }
 
   /// Where a text ends. Configurations from before transformers 4.31 name 2 as the end, which it never was: there the end is the highest id.
   private func end(of ids: [Int]) -> Int {
-    let wanted = shape.endOfText == 2 ? ids.max() : shape.endOfText
+    let wanted = configuration.endOfText == 2 ? ids.max() : configuration.endOfText
     return ids.firstIndex { $0 == wanted } ?? 0
   }
 }
@@ -112,15 +124,15 @@ private struct CLIPEncoderLayer: Sendable {
   private let activation: Activation
   private let path: String
 
-  init(_ shape: CLIPTextShape, weights: WeightScope) throws {
-    layerNorm1 = try LayerNorm(shape.hidden, epsilon: shape.epsilon, weights: weights["layer_norm1"])
+  init(_ configuration: CLIPTextConfiguration, weights: WeightScope) throws {
+    layerNorm1 = try LayerNorm(configuration.hidden, epsilon: configuration.epsilon, weights: weights["layer_norm1"])
     selfAttention = try Attention(
-      shape.hidden, heads: shape.heads, headChannels: shape.hidden / shape.heads, bias: true, naming: .transformers,
+      configuration.hidden, heads: configuration.heads, headChannels: configuration.hidden / configuration.heads, bias: true, naming: .transformers,
       weights: weights["self_attn"])
-    layerNorm2 = try LayerNorm(shape.hidden, epsilon: shape.epsilon, weights: weights["layer_norm2"])
-    fc1 = try Linear(shape.hidden, shape.intermediate, weights: weights["mlp"]["fc1"])
-    fc2 = try Linear(shape.intermediate, shape.hidden, weights: weights["mlp"]["fc2"])
-    activation = shape.activation
+    layerNorm2 = try LayerNorm(configuration.hidden, epsilon: configuration.epsilon, weights: weights["layer_norm2"])
+    fc1 = try Linear(configuration.hidden, configuration.intermediate, weights: weights["mlp"]["fc1"])
+    fc2 = try Linear(configuration.intermediate, configuration.hidden, weights: weights["mlp"]["fc2"])
+    activation = configuration.activation
     path = weights.prefix
   }
 

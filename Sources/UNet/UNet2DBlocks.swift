@@ -12,19 +12,19 @@ struct ResnetStack: Sendable {
   ///   - inChannels: of each resnet.
   ///   - index: of the level; no attention where `block` is plain.
   init(
-    inChannels: [Int], level index: Int, block: UNet2DShape.Block, shape: UNet2DShape, timeChannels: Int, weights: WeightScope
+    inChannels: [Int], level index: Int, block: UNet2DConfiguration.Block, configuration: UNet2DConfiguration, timeChannels: Int, weights: WeightScope
   ) throws {
-    let level = shape.levels[index]
-    mergesTokens = index == shape.mergingLevel
+    let level = configuration.levels[index]
+    mergesTokens = index == configuration.mergingLevel
     resnets = try inChannels.enumerated().map { index, channels in
       try ResnetBlock2D(
-        channels, level.channels, timeChannels: timeChannels, groups: shape.groups, epsilon: shape.epsilon,
+        channels, level.channels, timeChannels: timeChannels, groups: configuration.groups, epsilon: configuration.epsilon,
         weights: weights["resnets"][index])
     }
     attentions =
       block == .plain
       ? []
-      : try inChannels.indices.map { try Transformer2DModel(level: level, shape: shape, weights: weights["attentions"][$0]) }
+      : try inChannels.indices.map { try Transformer2DModel(level: level, configuration: configuration, weights: weights["attentions"][$0]) }
   }
 
   var count: Int { resnets.count }
@@ -55,10 +55,10 @@ struct UNetPass {
 }
 
 extension Transformer2DModel {
-  init(level: UNet2DShape.Level, shape: UNet2DShape, weights: WeightScope) throws {
+  init(level: UNet2DConfiguration.Level, configuration: UNet2DConfiguration, weights: WeightScope) throws {
     try self.init(
-      level.channels, contextChannels: level.contextChannels, heads: level.heads, layers: level.transformerLayers, groups: shape.groups,
-      linearProjection: shape.linearProjection, onlyCrossAttention: level.onlyCrossAttention, weights: weights)
+      level.channels, contextChannels: level.contextChannels, heads: level.heads, layers: level.transformerLayers, groups: configuration.groups,
+      linearProjection: configuration.linearProjection, onlyCrossAttention: level.onlyCrossAttention, weights: weights)
   }
 }
 
@@ -68,15 +68,15 @@ struct DownBlock: Sendable {
   private let downsampler: Downsample2D?
   private let path: String
 
-  init(index: Int, shape: UNet2DShape, timeChannels: Int, weights: WeightScope) throws {
-    let level = shape.levels[index]
-    let entering = index == 0 ? level.channels : shape.levels[index - 1].channels
+  init(index: Int, configuration: UNet2DConfiguration, timeChannels: Int, weights: WeightScope) throws {
+    let level = configuration.levels[index]
+    let entering = index == 0 ? level.channels : configuration.levels[index - 1].channels
     let inChannels = [entering] + Array(repeating: level.channels, count: level.resnets - 1)
     stack = try ResnetStack(
-      inChannels: inChannels, level: index, block: level.down, shape: shape, timeChannels: timeChannels, weights: weights)
-    let isLast = index == shape.levels.count - 1
+      inChannels: inChannels, level: index, block: level.down, configuration: configuration, timeChannels: timeChannels, weights: weights)
+    let isLast = index == configuration.levels.count - 1
     downsampler =
-      isLast ? nil : try Downsample2D(level.channels, padding: shape.downsamplePadding, weights: weights["downsamplers"][0])
+      isLast ? nil : try Downsample2D(level.channels, padding: configuration.downsamplePadding, weights: weights["downsamplers"][0])
     path = weights.prefix
   }
 
@@ -105,15 +105,15 @@ struct MidBlock: Sendable {
   let attention: Transformer2DModel
   private let path: String
 
-  init(shape: UNet2DShape, level: UNet2DShape.Level, timeChannels: Int, weights: WeightScope) throws {
+  init(configuration: UNet2DConfiguration, level: UNet2DConfiguration.Level, timeChannels: Int, weights: WeightScope) throws {
     resnets = try (0..<2).map {
       try ResnetBlock2D(
-        level.channels, level.channels, timeChannels: timeChannels, groups: shape.groups, epsilon: shape.epsilon,
+        level.channels, level.channels, timeChannels: timeChannels, groups: configuration.groups, epsilon: configuration.epsilon,
         weights: weights["resnets"][$0])
     }
     attention = try Transformer2DModel(
-      level.channels, contextChannels: level.contextChannels, heads: level.heads, layers: level.transformerLayers, groups: shape.groups,
-      linearProjection: shape.linearProjection, weights: weights["attentions"][0])
+      level.channels, contextChannels: level.contextChannels, heads: level.heads, layers: level.transformerLayers, groups: configuration.groups,
+      linearProjection: configuration.linearProjection, weights: weights["attentions"][0])
     path = weights.prefix
   }
 
@@ -135,8 +135,8 @@ struct UpBlock: Sendable {
   let skipsLeft: Int
 
   /// - Parameter index: on the way up: 0 is the lowest resolution.
-  init(index: Int, shape: UNet2DShape, timeChannels: Int, weights: WeightScope) throws {
-    let levels = Array(shape.levels.reversed())
+  init(index: Int, configuration: UNet2DConfiguration, timeChannels: Int, weights: WeightScope) throws {
+    let levels = Array(configuration.levels.reversed())
     let level = levels[index]
     let entering = index == 0 ? level.channels : levels[index - 1].channels
     let below = index == levels.count - 1 ? level.channels : levels[index + 1].channels
@@ -145,7 +145,7 @@ struct UpBlock: Sendable {
       (layer == 0 ? entering : level.channels) + (layer == count - 1 ? below : level.channels)
     }
     stack = try ResnetStack(
-      inChannels: inChannels, level: levels.count - 1 - index, block: level.up, shape: shape, timeChannels: timeChannels, weights: weights)
+      inChannels: inChannels, level: levels.count - 1 - index, block: level.up, configuration: configuration, timeChannels: timeChannels, weights: weights)
     upsampler =
       index == levels.count - 1 ? nil : try Upsample2D(level.channels, weights: weights["upsamplers"][0])
     skipsLeft = levels[(index + 1)...].reduce(0) { $0 + $1.resnets + 1 }

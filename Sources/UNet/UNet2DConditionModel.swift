@@ -6,9 +6,9 @@ import LatentDiffusionWeights
 
 /// The U-Net of Stable Diffusion: guesses the noise in latents, guided by text. Source: Rombach et al. 2022, diffusers'
 /// `UNet2DConditionModel`.
-public struct UNet2DConditionModel: NoisePredictor {
+public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   /// What the configuration says.
-  public let shape: UNet2DShape
+  public let configuration: UNet2DConfiguration
   private let sinusoids: Timesteps
   private let timeEmbedding: TimestepEmbedding
   private let convIn: Convolution2D
@@ -19,38 +19,56 @@ public struct UNet2DConditionModel: NoisePredictor {
   private let convOut: Convolution2D
 
   /// - Throws: `WeightErrors`, `CancellationError`.
-  public init(_ shape: UNet2DShape, weights: WeightScope) throws {
-    self.shape = shape
-    let levels = shape.levels
+  public init(_ configuration: UNet2DConfiguration, weights: WeightScope) throws {
+    self.configuration = configuration
+    let levels = configuration.levels
     let timeChannels = 4 * levels[0].channels
-    sinusoids = Timesteps(levels[0].channels, flipSinToCos: shape.flipSinToCos, frequencyShift: shape.frequencyShift)
+    sinusoids = Timesteps(levels[0].channels, flipSinToCos: configuration.flipSinToCos, frequencyShift: configuration.frequencyShift)
     timeEmbedding = try TimestepEmbedding(
-      levels[0].channels, embedding: timeChannels, conditionChannels: shape.conditionChannels, weights: weights["time_embedding"])
+      levels[0].channels, embedding: timeChannels, conditionChannels: configuration.conditionChannels, weights: weights["time_embedding"])
     convIn = try Convolution2D(
-      shape.inChannels, levels[0].channels, kernel: shape.inputKernel, padding: (shape.inputKernel - 1) / 2, weights: weights["conv_in"])
+      configuration.inChannels, levels[0].channels, kernel: configuration.inputKernel, padding: (configuration.inputKernel - 1) / 2, weights: weights["conv_in"])
     downBlocks = try levels.indices.map {
-      try DownBlock(index: $0, shape: shape, timeChannels: timeChannels, weights: weights["down_blocks"][$0])
+      try DownBlock(index: $0, configuration: configuration, timeChannels: timeChannels, weights: weights["down_blocks"][$0])
     }
     midBlock =
-      shape.hasMiddle
-      ? try MidBlock(shape: shape, level: levels[levels.count - 1], timeChannels: timeChannels, weights: weights["mid_block"]) : nil
+      configuration.hasMiddle
+      ? try MidBlock(configuration: configuration, level: levels[levels.count - 1], timeChannels: timeChannels, weights: weights["mid_block"]) : nil
     upBlocks = try levels.indices.map {
-      try UpBlock(index: $0, shape: shape, timeChannels: timeChannels, weights: weights["up_blocks"][$0])
+      try UpBlock(index: $0, configuration: configuration, timeChannels: timeChannels, weights: weights["up_blocks"][$0])
     }
     convNormOut = try GroupNorm(
-      groups: shape.groups, channels: levels[0].channels, epsilon: shape.epsilon, weights: weights["conv_norm_out"])
+      groups: configuration.groups, channels: levels[0].channels, epsilon: configuration.epsilon, weights: weights["conv_norm_out"])
     convOut = try Convolution2D(
-      levels[0].channels, shape.outChannels, kernel: shape.outputKernel, padding: (shape.outputKernel - 1) / 2,
+      levels[0].channels, configuration.outChannels, kernel: configuration.outputKernel, padding: (configuration.outputKernel - 1) / 2,
       weights: weights["conv_out"])
   }
 
-  public var inputChannels: Int { shape.inChannels }
-  public var outputChannels: Int { shape.outChannels }
-  public var sampleSize: Int? { shape.sampleSize }
-  public var sampleSides: (height: Int, width: Int)? { shape.sampleSides }
-  public var embedsGuidance: Bool { shape.conditionChannels != nil }
+  public static var classNames: [String] { ["UNet2DConditionModel"] }
 
-  /// Takes `timestep_cond` `[N, time_cond_proj_dim]` from the conditioning's additional inputs in place of the guidance's embedding.
+  public static var quantization: QuantizationRule {
+    // diffusers' names, then the original code's.
+    .matrices(except: [
+      "conv_in.", "conv_out.", "time_embedding.", "class_embedding.", "input_blocks.0.0.", "diffusion_model.out.", "time_embed.", "label_emb.",
+    ])
+  }
+
+  /// - Throws: `ConfigurationError`, `WeightErrors`, `CancellationError`.
+  public init(configuration json: Data, weights: WeightScope) throws {
+    try self.init(UNet2DConfiguration(json: json), weights: weights)
+  }
+
+  public var inputChannels: Int { configuration.inChannels }
+  public var outputChannels: Int { configuration.outChannels }
+  public var sampleSize: Int? { configuration.sampleSize }
+  public var sampleSides: (height: Int, width: Int)? { configuration.sampleSides }
+  public var embedsGuidance: Bool { configuration.conditionChannels != nil }
+
+  /// `timestep_cond`, which takes the place of the guidance's embedding.
+  public var declaredInputs: [PredictorInput] {
+    configuration.conditionChannels.map { [PredictorInput("timestep_cond", shape: [$0], isRequired: false)] } ?? []
+  }
+
   /// - Throws: `ComponentError` where shapes do not fit, `CancellationError`.
   public func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor {
     var memory = PassMemory()
@@ -65,30 +83,37 @@ public struct UNet2DConditionModel: NoisePredictor {
   public func predict(
     _ latents: Tensor, timestep: Float, conditioning: Conditioning, memory: inout PassMemory, in context: ExecutionContext
   ) throws -> Tensor {
-    try check(latents, conditioning)
-    let text = try read(conditioning.hiddenStates, memory: &memory, in: context)
+    let states = try check(latents, conditioning)
+    let text = try read(states, memory: &memory, in: context)
     let whole = Inputs(
-      latents: latents, timestep: timestep, conditioning: conditioning, text: text, deepFeatures: memory.deepFeatures,
+      latents: latents, timestep: timestep, conditioning: conditioning, text: text,
+      deepFeatures: memory.reusesFeatures ? memory.kept[Self.deepFeatures] : nil,
       merging: memory.shortcuts.tokenMerging.map { TokenMerging(ratio: $0, seed: memory.passSeed) },
       branch: memory.shortcuts.stepCaching?.branch)
-    guard isParted(whole, in: context) else {
-      let output = try pass(whole, in: context)
-      memory.endPass(keeping: output.deepFeatures)
-      return output.prediction
-    }
-    let outputs = try context.apart(context.threads) { try pass(whole.part($0, of: context.threads, in: $1), in: $1) }
+    let outputs =
+      isParted(whole, in: context)
+      ? try context.apart(context.threads) { try pass(whole.part($0, of: context.threads, in: $1), in: $1) }
+      : [try pass(whole, in: context)]
     let features = outputs.compactMap(\.deepFeatures)
-    memory.endPass(keeping: features.isEmpty ? nil : try Tensor.concatenated(features, axis: 0, in: context))
-    return try Tensor.concatenated(outputs.map(\.prediction), axis: 0, in: context)
+    memory.kept[Self.deepFeatures] = features.isEmpty ? nil : try joined(features, in: context)
+    memory.endPass()
+    return try joined(outputs.map(\.prediction), in: context)
+  }
+
+  /// Their name in a memory.
+  private static let deepFeatures = "deep_features"
+
+  private func joined(_ tensors: [Tensor], in context: ExecutionContext) throws -> Tensor {
+    tensors.count == 1 ? tensors[0] : try Tensor.concatenated(tensors, axis: 0, in: context)
   }
 
   /// Whether each thread makes a pass of its own of its part of the rows. In a small net threads that share every layer wait for one another,
   /// and for what is in each other's caches, longer than it takes each to read all weights: those come from the caches too. Who observes a pass
   /// sees all its rows.
   private func isParted(_ inputs: Inputs, in context: ExecutionContext) -> Bool {
-    let rows = inputs.latents.shape[0], features = inputs.latents.count / rows / inputChannels * shape.levels[0].channels
-    return context.threads > 1 && rows.isMultiple(of: context.threads) && context.mayRearrange && inputs.canBeCut
-      && features <= 1 << 16 && shape.levels.allSatisfy { $0.channels <= 256 }
+    let rows = inputs.rows, features = inputs.latents.count / inputs.latents.shape[0] / inputChannels * configuration.levels[0].channels
+    return context.threads > 1 && rows.isMultiple(of: context.threads) && context.mayRearrange && inputs.deepFeatures == nil
+      && features <= 1 << 16 && configuration.levels.allSatisfy { $0.channels <= 256 }
   }
 
   /// What a pass begins with.
@@ -101,17 +126,15 @@ public struct UNet2DConditionModel: NoisePredictor {
     let merging: TokenMerging?
     let branch: Int?
 
-    /// Whether they can be cut by rows: what is wrong with an input of other rows, or with deep features, a whole pass says.
-    var canBeCut: Bool {
-      deepFeatures == nil && conditioning.additional.values.allSatisfy { $0.shape.dimensions.first == latents.shape[0] }
-    }
+    /// Of the conditioning and of the prediction.
+    var rows: Int { text.states.shape[0] }
 
-    /// The same for a part of the rows.
+    /// The same for a part of the rows, each with latents of its own.
     func part(_ index: Int, of count: Int, in context: ExecutionContext) throws -> Inputs {
-      let rows = latents.shape[0] / count * index..<latents.shape[0] / count * (index + 1)
+      let rows = rows / count * index..<rows / count * (index + 1)
       var part = self
-      part.latents = try latents.rows(rows, in: context)
-      part.conditioning.additional = try conditioning.additional.mapValues { try $0.rows(rows, in: context) }
+      part.latents = try latents.repeated(self.rows / latents.shape[0], in: context).rows(rows, in: context)
+      part.conditioning.inputs = try conditioning.inputs.mapValues { try $0.rows(rows, in: context) }
       part.text = try text.rows(rows, in: context)
       return part
     }
@@ -126,21 +149,21 @@ public struct UNet2DConditionModel: NoisePredictor {
 
   private func pass(_ inputs: Inputs, in context: ExecutionContext) throws -> Outputs {
     let (latents, branch) = (inputs.latents, inputs.branch)
-    let time = try embed(inputs.timestep, conditioning: inputs.conditioning, batch: latents.shape[0], in: context)
+    let time = try embed(inputs.timestep, conditioning: inputs.conditioning, batch: inputs.rows, in: context)
     let pass = UNetPass(time: time, text: inputs.text, merging: inputs.merging, context: context)
-    let distinct = try latents.rows(0..<distinctRows(latents, time: time, in: context), in: context)
-    var x = try convIn(shape.centersInput ? distinct.scaled(by: 2, plus: -1, in: context) : distinct, in: context)
+    let distinct = try sharesRows(inputs, in: context) ? latents : latents.repeated(inputs.rows / latents.shape[0], in: context)
+    var x = try convIn(configuration.centersInput ? distinct.scaled(by: 2, plus: -1, in: context) : distinct, in: context)
     var skips = [x]
     x = try descend(x, skips: &skips, upTo: inputs.deepFeatures == nil ? .max : (branch ?? 0) + 1, pass)
     if let deepFeatures = inputs.deepFeatures {
-      try check(deepFeatures, meeting: x, batch: latents.shape[0])
+      try check(deepFeatures, meeting: x, batch: inputs.rows)
       x = deepFeatures
     } else {
       if let midBlock { x = try midBlock(x, pass) }
       if let branch { x = try ascend(x, skips: &skips, leaving: branch + 1, pass) }
     }
     // Without any attention to the text the rows have not parted yet.
-    x = try x.repeated(latents.shape[0] / x.shape[0], in: context)
+    x = try x.repeated(inputs.rows / x.shape[0], in: context)
     let kept = branch == nil ? nil : x
     x = try ascend(x, skips: &skips, leaving: 0, pass)
     let prediction = try convOut(convNormOut(x, activation: .silu, in: context), in: context)
@@ -150,7 +173,7 @@ public struct UNet2DConditionModel: NoisePredictor {
   /// - Throws: `ComponentError` where there is no such branch.
   public func check(_ shortcuts: Shortcuts) throws {
     // The deepest layers on the way up take a skip of their own, and have nothing below that could be left out but the middle.
-    let branches = 0..<shape.levels.reduce(0) { $0 + $1.resnets + 1 }
+    let branches = 0..<configuration.levels.reduce(0) { $0 + $1.resnets + 1 }
     if let caching = shortcuts.stepCaching, !branches.contains(caching.branch) {
       throw ComponentError.outOfRange(
         component: "The U-Net", option: "a branch for step caching", value: "\(caching.branch)", allowed: "from 0 to \(branches.count - 1)")
@@ -159,11 +182,11 @@ public struct UNet2DConditionModel: NoisePredictor {
 
   /// A text with what all layers make of it alone, which the first of a generation's passes leaves for the others.
   private func read(_ states: Tensor, memory: inout PassMemory, in context: ExecutionContext) throws -> TextStates {
-    if let projected = memory.projections(of: states) { return TextStates(states, projected: projected) }
+    if let text = memory.cache as? TextStates, text.states.isIdentical(to: states) { return text }
     var text = TextStates(states)
     let attentions = downBlocks.flatMap(\.attentions) + (midBlock.map { [$0.attention] } ?? []) + upBlocks.flatMap(\.attentions)
     for attention in attentions { try attention.read(&text, in: context) }
-    memory.keep(text.projected, projectedFrom: states)
+    memory.cache = text
     return text
   }
 
@@ -183,32 +206,33 @@ public struct UNet2DConditionModel: NoisePredictor {
   private func embed(_ timestep: Float, conditioning: Conditioning, batch: Int, in context: ExecutionContext) throws -> Tensor {
     let time = sinusoids([timestep])
     if let observer = context.observer { observer("time_proj", try time.repeated(batch, in: context)) }
-    guard let channels = shape.conditionChannels else {
+    guard let channels = configuration.conditionChannels else {
       // The same for all rows; who observes a pass sees all of them.
       let distinct = context.mayRearrange ? time : try time.repeated(batch, in: context)
       return try timeEmbedding(distinct, in: context).activated(.silu, in: context).repeated(batch / distinct.shape[0], in: context)
     }
-    // Source: Meng et al. 2023, with the scale of diffusers' `get_guidance_scale_embedding`.
-    let guidance = Timesteps(channels, flipSinToCos: false, frequencyShift: 1)([1000 * (conditioning.guidance ?? 0)])
-    let condition = try conditioning.additional["timestep_cond"] ?? guidance.repeated(batch, in: context)
-    guard condition.shape == [batch, channels] else {
-      throw ComponentError.unexpectedShape(
-        component: "The U-Net", argument: "timestep_cond", expected: "[\(batch), \(channels)]", found: condition.shape)
-    }
+    // w is the guidance scale minus one (LCM). Source: Meng et al. 2023, with the scale of diffusers' `get_guidance_scale_embedding`.
+    let guidance = Timesteps(channels, flipSinToCos: false, frequencyShift: 1)([1000 * Float((conditioning.guidance ?? 1) - 1)])
+    let condition = try conditioning.inputs["timestep_cond"] ?? guidance.repeated(batch, in: context)
     return try timeEmbedding(time.repeated(batch, in: context), condition: condition, in: context).activated(.silu, in: context)
   }
 
-  private func check(_ latents: Tensor, _ conditioning: Conditioning) throws {
+  /// - Returns: the text, `[rows, L, D]`.
+  private func check(_ latents: Tensor, _ conditioning: Conditioning) throws -> Tensor {
     let wanted = "[N, h, w, \(inputChannels)]"
     guard latents.shape.rank == 4, latents.shape[3] == inputChannels, latents.count > 0 else {
       throw ComponentError.unexpectedShape(component: "The U-Net", argument: "latents", expected: wanted, found: latents.shape)
     }
-    let text = conditioning.hiddenStates.shape
-    let channels = shape.levels[0].contextChannels
-    guard text.rank == 3, text[0] == latents.shape[0], text[2] == channels, text[1] > 0 else {
-      throw ComponentError.unexpectedShape(
-        component: "The U-Net", argument: "hidden states", expected: "[\(latents.shape[0]), L, \(channels)]", found: text)
+    try check(conditioning, latents: latents.shape[0])
+    guard conditioning.contexts.count == 1 else {
+      throw ComponentError.unexpectedContexts(component: "The U-Net", expected: 1, found: conditioning.contexts.count)
     }
+    let text = conditioning.contexts[0].shape, channels = configuration.levels[0].contextChannels
+    guard text.rank == 3, text[0] == conditioning.rows, text[2] == channels, text[1] > 0 else {
+      throw ComponentError.unexpectedShape(
+        component: "The U-Net", argument: "hidden states", expected: "[\(conditioning.rows), L, \(channels)]", found: text)
+    }
+    return conditioning.contexts[0]
   }
 
   /// A memory belongs to passes of one shape.
@@ -221,11 +245,9 @@ public struct UNet2DConditionModel: NoisePredictor {
     }
   }
 
-  /// How many rows the latents have that differ: guidance asks about the same ones with several texts, and before a layer looks at the text
-  /// the answers are the same. Who observes a pass sees all its rows.
-  private func distinctRows(_ latents: Tensor, time: Tensor, in context: ExecutionContext) -> Int {
-    let rows = latents.shape[0]
-    guard context.mayRearrange else { return rows }
-    return (1...rows).first { latents.repeats(every: $0) && time.repeats(every: $0) } ?? rows
+  /// Whether what comes before the first layer that looks at the text is computed once for all rows of the same latents. An observer sees all
+  /// rows, and inputs of a row's own part it from the others at once.
+  private func sharesRows(_ inputs: Inputs, in context: ExecutionContext) -> Bool {
+    context.mayRearrange && inputs.conditioning.inputs.isEmpty
   }
 }

@@ -2,7 +2,7 @@ import Foundation
 import LatentDiffusionWeights
 
 /// The keys of a U-Net's `config.json`, under diffusers' names. Source: `UNet2DConditionModel`.
-struct UNet2DConfiguration: Decodable, Sendable {
+struct UNet2DKeys: Decodable, Sendable {
   var sample_size: PerLevel<Int>?
   var in_channels: Int?
   var out_channels: Int?
@@ -57,7 +57,7 @@ private struct MiddleBlock: Decodable {
 }
 
 /// A U-Net's shape, complete and checked: diffusers' defaults filled in, a value for every level.
-public struct UNet2DShape: Sendable {
+public struct UNet2DConfiguration: Sendable {
   let inChannels: Int
   let outChannels: Int
   /// The sides of the latents it was trained on, where the configuration says so.
@@ -104,8 +104,8 @@ public struct UNet2DShape: Sendable {
   /// - Parameter json: a U-Net's `config.json`.
   /// - Throws: `ConfigurationError`.
   public init(json: Data) throws {
-    let c = try decodeConfiguration(UNet2DConfiguration.self, component: "unet", from: json)
-    let check = ConfigurationCheck("unet")
+    let c = try decodeConfiguration(UNet2DKeys.self, component: "UNet2DConditionModel", from: json)
+    let check = ConfigurationCheck("UNet2DConditionModel")
     try Self.refuseUnsupported(c, check)
     inChannels = c.in_channels ?? 4
     outChannels = c.out_channels ?? 4
@@ -122,7 +122,7 @@ public struct UNet2DShape: Sendable {
     outputKernel = c.conv_out_kernel ?? 3
     downsamplePadding = c.downsample_padding ?? 1
     conditionChannels = c.time_cond_proj_dim
-    hasMiddle = try decodeConfiguration(MiddleBlock.self, component: "unet", from: json).isThere
+    hasMiddle = try decodeConfiguration(MiddleBlock.self, component: "UNet2DConditionModel", from: json).isThere
     let extents = [
       (inChannels, "in_channels"), (outChannels, "out_channels"), (groups, "norm_num_groups"), (inputKernel, "conv_in_kernel"),
       (outputKernel, "conv_out_kernel"), (conditionChannels ?? 1, "time_cond_proj_dim"), (sampleSides?.height ?? 1, "sample_size"),
@@ -147,7 +147,7 @@ public struct UNet2DShape: Sendable {
   /// Larger windows are no model that anybody has, and their products would not fit.
   private static let largestKernel = 63
 
-  private static func refuseUnsupported(_ c: UNet2DConfiguration, _ check: ConfigurationCheck) throws {
+  private static func refuseUnsupported(_ c: UNet2DKeys, _ check: ConfigurationCheck) throws {
     let absent: [(String?, String)] = [
       (c.class_embed_type, "class_embed_type"), (c.addition_embed_type, "addition_embed_type"),
       (c.encoder_hid_dim_type, "encoder_hid_dim_type"), (c.time_embedding_act_fn, "time_embedding_act_fn"),
@@ -170,7 +170,7 @@ public struct UNet2DShape: Sendable {
     try check.supported((c.mid_block_scale_factor ?? 1) == 1, "mid_block_scale_factor", "\(c.mid_block_scale_factor ?? 1)")
   }
 
-  private static func levels(_ c: UNet2DConfiguration, _ check: ConfigurationCheck) throws -> [Level] {
+  private static func levels(_ c: UNet2DKeys, _ check: ConfigurationCheck) throws -> [Level] {
     let channels = c.block_out_channels ?? [320, 640, 1280, 1280]
     let count = channels.count
     let cross = Array(repeating: "CrossAttn", count: max(0, count - 1))

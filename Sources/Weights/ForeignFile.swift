@@ -7,7 +7,7 @@ public struct ForeignFile: Sendable, Equatable {
   /// What to do, as the end of a sentence.
   public let advice: String
 
-  init(_ kind: String, _ advice: String) { (self.kind, self.advice) = (kind, advice) }
+  package init(_ kind: String, _ advice: String) { (self.kind, self.advice) = (kind, advice) }
 
   /// In a sentence about a path.
   func described(at path: String) -> String { "\(path) is \(kind); \(advice)." }

@@ -51,15 +51,18 @@ public struct InspectReport: Codable, Sendable, Equatable {
   public var problem: String?
 
   /// Looks at the files without loading them. What is wrong with a component is noted there.
-  public init(_ files: ModelFiles) {
+  ///
+  /// - Parameter family: what kind of model it seems to be, in words.
+  public init(_ files: ModelFiles, family: String) {
     var all: Set<URL> = []
     components = files.components.map { Self.component($0, of: files, &all) }
     path = files.url.path(percentEncoded: false)
     layout = files.layout
     className = files.className
-    let facts = Facts(files)
-    family = facts.family
-    predictionType = facts.predictionType
+    self.family = family
+    predictionType = (try? files.configuration(of: "scheduler")).flatMap { json in
+      json.flatMap { try? decodeConfiguration(SchedulerFacts.self, component: "scheduler", from: $0) }
+    }.map { $0.prediction_type ?? "epsilon" }
     parameters = components.reduce(0) { $0 &+ $1.parameters }
     bytesOnDisk = all.reduce(0) { $0 + ((try? $1.resourceValues(forKeys: [.fileSizeKey]).fileSize) ?? 0) }
     ignoredTensors = files.ignoredTensors
@@ -69,8 +72,7 @@ public struct InspectReport: Codable, Sendable, Equatable {
   private static func component(_ name: String, of files: ModelFiles, _ all: inout Set<URL>) -> Component {
     var component = Component(
       name: name, className: files.className(of: name), tensors: 0, parameters: 0, bytes: 0, elementTypes: [:], files: [])
-    // What has no parameters of its own has no configuration of a network either.
-    guard !["scheduler", "tokenizer", "feature_extractor"].contains(where: { name.hasPrefix($0) }) else { return component }
+    guard !ComponentRegistry.isWeightless(component.className) else { return component }
     do {
       let (table, sources) = try files.table(of: name)
       for tensor in table.tensors.values {
@@ -87,38 +89,5 @@ public struct InspectReport: Codable, Sendable, Equatable {
     return component
   }
 
-  /// The few configuration values by which families are told apart; what cannot be read is as if it were not there.
-  private struct Facts {
-    private struct UNet: Decodable {
-      var in_channels: Int?
-      var cross_attention_dim: PerLevel<Int>?
-      var use_linear_projection: Bool?
-      var time_cond_proj_dim: Int?
-      var addition_embed_type: String?
-    }
-    private struct Scheduler: Decodable { var prediction_type: String? }
-
-    var family = "unknown"
-    var predictionType: String?
-
-    init(_ files: ModelFiles) {
-      func read<Value: Decodable>(_ type: Value.Type, _ component: String) -> Value? {
-        guard let json = try? files.configuration(of: component) else { return nil }
-        return try? decodeConfiguration(type, component: component, from: json)
-      }
-      if let scheduler = read(Scheduler.self, "scheduler") { predictionType = scheduler.prediction_type ?? "epsilon" }
-      guard let unet = read(UNet.self, "unet") else { return }
-      let context = unet.cross_attention_dim?.expanded(to: 1)?.first
-      let version =
-        if unet.addition_embed_type == "text_time" { "XL" } else { context == 1024 || unet.use_linear_projection == true ? "2.x" : "1.x" }
-      let task =
-        switch unet.in_channels {
-        case 9: " inpainting"
-        case 8: " instruction editing"
-        default: unet.time_cond_proj_dim == nil ? "" : " latent consistency"
-        }
-      let isUsual = [768, 1024, 2048].contains(context)
-      family = "Stable Diffusion \(version)\(task)" + (isUsual ? "" : ", of its own size")
-    }
-  }
+  private struct SchedulerFacts: Decodable { var prediction_type: String? }
 }

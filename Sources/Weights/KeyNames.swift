@@ -1,16 +1,16 @@
 import Tensor
 
 /// Names that older versions of diffusers and transformers wrote, and what stands for them now.
-enum KeyNames {
+package enum KeyNames {
   /// The name that a layer asks for; nil for what is no parameter.
-  static func current(_ name: String, component: String) -> String? {
-    if component.hasPrefix("text_encoder") { return textEncoder(name) }
-    if component.hasPrefix("vae") { return autoencoder(name) }
+  static func current(_ name: String, className: String) -> String? {
+    if className.hasPrefix("CLIPText") { return textEncoder(name) }
+    if className.hasPrefix("Autoencoder") { return autoencoder(name) }
     return name
   }
 
   /// CLIP as transformers 5 writes it. Version 4 puts `text_model.` before, and its early releases keep a table of the numbers 0, 1, 2, ….
-  static func textEncoder(_ name: String) -> String? {
+  package static func textEncoder(_ name: String) -> String? {
     let name = name.hasPrefix("text_model.") ? String(name.dropFirst("text_model.".count)) : name
     return name == "embeddings.position_ids" ? nil : name
   }
@@ -18,7 +18,7 @@ enum KeyNames {
   private static let autoencoderAttention = ["query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"]
 
   /// An autoencoder's attention before diffusers 0.14: `query`, `key`, `value`, `proj_attn`.
-  static func autoencoder(_ name: String) -> String {
+  package static func autoencoder(_ name: String) -> String {
     var parts = name.split(separator: ".", omittingEmptySubsequences: false).map(String.init)
     guard parts.count >= 4, parts[parts.count - 4] == "attentions", let new = autoencoderAttention[parts[parts.count - 2]] else {
       return name
@@ -30,7 +30,7 @@ enum KeyNames {
 
 extension WeightTable {
   /// The same tensors under new names; those whose name is nil are left out. What has its new name already stays before what would take it.
-  func renamed(_ rename: (String) -> String?) -> WeightTable {
+  package func renamed(_ rename: (String) -> String?) -> WeightTable {
     var result: [String: StoredTensor] = [:]
     for (name, tensor) in tensors {
       guard let new = rename(name) else { continue }
@@ -42,7 +42,7 @@ extension WeightTable {
 
 extension StoredTensor {
   /// Attention's projections of an autoencoder were once written as 1×1 convolutions `[O, I, 1, 1]`: the same bytes are a matrix `[O, I]`.
-  func withoutKernelAxes(for name: String) -> StoredTensor {
+  package func withoutKernelAxes(for name: String) -> StoredTensor {
     let isProjection = [".to_q.weight", ".to_k.weight", ".to_v.weight", ".to_out.0.weight"].contains { name.hasSuffix($0) }
     guard isProjection, shape.rank > 2, shape.dimensions.dropFirst(2).allSatisfy({ $0 == 1 }) else { return self }
     return reshaped(Shape(Array(shape.dimensions.prefix(2)))) ?? self

@@ -45,7 +45,7 @@ extension ModelFiles {
     case .checkpoint(let checkpoint):
       progress(checkpoint.file.url.lastPathComponent)
       let tensors = checkpoint.file.tensors.map { name, tensor in
-        ConvertedTensor(name, tensor, component: LDMCheckpoint.component(of: name), form: form)
+        ConvertedTensor(name, tensor, rule: checkpoint.owners[name].map(quantization), form: form)
       }
       try write(tensors, metadata: checkpoint.file.metadata, to: url, in: context, &result)
     }
@@ -56,27 +56,23 @@ extension ModelFiles {
     _ component: String, of folder: ModelFolder, to form: WeightForm, at target: URL, in context: ExecutionContext,
     _ result: inout ModelConversion
   ) throws {
-    let isNeeded = Self.needed.contains(component)
+    // Every picture needs what the library can make.
+    let isNeeded = registry[className(of: component)] != nil
     let (origin, place) = (folder.url.appending(path: component), target.appending(path: component, directoryHint: .isDirectory))
     guard isNeeded || FileManager.default.fileExists(atPath: origin.path(percentEncoded: false)) else { return }
     let others = try folder.others(in: component)
     try makeDirectory(place)
     try copy(others, from: origin, to: place, in: context)
-    guard !Self.weightless.contains(where: { component.hasPrefix($0) }) else { return }
+    guard !ComponentRegistry.isWeightless(className(of: component)) else { return }
     do {
       let (file, table, files) = try folder.storedWeights(of: component)
-      let tensors = table.tensors.map { ConvertedTensor($0, $1, component: component, form: form) }
+      let tensors = table.tensors.map { ConvertedTensor($0, $1, rule: quantization(of: component), form: form) }
       let stem = file.lastPathComponent.prefix { $0 != "." }
       try write(tensors, metadata: files.first?.metadata ?? [:], to: place.appending(path: stem + ".safetensors"), in: context, &result)
     } catch is ModelFilesError where !isNeeded {
       result.leftOut.append(component)
     }
   }
-
-  /// What every picture needs.
-  private static let needed: Set<String> = ["text_encoder", "unet", "vae"]
-  /// What has no weights.
-  private static let weightless = ["scheduler", "tokenizer", "feature_extractor"]
 
   private func write(
     _ tensors: [ConvertedTensor], metadata: [String: String], to url: URL, in context: ExecutionContext, _ result: inout ModelConversion
@@ -118,18 +114,18 @@ extension ModelFiles {
 private struct ConvertedTensor {
   let original: StoredTensor
   let entry: SafetensorsLayout.Entry
-  private let component: String
+  private let rule: QuantizationRule
   /// Nil for what stays as it is.
   private let form: WeightForm?
 
-  /// - Parameter component: that the tensor belongs to; nil for what stays as it is.
-  init(_ name: String, _ original: StoredTensor, component: String?, form: WeightForm) {
+  /// - Parameter rule: of the component that the tensor belongs to; nil for what belongs to none and stays as it is.
+  init(_ name: String, _ original: StoredTensor, rule: QuantizationRule?, form: WeightForm) {
     self.original = original
-    self.component = component ?? ""
-    if let component, Self.isConverted(original), let held = original.numbers?.heldType {
+    self.rule = rule ?? .none
+    if let rule, Self.isConverted(original), let held = original.numbers?.heldType {
       self.form = form
       entry = SafetensorsLayout.Entry(
-        name, original.shape, as: form.elementType(of: held, shape: original.shape, name: name, component: component))
+        name, original.shape, as: form.elementType(of: held, shape: original.shape, name: name, rule: rule))
     } else {
       self.form = nil
       entry = SafetensorsLayout.Entry(name, original)
@@ -138,7 +134,7 @@ private struct ConvertedTensor {
 
   func append(to append: (Data) throws(FileWriteError) -> Void, in context: ExecutionContext) throws {
     guard let form, let tensor = original.numbers?.tensor else { return try self.append(original.data, to: append, in: context) }
-    try self.append(form.convert(tensor, name: entry.name, component: component, in: context).data, to: append, in: context)
+    try self.append(form.convert(tensor, name: entry.name, rule: rule, in: context).data, to: append, in: context)
     tensor.releasePages()
   }
 

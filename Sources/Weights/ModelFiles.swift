@@ -3,46 +3,62 @@ import Tensor
 
 /// The files of a model, whichever way they are laid out: what its components are, their configurations and their weights.
 ///
-/// All names are diffusers': those of `config.json` and of the tensors. A single file in the layout of the original latent diffusion code
-/// answers with its tensors under those names, and with configurations that follow from the tensors' shapes.
+/// All names are diffusers': those of `config.json` and of the tensors. A single file answers as its `CheckpointLayout` has made it out.
 public struct ModelFiles: Sendable {
   /// How a model's files are laid out.
   public enum Layout: String, Codable, Sendable {
     /// A folder with `model_index.json`.
     case diffusers
-    /// One `.safetensors` file with the keys of the original code.
+    /// The folder of one component, with its `config.json`.
+    case component
+    /// One `.safetensors` file.
     case singleFile
   }
 
   enum Source: Sendable {
     case folder(ModelFolder)
-    case checkpoint(LDMCheckpoint)
+    case checkpoint(Checkpoint)
   }
 
   /// The folder or the file.
   public let url: URL
   let source: Source
 
-  /// - Parameter url: a model's folder, or a `.safetensors` file.
+  /// The classes that its components can be made of.
+  package let registry: ComponentRegistry
+
+  /// - Parameters:
+  ///   - url: a model's folder, the folder of one component, or a `.safetensors` file.
+  ///   - registry: the classes that components can be made of.
+  ///   - layouts: those of single files, of which the first that knows the file decides.
   /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`.
-  public static func open(_ url: URL) throws -> ModelFiles {
+  package init(_ url: URL, registry: ComponentRegistry = ComponentRegistry(), layouts: [any CheckpointLayout] = []) throws {
     let path = url.path(percentEncoded: false)
     var isFolder: ObjCBool = false
     guard url.isFileURL, !path.utf8.contains(0), FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
       throw ModelFilesError.notFound(path: printable(path))
     }
-    if isFolder.boolValue { return ModelFiles(url: url, source: .folder(try ModelFolder(url))) }
+    (self.url, self.registry) = (url, registry)
+    if isFolder.boolValue {
+      source = .folder(try ModelFolder(url))
+      return
+    }
     if ["ckpt", "bin", "pt", "pth"].contains(url.pathExtension.lowercased()) { throw ModelFilesError.pickledWeights(path: path) }
     if let foreign = ForeignFile(extension: url.pathExtension) { throw ModelFilesError.foreign(path: path, foreign) }
-    return ModelFiles(url: url, source: .checkpoint(try LDMCheckpoint(SafetensorsFile(url))))
+    let file = try SafetensorsFile(url)
+    if let foreign = ForeignFile(names: file.names) { throw ModelFilesError.foreign(path: path, foreign) }
+    for layout in layouts {
+      guard let checkpoint = try layout.checkpoint(of: file) else { continue }
+      source = .checkpoint(checkpoint)
+      return
+    }
+    throw ModelFilesError.notAModel(path: path, reason: "it has no \(layouts.map(\.marks).joined(separator: ", and no "))")
   }
-
-  private init(url: URL, source: Source) { (self.url, self.source) = (url, source) }
 
   /// How the files are laid out.
   public var layout: Layout {
     switch source {
-    case .folder: .diffusers
+    case .folder(let folder): folder.isComponent ? .component : .diffusers
     case .checkpoint: .singleFile
     }
   }
@@ -92,7 +108,19 @@ public struct ModelFiles: Sendable {
   /// - Throws: `ModelFilesError`, `SafetensorsError`; the source throws `WeightError.outOfRange` where the form cannot hold a value.
   public func weights(of component: String, as form: WeightForm?, in context: ExecutionContext) throws -> any WeightSource {
     let source = try weights(of: component)
-    return form.map { ConvertedWeights(source: source, form: $0, component: component, context: context) } ?? source
+    return form.map { ConvertedWeights(source: source, form: $0, rule: quantization(of: component), context: context) } ?? source
+  }
+
+  /// What 8 bits suit of a component; nothing of one whose class nobody registered.
+  func quantization(of component: String) -> QuantizationRule { registry[className(of: component)]?.quantization ?? .none }
+
+  /// A component's configuration, without which it cannot be made.
+  /// - Throws: `ConfigurationError.malformed` where there is none, `ModelFilesError`.
+  package func requiredConfiguration(of component: String) throws -> Data {
+    guard let json = try configuration(of: component) else {
+      throw ConfigurationError.malformed(component: component, reason: "there is no config.json")
+    }
+    return json
   }
 
   /// The form in which a component is held where none is asked for: nil, as the file has it, or float32 for 16-bit weights that are few. They
@@ -132,11 +160,12 @@ public struct ModelFiles: Sendable {
   ///
   /// - Throws: `ModelFilesError`, `SafetensorsError`.
   package func extents(of component: String, as form: WeightForm?) throws -> [TensorExtent] {
-    try table(of: component).table.tensors.compactMap { name, stored in
+    let rule = quantization(of: component)
+    return try table(of: component).table.tensors.compactMap { name, stored in
       guard stored.data.count > 0, let held = stored.numbers?.heldType else { return nil }
       return TensorExtent(
         name: name, shape: stored.shape,
-        elementType: form?.elementType(of: held, shape: stored.shape, name: name, component: component) ?? held,
+        elementType: form?.elementType(of: held, shape: stored.shape, name: name, rule: rule) ?? held,
         storedType: ElementType(rawValue: stored.elementType))
     }
   }
@@ -173,7 +202,7 @@ public struct ModelFiles: Sendable {
   var ignoredTensors: Int {
     switch source {
     case .folder: 0
-    case .checkpoint(let checkpoint): checkpoint.ignoredTensors
+    case .checkpoint(let checkpoint): checkpoint.file.names.count - checkpoint.owners.count
     }
   }
 }

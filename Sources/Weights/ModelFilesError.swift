@@ -20,15 +20,14 @@ public enum ModelFilesError: Error, Sendable, Equatable, CustomStringConvertible
   case notAModel(path: String, reason: String)
   /// A file or folder that is something else than a model.
   case foreign(path: String, ForeignFile)
-  /// A single file that lacks parts of a model; all names are diffusers' names of components.
+  /// A single file that lacks parts of a model, which are named in words.
   case incomplete(path: String, found: [String], missing: [String])
-  /// A model of a family that this library does not know yet.
-  case unsupported(path: String, family: String)
+  /// A model of a family that this library does not know yet; `supported` are those that it knows.
+  case unsupported(path: String, family: String, supported: String)
 
-  /// Components in words, with their articles.
-  private static func list(_ components: [String], or isChoice: Bool = false) -> String {
-    let words = ["unet": "U-Net", "vae": "autoencoder", "text_encoder": "text encoder"]
-    let names = components.compactMap { words[$0] }.map { isChoice ? $0 : ($0.hasPrefix("a") ? "an " : "a ") + $0 }
+  /// Parts in words, with their articles.
+  private static func list(_ parts: [String], or isChoice: Bool = false) -> String {
+    let names = parts.map { isChoice ? $0 : ($0.hasPrefix("a") ? "an " : "a ") + $0 }
     return names.joined(separator: isChoice ? " and no " : " and ")
   }
 
@@ -57,8 +56,8 @@ public enum ModelFilesError: Error, Sendable, Equatable, CustomStringConvertible
     case .incomplete(let path, let found, let missing):
       "\(path) is not a whole model: it holds \(Self.list(found)), but no \(Self.list(missing, or: true)); give a file that has all of them, or a "
         + "folder with model_index.json."
-    case .unsupported(let path, let family):
-      "\(path) is \(family), which is not supported yet; Stable Diffusion 1.x and 2.x are."
+    case .unsupported(let path, let family, let supported):
+      "\(path) is \(family), which is not supported yet; \(supported) is."
     }
   }
 }

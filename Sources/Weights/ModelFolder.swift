@@ -6,15 +6,29 @@ struct ModelFolder: Sendable {
   let url: URL
   /// The pipeline's class.
   let className: String?
-  /// The components' names, sorted, and the class of each.
-  let components: [(name: String, className: String)]
+  /// The components' names, sorted, and the class of each with the library that has it.
+  let components: [Component]
+
+  /// Whether the folder is that of one component.
+  let isComponent: Bool
+
+  struct Component: Sendable {
+    let name: String
+    let library: String
+    let className: String
+  }
 
   /// - Throws: `ModelFilesError`.
   init(_ url: URL) throws(ModelFilesError) {
-    self.url = url
     let index = url.appending(path: "model_index.json")
     let path = index.path(percentEncoded: false)
-    guard FileManager.default.fileExists(atPath: path) else { throw Self.noModel(url) }
+    guard FileManager.default.fileExists(atPath: path) else {
+      // The folder of a component stands in that of its model.
+      guard let component = Self.component(alone: url) else { throw Self.noModel(url) }
+      (self.url, className, components, isComponent) = (url.deletingLastPathComponent(), nil, [component], true)
+      return
+    }
+    (self.url, isComponent) = (url, false)
     let entries: [String: IndexEntry]
     do {
       entries = try JSONDecoder().decode([String: IndexEntry].self, from: try Self.read(index))
@@ -24,11 +38,11 @@ struct ModelFolder: Sendable {
       throw .malformedIndex(path: path, reason: "it is no JSON object")
     }
     if case .text(let name) = entries["_class_name"] { className = name } else { className = nil }
-    var components: [(name: String, className: String)] = []
+    var components: [Component] = []
     for (name, entry) in entries.sorted(by: { $0.key < $1.key }) {
-      guard !name.hasPrefix("_"), case .component(let className) = entry else { continue }
+      guard !name.hasPrefix("_"), case .component(let library, let className) = entry else { continue }
       guard Self.isPlain(name) else { throw .malformedIndex(path: path, reason: "\(name) is not the name of a folder in it") }
-      components.append((name, className))
+      components.append(Component(name: name, library: library, className: className))
     }
     guard !components.isEmpty else { throw .malformedIndex(path: path, reason: "it names no components") }
     self.components = components
@@ -39,18 +53,21 @@ struct ModelFolder: Sendable {
     let path = url.path(percentEncoded: false)
     let names = (try? FileManager.default.contentsOfDirectory(atPath: path))?.sorted() ?? []
     if let foreign = ForeignFile(files: names) { return .foreign(path: path, foreign) }
-    if let json = try? read(url.appending(path: "config.json")), let component = try? JSONDecoder().decode(ComponentClass.self, from: json),
-      let name = component._class_name ?? component.architectures?.first
-    {
-      return .foreign(
-        path: path, ForeignFile("the folder of one component (\(printable(name)))", "give the folder above it, which has model_index.json"))
-    }
     let files = names.filter { $0.lowercased().hasSuffix(".safetensors") }
     if let file = files.first, files.count == 1 {
       return .foreign(
         path: path, ForeignFile("a folder without model_index.json", "if \(printable(file)) in it is a whole model, give that file"))
     }
     return .missingIndex(folder: path)
+  }
+
+  /// The component in a folder of its own; nil where there is no configuration that names a class.
+  private static func component(alone url: URL) -> Component? {
+    guard let json = try? read(url.appending(path: "config.json")), let found = try? JSONDecoder().decode(ComponentClass.self, from: json),
+      let className = found._class_name ?? found.architectures?.first
+    else { return nil }
+    return Component(
+      name: url.lastPathComponent, library: found._class_name == nil ? "transformers" : "diffusers", className: className)
   }
 
   private struct ComponentClass: Decodable {
@@ -61,7 +78,7 @@ struct ModelFolder: Sendable {
   /// What a member of `model_index.json` says.
   private enum IndexEntry: Decodable {
     case text(String)
-    case component(className: String)
+    case component(library: String, className: String)
     /// A component that is left out (`[null, null]`), or a setting of the pipeline.
     case other
 
@@ -70,7 +87,7 @@ struct ModelFolder: Sendable {
       if let text = try? container.decode(String.self) {
         self = .text(text)
       } else if let pair = try? container.decode([String?].self), pair.count == 2, let className = pair[1] {
-        self = .component(className: className)
+        self = .component(library: pair[0] ?? "", className: className)
       } else {
         self = .other
       }
@@ -142,14 +159,15 @@ struct ModelFolder: Sendable {
   /// - Throws: `ModelFilesError`, `SafetensorsError`.
   func weights(of component: String) throws -> (table: WeightTable, files: [SafetensorsFile]) {
     let stored = try storedWeights(of: component)
-    return (stored.table.renamed { KeyNames.current($0, component: component) }, stored.files)
+    let className = components.first { $0.name == component }?.className ?? ""
+    return (stored.table.renamed { KeyNames.current($0, className: className) }, stored.files)
   }
 
   /// A component's weights under the names of its files; `url` is the file, or the index of several.
   ///
   /// - Throws: `ModelFilesError`, `SafetensorsError`.
   func storedWeights(of component: String) throws -> (url: URL, table: WeightTable, files: [SafetensorsFile]) {
-    let file = try WeightFiles(in: try folder(component), of: component).preferred
+    let file = try WeightFiles(in: try folder(component), library: components.first { $0.name == component }?.library ?? "").preferred
     if file.pathExtension == "json" {
       let sharded = try ShardedSafetensors(index: file)
       return (file, sharded.table, sharded.shards)
@@ -164,12 +182,12 @@ private struct WeightFiles {
   /// The file, or the index of several files, that diffusers would take; a variant only where there is nothing else.
   let preferred: URL
 
-  init(in folder: URL, of component: String) throws(ModelFilesError) {
+  init(in folder: URL, library: String) throws(ModelFilesError) {
     let path = folder.path(percentEncoded: false)
     guard let names = try? FileManager.default.contentsOfDirectory(atPath: path) else {
       throw .unreadable(path: path, reason: "its permissions forbid it")
     }
-    let ranked = names.compactMap { name in Self.rank(name, component: component).map { (rank: $0, name: name) } }
+    let ranked = names.compactMap { name in Self.rank(name, library: library).map { (rank: $0, name: name) } }
     if let best = ranked.min(by: { ($0.rank, $0.name) < ($1.rank, $1.name) }) {
       preferred = folder.appending(path: best.name)
     } else if let foreign = ForeignFile(files: names) {
@@ -192,10 +210,9 @@ private struct WeightFiles {
 
   /// How good a choice a file is, the smaller the better: without a variant before `fp16`, that before others. diffusers takes an index before a single
   /// file, transformers a single file before an index. Nil for what is no weights, and for a part that only an index makes sense of.
-  private static func rank(_ name: String, component: String) -> Int? {
-    let isTransformers = ["text_encoder", "image_encoder", "safety_checker"].contains { component.hasPrefix($0) }
+  private static func rank(_ name: String, library: String) -> Int? {
     let stems = ["diffusion_pytorch_model", "model"]
-    for (order, stem) in (isTransformers ? stems.reversed() : stems).enumerated() where name.hasPrefix(stem + ".") {
+    for (order, stem) in (library != "diffusers" ? stems.reversed() : stems).enumerated() where name.hasPrefix(stem + ".") {
       let parts = name.dropFirst(stem.count + 1).split(separator: ".", omittingEmptySubsequences: false).map(String.init)
       guard let (variant, isIndex) = variant(parts) else { continue }
       let isSecond = isIndex == (stem == "model")

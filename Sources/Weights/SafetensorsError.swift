@@ -58,7 +58,7 @@ public enum SafetensorsError: Error, Sendable, Equatable, CustomStringConvertibl
 }
 
 /// Text out of a file, fit to stand in a message: of bearable length, without control characters.
-func printable(_ text: String) -> String {
+package func printable(_ text: String) -> String {
   let shown = String(text.unicodeScalars.prefix(300).map { $0.properties.generalCategory == .control ? "\u{FFFD}" : Character($0) })
   return text.unicodeScalars.count > 300 ? shown + "…" : shown
 }

@@ -8,9 +8,8 @@ public enum WeightForm: String, Sendable, CaseIterable {
   case float16 = "f16"
   /// bfloat16: 8 significant bits, and float32's range.
   case bfloat16 = "bf16"
-  /// 8 bits in blocks of 32 with a common scale (8.5 bits a weight) for the matrices and kernels of the U-Net and the text encoder whose
-  /// inputs are a multiple of 32. Where it costs most (`conv_in`, `conv_out`, time embeddings), in the autoencoder, in token embeddings and in
-  /// all vectors, 16 bits are kept.
+  /// 8 bits in blocks of 32 with a common scale (8.5 bits a weight) for matrices and kernels whose inputs are a multiple of 32, as far as
+  /// their component's `QuantizationRule` says. All else keeps 16 bits.
   case q8
 
   /// The element type that a tensor gets.
@@ -18,14 +17,14 @@ public enum WeightForm: String, Sendable, CaseIterable {
   /// - Parameters:
   ///   - stored: the type that it has.
   ///   - name: with or without what a single file puts before the component's names.
-  ///   - component: `unet`, `vae`, `text_encoder`, …
-  func elementType(of stored: ElementType, shape: Shape, name: String, component: String) -> ElementType {
+  ///   - rule: what 8 bits suit of the component.
+  func elementType(of stored: ElementType, shape: Shape, name: String, rule: QuantizationRule) -> ElementType {
     switch self {
     case .float32: .float32
     case .float16: .float16
     case .bfloat16: .bfloat16
     case .q8:
-      if stored == .q8 || Self.isRobust(name, component: component) {
+      if stored == .q8 || rule.quantizes(name) {
         stored.converted(to: .q8, shape: shape)
       } else {
         stored == .float32 ? .float16 : stored
@@ -36,10 +35,10 @@ public enum WeightForm: String, Sendable, CaseIterable {
   /// The tensor in this form.
   /// - Throws: `WeightError`, where the form cannot hold it.
   func convert(
-    _ tensor: WeightTensor, name: String, component: String, in context: ExecutionContext?
+    _ tensor: WeightTensor, name: String, rule: QuantizationRule, in context: ExecutionContext?
   ) throws(WeightError) -> WeightTensor {
     do throws(WeightConversionError) {
-      let type = elementType(of: tensor.elementType, shape: tensor.shape, name: name, component: component)
+      let type = elementType(of: tensor.elementType, shape: tensor.shape, name: name, rule: rule)
       return try tensor.converted(to: type, in: context)
     } catch {
       switch error {
@@ -48,30 +47,18 @@ public enum WeightForm: String, Sendable, CaseIterable {
       }
     }
   }
-
-  /// False for what 8 bits would harm more than they save: what the whole picture passes through at once, and tables that are not products.
-  private static func isRobust(_ name: String, component: String) -> Bool {
-    guard component == "unet" || component.hasPrefix("text_encoder") else { return false }
-    return !fragile.contains { name.hasPrefix($0) || name.contains("." + $0) }
-  }
-
-  /// Names of diffusers and transformers, and those of the original code for the same.
-  private static let fragile = [
-    "conv_in.", "conv_out.", "time_embedding.", "class_embedding.", "embeddings.", "text_projection",
-    "input_blocks.0.0.", "diffusion_model.out.", "time_embed.", "label_emb.", "token_embedding.", "positional_embedding",
-  ]
 }
 
 /// A component's weights in another form: each tensor is converted when a layer asks for it, so that no more than one is there twice.
 struct ConvertedWeights: WeightSource {
   let source: any WeightSource
   let form: WeightForm
-  let component: String
+  let rule: QuantizationRule
   let context: ExecutionContext
 
   var names: Set<String> { source.names }
 
   func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor {
-    try form.convert(source.tensor(name, shape: shape), name: name, component: component, in: context)
+    try form.convert(source.tensor(name, shape: shape), name: name, rule: rule, in: context)
   }
 }

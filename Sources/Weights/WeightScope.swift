@@ -19,6 +19,7 @@ public struct WeightScope: Sendable {
   final class Ledger: Sendable {
     struct State {
       var used: Set<String> = []
+      var packedOnceUsed: Set<String> = []
       var problems: [WeightError] = []
       var standInBytes = 0
     }
@@ -64,6 +65,7 @@ public struct WeightScope: Sendable {
   /// - Throws: `WeightErrors`, once so much is missing that the attempt is hopeless, and `CancellationError`.
   public func matrix(_ name: String, shape: Shape, isGated: Bool = false) throws -> PackedMatrix {
     let weights = try find(name, shape: shape)
+    if residency == .packedOnceUsed { ledger.state.withLock { _ = $0.packedOnceUsed.insert(path(name)) } }
     if let matrix = try PackedMatrix(checking: weights, isGated: isGated, residency: residency, in: context) { return matrix }
     return try PackedMatrix(standIn(.notFinite(name: path(name)), shape: shape), isGated: isGated, in: context)
   }
@@ -96,6 +98,8 @@ public struct WeightScope: Sendable {
 public struct LoadReport: Sendable, Equatable {
   /// Tensors of the source that the component did not ask for, sorted.
   public let unused: [String]
+  /// Matrices that the component does not need for everything that it does: packed once they are used.
+  public let packedOnceUsed: Set<String>
 
   /// Builds a component from a source.
   ///
@@ -109,9 +113,9 @@ public struct LoadReport: Sendable, Equatable {
   ) throws -> (component: Component, report: LoadReport) {
     let ledger = WeightScope.Ledger(source)
     let component = try build(WeightScope(ledger: ledger, prefix: prefix, residency: residency, context: context))
-    let (used, problems) = ledger.state.withLock { ($0.used, $0.problems) }
-    guard problems.isEmpty else { throw WeightErrors(problems: problems, isComplete: true) }
-    let unused = source.names.subtracting(used).filter { prefix.isEmpty || $0.hasPrefix(prefix + ".") }
-    return (component, LoadReport(unused: unused.sorted()))
+    let found = ledger.state.withLock(\.self)
+    guard found.problems.isEmpty else { throw WeightErrors(problems: found.problems, isComplete: true) }
+    let unused = source.names.subtracting(found.used).filter { prefix.isEmpty || $0.hasPrefix(prefix + ".") }
+    return (component, LoadReport(unused: unused.sorted(), packedOnceUsed: found.packedOnceUsed))
   }
 }

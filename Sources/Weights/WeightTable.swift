@@ -25,13 +25,13 @@ public struct StoredTensor: Sendable {
   }
 
   /// The same bytes under another shape; nil where the counts differ.
-  func reshaped(_ shape: Shape) -> StoredTensor? {
+  package func reshaped(_ shape: Shape) -> StoredTensor? {
     guard shape.count == self.shape.count else { return nil }
     return StoredTensor(shape: shape, elementType: elementType, data: data, isMapped: isMapped)
   }
 
   /// The outermost axis cut into equal parts; nil where it cannot be.
-  func split(_ parts: Int) -> [StoredTensor]? {
+  package func split(_ parts: Int) -> [StoredTensor]? {
     guard let rows = shape.dimensions.first, rows % parts == 0, data.count % parts == 0 else { return nil }
     let bytes = data.count / parts
     let part = Shape([rows / parts] + shape.dimensions.dropFirst())

@@ -13,10 +13,10 @@ import LatentDiffusionWeights
   struct NoInputs: Decodable {}
 
   private func load(_ model: ReferenceModel) throws -> AutoencoderKL {
-    let files = try ModelFiles.open(model.folder)
+    let files = try ModelFiles(model.folder)
     let json = try #require(try files.configuration(of: "vae"))
     let (autoencoder, report) = try LoadReport.load(from: files.weights(of: "vae"), in: ExecutionContext()) {
-      try AutoencoderKL(AutoencoderKLShape(json: json), weights: $0)
+      try AutoencoderKL(AutoencoderKLConfiguration(json: json), weights: $0)
     }
     #expect(report.unused == [])
     return autoencoder
@@ -28,7 +28,8 @@ import LatentDiffusionWeights
     let comparison = ModuleComparison(tensors, tolerance: Self.tolerance)
     var context = ExecutionContext()
     context.observer = { comparison.observe($0, $1) }
-    let posterior = try load(model).encode(try #require(tensors["input"]).channelsLast(), in: context)
+    let encoded = try load(model).encode(try #require(tensors["input"]).channelsLast(), in: context)
+    let posterior = try #require(encoded.gaussian)
     expectClose(posterior.mean, try #require(tensors["output.mean"]).channelsLast(), tolerance: Self.tolerance, "mean")
     expectClose(posterior.logVariance, try #require(tensors["output.logvar"]).channelsLast(), tolerance: Self.tolerance, "logvar")
     #expect(comparison.missed == [], "\(comparison.count) were compared")

@@ -66,12 +66,13 @@ import Testing
     let model = try StableDiffusion.load(from: EmojiModel.folder())
     let (predictor, autoencoder) = (model.pipeline.predictor, model.pipeline.autoencoder)
     func run() throws {
-      let text = try model.pipeline.conditioner.condition(["a cat", "a dog"], in: context)
-      #expect(text.hiddenStates.shape[0] == 2 && text.hiddenStates.shape[1] == model.tokenizer.maximumLength)
+      let text = try model.pipeline.conditioner.condition(
+        ConditioningRequest(["a cat", "a dog"], size: PixelSize(width: 64, height: 64)), in: context)
+      #expect(text.contexts[0].shape[0] == 2 && text.contexts[0].shape[1] == model.tokenizer?.maximumLength)
       let prediction = try predictor.predict(engine.input([2, 16, 16, 4]), timestep: 3, conditioning: text, in: context)
       #expect(prediction.shape == [2, 16, 16, 4])
       #expect(try autoencoder.decode(engine.input([1, 16, 16, 4]), in: context).shape == [1, 64, 64, 3])
-      #expect(try autoencoder.encode(engine.input([1, 64, 64, 3]), in: context).mean.shape == [1, 16, 16, 4])
+      #expect(try autoencoder.encode(engine.input([1, 64, 64, 3]), in: context).mode.shape == [1, 16, 16, 4])
     }
     try run()
     #expect(counter.liveBytes == 0 && counter.peakBytes > 1_000_000 && counter.operations > 1e9)

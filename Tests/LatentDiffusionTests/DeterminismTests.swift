@@ -40,7 +40,7 @@ import Testing
       var model = try StableDiffusion.load(from: ReferenceModel("sd1").folder, in: context)
       model.use(kind)
       var request = GenerationRequest("a photo of the cat", seed: 5)
-      request.task = .imageToImage(.pixels(picture), strength: 0.7)
+      request.task = ImageToImage(.pixels(picture), strength: 0.7)
       request.steps = 4
       let image = try #require(try await model.pipeline.images(for: request, in: context).first)
       results.append((image.latents.elements + image.image.elements).map(\.bitPattern))

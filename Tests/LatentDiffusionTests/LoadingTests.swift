@@ -41,7 +41,7 @@ import Testing
     #expect(model.predictionType == .epsilon)
     let sample = Tensor([0.5, -1]), prediction = Tensor([0.25, 1])
     func next() throws -> [Float] {
-      var scheduler = try model.pipeline.schedule(4, .textToImage).scheduler
+      var scheduler = try model.pipeline.schedule(4, TextToImage()).scheduler
       var noise: any NoiseSource = TorchGenerator(seed: 0)
       return try scheduler.advance(sample, prediction: prediction, at: 0, noise: &noise).sample.elements
     }
@@ -67,7 +67,7 @@ import Testing
   // MARK: defaults
 
   @Test func defaultsAreThoseOfTheReferencesPipelines() throws {
-    func settings(_ name: String, _ task: GenerationTask = .textToImage) throws -> [Double] {
+    func settings(_ name: String, _ task: any GenerationTask = TextToImage()) throws -> [Double] {
       var request = try StableDiffusion.load(from: ReferenceModel(name).folder).request("a")
       request.task = task
       return [Double(request.steps), request.guidance]
@@ -75,8 +75,8 @@ import Testing
     let image = Tensor(shape: [1, 32, 32, 3])
     #expect(try settings("sd1") == [50, 7.5])
     #expect(try settings("lcm") == [4, 8.5])
-    #expect(try settings("lcm", .imageToImage(.pixels(image))) == [4, 8.5])
-    #expect(try settings("edit8", .edit(image)) == [100, 7.5])
+    #expect(try settings("lcm", ImageToImage(.pixels(image))) == [4, 8.5])
+    #expect(try settings("edit8", InstructionEditing(image)) == [100, 7.5])
     let emoji = try StableDiffusion.load(from: EmojiModel.folder())
     #expect(emoji.request("a").steps == emoji.defaults.steps && emoji.request("a").guidance == emoji.defaults.guidance)
   }
@@ -263,5 +263,32 @@ import Testing
         }
       }
     }
+  }
+
+  /// Components by themselves: from a model's folder, from their own, and from a single file; the same as within the model.
+  @Test func componentsLoadByThemselves() throws {
+    let context = ExecutionContext(), latents = Tensor(repeating: 0.3, shape: [1, 4, 4, 4])
+    let folder = try EmojiModel.folder()
+    let whole = try StableDiffusion.load(from: folder).pipeline.autoencoder.decode(latents, in: context)
+    for url in [folder, folder.appending(path: "vae")] {
+      #expect(try AutoencoderKL.load(from: url).decode(latents, in: context).elements == whole.elements)
+    }
+    let file = fixtures.appending(path: "ldm/sd1.safetensors")
+    let text = try CLIPTextModel.load(from: file)
+    #expect(text.configuration.features == (try UNet2DConditionModel.load(from: file).configuration.contextChannels))
+    #expect(throws: ModelFilesError.self) { try CLIPTextModel.load(from: folder.appending(path: "vae")) }
+    #expect(throws: ModelFilesError.self) { try CLIPTextModel.load(from: folder, named: "text_encoder_2") }
+  }
+
+  /// The folder of one component is no model, and says what it is.
+  @Test func theFolderOfAComponentIsNoModel() throws {
+    let error = #expect(throws: ModelFilesError.self) { try StableDiffusion.load(from: EmojiModel.folder().appending(path: "vae")) }
+    #expect(error?.description.contains("the folder of one component (AutoencoderKL); give the folder above it") == true)
+    #expect(throws: ModelFilesError.self) { try StableDiffusion.inspect(EmojiModel.folder().appending(path: "vae")) }
+  }
+
+  @Test(arguments: [("inpaint9", "Stable Diffusion 1.x inpainting, of its own size"), ("lcm", "Stable Diffusion 1.x latent consistency, of its own size")])
+  func familiesAreDescribed(_ name: String, _ description: String) throws {
+    #expect(try StableDiffusion.inspect(ReferenceModel(name).folder).family == description)
   }
 }

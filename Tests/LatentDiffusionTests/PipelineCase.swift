@@ -78,10 +78,10 @@ extension PipelineCase {
     }
     return switch pipeline {
     case "image-to-image", "latent-consistency-image-to-image":
-      .imageToImage(.pixels(try picture(image).tensor()), strength: strength ?? 0.8)
-    case "inpainting": .inpaint(Inpainting(image: try picture(image).tensor(), mask: try picture(mask).mask(), strength: strength ?? 1))
-    case "editing": .edit(try picture(image).tensor(), imageGuidance: imageGuidance ?? 1.5)
-    default: .textToImage
+      ImageToImage(.pixels(try picture(image).tensor()), strength: strength ?? 0.8)
+    case "inpainting": Inpainting(image: try picture(image).tensor(), mask: try picture(mask).mask(), strength: strength ?? 1)
+    case "editing": InstructionEditing(try picture(image).tensor(), imageGuidance: imageGuidance ?? 1.5)
+    default: TextToImage()
     }
   }
 }

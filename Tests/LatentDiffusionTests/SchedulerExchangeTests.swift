@@ -44,13 +44,13 @@ import Testing
     }
   }
 
-  private func task(_ name: String) -> GenerationTask {
+  private func task(_ name: String) -> any GenerationTask {
     let (image, mask) = (Tensor(shape: [1, 8, 8, 3]), Tensor(shape: [1, 8, 8, 1]))
     return switch name {
-    case "image-to-image": .imageToImage(.pixels(image), strength: 1)
-    case "inpainting": .inpaint(Inpainting(image: image, mask: mask))
-    case "editing": .edit(image)
-    default: .textToImage
+    case "image-to-image": ImageToImage(.pixels(image), strength: 1)
+    case "inpainting": Inpainting(image: image, mask: mask)
+    case "editing": InstructionEditing(image)
+    default: TextToImage()
     }
   }
 }

@@ -6,7 +6,7 @@ import Testing
 
 /// Step caching and token merging in whole generations.
 @Suite struct ShortcutTests {
-  private static func request(_ seed: UInt64 = 5, _ task: GenerationTask = .textToImage) -> GenerationRequest {
+  private static func request(_ seed: UInt64 = 5, _ task: any GenerationTask = TextToImage()) -> GenerationRequest {
     var request = GenerationRequest("a photo of the cat", seed: seed)
     request.negativePrompts = ["blurred, grey"]
     request.task = task
@@ -27,7 +27,7 @@ import Testing
     var model = try StableDiffusion.load(from: ReferenceModel("sd1").folder)
     model.use(kind)
     let tasks: [GenerationTask] = [
-      .textToImage, .imageToImage(.pixels(Self.picture), strength: 0.7), .inpaint(Inpainting(image: Self.picture, mask: Self.mask)),
+      TextToImage(), ImageToImage(.pixels(Self.picture), strength: 0.7), Inpainting(image: Self.picture, mask: Self.mask),
     ]
     for (index, task) in tasks.enumerated() {
       var request = Self.request(5, task)

@@ -20,22 +20,22 @@ import Testing
       return network
     }
 
-    let text = try load("text_encoder") { try CLIPTextModel(CLIPTextShape(json: $0), weights: $1) }
+    let text = try load("text_encoder") { try CLIPTextModel(CLIPTextConfiguration(json: $0), weights: $1) }
     let ids = try expected("ids").elements.map { Int($0) }
     let states = try text([ids], in: context).lastHiddenState
     expectClose(states, try expected("states"), tolerance: 1e-4, "states")
 
-    let unet = try load("unet") { try UNet2DConditionModel(UNet2DShape(json: $0), weights: $1) }
+    let unet = try load("unet") { try UNet2DConditionModel(UNet2DConfiguration(json: $0), weights: $1) }
     let latents = try expected("latents").channelsLast()
     let prediction = try unet.predict(latents, timestep: 321, conditioning: Conditioning(hiddenStates: states), in: context)
     expectClose(prediction.channelsFirst(), try expected("prediction"), tolerance: 1e-4, "prediction")
 
-    let autoencoder = try load("vae") { try AutoencoderKL(AutoencoderKLShape(json: $0), weights: $1) }
+    let autoencoder = try load("vae") { try AutoencoderKL(AutoencoderKLConfiguration(json: $0), weights: $1) }
     let picture = try autoencoder.decode(latents, in: context)
     expectClose(picture.channelsFirst(), try expected("picture"), tolerance: 1e-4, "picture")
     let posterior = try autoencoder.encode(expected("picture").channelsLast(), in: context)
     let mean = try expected("moments").channelsLast().channels(0..<4)
-    expectClose(posterior.mean, mean, tolerance: 1e-4, "mean")
+    expectClose(posterior.mode, mean, tolerance: 1e-4, "mean")
   }
 
   /// The same tensors as a single file and as a folder, with CLIP's whole vocabulary since a single file carries none.

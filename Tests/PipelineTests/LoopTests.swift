@@ -49,7 +49,7 @@ import Testing
     var request = toyRequest("a", steps: 2)
     request.guidance = 8.5
     _ = try await toyPipeline(predictor).images(for: request)
-    #expect(predictor.diary.passes.map(\.guidance) == [7.5, 7.5])
+    #expect(predictor.diary.passes.map(\.guidance) == [8.5, 8.5])
     #expect(predictor.diary.passes.allSatisfy { $0.shape[0] == 1 })
   }
 

@@ -86,7 +86,7 @@ import Testing
         var spatialScale: Int { toy.spatialScale }
         var latentChannels: Int { toy.latentChannels }
         var latentScale: Float { toy.latentScale }
-        func encode(_ image: Tensor, in context: ExecutionContext) throws -> DiagonalGaussian {
+        func encode(_ image: Tensor, in context: ExecutionContext) throws -> EncodedPicture {
           note(image)
           return try toy.encode(image, in: context)
         }
@@ -95,7 +95,7 @@ import Testing
       var pipeline = toyPipeline()
       pipeline.autoencoder = Watching { image in seen.withLock { $0 = image.elements } }
       let photo = toyImage(width: 23, height: 13).map { ($0 * 255).rounded(.toNearestOrEven) / 255 }
-      var request = toyRequest("a", task: .imageToImage(.pixels(photo)))
+      var request = toyRequest("a", task: ImageToImage(.pixels(photo)))
       (request.width, request.height) = (reference.width, reference.height)
       _ = try await pipeline.images(for: request)
       let apart = difference(seen.withLock { $0 }.map { ($0 + 1) / 2 * 255 }, reference.pixels)
@@ -143,11 +143,11 @@ extension ReferenceTests.Case {
     let image = toyImage(width: width, height: height)
     request.task =
       switch task {
-      case "img2img", "lcm-img2img": .imageToImage(.pixels(image), strength: strength ?? 0.8)
+      case "img2img", "lcm-img2img": ImageToImage(.pixels(image), strength: strength ?? 0.8)
       case "inpaint", "inpaint9":
-        .inpaint(Inpainting(image: image, mask: toyMask(width: width, height: height), strength: strength ?? 1))
-      case "edit": .edit(image, imageGuidance: imageGuidance ?? 1.5)
-      default: .textToImage
+        Inpainting(image: image, mask: toyMask(width: width, height: height), strength: strength ?? 1)
+      case "edit": InstructionEditing(image, imageGuidance: imageGuidance ?? 1.5)
+      default: TextToImage()
       }
     return request
   }

@@ -27,12 +27,12 @@ import Testing
   @Test(arguments: [-1, Double.infinity, -Double.infinity, Double.nan]) func guidanceMustBeANumber(guidance: Double) {
     refused(.outOfRange(name: "The guidance", value: "\(guidance)", allowed: "from 0.0 to 1000000.0")) { $0.guidance = guidance }
     refused(.outOfRange(name: "The strength", value: "\(guidance)", allowed: "from 0.0 to 1.0")) {
-      $0.task = .imageToImage(.pixels(toyImage(width: 8, height: 8)), strength: guidance)
+      $0.task = ImageToImage(.pixels(toyImage(width: 8, height: 8)), strength: guidance)
     }
     refused(
       .outOfRange(name: "The image guidance", value: "\(guidance)", allowed: "from 0.0 to 1000000.0"),
       by: toyPipeline(ToyPredictor(inputChannels: 8))
-    ) { $0.task = .edit(toyImage(width: 8, height: 8), imageGuidance: guidance) }
+    ) { $0.task = InstructionEditing(toyImage(width: 8, height: 8), imageGuidance: guidance) }
   }
 
   @Test func sizesMustFit() {
@@ -54,29 +54,29 @@ import Testing
     var request = toyRequest("a")
     request.width = 16
     #expect(try pipeline.latentShape(for: request) == [1, 3, 4, 4])
-    request = toyRequest("a", task: .imageToImage(.pixels(toyImage(width: 20, height: 16))))
+    request = toyRequest("a", task: ImageToImage(.pixels(toyImage(width: 20, height: 16))))
     #expect(try pipeline.latentShape(for: request) == [1, 4, 5, 4])
   }
 
   @Test func picturesMustBePictures() {
     refused(.imageTooSmall(width: 1, height: 1, multiple: 4)) {
-      $0.task = .imageToImage(.pixels(toyImage(width: 1, height: 1)))
+      $0.task = ImageToImage(.pixels(toyImage(width: 1, height: 1)))
     }
     let flat = Tensor(shape: [8, 8, 3])
     refused(.unexpectedShape(name: "The image", expected: "[N, height, width, 3]", found: [8, 8, 3])) {
-      $0.task = .imageToImage(.pixels(flat))
+      $0.task = ImageToImage(.pixels(flat))
     }
     refused(.unexpectedShape(name: "The image", expected: "[N, height, width, 3]", found: [1, 0, 8, 3])) {
-      $0.task = .imageToImage(.pixels(Tensor(shape: [1, 0, 8, 3])))
+      $0.task = ImageToImage(.pixels(Tensor(shape: [1, 0, 8, 3])))
     }
-    refused(.notFinite(name: "The image")) { $0.task = .imageToImage(.pixels(Tensor(repeating: .nan, shape: [1, 8, 8, 3]))) }
+    refused(.notFinite(name: "The image")) { $0.task = ImageToImage(.pixels(Tensor(repeating: .nan, shape: [1, 8, 8, 3]))) }
     refused(.unexpectedShape(name: "The mask", expected: "[1 or 1, height, width, 1]", found: [2, 8, 8, 1])) {
       let mask = Tensor.concatenated([toyMask(width: 8, height: 8), toyMask(width: 8, height: 8)], axis: 0)
-      $0.task = .inpaint(Inpainting(image: toyImage(width: 8, height: 8), mask: mask))
+      $0.task = Inpainting(image: toyImage(width: 8, height: 8), mask: mask)
     }
     refused(
       .unexpectedShape(name: "The image", expected: "[N, …] where N divides the 1 pictures of the request", found: [2, 8, 8, 3])
-    ) { $0.task = .imageToImage(.pixels(Tensor(shape: [2, 8, 8, 3]))) }
+    ) { $0.task = ImageToImage(.pixels(Tensor(shape: [2, 8, 8, 3]))) }
   }
 
   @Test func noiseMustFit() throws {
@@ -89,39 +89,38 @@ import Testing
 
   @Test func aStepMustBeLeft() {
     refused(.noStepsLeft(steps: 4, strength: 0.2)) {
-      $0.task = .imageToImage(.pixels(toyImage(width: 8, height: 8)), strength: 0.2)
+      $0.task = ImageToImage(.pixels(toyImage(width: 8, height: 8)), strength: 0.2)
     }
     refused(.noStepsLeft(steps: 4, strength: 0)) {
-      $0.task = .inpaint(
-        Inpainting(image: toyImage(width: 8, height: 8), mask: toyMask(width: 8, height: 8), strength: 0))
+      $0.task = Inpainting(image: toyImage(width: 8, height: 8), mask: toyMask(width: 8, height: 8), strength: 0)
     }
     // A scheduler may have more timesteps than steps: inpainting refuses all the same, as diffusers does.
     var more = toyPipeline()
     more.schedule = { steps, task in Schedule(ToyScheduler(steps: steps + 1), steps: steps, strength: task.strength) }
     let (image, mask) = (toyImage(width: 8, height: 8), toyMask(width: 8, height: 8))
-    refused(.noStepsLeft(steps: 4, strength: 0.2), by: more) { $0.task = .inpaint(Inpainting(image: image, mask: mask, strength: 0.2)) }
-    var request = toyRequest("a", task: .imageToImage(.pixels(image), strength: 0.2))
+    refused(.noStepsLeft(steps: 4, strength: 0.2), by: more) { $0.task = Inpainting(image: image, mask: mask, strength: 0.2) }
+    var request = toyRequest("a", task: ImageToImage(.pixels(image), strength: 0.2))
     request.steps = 4
     #expect(throws: Never.self) { try more.generate(request) }
   }
 
   /// One side alone decides on the other by the picture's proportions; without a picture the model's own other side is taken.
   @Test func oneSideKeepsTheProportions() throws {
-    func size(_ task: GenerationTask, width: Int? = nil, height: Int? = nil) throws -> [Int] {
+    func size(_ task: any GenerationTask, width: Int? = nil, height: Int? = nil) throws -> [Int] {
       var request = toyRequest("a", task: task)
       (request.width, request.height) = (width, height)
       let shape = try toyPipeline().latentShape(for: request)
       return [shape[2] * 4, shape[1] * 4]
     }
     let image = toyImage(width: 60, height: 41)
-    #expect(try size(.imageToImage(.pixels(image))) == [60, 40])
-    #expect(try size(.imageToImage(.pixels(image)), width: 32) == [32, 20])
-    #expect(try size(.imageToImage(.pixels(image)), height: 20) == [28, 20])
-    #expect(try size(.imageToImage(.pixels(image)), width: 4) == [4, 4])
-    #expect(try size(.inpaint(Inpainting(image: image, mask: toyMask(width: 60, height: 41))), width: 32) == [32, 20])
-    #expect(try size(.inpaint(.outpainting(image, left: 2)), width: 32) == [32, 24])
-    #expect(try size(.textToImage, width: 32) == [32, 20])
-    #expect(throws: GenerationError.self) { try size(.imageToImage(.pixels(toyImage(width: 1, height: 1000))), width: 1 << 20) }
+    #expect(try size(ImageToImage(.pixels(image))) == [60, 40])
+    #expect(try size(ImageToImage(.pixels(image)), width: 32) == [32, 20])
+    #expect(try size(ImageToImage(.pixels(image)), height: 20) == [28, 20])
+    #expect(try size(ImageToImage(.pixels(image)), width: 4) == [4, 4])
+    #expect(try size(Inpainting(image: image, mask: toyMask(width: 60, height: 41)), width: 32) == [32, 20])
+    #expect(try size(Inpainting.outpainting(image, left: 2), width: 32) == [32, 24])
+    #expect(try size(TextToImage(), width: 32) == [32, 20])
+    #expect(throws: GenerationError.self) { try size(ImageToImage(.pixels(toyImage(width: 1, height: 1000))), width: 1 << 20) }
     let own = toyPipeline().usualSize(inProportionsOf: PixelSize(width: 4000, height: 1000))
     #expect(own == PixelSize(width: 40, height: 12))
     #expect(toyPipeline(ToyPredictor(sampleSize: nil)).usualSize(inProportionsOf: PixelSize(width: 8, height: 8)) == nil)
@@ -132,11 +131,11 @@ import Testing
     var request = GenerationRequest("a")
     func settings() -> [Double] { [Double(request.steps), request.guidance] }
     #expect(settings() == [50, 7.5])
-    request.task = .edit(toyImage(width: 8, height: 8))
+    request.task = InstructionEditing(toyImage(width: 8, height: 8))
     #expect(settings() == [100, 7.5])
     request.usual = { $0.usualSettings(ofConsistencyModel: true) }
     #expect(settings() == [100, 7.5])
-    request.task = .imageToImage(.pixels(toyImage(width: 8, height: 8)))
+    request.task = ImageToImage(.pixels(toyImage(width: 8, height: 8)))
     #expect(settings() == [4, 8.5])
     request.steps = 7
     #expect(settings() == [7, 8.5])
@@ -159,12 +158,12 @@ import Testing
     let nine = toyPipeline(ToyPredictor(inputChannels: 9))
     refused(.modelDoesNotFit(task: "text-to-image", inputChannels: 9, expected: "4"), by: nine) { _ in }
     refused(.modelDoesNotFit(task: "image-to-image", inputChannels: 9, expected: "4"), by: nine) {
-      $0.task = .imageToImage(.pixels(image))
+      $0.task = ImageToImage(.pixels(image))
     }
-    refused(.modelDoesNotFit(task: "instruction editing", inputChannels: 4, expected: "8")) { $0.task = .edit(image) }
+    refused(.modelDoesNotFit(task: "instruction editing", inputChannels: 4, expected: "8")) { $0.task = InstructionEditing(image) }
     refused(
       .modelDoesNotFit(task: "inpainting", inputChannels: 8, expected: "4 or 9"), by: toyPipeline(ToyPredictor(inputChannels: 8))
-    ) { $0.task = .inpaint(Inpainting(image: image, mask: toyMask(width: 8, height: 8))) }
+    ) { $0.task = Inpainting(image: image, mask: toyMask(width: 8, height: 8)) }
   }
 
   @Test func errorsSayWhatToDo() {

@@ -30,11 +30,12 @@ private struct RecyclingPredictor: NoisePredictor {
   func predict(
     _ latents: Tensor, timestep: Float, conditioning: Conditioning, memory: inout PassMemory, in context: ExecutionContext
   ) throws -> Tensor {
-    let kept = memory.deepFeatures
+    let kept = memory.reusesFeatures ? memory.kept["prediction"] : nil
     let (isWhole, seed) = (kept == nil, memory.seed)
-    log.passes.withLock { $0.append(.init(isWhole: isWhole, seed: seed, rows: latents.shape[0])) }
+    log.passes.withLock { $0.append(.init(isWhole: isWhole, seed: seed, rows: conditioning.rows)) }
     let prediction = try predict(latents, timestep: timestep, conditioning: conditioning, in: context)
-    memory.endPass(keeping: kept ?? prediction)
+    memory.kept["prediction"] = kept ?? prediction
+    memory.endPass()
     return kept.map { 0.5 * (prediction + $0) } ?? prediction
   }
 }
@@ -47,7 +48,7 @@ private struct RecyclingPredictor: NoisePredictor {
   }
 
   private func wholePasses(
-    interval: Int?, steps: Int, order: Int = 1, task: GenerationTask = .textToImage
+    interval: Int?, steps: Int, order: Int = 1, task: any GenerationTask = TextToImage()
   ) async throws -> [Bool] {
     let predictor = RecyclingPredictor()
     var request = toyRequest("a", steps: steps, task: task)
@@ -69,9 +70,9 @@ private struct RecyclingPredictor: NoisePredictor {
   /// Whatever steps are left out at the start, the first pass of a generation is whole.
   @Test func theFirstPassIsWholeInEveryTask() async throws {
     let image = toyImage(width: 20, height: 20)
-    let later = GenerationTask.imageToImage(.pixels(image), strength: 0.5)
+    let later = ImageToImage(.pixels(image), strength: 0.5)
     #expect(try await wholePasses(interval: 3, steps: 8, task: later) == [true, false, false, true])
-    let inpainting = GenerationTask.inpaint(Inpainting(image: image, mask: toyMask(width: 20, height: 20), strength: 0.5))
+    let inpainting = Inpainting(image: image, mask: toyMask(width: 20, height: 20), strength: 0.5)
     #expect(try await wholePasses(interval: 3, steps: 8, task: inpainting) == [true, false, false, true])
   }
 

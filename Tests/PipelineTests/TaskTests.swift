@@ -11,7 +11,7 @@ import Testing
   @Test(arguments: [(4, 1.0, 1, 4), (4, 0.99, 1, 3), (50, 0.8, 1, 40), (100, 0.29, 1, 28), (10, 0.25, 2, 4), (3, 0.5, 2, 2)])
   func strengthLeavesOutWholeSteps(steps: Int, strength: Double, order: Int, left: Int) async throws {
     let predictor = ToyPredictor()
-    let task = GenerationTask.imageToImage(.pixels(toyImage(width: 8, height: 8)), strength: strength)
+    let task = ImageToImage(.pixels(toyImage(width: 8, height: 8)), strength: strength)
     _ = try await toyPipeline(predictor, order: order).images(for: toyRequest("a", steps: steps, task: task))
     let all = (0..<steps * order).map { Float(1000 - 10 * $0) }
     #expect(predictor.diary.passes.map(\.timestep) == Array(all.suffix(left)))
@@ -20,11 +20,11 @@ import Testing
   @Test func imageToImageStartsFromTheEncodedPicture() async throws {
     let image = toyImage(width: 20, height: 12)
     let predictor = ToyPredictor()
-    let request = toyRequest("a", task: .imageToImage(.pixels(image), strength: 0.5))
+    let request = toyRequest("a", task: ImageToImage(.pixels(image), strength: 0.5))
     _ = try await toyPipeline(predictor).images(for: request)
     // First the posterior's noise is drawn, then the loop's.
     var generator = TorchGenerator(seed: 7)
-    let posterior = try ToyAutoencoder().encode(image.map { 2 * $0 - 1 }, in: ExecutionContext())
+    let posterior = try #require(ToyAutoencoder().encode(image.map { 2 * $0 - 1 }, in: ExecutionContext()).gaussian)
     let latents = 0.5 * posterior.sample(noise: generator.normal(channelsLast: [1, 3, 5, 4]))
     let noised = latents + 2 * generator.normal(channelsLast: [1, 3, 5, 4])
     let apart = difference(predictor.diary.passes[0].input.rows(0..<1).elements, (noised / 3).elements)
@@ -36,7 +36,7 @@ import Testing
     let decoded = try await toyPipeline().decode(image.latents)
     #expect(decoded.elements == image.image.elements)
     let predictor = ToyPredictor()
-    var request = toyRequest("a", task: .imageToImage(.latents(image.latents), strength: 0.25))
+    var request = toyRequest("a", task: ImageToImage(.latents(image.latents), strength: 0.25))
     request.noise = Tensor(shape: [1, 5, 5, 4])
     _ = try await toyPipeline(predictor).images(for: request)
     #expect(predictor.diary.passes[0].input.rows(0..<1).elements == (image.latents / 4).elements)
@@ -54,9 +54,9 @@ import Testing
 
   @Test func picturesOfOtherSizesAreResampledToMultiples() async throws {
     let image = try await toyPipeline().images(
-      for: toyRequest("a", task: .imageToImage(.pixels(toyImage(width: 23, height: 13)))))[0]
+      for: toyRequest("a", task: ImageToImage(.pixels(toyImage(width: 23, height: 13)))))[0]
     #expect(image.image.shape == [1, 12, 20, 3])
-    var request = toyRequest("a", task: .imageToImage(.pixels(toyImage(width: 23, height: 13))))
+    var request = toyRequest("a", task: ImageToImage(.pixels(toyImage(width: 23, height: 13))))
     (request.width, request.height) = (32, 16)
     #expect(try await toyPipeline().images(for: request)[0].image.shape == [1, 16, 32, 3])
   }
@@ -64,9 +64,9 @@ import Testing
   @Test func blendingEndsWithThePictureOutsideTheMask() async throws {
     let image = toyImage(width: 16, height: 8)
     let mask = Tensor((0..<8 * 16).map { $0 % 16 < 8 ? 0 : 1 }, shape: [1, 8, 16, 1])
-    let result = try await toyPipeline().images(for: toyRequest("a", task: .inpaint(Inpainting(image: image, mask: mask))))[0]
+    let result = try await toyPipeline().images(for: toyRequest("a", task: Inpainting(image: image, mask: mask)))[0]
     var generator = TorchGenerator(seed: 7)
-    let posterior = try ToyAutoencoder().encode(image.map { 2 * $0 - 1 }, in: ExecutionContext())
+    let posterior = try #require(ToyAutoencoder().encode(image.map { 2 * $0 - 1 }, in: ExecutionContext()).gaussian)
     let original = 0.5 * posterior.sample(noise: generator.normal(channelsLast: [1, 2, 4, 4]))
     for (index, (found, kept)) in Swift.zip(result.latents.elements, original.elements).enumerated() {
       let isOutside = index / 4 % 4 < 2
@@ -79,7 +79,7 @@ import Testing
   ) async throws {
     let image = toyImage(width: size.width, height: size.height)
     let mask = toyMask(width: size.width, height: size.height)
-    let task = GenerationTask.inpaint(Inpainting(image: image, mask: mask, keepsPixelsOutsideMask: true))
+    let task = Inpainting(image: image, mask: mask, keepsPixelsOutsideMask: true)
     let pipeline = toyPipeline(ToyPredictor(inputChannels: channels))
     let result = try await pipeline.images(for: toyRequest("a", task: task))[0].image
     #expect(result.shape == image.shape)
@@ -98,7 +98,7 @@ import Testing
     let image = toyImage(width: 10, height: 6)
     let task = try Inpainting.outpainting(image, left: 3, right: 2, top: 1, bottom: 4)
     #expect(task.image.shape == [1, 11, 15, 3])
-    let result = try await toyPipeline().images(for: toyRequest("a", task: .inpaint(task)))[0].image
+    let result = try await toyPipeline().images(for: toyRequest("a", task: task))[0].image
     #expect(result.shape == [1, 11, 15, 3])
     for y in 0..<6 {
       for x in 0..<10 {
@@ -123,7 +123,7 @@ import Testing
   @Test func editingTakesThreeRowsAndTwoGuidances() async throws {
     let image = toyImage(width: 8, height: 8)
     let predictor = ToyPredictor(inputChannels: 8)
-    var request = toyRequest("a", steps: 1, task: .edit(image, imageGuidance: 1.5))
+    var request = toyRequest("a", steps: 1, task: InstructionEditing(image, imageGuidance: 1.5))
     request.negativePrompts = ["b"]
     let result = try await toyPipeline(predictor).images(for: request)[0]
     let pass = try #require(predictor.diary.passes.first)
@@ -143,7 +143,7 @@ import Testing
 
   @Test func editingWithoutImageGuidanceTakesOneRow() async throws {
     let predictor = ToyPredictor(inputChannels: 8)
-    let task = GenerationTask.edit(toyImage(width: 8, height: 8), imageGuidance: 0.9)
+    let task = InstructionEditing(toyImage(width: 8, height: 8), imageGuidance: 0.9)
     _ = try await toyPipeline(predictor).images(for: toyRequest("a", steps: 1, task: task))
     #expect(predictor.diary.passes.map(\.shape) == [[1, 2, 2, 8]])
   }
@@ -151,8 +151,10 @@ import Testing
 
 /// A conditioner that reads four bytes of a prompt.
 private struct ShortConditioner: TextConditioner {
-  func condition(_ prompts: [Prompt], in context: ExecutionContext) throws -> Conditioning {
-    try ToyConditioner().condition(prompts.map { Prompt(String($0.text.prefix(4))) }, in: context)
+  func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning {
+    let prompts = request.prompts
+    let beginnings = prompts.map { Prompt(String($0.text.prefix(4))) }
+    return try ToyConditioner().condition(ConditioningRequest(beginnings, size: request.size), in: context)
   }
 
   func truncation(of prompt: Prompt) -> PromptTruncation? {
@@ -187,7 +189,7 @@ private struct ShortConditioner: TextConditioner {
 
   @Test func phasesAreToldInTheirOrder() async throws {
     let told = Mutex<[GenerationPhase]>([])
-    var request = toyRequest("a", steps: 2, task: .imageToImage(.pixels(toyImage(width: 8, height: 8)), strength: 1))
+    var request = toyRequest("a", steps: 2, task: ImageToImage(.pixels(toyImage(width: 8, height: 8)), strength: 1))
     request.imagesPerPrompt = 2
     _ = try await toyPipeline().images(for: request, phase: { phase in told.withLock { $0.append(phase) } })
     #expect(
@@ -207,10 +209,10 @@ private struct KeepingAutoencoder: LatentAutoencoder {
   /// -1…1.
   var picture: Tensor? { kept.picture.withLock { $0 } }
 
-  func encode(_ image: Tensor, in context: ExecutionContext) throws -> DiagonalGaussian {
+  func encode(_ image: Tensor, in context: ExecutionContext) throws -> EncodedPicture {
     kept.picture.withLock { $0 = image }
     let latents = Tensor(shape: Shape(image.shape.dimensions.dropLast() + [4]))
-    return DiagonalGaussian(mean: latents, logVariance: latents)
+    return .distribution(DiagonalGaussian(mean: latents, logVariance: latents))
   }
 
   func decode(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor {
@@ -232,7 +234,7 @@ private struct KeepingAutoencoder: LatentAutoencoder {
       let autoencoder = KeepingAutoencoder()
       var pipeline = toyPipeline()
       pipeline.autoencoder = autoencoder
-      var request = toyRequest("a", steps: 1, task: .imageToImage(.pixels(picture), strength: 1))
+      var request = toyRequest("a", steps: 1, task: ImageToImage(.pixels(picture), strength: 1))
       (request.width, request.height, request.resizeMode) = (sides[0], sides[1], mode)
       _ = try await pipeline.images(for: request)
       let found = try #require(autoencoder.picture).map { ($0 + 1) / 2 }
@@ -255,7 +257,7 @@ private struct KeepingAutoencoder: LatentAutoencoder {
     var pictures: [[Float]] = []
     for mask in [half, whole] {
       for keeps in [false, true] {
-        let task = GenerationTask.inpaint(Inpainting(image: image, mask: mask, strength: 0.5, keepsPixelsOutsideMask: keeps))
+        let task = Inpainting(image: image, mask: mask, strength: 0.5, keepsPixelsOutsideMask: keeps)
         pictures.append(try await toyPipeline().images(for: toyRequest("a", steps: 4, task: task))[0].image.elements)
       }
     }

@@ -33,10 +33,10 @@ struct ToyPredictor: NoisePredictor {
   var interlude: @Sendable (ExecutionContext) throws -> Void = { _ in }
 
   func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor {
-    let hidden = conditioning.hiddenStates
+    let hidden = conditioning.contexts[0], latents = latents.repeated(conditioning.rows / latents.shape[0])
     diary.note(
       .init(
-        shape: latents.shape, timestep: timestep, hiddenStates: hidden.elements, guidance: conditioning.guidance, input: latents))
+        shape: latents.shape, timestep: timestep, hiddenStates: hidden.elements, guidance: conditioning.guidance.map { Float($0) }, input: latents))
     try interlude(context)
     let (count, height, width) = (latents.shape[0], latents.shape[1], latents.shape[2])
     let (input, states) = (latents.elements, hidden.elements)
@@ -45,7 +45,7 @@ struct ToyPredictor: NoisePredictor {
     for n in 0..<count {
       let text = states[n * states.count / count..<(n + 1) * states.count / count]
       let mean = text.reduce(0, +) / Float(text.count)
-      let constant = 0.1 * timestep / 1000 + 0.3 * mean + 0.25 * sin(0.1 * (conditioning.guidance ?? 0))
+      let constant = 0.1 * timestep / 1000 + 0.3 * mean + 0.25 * sin(0.1 * (Float(conditioning.guidance ?? 1) - 1))
       let factor = 0.5 + 0.2 * mean
       for y in 0..<height {
         for x in 0..<width {
@@ -67,7 +67,7 @@ struct ToyAutoencoder: LatentAutoencoder {
   var latentChannels = 4
   var latentScale: Float = 0.5
 
-  func encode(_ image: Tensor, in context: ExecutionContext) throws -> DiagonalGaussian {
+  func encode(_ image: Tensor, in context: ExecutionContext) throws -> EncodedPicture {
     let (count, height, width) = (image.shape[0], image.shape[1] / spatialScale, image.shape[2] / spatialScale)
     let pixels = image.elements
     var mean: [Float] = []
@@ -86,7 +86,7 @@ struct ToyAutoencoder: LatentAutoencoder {
       }
     }
     let tensor = Tensor(mean, shape: [count, height, width, latentChannels])
-    return DiagonalGaussian(mean: tensor, logVariance: 0.1 * tensor - 2)
+    return .distribution(DiagonalGaussian(mean: tensor, logVariance: 0.1 * tensor - 2))
   }
 
   func decode(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor {
@@ -114,8 +114,8 @@ struct ToyConditioner: TextConditioner {
     return (0..<6).map { Float(sum % 97) / 97 + 0.01 * Float($0) }
   }
 
-  func condition(_ prompts: [Prompt], in context: ExecutionContext) throws -> Conditioning {
-    Conditioning(hiddenStates: Tensor(prompts.flatMap { Self.states($0.text) }, shape: [prompts.count, 2, 3]))
+  func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning {
+    Conditioning(hiddenStates: Tensor(request.prompts.flatMap { Self.states($0.text) }, shape: [request.prompts.count, 2, 3]))
   }
 }
 
@@ -144,7 +144,7 @@ func toyPipeline(
   }
 }
 
-func toyRequest(_ prompts: Prompt..., steps: Int = 4, task: GenerationTask = .textToImage) -> GenerationRequest {
+func toyRequest(_ prompts: Prompt..., steps: Int = 4, task: any GenerationTask = TextToImage()) -> GenerationRequest {
   var request = GenerationRequest(prompts: prompts, seed: 7)
   request.steps = steps
   request.task = task

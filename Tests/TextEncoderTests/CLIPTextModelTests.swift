@@ -20,8 +20,8 @@ import LatentDiffusionWeights
     let folder = model.folder
     let json = try Data(contentsOf: folder.appending(path: "text_encoder/config.json"))
     var context = ExecutionContext()
-    let (text, report) = try LoadReport.load(from: ModelFiles.open(folder).weights(of: "text_encoder"), in: context) {
-      try CLIPTextModel(CLIPTextShape(json: json), weights: $0)
+    let (text, report) = try LoadReport.load(from: ModelFiles(folder).weights(of: "text_encoder"), in: context) {
+      try CLIPTextModel(CLIPTextConfiguration(json: json), weights: $0)
     }
     #expect(report.unused.filter { !$0.hasSuffix("position_ids") } == [])
     let tokenizer = try CLIPTokenizer(folder: folder.appending(path: "tokenizer"))
@@ -43,10 +43,10 @@ import LatentDiffusionWeights
   }
 
   @Test func refusesWhatIsNoToken() throws {
-    let files = try ModelFiles.open(ReferenceModel("sd1").folder)
+    let files = try ModelFiles(ReferenceModel("sd1").folder)
     let json = try #require(try files.configuration(of: "text_encoder"))
     let text = try LoadReport.load(from: files.weights(of: "text_encoder"), in: ExecutionContext()) {
-      try CLIPTextModel(CLIPTextShape(json: json), weights: $0)
+      try CLIPTextModel(CLIPTextConfiguration(json: json), weights: $0)
     }.component
     for ids in [[[-1]], [[1 << 40]], [[]], [], [[1, 2], [1]], [Array(repeating: 1, count: 1000)]] {
       #expect(throws: CLIPTextError.self) { try text(ids, in: ExecutionContext()) }

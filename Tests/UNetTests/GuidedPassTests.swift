@@ -1,6 +1,7 @@
 import LatentDiffusionComponents
 import Foundation
 import Tensor
+import LatentDiffusionLayers
 import LatentDiffusionTestSupport
 import Testing
 import UNet
@@ -27,7 +28,7 @@ import LatentDiffusionWeights
     let data = try Data(contentsOf: ReferenceModel("sd1").folder.appending(path: "unet/config.json"))
     var json = try #require(try JSONSerialization.jsonObject(with: data) as? [String: Any])
     for (key, value) in try #require(variants[variant]) { json[key] = value }
-    let shape = try UNet2DShape(json: JSONSerialization.data(withJSONObject: json))
+    let shape = try UNet2DConfiguration(json: JSONSerialization.data(withJSONObject: json))
     return try LoadReport.load(from: RandomWeights(seed: 4), in: ExecutionContext()) {
       try UNet2DConditionModel(shape, weights: $0)
     }.component
@@ -40,16 +41,18 @@ import LatentDiffusionWeights
     var numbers = Numbers(seed: 1)
     let unet = try Self.unet(variant)
     for (pictures, texts) in [(1, 2), (2, 2), (2, 3), (3, 1)] {
-      let latents = numbers.tensor([pictures, 8, 8, 4]).repeated(texts)
+      let own = numbers.tensor([pictures, 8, 8, 4]), latents = own.repeated(texts)
       let text = Conditioning(hiddenStates: numbers.tensor([pictures * texts, 5, 16]), guidance: 2)
       for shortcuts in [Shortcuts(), Shortcuts(tokenMerging: 0.5), Shortcuts(stepCaching: StepCaching(interval: 2, branch: 1))] {
-        var memory = PassMemory(shortcuts)
+        var memory = PassMemory(shortcuts), apart = PassMemory(shortcuts)
         var single = (0..<pictures * texts).map { _ in PassMemory(shortcuts) }
         for timestep: Float in [501, 481, 461] {
-          let found = try unet.predict(latents, timestep: timestep, conditioning: text, memory: &memory, in: context)
+          let found = try unet.predict(own, timestep: timestep, conditioning: text, memory: &memory, in: context)
           #expect(found.shape == latents.shape)
+          let repeated = try unet.predict(latents, timestep: timestep, conditioning: text, memory: &apart, in: context)
+          #expect(found.elements == repeated.elements, "\(variant), \(pictures) × \(texts), \(shortcuts), latents for each row")
           for row in 0..<pictures * texts {
-            let own = Conditioning(hiddenStates: text.hiddenStates.rows(row..<row + 1), guidance: 2)
+            let own = Conditioning(hiddenStates: text.contexts[0].rows(row..<row + 1), guidance: 2)
             let expected = try unet.predict(
               latents.rows(row..<row + 1), timestep: timestep, conditioning: own, memory: &single[row], in: ExecutionContext())
             #expect(found.rows(row..<row + 1).elements == expected.elements, "\(variant), \(pictures) × \(texts), \(shortcuts), row \(row)")
@@ -66,11 +69,11 @@ import LatentDiffusionWeights
     let latents = numbers.tensor([1, 8, 8, 4]).repeated(2), states = numbers.tensor([1, 5, 16]).repeated(2)
     let conditions = numbers.tensor([2, 8])
     let found = try unet.predict(
-      latents, timestep: 501, conditioning: Conditioning(hiddenStates: states, additional: ["timestep_cond": conditions]),
+      latents, timestep: 501, conditioning: Conditioning(hiddenStates: states, inputs: ["timestep_cond": conditions]),
       in: ExecutionContext())
     for row in 0..<2 {
       let own = Conditioning(
-        hiddenStates: states.rows(row..<row + 1), additional: ["timestep_cond": conditions.rows(row..<row + 1)])
+        hiddenStates: states.rows(row..<row + 1), inputs: ["timestep_cond": conditions.rows(row..<row + 1)])
       let expected = try unet.predict(latents.rows(row..<row + 1), timestep: 501, conditioning: own, in: ExecutionContext())
       #expect(found.rows(row..<row + 1).elements == expected.elements)
     }
@@ -86,17 +89,32 @@ import LatentDiffusionWeights
     var memory = PassMemory()
     for text in [texts[0], texts[1], texts[0], texts[0]] {
       let found = try unet.predict(latents, timestep: 501, conditioning: text, memory: &memory, in: ExecutionContext())
-      #expect(memory.projections(of: text.hiddenStates)?.isEmpty == false)
+      #expect((memory.cache as? TextStates)?.states.isIdentical(to: text.contexts[0]) == true)
       #expect(found.elements == (try unet.predict(latents, timestep: 501, conditioning: text, in: ExecutionContext())).elements)
     }
-    #expect(memory.projections(of: texts[1].hiddenStates) == nil)
   }
 
-  @Test func tensorsRepeatEveryFewRows() {
-    var numbers = Numbers(seed: 4)
-    let pair = numbers.tensor([2, 3])
-    #expect(pair.repeated(1).repeats(every: 2) && pair.repeated(3).repeats(every: 2) && pair.repeated(2).repeats(every: 4))
-    #expect(!pair.repeats(every: 1) && !pair.repeated(3).repeats(every: 3) && !pair.repeats(every: 0) && !pair.repeats(every: 4))
-    #expect(!Tensor.concatenated([pair, pair, pair.map { $0 + 1 }], axis: 0).repeats(every: 2))
+  /// What a predictor does not declare is an error, as are rows that no latent has.
+  @Test func undeclaredInputsAreRefused() throws {
+    let unet = try Self.unet("as it is"), latents = Tensor(shape: [2, 8, 8, 4])
+    func error(_ conditioning: Conditioning) throws -> ComponentError? {
+      #expect(throws: ComponentError.self) {
+        _ = try unet.predict(latents, timestep: 1, conditioning: conditioning, in: ExecutionContext())
+      }
+    }
+    let states = Tensor(shape: [2, 5, 16])
+    let declared = try error(Conditioning(hiddenStates: states, inputs: ["time_ids": Tensor(shape: [2, 6])]))
+    #expect(declared == .undeclaredInput(component: "The noise predictor", name: "time_ids", declared: []))
+    let rows = try error(Conditioning(hiddenStates: Tensor(shape: [3, 5, 16])))
+    #expect(rows == .unexpectedRows(component: "The noise predictor", rows: 3, latents: 2))
+    let contexts = try error(Conditioning(rows: 2, contexts: [states, states]))
+    #expect(contexts == .unexpectedContexts(component: "The U-Net", expected: 1, found: 2))
+    let embedding = try Self.unet("embedded guidance")
+    let short = ComponentError.unexpectedShape(
+      component: "The noise predictor", argument: "timestep_cond", expected: "[2, 8]", found: [2, 7])
+    #expect(throws: short) {
+      let conditioning = Conditioning(hiddenStates: states, inputs: ["timestep_cond": Tensor(shape: [2, 7])])
+      _ = try embedding.predict(latents, timestep: 1, conditioning: conditioning, in: ExecutionContext())
+    }
   }
 }

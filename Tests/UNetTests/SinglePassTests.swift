@@ -15,18 +15,18 @@ import LatentDiffusionWeights
   func equalsDiffusers(_ model: ReferenceModel) throws {
     struct Inputs: Decodable { let timestep: Float }
     let (inputs, tensors) = try model.pass("unet", Inputs.self)
-    let files = try ModelFiles.open(model.folder)
+    let files = try ModelFiles(model.folder)
     let json = try #require(try files.configuration(of: "unet"))
     var context = ExecutionContext()
     let (unet, report) = try LoadReport.load(from: files.weights(of: "unet"), in: context) {
-      try UNet2DConditionModel(UNet2DShape(json: json), weights: $0)
+      try UNet2DConditionModel(UNet2DConfiguration(json: json), weights: $0)
     }
     #expect(report.unused == [])
     let comparison = ModuleComparison(tensors, tolerance: Self.tolerance)
     context.observer = { comparison.observe($0, $1) }
     let conditioning = Conditioning(
       hiddenStates: try #require(tensors["input.encoder_hidden_states"]),
-      additional: ["timestep_cond": tensors["input.timestep_cond"]].compactMapValues { $0 })
+      inputs: ["timestep_cond": tensors["input.timestep_cond"]].compactMapValues { $0 })
     let latents = try #require(tensors["input.sample"]).channelsLast()
     let found = try unet.predict(latents, timestep: inputs.timestep, conditioning: conditioning, in: context)
     expectClose(found, try #require(tensors["output"]).channelsLast(), tolerance: Self.tolerance, "output")

@@ -17,10 +17,10 @@ import LatentDiffusionWeights
   }
 
   private static func unet(_ name: String) throws -> UNet2DConditionModel {
-    let files = try ModelFiles.open(ReferenceModel(name).folder)
+    let files = try ModelFiles(ReferenceModel(name).folder)
     let json = try #require(try files.configuration(of: "unet"))
     return try LoadReport.load(from: files.weights(of: "unet"), in: ExecutionContext()) {
-      try UNet2DConditionModel(UNet2DShape(json: json), weights: $0)
+      try UNet2DConditionModel(UNet2DConfiguration(json: json), weights: $0)
     }.component
   }
 
@@ -43,11 +43,11 @@ import LatentDiffusionWeights
       let times = reference.parameters.timesteps
       var memory = PassMemory(Shortcuts(stepCaching: StepCaching(interval: 3, branch: reference.parameters.branch)))
       let context = ExecutionContext()
-      #expect(memory.deepFeatures == nil)
+      #expect(!memory.reusesFeatures)
       let whole = try unet.predict(inputs.first, timestep: times[0], conditioning: inputs.text, memory: &memory, in: context)
       let plain = try unet.predict(inputs.first, timestep: times[0], conditioning: inputs.text, in: context)
       #expect(whole.elements == plain.elements, "\(reference.name): a whole pass")
-      let deep = try #require(memory.deepFeatures)
+      let deep = try #require(memory.kept["deep_features"])
       expectClose(deep, try reference["deep"].channelsLast(), tolerance: 1e-4, "\(reference.name): deep features")
       for _ in 0..<2 {
         let found = try unet.predict(inputs.second, timestep: times[1], conditioning: inputs.text, memory: &memory, in: context)
@@ -55,7 +55,7 @@ import LatentDiffusionWeights
         largest = max(largest, difference.error)
       }
       #expect(memory.passes == 3)
-      #expect(memory.deepFeatures == nil, "\(reference.name): the fourth pass is to be whole")
+      #expect(!memory.reusesFeatures, "\(reference.name): the fourth pass is to be whole")
       let again = try unet.predict(inputs.second, timestep: times[1], conditioning: inputs.text, memory: &memory, in: context)
       let expected = try unet.predict(inputs.second, timestep: times[1], conditioning: inputs.text, in: context)
       #expect(again.elements == expected.elements, "\(reference.name): the fourth pass")

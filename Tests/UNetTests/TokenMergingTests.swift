@@ -52,10 +52,10 @@ import LatentDiffusionWeights
   @Test func passesEqualDiffusersWithMergedTokens() throws {
     for reference in try Self.cases(.pass) {
       let model = ReferenceModel(reference.name)
-      let files = try ModelFiles.open(model.folder)
+      let files = try ModelFiles(model.folder)
       let json = try #require(try files.configuration(of: "unet"))
       let unet = try LoadReport.load(from: files.weights(of: "unet"), in: ExecutionContext()) {
-        try UNet2DConditionModel(UNet2DShape(json: json), weights: $0)
+        try UNet2DConditionModel(UNet2DConfiguration(json: json), weights: $0)
       }.component
       let latents = try reference["sample"].channelsLast()
       let text = Conditioning(hiddenStates: try reference["text"])

@@ -8,7 +8,7 @@ import LatentDiffusionWeights
   private let models = fixtures.appending(path: "models")
 
   @Test func readsDiffusersFolders() throws {
-    let files = try ModelFiles.open(models.appending(path: "sd1"))
+    let files = try ModelFiles(models.appending(path: "sd1"))
     #expect(files.layout == .diffusers)
     #expect(files.className == "StableDiffusionPipeline")
     #expect(files.components == ["scheduler", "text_encoder", "tokenizer", "unet", "vae"])
@@ -28,7 +28,7 @@ import LatentDiffusionWeights
 
   /// Old names and new ones are one thing: the same model saved by older versions answers to the same names.
   @Test func oldNamesAnswerAsNewOnes() throws {
-    let (old, new) = (try ModelFiles.open(models.appending(path: "inpaint9")), try ModelFiles.open(models.appending(path: "edit8")))
+    let (old, new) = (try ModelFiles(models.appending(path: "inpaint9")), try ModelFiles(models.appending(path: "edit8")))
     let oldVAE = try old.weights(of: "vae").names
     #expect(oldVAE == (try new.weights(of: "vae").names))
     let file = models.appending(path: "inpaint9/vae/diffusion_pytorch_model.safetensors")
@@ -49,7 +49,7 @@ import LatentDiffusionWeights
     let kernel = try RandomWeights(seed: 3).tensor("x", shape: [4, 4, 1, 1])
     let tensors = ["decoder.mid_block.attentions.0.query.weight": kernel, "quant_conv.weight": kernel]
     try temporary.write("vae/diffusion_pytorch_model.safetensors", SafetensorsWriter.encode(tensors))
-    let weights = try ModelFiles.open(temporary.url).weights(of: "vae")
+    let weights = try ModelFiles(temporary.url).weights(of: "vae")
     #expect(try weights.tensor("decoder.mid_block.attentions.0.to_q.weight", shape: [4, 4]).data == kernel.data)
     #expect(try weights.tensor("quant_conv.weight", shape: [4, 4, 1, 1]).data == kernel.data)
   }
@@ -82,7 +82,7 @@ import LatentDiffusionWeights
   func choosesTheWeights(_ names: [String], _ more: [String], _ expected: Int) throws {
     let values = Dictionary(uniqueKeysWithValues: names.enumerated().map { ($1, Float($0)) })
     let temporary = try folder(values, more: more)
-    let weights = try ModelFiles.open(temporary.url).weights(of: "unet")
+    let weights = try ModelFiles(temporary.url).weights(of: "unet")
     #expect(try weights.tensor("a", shape: [1]).decoded().elements == [Float(expected)])
   }
 
@@ -91,7 +91,7 @@ import LatentDiffusionWeights
     func form(_ tensors: [String: WeightTensor]) throws -> WeightForm? {
       let temporary = try folder([:])
       try temporary.write("unet/model.safetensors", SafetensorsWriter.encode(tensors))
-      return try ModelFiles.open(temporary.url).usualForm(of: "unet")
+      return try ModelFiles(temporary.url).usualForm(of: "unet")
     }
     let wide = WeightTensor(Tensor([1])), half = WeightTensor(shape: [1], elementType: .float16, data: Data(count: 2))
     let large = WeightTensor(shape: [1 << 12, 1 << 11], elementType: .float16, data: Data(count: 1 << 24))
@@ -111,7 +111,7 @@ import LatentDiffusionWeights
       try temporary.write("text_encoder/\(name)", SafetensorsWriter.encode(["a": WeightTensor(Tensor([Float(index)]))]))
     }
     try temporary.write("text_encoder/model.safetensors.index.json", "{\"weight_map\":{\"a\":\"part.safetensors\"}}")
-    let weights = try ModelFiles.open(temporary.url).weights(of: "text_encoder")
+    let weights = try ModelFiles(temporary.url).weights(of: "text_encoder")
     #expect(try weights.tensor("a", shape: [1]).decoded().elements == [0])
   }
 
@@ -122,7 +122,7 @@ import LatentDiffusionWeights
     try temporary.write("unet/b.safetensors", other)
     let index = "{\"weight_map\":{\"a\":\"b.safetensors\",\"b\":\"a.safetensors\"}}"
     try temporary.write("unet/diffusion_pytorch_model.safetensors.index.json", index)
-    let weights = try ModelFiles.open(temporary.url).weights(of: "unet")
+    let weights = try ModelFiles(temporary.url).weights(of: "unet")
     #expect(weights.names == ["a", "b", "c"])
     #expect(try weights.tensor("a", shape: [1]).decoded().elements == [1] && weights.tensor("c", shape: [1]).decoded().elements == [3])
   }
@@ -138,9 +138,9 @@ import LatentDiffusionWeights
     let files = [
       try temporary.write("x.safetensors", contents), try temporary.write("unet/diffusion_pytorch_model.safetensors", contents),
     ]
-    let alone = #expect(throws: SafetensorsError.self) { try ModelFiles.open(files[0]) }
+    let alone = #expect(throws: SafetensorsError.self) { try ModelFiles(files[0]) }
     #expect(alone?.description.contains(words) == true && alone?.description.hasSuffix(".") == true, "\(String(describing: alone))")
-    let component = #expect(throws: SafetensorsError.self) { try ModelFiles.open(temporary.url).weights(of: "unet") }
+    let component = #expect(throws: SafetensorsError.self) { try ModelFiles(temporary.url).weights(of: "unet") }
     #expect(component?.description.contains(words) == true, "\(String(describing: component))")
   }
 
@@ -158,16 +158,26 @@ import LatentDiffusionWeights
     func sentence(_ files: [String: String]) throws -> String {
       let temporary = try TemporaryFolder()
       for (name, contents) in files { try temporary.write(name, contents) }
-      return "\(String(describing: #expect(throws: ModelFilesError.self) { try ModelFiles.open(temporary.url) }))"
+      return "\(String(describing: #expect(throws: ModelFilesError.self) { try ModelFiles(temporary.url) }))"
     }
-    #expect(try sentence(["config.json": "{\"_class_name\": \"AutoencoderKL\"}"]).contains("AutoencoderKL"))
-    #expect(try sentence(["config.json": "{\"architectures\": [\"CLIPTextModel\"]}"]).contains("CLIPTextModel"))
+    #expect(try sentence(["config.json": "{\"sample_size\": 8}"]).contains("model_index.json"))
     #expect(try sentence(["sd.safetensors": "x"]).contains("sd.safetensors"))
     #expect(try sentence(["text_encoder.mlmodelc": "x"]).contains("Core ML"))
   }
 
+  /// The folder of one component is opened for itself.
+  @Test func opensTheFolderOfAComponent() throws {
+    for (json, className) in [("{\"_class_name\": \"AutoencoderKL\"}", "AutoencoderKL"), ("{\"architectures\": [\"CLIPTextModel\"]}", "CLIPTextModel")] {
+      let temporary = try TemporaryFolder()
+      try temporary.write("part/config.json", json)
+      let files = try ModelFiles(temporary.url.appending(path: "part"))
+      #expect(files.layout == .component && files.components == ["part"] && files.className(of: "part") == className)
+      #expect(try files.configuration(of: "part") == Data(json.utf8))
+    }
+  }
+
   private func error(_ temporary: TemporaryFolder) throws -> ModelFilesError? {
-    let files = try ModelFiles.open(temporary.url)
+    let files = try ModelFiles(temporary.url)
     return #expect(throws: ModelFilesError.self) { try files.weights(of: "unet") }
   }
 
@@ -191,7 +201,7 @@ import LatentDiffusionWeights
     for name in ["model_index.json", "unet"] {
       try manager.createSymbolicLink(at: linked.url.appending(path: name), withDestinationURL: real.url.appending(path: name))
     }
-    #expect(try ModelFiles.open(linked.url).weights(of: "unet").tensor("a", shape: [1]).decoded().elements == [5])
+    #expect(try ModelFiles(linked.url).weights(of: "unet").tensor("a", shape: [1]).decoded().elements == [5])
     try manager.removeItem(at: real.url.appending(path: "unet"))
     #expect(try error(linked) == .missingComponent(name: "unet", path: linked.url.path + "/unet/"))
   }
@@ -201,17 +211,17 @@ import LatentDiffusionWeights
   @Test func refusesWhatIsNoModel() throws {
     let temporary = try TemporaryFolder()
     let none = temporary.url.appending(path: "none")
-    #expect(throws: ModelFilesError.notFound(path: none.path)) { try ModelFiles.open(none) }
+    #expect(throws: ModelFilesError.notFound(path: none.path)) { try ModelFiles(none) }
     #expect(throws: ModelFilesError.notFound(path: none.path + "/a.safetensors")) {
-      try ModelFiles.open(none.appending(path: "a.safetensors"))
+      try ModelFiles(none.appending(path: "a.safetensors"))
     }
-    #expect(throws: ModelFilesError.missingIndex(folder: temporary.url.path + "/")) { try ModelFiles.open(temporary.url) }
+    #expect(throws: ModelFilesError.missingIndex(folder: temporary.url.path + "/")) { try ModelFiles(temporary.url) }
     let pickle = try temporary.write("sd.ckpt", "x")
-    #expect(throws: ModelFilesError.pickledWeights(path: pickle.path)) { try ModelFiles.open(pickle) }
+    #expect(throws: ModelFilesError.pickledWeights(path: pickle.path)) { try ModelFiles(pickle) }
     let onnx = try temporary.write("model.ONNX", "x")
-    #expect("\(String(describing: #expect(throws: ModelFilesError.self) { try ModelFiles.open(onnx) }))".contains("an ONNX file"))
+    #expect("\(String(describing: #expect(throws: ModelFilesError.self) { try ModelFiles(onnx) }))".contains("an ONNX file"))
     let text = try temporary.write("notes.txt", "These are notes, and nothing else.")
-    #expect(throws: SafetensorsError.self) { try ModelFiles.open(text) }
+    #expect(throws: SafetensorsError.self) { try ModelFiles(text) }
   }
 
   @Test(arguments: [
@@ -221,7 +231,7 @@ import LatentDiffusionWeights
   func refusesBadIndices(_ json: String) throws {
     let temporary = try TemporaryFolder()
     let index = try temporary.write("model_index.json", json)
-    let error = #expect(throws: ModelFilesError.self) { try ModelFiles.open(temporary.url) }
+    let error = #expect(throws: ModelFilesError.self) { try ModelFiles(temporary.url) }
     guard case .malformedIndex(index.path, _) = error else {
       Issue.record("\(String(describing: error))")
       return
@@ -233,15 +243,15 @@ import LatentDiffusionWeights
   func reportsOnHostileConfigurations(_ json: String) throws {
     let temporary = try folder(["model.safetensors": 1])
     try temporary.write("unet/config.json", json)
-    let report = InspectReport(try ModelFiles.open(temporary.url))
+    let report = InspectReport(try ModelFiles(temporary.url), family: "")
     #expect(report.components.map(\.parameters) == [1])
   }
 
   // MARK: the report
 
   @Test func reports() throws {
-    let report = InspectReport(try ModelFiles.open(models.appending(path: "sd2")))
-    #expect(report.family == "Stable Diffusion 2.x, of its own size")
+    let report = InspectReport(try ModelFiles(models.appending(path: "sd2")), family: "Stable Diffusion 2.x")
+    #expect(report.family == "Stable Diffusion 2.x")
     #expect(report.predictionType == "v_prediction")
     #expect(report.components.map(\.name) == ["scheduler", "text_encoder", "tokenizer", "unet", "vae"])
     let unet = report.components[3]
@@ -253,10 +263,8 @@ import LatentDiffusionWeights
     #expect(try JSONDecoder().decode(InspectReport.self, from: json) == report)
 
     let empty = try folder([:])
-    let broken = InspectReport(try ModelFiles.open(empty.url))
+    let broken = InspectReport(try ModelFiles(empty.url), family: "")
     #expect(broken.components.first?.problem?.contains("missing") == true)
-    #expect(InspectReport(try ModelFiles.open(models.appending(path: "inpaint9"))).family.contains("inpainting"))
-    #expect(InspectReport(try ModelFiles.open(models.appending(path: "lcm"))).family.contains("consistency"))
   }
 }
 

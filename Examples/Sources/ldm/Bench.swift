@@ -95,37 +95,35 @@ extension Bench {
 
   /// Loads what the pass needs.
   private func prepared(in context: ExecutionContext) async throws -> Work {
-    if pass == .picture { return try await picture(in: context) }
-    let files = try ModelFiles.open(model.url)
     switch pass {
-    case .text: return try await text(files, in: context)
-    case .unet: return try await unet(files, in: context)
-    case .vaeDecode, .vaeEncode, .picture: return try await autoencoder(files, in: context)
+    case .picture: return try await picture(in: context)
+    case .text: return try await text(in: context)
+    case .unet: return try await unet(in: context)
+    case .vaeDecode, .vaeEncode: return try await autoencoder(in: context)
     }
   }
 
-  private func text(_ files: ModelFiles, in context: ExecutionContext) async throws -> Work {
+  private func text(in context: ExecutionContext) async throws -> Work {
     let ids = Array(repeating: try StableDiffusion.tokenizer(from: model.url).encodePadded(Self.prompt.text), count: batch)
-    let text = try await load("text_encoder", of: files, in: context) { try CLIPTextModel(CLIPTextShape(json: $0), weights: $1) }
+    let text: CLIPTextModel = try await load(in: context)
     return { _ in try await context.run { _ = try text(ids, in: $0) } }
   }
 
-  private func unet(_ files: ModelFiles, in context: ExecutionContext) async throws -> Work {
+  private func unet(in context: ExecutionContext) async throws -> Work {
     let length = try StableDiffusion.tokenizer(from: model.url).maximumLength
-    let (scale, size) = try size(files)
+    let (scale, size) = try size()
     let plan = try memory.plan(model) { _ in GenerationExtent(size: size, images: 1, rowsPerImage: batch) }
-    let unet = try await load("unet", of: files, plan: plan, in: context) { try UNet2DConditionModel(UNet2DShape(json: $0), weights: $1) }
+    let unet: UNet2DConditionModel = try await load(plan: plan, in: context)
     let latents = noise([batch, size.height / scale, size.width / scale, unet.inputChannels])
-    let conditioning = Conditioning(hiddenStates: noise([batch, length, unet.shape.contextChannels]))
+    let conditioning = Conditioning(hiddenStates: noise([batch, length, unet.configuration.contextChannels]))
     return { _ in try await context.run { _ = try unet.predict(latents, timestep: 501, conditioning: conditioning, in: $0) } }
   }
 
-  private func autoencoder(_ files: ModelFiles, in context: ExecutionContext) async throws -> Work {
-    let (scale, size) = try size(files)
+  private func autoencoder(in context: ExecutionContext) async throws -> Work {
+    let (scale, size) = try size()
     let plan = try memory.plan(model) { _ in GenerationExtent(size: size, images: batch, encodesPicture: pass == .vaeEncode) }
-    var made = try await load("vae", of: files, plan: plan, in: context) { try AutoencoderKL(AutoencoderKLShape(json: $0), weights: $1) }
-    made.tiling = try tiles.tiling(scale: scale) ?? plan?.tiling ?? made.tiling
-    let autoencoder = made
+    let base: AutoencoderKL = try await load(plan: plan, in: context)
+    let autoencoder = TiledAutoencoder(base, tiling: try tiles.tiling(scale: scale) ?? plan?.tiling ?? .automatic)
     if pass == .vaeEncode {
       let picture = noise([batch, size.height, size.width, 3]).clamped(to: -1...1)
       return { _ in try await context.run { _ = try autoencoder.encode(picture, in: $0) } }
@@ -156,33 +154,15 @@ extension Bench {
     }
   }
 
-  private func load<Component: Sendable>(
-    _ name: String, of files: ModelFiles, plan: MemoryPlan? = nil, in context: ExecutionContext,
-    _ build: @escaping @Sendable (Data, WeightScope) throws -> Component
-  ) async throws -> Component {
-    let json = try configuration(of: name, files)
-    let form = if let plan { plan.form(of: name) } else { try model.weights ?? files.usualForm(of: name) }
-    let residency = plan?.residency(of: name) ?? .packed
-    return try await context.run { context in
-      let source = try files.weights(of: name, as: form, in: context)
-      return try LoadReport.load(from: source, residency: residency, in: context) { try build(json, $0) }.component
-    }
-  }
-
-  private func configuration(of component: String, _ files: ModelFiles) throws -> Data {
-    guard let json = try files.configuration(of: component) else {
-      throw ConfigurationError.malformed(component: component, reason: "there is no config.json")
-    }
-    return json
+  private func load<Component: ModelComponent>(plan: MemoryPlan? = nil, in context: ExecutionContext) async throws -> Component {
+    let (url, weights) = (try model.url, model.weights)
+    return try await context.run { try Component.load(from: url, weights: weights, plan: plan, in: $0) }
   }
 
   /// Pixels a side for each latent, and the size of the pictures.
-  private func size(_ files: ModelFiles) throws -> (scale: Int, size: PixelSize) {
-    let scale = try AutoencoderKLShape(json: configuration(of: "vae", files)).spatialScale
-    let sides = try UNet2DShape(json: configuration(of: "unet", files)).sampleSides
-    guard let width = width ?? sides.map({ $0.width * scale }), let height = height ?? sides.map({ $0.height * scale }) else {
-      throw GenerationError.noSize
-    }
+  private func size() throws -> (scale: Int, size: PixelSize) {
+    let (scale, usual) = try MemoryPlan.usualSize(of: model.url)
+    guard let width = width ?? usual?.width, let height = height ?? usual?.height else { throw GenerationError.noSize }
     guard width.isMultiple(of: scale), height.isMultiple(of: scale) else {
       throw GenerationError.indivisibleSize(width: width, height: height, multiple: scale)
     }

@@ -18,7 +18,7 @@ struct GenerateOptions: ParsableArguments {
   /// - Parameters:
   ///   - files: that the task reads, as they are to be called.
   ///   - task: what the pictures start from; read before the model, since its mistakes are the quicker ones to tell.
-  func run(reading files: [String] = [], _ task: @autoclosure () throws -> GenerationTask) async throws {
+  func run(reading files: [String] = [], _ task: @autoclosure () throws -> any GenerationTask) async throws {
     try output.check(count: sampling.count)
     let progress = Progress(keepsOutputFree: output.isStandardOutput)
     do {
@@ -73,8 +73,8 @@ struct GenerateOptions: ParsableArguments {
   }
 
   /// - Parameter own: the size that the model was made for.
-  private func isFitted(_ task: GenerationTask, _ own: PixelSize) -> Bool {
-    guard sampling.width == nil, sampling.height == nil, !task.givesPixelsBack, let picture = task.size else { return false }
+  private func isFitted(_ task: any GenerationTask, _ own: PixelSize) -> Bool {
+    guard sampling.width == nil, sampling.height == nil, !task.fillsUp, let picture = task.size else { return false }
     return sampling.resizeMode != nil || picture.width * picture.height > 4 * own.width * own.height
   }
 
@@ -87,7 +87,7 @@ struct GenerateOptions: ParsableArguments {
   }
 
   /// What is to be made, as far as it is known before the model is there.
-  private func extent(_ task: GenerationTask, usual: PixelSize?) -> GenerationExtent? {
+  private func extent(_ task: any GenerationTask, usual: PixelSize?) -> GenerationExtent? {
     var source = task.size ?? usual
     if let picture = task.size, let own = usual, isFitted(task, own) { source = own.inProportions(of: picture, multiple: 8) }
     if let picture = task.size {
@@ -112,7 +112,7 @@ struct GenerateOptions: ParsableArguments {
     return GenerationExtent(size: size, images: sampling.count, rowsPerImage: rows, encodesPicture: task.size != nil)
   }
 
-  private func request(_ prompt: String, _ task: GenerationTask, for model: StableDiffusion) -> GenerationRequest {
+  private func request(_ prompt: String, _ task: any GenerationTask, for model: StableDiffusion) -> GenerationRequest {
     var request = model.request(Prompt(prompt, skippedLayers: self.prompt.clipSkip))
     request.task = task
     request.seed = sampling.seed ?? request.seed
@@ -151,9 +151,8 @@ struct GenerateOptions: ParsableArguments {
     let (height, width) = (image.image.shape[1], image.image.shape[2])
     let strength: Double? =
       switch request.task {
-      case .imageToImage(_, let strength): strength
-      case .inpaint(let inpainting): inpainting.strength
-      case .textToImage, .edit: nil
+      case is TextToImage, is InstructionEditing: nil
+      default: request.task.strength
       }
     // One seed draws the noise of all pictures of a batch; which of them this is belongs to it.
     let batch: [GenerationParameters.Setting] =
@@ -173,7 +172,7 @@ struct TextToImage: AsyncParsableCommand {
   static let configuration = CommandConfiguration(commandName: "txt2img", abstract: "Draws a picture from words.")
   @OptionGroup var options: GenerateOptions
 
-  func run() async throws { try await options.run(.textToImage) }
+  func run() async throws { try await options.run(TextToImage()) }
 }
 
 struct ImageToImage: AsyncParsableCommand {
@@ -194,7 +193,7 @@ struct ImageToImage: AsyncParsableCommand {
   func validate() throws { try checkStrength(strength) }
 
   func run() async throws {
-    try await options.run(reading: [image], .imageToImage(.pixels(picture(image).tensor()), strength: strength))
+    try await options.run(reading: [image], ImageToImage(.pixels(picture(image).tensor()), strength: strength))
   }
 }
 
@@ -219,9 +218,8 @@ struct Inpaint: AsyncParsableCommand {
   func run() async throws {
     try await options.run(
       reading: [image, mask],
-      .inpaint(
-        Inpainting(
-          image: picture(image).tensor(), mask: picture(mask).mask(), strength: strength, keepsPixelsOutsideMask: keepUnmasked)))
+      Inpainting(
+          image: picture(image).tensor(), mask: picture(mask).mask(), strength: strength, keepsPixelsOutsideMask: keepUnmasked))
   }
 }
 
@@ -249,7 +247,7 @@ struct Outpaint: AsyncParsableCommand {
   func run() async throws {
     try await options.run(
       reading: [image],
-      .inpaint(.outpainting(picture(image).tensor(), left: left, right: right, top: top, bottom: bottom)))
+      Inpainting.outpainting(picture(image).tensor(), left: left, right: right, top: top, bottom: bottom))
   }
 }
 
@@ -268,7 +266,7 @@ struct Edit: AsyncParsableCommand {
     guard (0...1e6).contains(imageGuidance) else { throw ValidationError("--image-guidance must be a number from 0 to 1000000.") }
   }
 
-  func run() async throws { try await options.run(reading: [image], .edit(picture(image).tensor(), imageGuidance: imageGuidance)) }
+  func run() async throws { try await options.run(reading: [image], InstructionEditing(picture(image).tensor(), imageGuidance: imageGuidance)) }
 }
 
 private func checkStrength(_ strength: Double) throws {
@@ -276,19 +274,6 @@ private func checkStrength(_ strength: Double) throws {
 }
 
 extension GenerationTask {
-  /// Whether pixels of the picture come back as they were, so that its size must stay.
-  fileprivate var givesPixelsBack: Bool {
-    if case .inpaint(let inpainting) = self { inpainting.keepsPixelsOutsideMask } else { false }
-  }
-
   /// Of the picture that it starts from; nil where there is none.
-  fileprivate var size: PixelSize? {
-    let image: Tensor
-    switch self {
-    case .textToImage, .imageToImage(.latents, _): return nil
-    case .imageToImage(.pixels(let pixels), _), .edit(let pixels, _): image = pixels
-    case .inpaint(let inpainting): image = inpainting.image
-    }
-    return image.shape.rank == 4 ? PixelSize(width: image.shape[2], height: image.shape[1]) : nil
-  }
+  fileprivate var size: PixelSize? { if case .pixels(let size) = source(scale: 1) { size } else { nil } }
 }

@@ -89,9 +89,9 @@ struct TileOptions: ParsableArguments {
   }
 
   func apply(to model: inout StableDiffusion) throws {
-    guard var autoencoder = model.pipeline.autoencoder as? AutoencoderKL else { return }
+    let autoencoder = model.pipeline.autoencoder
     guard let tiling = try tiling(scale: autoencoder.spatialScale) else { return }
-    autoencoder.tiling = tiling
-    model.pipeline.autoencoder = autoencoder
+    // One that is in tiles already takes other ones.
+    model.pipeline.autoencoder = TiledAutoencoder((autoencoder as? TiledAutoencoder)?.base ?? autoencoder, tiling: tiling)
   }
 }

@@ -58,15 +58,6 @@ extension Tensor {
   /// The tensor `times` times in a row along the outermost axis: `[N, …]` → `[times · N, …]`.
   public func repeated(_ times: Int) -> Tensor { times == 1 ? self : Tensor.concatenated(Array(repeating: self, count: times), axis: 0) }
 
-  /// Whether the tensor is its first `rows` rows, repeated.
-  public func repeats(every rows: Int) -> Bool {
-    guard rows > 0, shape[0] % rows == 0 else { return false }
-    // Nobody knows, so that nothing is left out.
-    guard !isCounted else { return rows == shape[0] }
-    let length = count / shape[0] * rows
-    return memcmp(pointer, pointer + length, (count - length) * MemoryLayout<Float>.stride) == 0
-  }
-
   /// The axes in another order: axis `i` of the result is axis `order[i]` of this tensor.
   /// - Precondition: `order` names each axis once.
   public func permuted(_ order: [Int]) -> Tensor {

@@ -7,7 +7,7 @@ struct OwnAutoencoder: LatentAutoencoder {
   var latentChannels: Int { inner.latentChannels }
   var latentScale: Float { inner.latentScale }
 
-  func encode(_ image: Tensor, in context: ExecutionContext) throws -> DiagonalGaussian {
+  func encode(_ image: Tensor, in context: ExecutionContext) throws -> EncodedPicture {
     try inner.encode(image.mirrored, in: context)
   }
 

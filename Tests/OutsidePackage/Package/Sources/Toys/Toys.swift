@@ -11,7 +11,8 @@ enum Toys {
 struct Names: TextConditioner {
   static let colours: [String: [Float]] = ["red": [1, -1, -1], "green": [-1, 1, -1], "blue": [-1, -1, 1], "dark": [-0.5, -0.5, -0.5]]
 
-  func condition(_ prompts: [Prompt], in context: ExecutionContext) throws -> Conditioning {
+  func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning {
+    let prompts = request.prompts
     let states = prompts.flatMap { Self.colours[$0.text] ?? [0, 0, 0] }
     return Conditioning(hiddenStates: Tensor(states, shape: [prompts.count, 1, 3]))
   }
@@ -25,7 +26,7 @@ struct Colours: NoisePredictor {
 
   func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor {
     try context.checkCancellation()
-    let (colours, channels) = (conditioning.hiddenStates.elements, 3)
+    let (colours, channels) = (conditioning.contexts[0].elements, 3)
     let pixels = latents.count / latents.shape[0]
     let originals = (0..<latents.count).map { colours[$0 / pixels * channels + $0 % channels] }
     return (latents - Tensor(originals, shape: latents.shape)) / timestep
@@ -56,13 +57,13 @@ struct Blocks: LatentAutoencoder {
   let latentChannels = 3
   let latentScale: Float = 1
 
-  func encode(_ image: Tensor, in context: ExecutionContext) throws -> DiagonalGaussian {
+  func encode(_ image: Tensor, in context: ExecutionContext) throws -> EncodedPicture {
     let (count, height, width) = (image.shape[0], image.shape[1] / 3, image.shape[2] / 3)
     // [N, h, 3, w, 3, C] → [3, 3, N, h, w, C]
     let parts = image.reshaped([count, height, 3, width, 3, 3]).permuted([2, 4, 0, 1, 3, 5]).reshaped([9, count, height, width, 3])
     let sum = (1..<9).reduce(parts.rows(0..<1)) { $0 + parts.rows($1..<$1 + 1) }
     let mean = (sum / 9).reshaped([count, height, width, 3])
-    return DiagonalGaussian(mean: mean, logVariance: Tensor(repeating: -30, shape: mean.shape))
+    return .distribution(DiagonalGaussian(mean: mean, logVariance: Tensor(repeating: -30, shape: mean.shape)))
   }
 
   func decode(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor {

@@ -41,13 +41,13 @@ let source = Tensor((0..<12 * 12 * 3).map { Float($0 % 7) / 7 }, shape: [1, 12, 
 var repaint = GenerationRequest("blue", seed: 7)
 repaint.steps = 5
 repaint.guidance = 1
-repaint.task = .imageToImage(.pixels(source), strength: 0.4)
+repaint.task = ImageToImage(.pixels(source), strength: 0.4)
 let repainted = try await Toys.pipeline.images(for: repaint)[0].image
 check("image-to-image ends at the prompt's colour", colour(repainted, row: 11, column: 0) == [0, 0, 255])
 
 // The right half is repainted, the left one comes back exactly.
 let mask = Tensor((0..<12 * 12).map { $0 % 12 < 6 ? 0 : 1 }, shape: [1, 12, 12, 1])
-repaint.task = .inpaint(Inpainting(image: source, mask: mask, keepsPixelsOutsideMask: true))
+repaint.task = Inpainting(image: source, mask: mask, keepsPixelsOutsideMask: true)
 let inpainted = try await Toys.pipeline.images(for: repaint)[0].image
 check("inpainting paints under the mask", colour(inpainted, row: 6, column: 9) == [0, 0, 255])
 check(

@@ -1,4 +1,5 @@
 import Foundation
+import LatentDiffusionWeights
 import Tensor
 
 /// The configurations that diffusers would give to the components of a single file: what the tensors' shapes say, and where they say

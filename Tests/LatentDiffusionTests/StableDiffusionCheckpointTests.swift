@@ -1,47 +1,7 @@
 import Foundation
-import Tensor
+import LatentDiffusion
 import LatentDiffusionTestSupport
 import Testing
-import LatentDiffusionWeights
-
-/// A value in a JSON file, to compare configurations with.
-enum JSONValue: Decodable, Equatable {
-  case null
-  case bool(Bool)
-  case number(Double)
-  case text(String)
-  case list([JSONValue])
-  case object([String: JSONValue])
-
-  init(from decoder: any Decoder) throws {
-    let container = try decoder.singleValueContainer()
-    if container.decodeNil() {
-      self = .null
-    } else if let value = try? container.decode(Bool.self) {
-      self = .bool(value)
-    } else if let value = try? container.decode(Double.self) {
-      self = .number(value)
-    } else if let value = try? container.decode(String.self) {
-      self = .text(value)
-    } else if let value = try? container.decode([JSONValue].self) {
-      self = .list(value)
-    } else {
-      self = .object(try container.decode([String: JSONValue].self))
-    }
-  }
-
-  /// Equal, or one value for all levels beside a list of as many.
-  func says(_ other: JSONValue) -> Bool {
-    if case .list(let values) = self, case .list = other { return .list(values) == other }
-    if case .list(let values) = self { return !values.isEmpty && values.allSatisfy { $0 == other } }
-    return self == other
-  }
-
-  static func of(_ files: ModelFiles, _ component: String) throws -> [String: JSONValue] {
-    let json = try #require(try files.configuration(of: component))
-    return try JSONDecoder().decode([String: JSONValue].self, from: json)
-  }
-}
 
 /// 64-bit FNV-1a, as the fixtures' script computes it.
 private func fnv(_ data: Data) -> String {
@@ -50,7 +10,7 @@ private func fnv(_ data: Data) -> String {
   return String(repeating: "0", count: 16 - digits.count) + digits
 }
 
-@Suite struct LDMCheckpointTests {
+@Suite struct StableDiffusionCheckpointTests {
   private static let folder = fixtures.appending(path: "weights")
   private let folder = Self.folder
 
@@ -122,7 +82,7 @@ private func fnv(_ data: Data) -> String {
     }
     try expect(shapes.configurations, of: files)
     #expect(files.className(of: "scheduler") == scheduler)
-    let report = InspectReport(files)
+    let report = InspectReport(files, family: StableDiffusionFamily().description(of: files))
     #expect(report.parameters == parameters)
     #expect(report.family == (name == "sd15" ? "Stable Diffusion 1.x" : "Stable Diffusion 2.x"))
   }
@@ -252,7 +212,7 @@ private func fnv(_ data: Data) -> String {
     let stray = WeightTensor(Tensor([1]))
     let files = try variant(["model_ema.decay": stray, "betas": stray, "sqrt_alphas_cumprod": stray, "hypernet.x": stray, "a": stray]).1
     #expect(files.leftOver == ["a", "hypernet.x"])
-    #expect(InspectReport(files).leftOver == ["a", "hypernet.x"])
+    #expect(InspectReport(files, family: StableDiffusionFamily().description(of: files)).leftOver == ["a", "hypernet.x"])
   }
 
   @Test(arguments: [(9, "StableDiffusionInpaintPipeline"), (8, "StableDiffusionInstructPix2PixPipeline"), (4, "StableDiffusionPipeline")])
@@ -278,7 +238,7 @@ private func fnv(_ data: Data) -> String {
     #expect(try files.weights(of: "vae").names.isSuperset(of: ["encoder.x", "decoder.up.-1.block.0.norm1.weight", "x"]))
     #expect(try files.weights(of: "text_encoder").names.contains("y"))
     #expect(try JSONValue.of(files, "unet")["time_cond_proj_dim"] == .number(5))
-    #expect(InspectReport(files).ignoredTensors == 3)
+    #expect(InspectReport(files, family: StableDiffusionFamily().description(of: files)).ignoredTensors == 3)
   }
 
   @Test func aFileConvertedBackFromDiffusersHasNoLastBlock() throws {

@@ -38,13 +38,3 @@ extension Inpainting {
       strength: strength, keepsPixelsOutsideMask: true)
   }
 }
-
-extension Tensor {
-  /// - Throws: `GenerationError` unless this is `[N, H, W, channels]` of numbers, with no extent 0.
-  func checkPicture(_ name: String, channels: Int) throws(GenerationError) {
-    guard shape.rank == 4, shape[3] == channels, shape.dimensions.allSatisfy({ $0 > 0 }) else {
-      throw .unexpectedShape(name: name, expected: "[N, height, width, \(channels)]", found: shape)
-    }
-    guard isFinite else { throw .notFinite(name: name) }
-  }
-}

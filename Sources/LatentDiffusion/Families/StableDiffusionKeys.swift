@@ -1,3 +1,4 @@
+import LatentDiffusionWeights
 import Tensor
 
 /// diffusers' names for the tensors of the original latent diffusion code. The number of levels and of blocks in them follows from the keys.

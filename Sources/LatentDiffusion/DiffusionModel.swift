@@ -1,24 +1,23 @@
-import Autoencoder
 import LatentDiffusionComponents
 import Foundation
 import Pipeline
 import Schedulers
 import Tensor
 import TextEncoder
-import UNet
 import LatentDiffusionWeights
+import Autoencoder
 
-/// A Stable Diffusion model, assembled from its files: the one place where the modules meet.
+/// A model, assembled from its files as its family says: the one place where the modules meet.
 ///
 /// ```swift
 /// let model = try StableDiffusion.load(from: URL(filePath: "stable-diffusion-v1-5"))
 /// let images = try await model.pipeline.images(for: model.request("a red apple"))
 /// ```
-public struct StableDiffusion: Sendable {
+public struct DiffusionModel: Sendable {
   /// What makes pictures, with the model's own scheduler.
   public var pipeline: DiffusionPipeline
-  /// The model's own tokenizer, or CLIP's for a single file.
-  public let tokenizer: CLIPTokenizer
+  /// What the model is.
+  public let family: any ModelFamily
   /// The scheduler in use: the model's own until `use` takes another. Nil where the model's own is none that is known, or cannot be used: every
   /// generation throws `schedulerProblem` then, until `use` takes another.
   public private(set) var schedulerKind: SchedulerKind?
@@ -33,9 +32,11 @@ public struct StableDiffusion: Sendable {
   public let reports: [String: LoadReport]
   /// What the files hold and is not used, though it may matter: to be told to whoever loads the model.
   public let warnings: [LoadWarning]
-  private let isConsistencyModel: Bool
 
-  /// Reads a model: a folder in diffusers' layout, or a single `.safetensors` file in the layout of the original code.
+  /// The tokenizer of a model with one CLIP text encoder; nil for others.
+  public var tokenizer: CLIPTokenizer? { (pipeline.conditioner as? CLIPTextConditioner)?.tokenizer }
+
+  /// Reads a model: a folder in diffusers' layout, or a single `.safetensors` file in a layout that a family knows.
   ///
   /// - Parameters:
   ///   - url: the folder or the file.
@@ -44,54 +45,47 @@ public struct StableDiffusion: Sendable {
   ///     are no larger than 32 MiB then as float32, which computes fastest.
   ///   - plan: what is kept in memory and what is not. Its form of the weights is taken; requests that would go beyond its limit are refused.
   ///     Weights that it streams are read as long as the model lives: the file must stay as it is.
+  ///   - registry: the classes and families that are known.
   ///   - context: whose threads load, and whose cancellation ends it.
   /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`, `WeightErrors`, `TokenizerError`, `SchedulerError`,
   ///   `CLIPTextError`, `ComponentError`, `CancellationError`.
   public static func load(
-    from url: URL, weights: WeightForm? = nil, plan: MemoryPlan? = nil, in context: ExecutionContext = ExecutionContext()
-  ) throws -> StableDiffusion {
-    try StableDiffusion(ModelFiles.open(url), weights: plan?.weights ?? weights, plan: plan, in: context)
+    from url: URL, weights: WeightForm? = nil, plan: MemoryPlan? = nil, registry: ModelRegistry = .standard,
+    in context: ExecutionContext = ExecutionContext()
+  ) throws -> DiffusionModel {
+    let files = try ModelFiles.open(url, registry: registry)
+    return try DiffusionModel(files, of: registry.family(of: files), weights: plan?.weights ?? weights, plan: plan, in: context)
   }
 
-  init(_ files: ModelFiles, weights form: WeightForm? = nil, plan: MemoryPlan? = nil, in context: ExecutionContext) throws {
-    try files.checkFamily()
-    tokenizer = try Self.tokenizer(of: files)
+  private init(
+    _ files: ModelFiles, of family: any ModelFamily, weights form: WeightForm?, plan: MemoryPlan?, in context: ExecutionContext
+  ) throws {
+    self.family = family
+    var components: [String: any ModelComponent] = [:]
     var reports: [String: LoadReport] = [:]
-    let choice = plan?.choice ?? .usual
-    func load<Component>(
-      _ name: String, _ residency: WeightResidency, _ build: (Data, WeightScope) throws -> Component
-    ) throws -> Component {
-      guard let json = try files.configuration(of: name) else {
-        throw ConfigurationError.malformed(component: name, reason: "there is no config.json")
-      }
-      let form = if let plan { plan.form(of: name) } else { try form ?? files.usualForm(of: name) }
-      let source = try files.weights(of: name, as: form, in: context)
-      let (component, report) = try LoadReport.load(from: source, residency: residency, in: context) { try build(json, $0) }
-      reports[name] = report
-      return component
+    for part in family.parts where part.role != .accessory {
+      let form = if let plan { plan.form(of: part.name) } else { try form ?? files.usualForm(of: part.name) }
+      (components[part.name], reports[part.name]) = try files.make(
+        part.name, as: form, residency: plan?.residency(of: part.name) ?? .packed, in: context)
     }
-    let text = try load("text_encoder", choice.text) { try CLIPTextModel(CLIPTextShape(json: $0), weights: $1) }
-    let unet = try load("unet", choice.unet) { try UNet2DConditionModel(UNet2DShape(json: $0), weights: $1) }
-    var autoencoder = try load("vae", choice.autoencoder) { try AutoencoderKL(AutoencoderKLShape(json: $0), weights: $1) }
-    autoencoder.tiling = choice.tiling
     self.reports = reports
-    warnings = Self.warnings(files, reports)
-    try Self.check(text: text, unet: unet, autoencoder: autoencoder)
-    isConsistencyModel = unet.embedsGuidance
+    warnings = Self.warnings(files, of: family, reports)
+    var assembly = try family.assembled(ModelParts(components), of: files)
+    assembly.autoencoder = TiledAutoencoder(assembly.autoencoder, tiling: plan?.tiling ?? .automatic)
     (schedulerConfiguration, schedulerKind, schedulerProblem) = try Self.scheduler(of: files)
     defaults = try GenerationDefaults(json: files.generationDefaults)
     pipeline = DiffusionPipeline(
-      predictor: unet, autoencoder: autoencoder, conditioner: try CLIPTextConditioner(tokenizer: tokenizer, model: text),
-      schedule: Self.schedule(
-        schedulerKind, schedulerProblem, schedulerConfiguration, isExchanged: false, isConsistencyModel: isConsistencyModel))
-    pipeline.usual = { [defaults, isConsistencyModel] task in
+      predictor: assembly.predictor, autoencoder: assembly.autoencoder, conditioner: assembly.conditioner,
+      schedule: { _, _ in throw SchedulerError.missingClassName })
+    let isConsistencyModel = assembly.predictor.embedsGuidance
+    pipeline.usual = { [defaults] task in
       let usual = task.usualSettings(ofConsistencyModel: isConsistencyModel)
       return GenerationSettings(steps: defaults.steps ?? usual.steps, guidance: defaults.guidance ?? usual.guidance)
     }
-    pipeline.decodesPreviews = MemoryModel.decodesQuickly(
-      unet: unet, autoencoder: autoencoder, tokens: tokenizer.maximumLength)
+    pipeline.decodesPreviews = assembly.decodesQuickly
     if let plan { pipeline.admission = { try plan.admit($0) } }
     if let width = defaults.width, let height = defaults.height { pipeline.defaultSize = PixelSize(width: width, height: height) }
+    makeSchedule()
   }
 
   /// Lets another scheduler take the place of the model's own, as `from_config` does: what the model's file says holds for it too,
@@ -101,7 +95,7 @@ public struct StableDiffusion: Sendable {
     makeSchedule()
   }
 
-  /// What the U-Net predicts, as the model's files say (`prediction_type`). A single file may not say it, or wrongly: whoever knows better sets it.
+  /// What the network predicts, as the model's files say (`prediction_type`). A single file may not say it, or wrongly: whoever knows better sets it.
   public var predictionType: PredictionType {
     get { schedulerConfiguration.predictionType.flatMap(PredictionType.init) ?? .epsilon }
     set {
@@ -111,8 +105,13 @@ public struct StableDiffusion: Sendable {
   }
 
   private mutating func makeSchedule() {
-    pipeline.schedule = Self.schedule(
-      schedulerKind, schedulerProblem, schedulerConfiguration, isExchanged: isSchedulerExchanged, isConsistencyModel: isConsistencyModel)
+    let choice = schedulerKind.map {
+      SchedulerChoice(kind: $0, configuration: schedulerConfiguration, isExchanged: isSchedulerExchanged)
+    }
+    pipeline.schedule = { [family, schedulerProblem, predictor = pipeline.predictor] steps, task in
+      guard let choice else { throw schedulerProblem ?? .missingClassName }
+      return try family.schedule(choice, steps: steps, for: task, predictor: predictor)
+    }
   }
 
   /// A request with what the model recommends for what is left open.
@@ -156,10 +155,10 @@ public struct StableDiffusion: Sendable {
     return (configuration, nil, .unusableOwn(className: configuration.className, reason: "\(reason)", others: others.map(\.rawValue)))
   }
 
-  /// What is not used of a model's files. A safety checker and what prepares pictures for it are left out on purpose.
-  private static func warnings(_ files: ModelFiles, _ reports: [String: LoadReport]) -> [LoadWarning] {
-    let loaded: Set = ["unet", "vae", "text_encoder", "tokenizer", "scheduler", "safety_checker", "feature_extractor"]
-    let components = files.components.filter { !loaded.contains($0) }.map {
+  /// What is not used of a model's files, but for what the family leaves out on purpose.
+  private static func warnings(_ files: ModelFiles, of family: any ModelFamily, _ reports: [String: LoadReport]) -> [LoadWarning] {
+    let known = family.ignoredParts.union(family.parts.map(\.name))
+    let components = files.components.filter { !known.contains($0) }.map {
       LoadWarning.unusedComponent(name: $0, className: files.className(of: $0) ?? "")
     }
     let tensors = reports.sorted { $0.key < $1.key }.filter { !$0.value.unused.isEmpty }.map {
@@ -167,74 +166,10 @@ public struct StableDiffusion: Sendable {
     }
     return components + tensors + (files.leftOver.isEmpty ? [] : [.leftOver(names: files.leftOver)])
   }
-
-  private static func schedule(
-    _ kind: SchedulerKind?, _ problem: SchedulerError?, _ configuration: SchedulerConfiguration, isExchanged: Bool, isConsistencyModel: Bool
-  ) -> @Sendable (Int, GenerationTask) throws -> Schedule {
-    { steps, task in
-      guard let kind else { throw problem ?? .missingClassName }
-      // A consistency model makes all its steps, from a timestep that the strength decides; others leave steps out.
-      if kind == .lcm, isConsistencyModel, task.hasConsistencyPipeline {
-        return Schedule(try LCMScheduler(configuration, steps: steps, strength: task.strength))
-      }
-      let configuration = configuration.corrected(for: task, isExchanged: isExchanged)
-      return Schedule(try kind.make(configuration: configuration, steps: steps), steps: steps, strength: task.strength)
-    }
-  }
-
-  static func tokenizer(of files: ModelFiles) throws -> CLIPTokenizer {
-    let file = ["tokenizer.json", "vocab.json"].lazy.compactMap { files.file("tokenizer", $0) }.first
-    if let file { return try CLIPTokenizer(folder: file.deletingLastPathComponent()) }
-    guard files.layout == .singleFile else {
-      throw TokenizerError.missingFile(path: files.url.appending(path: "tokenizer/vocab.json").path(percentEncoded: false))
-    }
-    return try CLIPTokenizer.bundled(configuration: files.configuration(of: "tokenizer"))
-  }
-
-  /// Components of different models can each be in order and still not fit one another.
-  private static func check(text: CLIPTextModel, unet: UNet2DConditionModel, autoencoder: AutoencoderKL) throws {
-    let check = ConfigurationCheck("unet")
-    try check.require(
-      unet.shape.contextChannels == text.shape.features, "cross_attention_dim",
-      "it is \(unet.shape.contextChannels), but the text encoder gives \(text.shape.features) features")
-    try check.require(
-      unet.outputChannels == autoencoder.latentChannels, "out_channels",
-      "it is \(unet.outputChannels), but the autoencoder's latents have \(autoencoder.latentChannels) channels")
-  }
 }
 
-extension GenerationTask {
-  /// Whether diffusers has a pipeline of its own for this task on consistency models.
-  fileprivate var hasConsistencyPipeline: Bool {
-    switch self {
-    case .textToImage, .imageToImage: true
-    case .inpaint, .edit: false
-    }
-  }
-}
-
-extension SchedulerConfiguration {
-  /// As diffusers' pipelines correct it, each in its way: files of the first releases had keys wrong.
-  ///
-  /// - Parameter isExchanged: whether a scheduler takes the place of the one that the file is for. It keeps its own defaults.
-  fileprivate func corrected(for task: GenerationTask, isExchanged: Bool) -> SchedulerConfiguration {
-    var result = self
-    func correct<Value>(_ key: WritableKeyPath<SchedulerConfiguration, Value?>, to value: Value) {
-      if !isExchanged || self[keyPath: key] != nil { result[keyPath: key] = value }
-    }
-    switch task {
-    case .textToImage, .imageToImage:
-      correct(\.stepsOffset, to: 1)
-      correct(\.clipSample, to: false)
-    case .inpaint:
-      correct(\.stepsOffset, to: 1)
-      correct(\.skipPRKSteps, to: true)
-    case .edit:
-      break
-    }
-    return result
-  }
-}
+/// The name by which most people look for it.
+public typealias StableDiffusion = DiffusionModel
 
 /// What a model recommends in `generation_defaults.json`; nil where it says nothing.
 public struct GenerationDefaults: Sendable, Equatable {

@@ -1,4 +1,47 @@
+import LatentDiffusionComponents
 import Tensor
+
+/// An autoencoder that takes pictures through another one, whole or in tiles.
+public struct TiledAutoencoder: LatentAutoencoder {
+  /// What each tile goes through.
+  public var base: any LatentAutoencoder
+  /// Which pictures go through in tiles.
+  public var tiling: AutoencoderTiling
+
+  /// - Parameters:
+  ///   - base: what each tile goes through.
+  ///   - tiling: which pictures go through in tiles.
+  public init(_ base: any LatentAutoencoder, tiling: AutoencoderTiling = .automatic) { (self.base, self.tiling) = (base, tiling) }
+
+  public var spatialScale: Int { base.spatialScale }
+  public var latentChannels: Int { base.latentChannels }
+  public var latentScale: Float { base.latentScale }
+  public var latentShift: Float { base.latentShift }
+
+  public func encode(_ image: Tensor, in context: ExecutionContext) throws -> EncodedPicture {
+    try checkPicture(image)
+    let tiles = tiling.tiles(height: image.shape[1] / spatialScale, width: image.shape[2] / spatialScale, scale: spatialScale)
+    guard let tiles else { return try base.encode(image, in: context) }
+    // Means and variances are blended alike, so they go through side by side.
+    let channels = latentChannels
+    let blended = try tiles.encode(image, scale: spatialScale, in: context) { tile in
+      switch try base.encode(tile, in: context) {
+      case .distribution(let gaussian): Tensor.concatenated([gaussian.mean, gaussian.logVariance], axis: -1)
+      case .latents(let latents): latents
+      }
+    }
+    guard blended.shape.columns > channels else { return .latents(blended) }
+    return .distribution(
+      DiagonalGaussian(mean: blended.channels(0..<channels), logVariance: blended.channels(channels..<2 * channels)))
+  }
+
+  public func decode(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor {
+    try checkLatents(latents)
+    let tiles = tiling.tiles(height: latents.shape[1], width: latents.shape[2], scale: spatialScale)
+    guard let tiles else { return try base.decode(latents, in: context) }
+    return try tiles.decode(latents, scale: spatialScale, in: context) { try base.decode($0, in: context) }
+  }
+}
 
 /// Whether pictures go through the autoencoder as a whole or in tiles, which overlap and are blended where they meet.
 ///

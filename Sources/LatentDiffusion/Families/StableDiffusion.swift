@@ -1,0 +1,142 @@
+import Autoencoder
+import LatentDiffusionComponents
+import Foundation
+import Pipeline
+import Schedulers
+import Tensor
+import TextEncoder
+import UNet
+import LatentDiffusionWeights
+
+/// Stable Diffusion 1.x and 2.x with their inpainting, instruction-editing and latent-consistency relatives.
+///
+/// Source: diffusers' `StableDiffusionPipeline` and its variants, `LatentConsistencyModelPipeline`.
+public struct StableDiffusionFamily: ModelFamily {
+  /// Nothing to choose.
+  public init() {}
+
+  public var name: String { "Stable Diffusion 1.x or 2.x" }
+
+  public var pipelineClasses: Set<String> {
+    [
+      "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionInpaintPipelineLegacy",
+      "StableDiffusionInstructPix2PixPipeline", "LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline",
+    ]
+  }
+
+  public var parts: [ModelPart] {
+    [
+      ModelPart("unet", .predictor, words: "U-Net", classNames: UNet2DConditionModel.classNames),
+      ModelPart("vae", .autoencoder, words: "autoencoder", classNames: AutoencoderKL.classNames),
+      ModelPart("text_encoder", .conditioner, words: "text encoder", classNames: CLIPTextModel.classNames),
+      ModelPart("tokenizer", .accessory, words: "tokenizer", classNames: ["CLIPTokenizer", "CLIPTokenizerFast"]),
+      ModelPart("scheduler", .accessory, words: "scheduler"),
+    ]
+  }
+
+  /// What judges pictures, and what prepares them for it.
+  public var ignoredParts: Set<String> { ["safety_checker", "feature_extractor"] }
+  public var checkpointLayout: (any CheckpointLayout)? { StableDiffusionCheckpoint() }
+
+  public func assembled(_ parts: ModelParts, of files: ModelFiles) throws -> ModelAssembly {
+    let unet: UNet2DConditionModel = try parts.part("unet")
+    let text: CLIPTextModel = try parts.part("text_encoder")
+    let autoencoder: any LatentAutoencoder = try parts.part("vae")
+    try Self.check(text: text, unet: unet, autoencoder: autoencoder)
+    let tokenizer = try CLIPTokenizer(of: files)
+    return ModelAssembly(
+      predictor: unet, autoencoder: autoencoder, conditioner: try CLIPTextConditioner(tokenizer: tokenizer, model: text),
+      otherBytes: Self.bytesPerToken * text.configuration.vocabulary)
+  }
+
+  /// What the tokenizer takes for each token that it knows.
+  private static let bytesPerToken = 400
+
+  /// Components of different models can each be in order and still not fit one another.
+  private static func check(text: CLIPTextModel, unet: UNet2DConditionModel, autoencoder: any LatentAutoencoder) throws {
+    let check = ConfigurationCheck("unet")
+    try check.require(
+      unet.configuration.contextChannels == text.configuration.features, "cross_attention_dim",
+      "it is \(unet.configuration.contextChannels), but the text encoder gives \(text.configuration.features) features")
+    try check.require(
+      unet.outputChannels == autoencoder.latentChannels, "out_channels",
+      "it is \(unet.outputChannels), but the autoencoder's latents have \(autoencoder.latentChannels) channels")
+  }
+
+  public func schedule(
+    _ choice: SchedulerChoice, steps: Int, for task: any GenerationTask, predictor: any NoisePredictor
+  ) throws -> Schedule {
+    // A consistency model makes all its steps, from a timestep that the strength decides; others leave steps out. diffusers has such a pipeline
+    // for two tasks.
+    if choice.kind == .lcm, predictor.embedsGuidance, task is TextToImage || task is ImageToImage {
+      return Schedule(try LCMScheduler(choice.configuration, steps: steps, strength: task.strength))
+    }
+    let configuration = choice.configuration.corrected(for: task, isExchanged: choice.isExchanged)
+    return Schedule(try choice.kind.make(configuration: configuration, steps: steps), steps: steps, strength: task.strength)
+  }
+
+  public func description(of files: ModelFiles) -> String {
+    guard let json = try? files.configuration(of: "unet"), let unet = try? decodeConfiguration(Facts.self, component: "unet", from: json) else {
+      return "unknown"
+    }
+    let context = unet.cross_attention_dim?.expanded(to: 1)?.first
+    let version =
+      if unet.addition_embed_type == "text_time" { "XL" } else { context == 1024 || unet.use_linear_projection == true ? "2.x" : "1.x" }
+    let task =
+      switch unet.in_channels {
+      case 9: " inpainting"
+      case 8: " instruction editing"
+      default: unet.time_cond_proj_dim == nil ? "" : " latent consistency"
+      }
+    let isUsual = [768, 1024, 2048].contains(context)
+    return "Stable Diffusion \(version)\(task)" + (isUsual ? "" : ", of its own size")
+  }
+
+  /// The few configuration values by which its versions are told apart.
+  private struct Facts: Decodable {
+    var in_channels: Int?
+    var cross_attention_dim: PerLevel<Int>?
+    var use_linear_projection: Bool?
+    var time_cond_proj_dim: Int?
+    var addition_embed_type: String?
+  }
+}
+
+extension CLIPTokenizer {
+  /// The tokenizer of a model, without the rest of it: the model's own, or CLIP's for a single file.
+  ///
+  /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`, `TokenizerError`.
+  public init(of files: ModelFiles) throws {
+    let name = "tokenizer"
+    if let file = ["tokenizer.json", "vocab.json"].lazy.compactMap({ files.file(name, $0) }).first {
+      self = try CLIPTokenizer(folder: file.deletingLastPathComponent())
+    } else if files.layout == .singleFile {
+      self = try CLIPTokenizer.bundled(configuration: files.configuration(of: name))
+    } else {
+      throw TokenizerError.missingFile(path: files.url.appending(path: "\(name)/vocab.json").path(percentEncoded: false))
+    }
+  }
+}
+
+extension SchedulerConfiguration {
+  /// As diffusers' pipelines correct it, each in its way: files of the first releases had keys wrong.
+  ///
+  /// - Parameter isExchanged: whether a scheduler takes the place of the one that the file is for. It keeps its own defaults.
+  fileprivate func corrected(for task: any GenerationTask, isExchanged: Bool) -> SchedulerConfiguration {
+    var result = self
+    func correct<Value>(_ key: WritableKeyPath<SchedulerConfiguration, Value?>, to value: Value) {
+      if !isExchanged || self[keyPath: key] != nil { result[keyPath: key] = value }
+    }
+    switch task {
+    case is InstructionEditing:
+      break
+    case is Inpainting:
+      correct(\.stepsOffset, to: 1)
+      correct(\.skipPRKSteps, to: true)
+    default:
+      correct(\.stepsOffset, to: 1)
+      correct(\.clipSample, to: false)
+    }
+    return result
+  }
+}

@@ -1,0 +1,25 @@
+/// Something that a model's files hold and that is not used, though it may matter.
+public enum LoadWarning: Sendable, Equatable, CustomStringConvertible {
+  /// Tensors of a component that its network does not have.
+  case unusedTensors(component: String, names: [String])
+  /// Tensors of a single file that belong to no component.
+  case leftOver(names: [String])
+  /// A component that nothing here runs.
+  case unusedComponent(name: String, className: String)
+
+  public var description: String {
+    switch self {
+    case .unusedTensors(let component, let names):
+      "\(Self.list(names)) of the model's \(component) \(names.count == 1 ? "is" : "are") not used."
+    case .leftOver(let names):
+      "\(Self.list(names)) of the file \(names.count == 1 ? "belongs" : "belong") to no part of the model and \(names.count == 1 ? "is" : "are") not used."
+    case .unusedComponent(let name, let className): "The model's \(name) (\(className)) is not used."
+    }
+  }
+
+  private static func list(_ names: [String]) -> String {
+    let shown = names.prefix(3).joined(separator: ", ")
+    return (names.count == 1 ? "The tensor " : "\(names.count) tensors (") + shown + (names.count > 3 ? ", …" : "")
+      + (names.count == 1 ? "" : ")")
+  }
+}

@@ -1,0 +1,165 @@
+import Autoencoder
+import Foundation
+import Tensor
+import TextEncoder
+import UNet
+import LatentDiffusionWeights
+
+/// What models can be made of: classes of components, and families. A value: another package adds to a copy and loads with that.
+///
+/// ```swift
+/// var registry = ModelRegistry.standard
+/// registry.components.register(OwnPredictor.self)
+/// registry.families.append(OwnFamily())
+/// let model = try DiffusionModel.load(from: url, registry: registry)
+/// ```
+public struct ModelRegistry: Sendable {
+  /// By the names of their classes.
+  public var components: ComponentRegistry
+  /// Of which the first that fits a model takes it.
+  public var families: [any ModelFamily]
+
+  /// What the library brings.
+  public static let standard = ModelRegistry(
+    components: ComponentRegistry([UNet2DConditionModel.self, AutoencoderKL.self, CLIPTextModel.self]), families: [StableDiffusionFamily()])
+
+  /// - Parameters:
+  ///   - components: by the names of their classes.
+  ///   - families: of which the first that fits takes a model.
+  public init(components: ComponentRegistry, families: [any ModelFamily]) { (self.components, self.families) = (components, families) }
+
+  /// The family of a model: by the class of its pipeline, and where the files do not say it, by the parts that are there.
+  ///
+  /// - Throws: `ModelFilesError` where there is none, or where a component has another class than the family's: whatever else could be said of
+  ///   such a model would mislead.
+  func family(of files: ModelFiles) throws(ModelFilesError) -> any ModelFamily {
+    let path = files.url.path(percentEncoded: false), supported = families.map(\.name).joined(separator: ", ")
+    guard files.layout != .component else {
+      let name = files.components.first.flatMap(files.className) ?? ""
+      throw .foreign(
+        path: path, ForeignFile("the folder of one component (\(printable(name)))", "give the folder above it, which has model_index.json"))
+    }
+    let found = families.first { family in
+      files.className.map(family.pipelineClasses.contains) ?? family.parts.allSatisfy { !Self.isForeign($0, in: files) }
+    }
+    guard let family = found else {
+      let kind = files.className.map { Self.foreignFamily($0) ?? "a model for \($0)" } ?? "a model that does not say for which pipeline it is"
+      throw .unsupported(path: path, family: kind, supported: supported)
+    }
+    for part in family.parts where Self.isForeign(part, in: files) {
+      let name = files.className(of: part.name) ?? ""
+      throw .unsupported(path: path, family: "a model whose \(part.name) is a \(Self.componentNames[name] ?? name)", supported: supported)
+    }
+    let parts = family.parts.filter { $0.role != .accessory }
+    let missing = parts.filter { !files.components.contains($0.name) }
+    // A folder names the parts that it should have, and whoever asks for one that is missing says so.
+    guard files.layout == .diffusers || missing.isEmpty else {
+      throw .incomplete(
+        path: path, found: parts.filter { files.components.contains($0.name) }.map(\.words), missing: missing.map(\.words))
+    }
+    return family
+  }
+
+  /// Whether a part is there and has a class that the family does not know.
+  private static func isForeign(_ part: ModelPart, in files: ModelFiles) -> Bool {
+    guard let name = files.className(of: part.name), !part.classNames.isEmpty else { return false }
+    return !part.classNames.contains(name)
+  }
+
+  /// What people call components that no family here has.
+  private static let componentNames = [
+    "AutoencoderTiny": "tiny autoencoder (AutoencoderTiny)", "VQModel": "VQ autoencoder (VQModel)",
+    "ConsistencyDecoderVAE": "consistency decoder (ConsistencyDecoderVAE)",
+    "UNetSpatioTemporalConditionModel": "video U-Net (UNetSpatioTemporalConditionModel)",
+  ]
+
+  /// What people call the family of a pipeline.
+  private static func foreignFamily(_ pipeline: String) -> String? {
+    let beginnings = [
+      ("OV", "an OpenVINO model"), ("Onnx", "an ONNX model"), ("ORT", "an ONNX model"), ("Flax", "a Flax (JAX) model"),
+      ("StableDiffusionXL", "a Stable Diffusion XL model"), ("StableDiffusion3", "a Stable Diffusion 3 model"),
+      ("StableVideoDiffusion", "a Stable Video Diffusion model"), ("StableCascade", "a Stable Cascade model"),
+      ("Wuerstchen", "a Stable Cascade (Würstchen) model"), ("Flux", "a Flux model"), ("StableUnCLIP", "a Stable Diffusion unCLIP model"),
+      ("StableDiffusionLatentUpscale", "a latent upscaler"), ("StableDiffusionUpscale", "a Stable Diffusion upscaler"),
+      ("StableDiffusionDepth2Img", "a depth-conditioned Stable Diffusion 2"),
+      ("StableDiffusionControlNet", "a Stable Diffusion with a ControlNet"),
+      ("AnimateDiff", "an AnimateDiff model"), ("LDM", "a latent diffusion model of 2022"), ("AltDiffusion", "an AltDiffusion model"),
+      ("Kandinsky", "a Kandinsky model"), ("PixArt", "a PixArt model"), ("IF", "a DeepFloyd IF model"), ("ZImage", "a Z-Image model"),
+      ("QwenImage", "a Qwen-Image model"), ("Sana", "a Sana model"), ("Lumina", "a Lumina model"), ("Hunyuan", "a Hunyuan model"),
+      ("AuraFlow", "an AuraFlow model"), ("Wan", "a Wan video model"), ("LTX", "an LTX video model"), ("CogVideo", "a CogVideoX model"),
+    ]
+    return beginnings.first { pipeline.hasPrefix($0.0) }.map { "\($0.1) (\(pipeline))" }
+  }
+}
+
+extension ModelFiles {
+  /// The files of a model.
+  ///
+  /// - Parameters:
+  ///   - url: a folder in diffusers' layout, the folder of one component, or a `.safetensors` file.
+  ///   - registry: whose families know how single files are laid out.
+  /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`.
+  public static func open(_ url: URL, registry: ModelRegistry = .standard) throws -> ModelFiles {
+    try ModelFiles(url, registry: registry.components, layouts: registry.families.compactMap(\.checkpointLayout))
+  }
+
+  /// Makes a component of its files.
+  ///
+  /// - Parameters:
+  ///   - form: in which its weights are held; nil: as the files have them.
+  ///   - residency: where its weights are between uses.
+  /// - Throws: `ModelFilesError.unsupported` for a class that nobody registered, and what making the component throws.
+  func make(
+    _ name: String, as form: WeightForm?, residency: WeightResidency = .packed, in context: ExecutionContext
+  ) throws -> (component: any ModelComponent, report: LoadReport) {
+    let source = try weights(of: name, as: form, in: context)
+    return try make(name, from: source, residency: residency, in: context)
+  }
+
+  func make(
+    _ name: String, from source: any WeightSource, residency: WeightResidency = .packed, in context: ExecutionContext
+  ) throws -> (component: any ModelComponent, report: LoadReport) {
+    let json = try requiredConfiguration(of: name)
+    guard let type = registry[className(of: name)] else {
+      throw ModelFilesError.unsupported(
+        path: url.path(percentEncoded: false), family: "a model whose \(name) is a \(className(of: name) ?? "component without a class")",
+        supported: "a class that is registered")
+    }
+    return try LoadReport.load(from: source, residency: residency, in: context) { try type.init(configuration: json, weights: $0) }
+  }
+}
+
+extension ModelComponent {
+  /// A component by itself: from the folder of a whole model, its own folder, or a single file that holds a model.
+  ///
+  /// ```swift
+  /// let autoencoder = try AutoencoderKL.load(from: URL(filePath: "stable-diffusion-v1-5/vae"))
+  /// ```
+  ///
+  /// - Parameters:
+  ///   - url: where the files are.
+  ///   - name: of the component, where a model has several of this class; nil: the first by name.
+  ///   - weights: the form in which weights are held; nil: as the files have them, and small components as float32.
+  ///   - plan: of the whole model: its form and what of the weights is kept in memory are taken.
+  ///   - registry: whose families know how single files are laid out.
+  ///   - context: whose threads load.
+  /// - Throws: `ModelFilesError.noSuchComponent` where the model has none of this class, and what reading and making it throws.
+  public static func load(
+    from url: URL, named name: String? = nil, weights: WeightForm? = nil, plan: MemoryPlan? = nil, registry: ModelRegistry = .standard,
+    in context: ExecutionContext = ExecutionContext()
+  ) throws -> Self {
+    var registry = registry
+    registry.components.register(Self.self)
+    let files = try ModelFiles.open(url, registry: registry)
+    let fitting = files.components.first { component in
+      (name ?? component) == component && files.className(of: component).map(classNames.contains) ?? false
+    }
+    guard let fitting else {
+      throw ModelFilesError.noSuchComponent(name: name ?? classNames[0], model: url.path(percentEncoded: false))
+    }
+    let form = if let plan { plan.form(of: fitting) } else { try weights ?? files.usualForm(of: fitting) }
+    let source = try files.weights(of: fitting, as: form, in: context)
+    let json = try files.requiredConfiguration(of: fitting)
+    return try LoadReport.load(from: source, residency: plan?.residency(of: fitting) ?? .packed, in: context) { try Self(configuration: json, weights: $0) }.component
+  }
+}

@@ -1,0 +1,66 @@
+import Foundation
+import LatentDiffusionComponents
+import Tensor
+
+/// Where a generation is between two steps: it can be written to a file, and a generation of the same request on the same model goes on from it,
+/// in this process or another, to the same picture.
+///
+/// ```swift
+/// var steps = try pipeline.generate(request).makeAsyncIterator()
+/// _ = try await steps.next()
+/// let data = try JSONEncoder().encode(steps.place)
+/// …
+/// let place = try JSONDecoder().decode(GenerationPlace.self, from: data)
+/// for try await event in try pipeline.generate(request, from: place) { … }
+/// ```
+public struct GenerationPlace: Sendable, Codable {
+  /// `[N, h, w, C]`.
+  public let latents: Tensor
+  /// The next step, an index into the scheduler's timesteps.
+  public let step: Int
+  private let timesteps: [Float]
+  /// The scheduler with its history, the generator of random numbers and the guidance, each as its own type encodes itself.
+  private let scheduler: Data
+  private let noise: Data
+  private let guidance: Data
+  private let passes: Int
+  private let kept: [String: Tensor]
+
+  init(_ loop: DenoisingLoop) throws {
+    (latents, step, timesteps) = (loop.latents, loop.step, loop.scheduler.timesteps)
+    (passes, kept) = (loop.memory.passes, loop.memory.kept)
+    scheduler = try Self.encoded(loop.scheduler)
+    noise = try Self.encoded(loop.noise)
+    guidance = try Self.encoded(loop.guidance)
+  }
+
+  private static func encoded(_ value: any Encodable) throws -> Data { try JSONEncoder().encode(value) }
+
+  /// A value of the type that the loop has.
+  private static func decoded<Value: Decodable>(_ data: Data, like value: Value) throws -> Value {
+    try JSONDecoder().decode(Value.self, from: data)
+  }
+
+  /// The loop of the same request, at this place.
+  /// - Throws: `GenerationError.placeDoesNotFit`.
+  func applied(to loop: DenoisingLoop) throws(GenerationError) -> DenoisingLoop {
+    var loop = loop
+    guard latents.shape == loop.latents.shape else {
+      throw .placeDoesNotFit(reason: "its latents are \(latents.shape), and the request's are \(loop.latents.shape)")
+    }
+    guard latents.isFinite, timesteps == loop.scheduler.timesteps, passes >= 0, (loop.firstStep..<timesteps.count).contains(step) else {
+      throw .placeDoesNotFit(reason: "its steps are others than the request's")
+    }
+    do {
+      loop.scheduler = try Self.decoded(scheduler, like: loop.scheduler)
+      loop.noise = try Self.decoded(noise, like: loop.noise)
+      loop.guidance = try Self.decoded(guidance, like: loop.guidance)
+    } catch {
+      throw .placeDoesNotFit(reason: "it was saved with another scheduler, generator or guidance, or is damaged")
+    }
+    guard loop.scheduler.timesteps == timesteps else { throw .placeDoesNotFit(reason: "its scheduler has other steps than the request's") }
+    loop.memory = PassMemory(loop.memory.shortcuts, seed: loop.memory.seed, passes: passes, kept: kept)
+    (loop.latents, loop.step) = (latents, step)
+    return loop
+  }
+}

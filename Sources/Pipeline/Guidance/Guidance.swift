@@ -1,0 +1,58 @@
+import LatentDiffusionComponents
+import Tensor
+
+/// How the predictions of a step become one. A value, kept from step to step: what a kind of guidance remembers is part of it.
+///
+/// Another kind is a type of its own, given in `GenerationRequest.guidanceMethod`.
+public protocol Guidance: Sendable, Codable {
+  /// What the predictor is asked for each picture: one row of a pass each.
+  var rows: [GuidanceRow] { get }
+  /// The prediction that the scheduler is given.
+  ///
+  /// - Parameters:
+  ///   - predictions: `[N, h, w, C]` for each row, in their order.
+  ///   - step: where the generation is.
+  /// - Returns: `[N, h, w, C]`.
+  mutating func combined(_ predictions: [Tensor], at step: GuidanceStep) -> Tensor
+}
+
+/// What one row of a pass sees.
+public struct GuidanceRow: Sendable, Hashable, Codable {
+  /// The texts of a request.
+  public enum Text: String, Sendable, Codable {
+    /// The prompt.
+    case prompt
+    /// The negative prompt, or an empty text.
+    case negativePrompt
+  }
+  /// The text that it sees.
+  public let text: Text
+  /// Whether it sees what a task puts beside the latents; zeros otherwise.
+  public let seesPicture: Bool
+
+  /// - Parameters:
+  ///   - text: that it sees.
+  ///   - seesPicture: whether it sees what a task puts beside the latents.
+  public init(_ text: Text, seesPicture: Bool = true) { (self.text, self.seesPicture) = (text, seesPicture) }
+}
+
+/// Where a generation is when predictions are combined.
+public struct GuidanceStep: Sendable {
+  /// From 0, of the steps that are run.
+  public let index: Int
+  /// How many are run.
+  public let count: Int
+  /// The noise for each unit of signal, where the scheduler knows it.
+  public let sigma: Float?
+  /// `[N, h, w, C]`: the latents that the predictor saw, before the scheduler scaled them.
+  public let latents: Tensor
+}
+
+/// The prediction of the prompt alone: one row.
+public struct Unguided: Guidance {
+  /// Nothing to choose.
+  public init() {}
+
+  public var rows: [GuidanceRow] { [GuidanceRow(.prompt)] }
+  public func combined(_ predictions: [Tensor], at step: GuidanceStep) -> Tensor { predictions[0] }
+}
