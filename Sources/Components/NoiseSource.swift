@@ -1,7 +1,7 @@
 import Tensor
 
-/// A stream of standard normal numbers. A value: a copy draws the same numbers again.
-public protocol NoiseSource: Sendable {
+/// A stream of standard normal numbers. A value: a copy draws the same numbers again, and so does what was encoded and decoded.
+public protocol NoiseSource: Sendable, Codable {
   /// The next `count` numbers, in the order in which the original generator fills a tensor.
   mutating func normal(_ count: Int) -> [Float]
 }

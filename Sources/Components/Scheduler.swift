@@ -1,22 +1,14 @@
 import Tensor
 
-/// How noise leaves a latent, step by step. A value: its history is part of it, so a copy is a checkpoint.
+/// How noise leaves a latent, step by step: a table and a rule for one step. A value: its history is part of it, so a copy is a checkpoint,
+/// and what is encoded goes on where it stopped, bit for bit, in another process too.
 ///
 /// Steps are addressed by index, never by timestep: tables with repeated timesteps exist.
-public protocol Scheduler: Sendable {
-  /// The timestep given to the predictor at each step; its count is the number of predictions.
-  var timesteps: [Float] { get }
-  /// The noise in the sample for each unit of signal, σ = √((1 − ᾱ)/ᾱ), at each step, then after the last: at least one more than
-  /// `timesteps`. Empty where a scheduler does not know.
-  var sigmas: [Float] { get }
+public protocol Scheduler: Sendable, Codable {
+  /// The timestep of each step, and how much noise a sample has there.
+  var schedule: NoiseSchedule { get }
   /// Predictions that one step of the user's count takes: 2 for Heun's method. What image-to-image leaves out at the start are whole steps.
   var order: Int { get }
-  /// What standard normal noise is multiplied by to start the loop at step 0.
-  var initialNoiseScale: Float { get }
-  /// The sample as the predictor wants it at a step: of the same shape.
-  func scaleInput(_ sample: Tensor, at step: Int) -> Tensor
-  /// A clean sample with the noise of a step, for image-to-image: of the same shape, which is the noise's, too.
-  func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor
   /// One step.
   ///
   /// - Parameters:
@@ -28,9 +20,25 @@ public protocol Scheduler: Sendable {
 }
 
 extension Scheduler {
-  public var sigmas: [Float] { [] }
   public var order: Int { 1 }
-  public func scaleInput(_ sample: Tensor, at step: Int) -> Tensor { sample }
+  /// The timestep given to the predictor at each step; its count is the number of predictions.
+  public var timesteps: [Float] { schedule.timesteps }
+  /// The noise in the sample for each unit of signal, σ/α, at each step, then after the last.
+  public var sigmas: [Float] { schedule.levels.map(\.ratio) }
+  /// What standard normal noise is multiplied by to start the loop at step 0.
+  public var initialNoiseScale: Float { schedule.initialNoiseScale }
+
+  /// The sample as the predictor wants it at a step: of the same shape.
+  public func scaleInput(_ sample: Tensor, at step: Int) -> Tensor {
+    let divisor = schedule.levels[step].inputDivisor
+    return divisor == 1 ? sample : sample / divisor
+  }
+
+  /// A clean sample with the noise of a step, α x₀ + σ ε, for image-to-image: of the same shape, which is the noise's, too.
+  public func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor {
+    let level = schedule.levels[step]
+    return level.alpha * sample + level.sigma * noise
+  }
 }
 
 /// What a step gives.

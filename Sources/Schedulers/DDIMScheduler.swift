@@ -5,7 +5,8 @@ import Tensor
 ///
 /// Source: Song, Meng and Ermon, "Denoising diffusion implicit models", arXiv 2010.02502; diffusers' `DDIMScheduler`.
 public struct DDIMScheduler: Scheduler {
-  private let schedule: AlphaSchedule
+  public let schedule: NoiseSchedule
+  private let alphas: AlphaTable
   private let prediction: PredictionType
   private let clipping: Clipping
   /// Training timesteps to a step.
@@ -28,18 +29,9 @@ public struct DDIMScheduler: Scheduler {
     stride = table.trainTimesteps / steps
     self.eta = eta
     let spaced = try SpacedTimesteps(configuration, default: .leading, trainTimesteps: table.trainTimesteps)
-    schedule = try AlphaSchedule(
-      spaced.reachingZero(steps: steps, rounded: true).map { Int($0) }, table: table,
-      setsAlphaToOne: configuration.setAlphaToOne ?? true, prediction: prediction, scheduler: "DDIM")
-  }
-
-  public var timesteps: [Float] { schedule.timesteps.map { Float($0) } }
-  /// √((1 − ᾱ)/ᾱ) at the timesteps, then what `set_alpha_to_one` leaves.
-  public var sigmas: [Float] { schedule.sigmas }
-  public var initialNoiseScale: Float { 1 }
-
-  public func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor {
-    schedule.addNoise(noise, to: sample, at: step)
+    alphas = AlphaTable(table, setsAlphaToOne: configuration.setAlphaToOne ?? true)
+    schedule = try alphas.schedule(
+      spaced.reachingZero(steps: steps, rounded: true).map { Int($0) }, prediction: prediction, scheduler: "DDIM")
   }
 
   public mutating func advance(
@@ -47,7 +39,7 @@ public struct DDIMScheduler: Scheduler {
   ) throws -> StepResult {
     try check(step, sample, output)
     let timestep = schedule.timesteps[step]
-    let (alphaBar, previousAlphaBar) = (schedule.alphaCumprod(timestep), schedule.alphaCumprod(timestep - stride))
+    let (alphaBar, previousAlphaBar) = (alphas[timestep], alphas[timestep - Float(stride)])
     let (betaBar, previousBetaBar) = (1 - alphaBar, 1 - previousAlphaBar)
     let (alpha, sigma) = (alphaBar.squareRoot(), betaBar.squareRoot())
 

@@ -8,7 +8,7 @@ import Tensor
 /// Learned variances are not read; `fixed_large_log`, which diffusers cannot sample with, is refused.
 public struct DDPMScheduler: Scheduler {
   /// The variance of the noise that a step adds (`variance_type`).
-  enum Variance: String, CaseIterable {
+  enum Variance: String, CaseIterable, Codable {
     /// β̃_t, right where the data are a single point.
     case fixedSmall = "fixed_small"
     /// The same, by its logarithm.
@@ -17,7 +17,8 @@ public struct DDPMScheduler: Scheduler {
     case fixedLarge = "fixed_large"
   }
 
-  private let schedule: AlphaSchedule
+  public let schedule: NoiseSchedule
+  private let alphas: AlphaTable
   private let prediction: PredictionType
   private let clipping: Clipping
   private let variance: Variance
@@ -35,18 +36,9 @@ public struct DDPMScheduler: Scheduler {
     clipping = try Clipping(configuration, clips: true)
     variance = try configuration.choice(.varianceType, configuration.varianceType, default: .fixedSmall)
     let spaced = try SpacedTimesteps(configuration, default: .leading, trainTimesteps: table.trainTimesteps)
-    schedule = try AlphaSchedule(
-      spaced.reachingZero(steps: steps, rounded: true).map { Int($0) }, table: table, setsAlphaToOne: true, prediction: prediction,
-      scheduler: "DDPM")
-  }
-
-  public var timesteps: [Float] { schedule.timesteps.map { Float($0) } }
-  /// √((1 − ᾱ)/ᾱ) at the timesteps, then 0.
-  public var sigmas: [Float] { schedule.sigmas }
-  public var initialNoiseScale: Float { 1 }
-
-  public func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor {
-    schedule.addNoise(noise, to: sample, at: step)
+    alphas = AlphaTable(table, setsAlphaToOne: true)
+    schedule = try alphas.schedule(
+      spaced.reachingZero(steps: steps, rounded: true).map { Int($0) }, prediction: prediction, scheduler: "DDPM")
   }
 
   public mutating func advance(
@@ -55,7 +47,7 @@ public struct DDPMScheduler: Scheduler {
     try check(step, sample, output)
     let timestep = schedule.timesteps[step]
     let previous = step + 1 < schedule.timesteps.count ? schedule.timesteps[step + 1] : -1
-    let (alphaBar, previousAlphaBar) = (schedule.alphaCumprod(timestep), schedule.alphaCumprod(previous))
+    let (alphaBar, previousAlphaBar) = (alphas[timestep], alphas[previous])
     let (betaBar, previousBetaBar) = (1 - alphaBar, 1 - previousAlphaBar)
     let alpha = alphaBar / previousAlphaBar
     let beta = 1 - alpha

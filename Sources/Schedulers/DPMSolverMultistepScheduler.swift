@@ -8,7 +8,7 @@ import Tensor
 /// arXiv 2211.01095; diffusers' `DPMSolverMultistepScheduler`. Learned variances and flow matching are refused.
 public struct DPMSolverMultistepScheduler: Scheduler {
   /// `algorithm_type`.
-  enum Algorithm: String, CaseIterable {
+  enum Algorithm: String, CaseIterable, Codable {
     /// On predictions of x₀.
     case plusPlus = "dpmsolver++"
     /// On predictions of ε.
@@ -25,24 +25,23 @@ public struct DPMSolverMultistepScheduler: Scheduler {
   }
 
   /// `solver_type`: how the second-order term is integrated.
-  enum Solver: String, CaseIterable {
+  enum Solver: String, CaseIterable, Codable {
     case midpoint
     case heun
     /// Other solvers', for which diffusers puts `midpoint`.
     case logrho, bh1, bh2
   }
 
-  private let schedule: SolverSchedule
+  public let schedule: NoiseSchedule
   private let prediction: PredictionType
   private let clipping: Clipping
   private let algorithm: Algorithm
   private let solver: Solver
-  private let solverOrder: Int
   /// Whether the last step is of first order, and the one before of at most second.
   private let lastIsFirstOrder: Bool
   private let lastButOneIsSecondOrder: Bool
-  /// The last converted predictions, `solverOrder` at most, newest first.
-  private var outputs: [Tensor] = []
+  /// The last converted predictions, as many as `solver_order`.
+  private var history: MultistepHistory
 
   /// - Parameters:
   ///   - configuration: `scheduler_config.json`; absent keys take `DPMSolverMultistepScheduler`'s defaults.
@@ -60,7 +59,7 @@ public struct DPMSolverMultistepScheduler: Scheduler {
     clipping = try Clipping(configuration, clips: nil)
     algorithm = try configuration.choice(.algorithmType, configuration.algorithmType, default: .plusPlus)
     solver = try configuration.choice(.solverType, configuration.solverType, default: .midpoint)
-    solverOrder = try configuration.count(.solverOrder, configuration.solverOrder, default: 2, in: 1...3)
+    let solverOrder = try configuration.count(.solverOrder, configuration.solverOrder, default: 2, in: 1...3)
     let final = try FinalSigma(configuration)
     guard algorithm.predictsOriginal || final != .zero else {
       throw .unusableValue(key: "final_sigmas_type", found: "zero", needed: "sigma_min with algorithm_type \(algorithm.rawValue)")
@@ -68,41 +67,33 @@ public struct DPMSolverMultistepScheduler: Scheduler {
     guard algorithm != .stochastic || solverOrder < 3 else {
       throw .unusableValue(key: "solver_order", found: "3", needed: "1 or 2 with algorithm_type sde-dpmsolver")
     }
-    let shape = try SigmaShape(configuration, lu: true)
-    let rounded = (shape == .karras || shape == .lu) && configuration.betaSchedule != BetaSchedule.squaredCosine.rawValue
+    history = MultistepHistory(capacity: solverOrder)
+    let spacing = try SigmaSpacing(configuration, lu: true)
+    let rounded = (spacing == .karras || spacing == .lu) && configuration.betaSchedule != BetaSchedule.squaredCosine.rawValue
     let leastLambda = configuration.lambdaMinClipped ?? -.infinity
-    schedule = try SolverSchedule(
-      configuration, steps: steps, table: table, scheduler: "DPM-Solver",
-      options: SolverSchedule.Options(
-        shape: shape, final: final, leastLambda: Float(leastLambda), rounded: rounded, endsWithShape: false,
+    schedule = try NoiseSchedule(
+      solver: configuration, steps: steps, table: table, scheduler: "DPM-Solver",
+      options: SolverOptions(
+        spacing: spacing, final: final, leastLambda: Float(leastLambda), rounded: rounded, endsWithSpacing: false,
         needsDistinct: solverOrder > 1))
     let lowersOrder = configuration.lowerOrderFinal ?? true && schedule.timesteps.count < 15
     lastIsFirstOrder = configuration.eulerAtFinal ?? false || lowersOrder || final == .zero
     lastButOneIsSecondOrder = lowersOrder
   }
 
-  public var timesteps: [Float] { schedule.timesteps }
-  public var sigmas: [Float] { schedule.sigmas }
-  public var initialNoiseScale: Float { 1 }
-
-  public func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor {
-    schedule.addNoise(noise, to: sample, at: step)
-  }
-
   public mutating func advance(
     _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
   ) throws -> StepResult {
-    try check(step, sample, output)
-    let (here, next) = (schedule.level(step), schedule.level(step + 1))
+    try check(step, sample, output, history.outputs)
+    let (here, next) = (schedule.levels[step], schedule.levels[step + 1])
     let original = clipping(prediction.original(sample, output, alpha: here.alpha, sigma: here.sigma))
-    outputs.insert(algorithm.predictsOriginal ? original : epsilon(sample, output, original, at: here), at: 0)
-    outputs = Array(outputs.prefix(solverOrder))
+    history.add(algorithm.predictsOriginal ? original : epsilon(sample, output, original, at: here))
 
     let drawn = algorithm.isStochastic ? noise.normal(like: sample) : nil
     // The last step may lead to the noise level it starts from: nothing is left to do.
     guard here.lambda != next.lambda else { return StepResult(sample: sample, predictedOriginal: original) }
     let weights = weights(from: here, to: next)
-    var result = weights.sample * sample + weights.output * outputs[0]
+    var result = weights.sample * sample + weights.output * history.outputs[0]
     let differences = differences(at: step, order: order(at: step), from: here, to: next)
     if let first = differences.first { result = result + (differences.count > 1 ? weights.slopeByHeun : weights.slope) * first }
     if differences.count > 1 { result = result + weights.curvature * differences[1] }
@@ -112,7 +103,7 @@ public struct DPMSolverMultistepScheduler: Scheduler {
 
   /// ε, from x₀ where that was thresholded.
   private func epsilon(_ sample: Tensor, _ output: Tensor, _ original: Tensor, at level: NoiseLevel) -> Tensor {
-    if case .none = clipping { return prediction.noise(sample, output, alpha: level.alpha, sigma: level.sigma) }
+    if clipping == .none { return prediction.noise(sample, output, alpha: level.alpha, sigma: level.sigma) }
     return (sample - level.alpha * original) / level.sigma
   }
 
@@ -120,18 +111,19 @@ public struct DPMSolverMultistepScheduler: Scheduler {
   private func order(at step: Int) -> Int {
     let left = schedule.timesteps.count - step
     if left == 1, lastIsFirstOrder { return 1 }
-    return min(outputs.count, left == 2 && lastButOneIsSecondOrder ? 2 : solverOrder)
+    return min(history.outputs.count, step + 1, left == 2 && lastButOneIsSecondOrder ? 2 : history.capacity)
   }
 
   /// The divided differences D₁ (and D₂) of the last predictions over λ, in units of the step.
   private func differences(at step: Int, order: Int, from here: NoiseLevel, to next: NoiseLevel) -> [Tensor] {
     guard order > 1 else { return [] }
+    let outputs = history.outputs
     let h = next.lambda - here.lambda
-    let before = schedule.level(step - 1)
+    let before = schedule.levels[step - 1]
     let r0 = (here.lambda - before.lambda) / h
     let slope = (1 / r0) * (outputs[0] - outputs[1])
     guard order > 2 else { return [slope] }
-    let r1 = (before.lambda - schedule.level(step - 2).lambda) / h
+    let r1 = (before.lambda - schedule.levels[step - 2].lambda) / h
     let change = slope - (1 / r1) * (outputs[1] - outputs[2])
     return [slope + (r0 / (r0 + r1)) * change, (1 / (r0 + r1)) * change]
   }

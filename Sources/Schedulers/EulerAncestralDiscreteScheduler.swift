@@ -6,7 +6,7 @@ import Tensor
 /// Source: `sample_euler_ancestral` of k-diffusion; diffusers' `EulerAncestralDiscreteScheduler`. Predictions of the clean sample, which
 /// diffusers refuses here, are taken as in Euler's method.
 public struct EulerAncestralDiscreteScheduler: Scheduler {
-  private let schedule: SigmaSchedule
+  public let schedule: NoiseSchedule
   private let prediction: PredictionType
 
   /// - Parameters:
@@ -19,24 +19,14 @@ public struct EulerAncestralDiscreteScheduler: Scheduler {
     let table = try NoiseTable(configuration, defaults: defaults)
     try table.check(steps: steps, for: "Euler ancestral")
     prediction = try PredictionType(configuration)
-    schedule = try SigmaSchedule(configuration, steps: steps, table: table)
-  }
-
-  public var timesteps: [Float] { schedule.timesteps }
-  public var sigmas: [Float] { schedule.sigmas }
-  public var initialNoiseScale: Float { schedule.initialNoiseScale }
-
-  public func scaleInput(_ sample: Tensor, at step: Int) -> Tensor { schedule.scaleInput(sample, at: step) }
-
-  public func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor {
-    schedule.addNoise(noise, to: sample, at: step)
+    schedule = try NoiseSchedule(karras: configuration, steps: steps, table: table)
   }
 
   public mutating func advance(
     _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
   ) throws -> StepResult {
     try check(step, sample, output)
-    let (sigma, next) = (schedule.sigmas[step], schedule.sigmas[step + 1])
+    let (sigma, next) = (schedule.levels[step].sigma, schedule.levels[step + 1].sigma)
     let original = prediction.original(sample, output, sigma: sigma)
     // σ_up² = σ_{i+1}² (σ_i² − σ_{i+1}²)/σ_i², and σ_down² + σ_up² = σ_{i+1}².
     let up = (next * next * (sigma * sigma - next * next) / (sigma * sigma)).squareRoot()

@@ -13,7 +13,7 @@ public struct EulerDiscreteScheduler: Scheduler {
     case continuous
   }
 
-  private var schedule: SigmaSchedule
+  public let schedule: NoiseSchedule
   private let prediction: PredictionType
 
   /// - Parameters:
@@ -27,31 +27,22 @@ public struct EulerDiscreteScheduler: Scheduler {
     try table.check(steps: steps, for: "Euler")
     prediction = try PredictionType(configuration)
     let timestepType = try configuration.choice(.timestepType, configuration.timestepType, default: TimestepType.discrete)
-    let options = SigmaSchedule.Options(
-      shape: try SigmaShape(configuration),
+    let options = KarrasOptions(
+      spacing: try SigmaSpacing(configuration),
       interpolation: try configuration.choice(.interpolationType, configuration.interpolationType, default: .linear),
       final: try FinalSigma(configuration))
-    schedule = try SigmaSchedule(configuration, steps: steps, table: table, options: options)
-    if timestepType == .continuous, prediction == .vPrediction {
-      schedule.timesteps = zip(schedule.timesteps, schedule.sigmas).map { 0.25 * log($1) }
-    }
-  }
-
-  public var timesteps: [Float] { schedule.timesteps }
-  public var sigmas: [Float] { schedule.sigmas }
-  public var initialNoiseScale: Float { schedule.initialNoiseScale }
-
-  public func scaleInput(_ sample: Tensor, at step: Int) -> Tensor { schedule.scaleInput(sample, at: step) }
-
-  public func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor {
-    schedule.addNoise(noise, to: sample, at: step)
+    let made = try NoiseSchedule(karras: configuration, steps: steps, table: table, options: options)
+    let isContinuous = timestepType == .continuous && prediction == .vPrediction
+    schedule = NoiseSchedule(
+      timesteps: isContinuous ? zip(made.timesteps, made.levels).map { 0.25 * log($1.sigma) } : made.timesteps, levels: made.levels,
+      initialNoiseScale: made.initialNoiseScale)
   }
 
   public mutating func advance(
     _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
   ) throws -> StepResult {
     try check(step, sample, output)
-    let (sigma, next) = (schedule.sigmas[step], schedule.sigmas[step + 1])
+    let (sigma, next) = (schedule.levels[step].sigma, schedule.levels[step + 1].sigma)
     let original = prediction.original(sample, output, sigma: sigma)
     // dx/dσ = (x − x₀)/σ.
     let derivative = (sample - original) / sigma

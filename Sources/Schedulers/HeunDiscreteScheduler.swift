@@ -7,16 +7,15 @@ import Tensor
 ///
 /// Source: Karras et al., arXiv 2206.00364, algorithm 1; diffusers' `HeunDiscreteScheduler`.
 public struct HeunDiscreteScheduler: Scheduler {
-  private let schedule: SigmaSchedule
+  public let schedule: NoiseSchedule
   private let prediction: PredictionType
   private let clipping: Clipping
   /// Where the step began, while it waits for its second prediction.
   private var start: Start?
 
-  private struct Start {
+  private struct Start: Codable {
     let sample: Tensor
     let derivative: Tensor
-    let sigmaStep: Float
   }
 
   /// - Parameters:
@@ -31,40 +30,31 @@ public struct HeunDiscreteScheduler: Scheduler {
     try table.check(steps: steps, for: "Heun")
     prediction = try PredictionType(configuration)
     clipping = try Clipping(configuration, clips: false, thresholds: false)
-    var schedule = try SigmaSchedule(
-      configuration, steps: steps, table: table, options: SigmaSchedule.Options(shape: try SigmaShape(configuration)))
-    schedule.timesteps = schedule.timesteps.prefix(1) + schedule.timesteps.dropFirst().flatMap { [$0, $0] }
-    schedule.sigmas =
-      schedule.sigmas.prefix(1) + schedule.sigmas.dropFirst().dropLast().flatMap { [$0, $0] } + schedule.sigmas.suffix(1)
-    self.schedule = schedule
+    let single = try NoiseSchedule(
+      karras: configuration, steps: steps, table: table, options: KarrasOptions(spacing: try SigmaSpacing(configuration)))
+    schedule = NoiseSchedule(
+      timesteps: single.timesteps.prefix(1) + single.timesteps.dropFirst().flatMap { [$0, $0] },
+      levels: single.levels.prefix(1) + single.levels.dropFirst().dropLast().flatMap { [$0, $0] } + single.levels.suffix(1),
+      initialNoiseScale: single.initialNoiseScale)
   }
 
-  public var timesteps: [Float] { schedule.timesteps }
-  public var sigmas: [Float] { schedule.sigmas }
   public var order: Int { 2 }
-  public var initialNoiseScale: Float { schedule.initialNoiseScale }
-
-  public func scaleInput(_ sample: Tensor, at step: Int) -> Tensor { schedule.scaleInput(sample, at: step) }
-
-  public func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor {
-    schedule.addNoise(noise, to: sample, at: step)
-  }
-
   public mutating func advance(
     _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
   ) throws -> StepResult {
-    try check(step, sample, output)
+    try check(step, sample, output, [start?.sample, start?.derivative].compactMap(\.self))
     // The second prediction of a step is made at its end, whose σ stands at the same index.
-    let sigma = schedule.sigmas[step]
+    let sigma = schedule.levels[step].sigma
     let original = clipping(prediction.original(sample, output, sigma: sigma))
     let derivative = (sample - original) / sigma
-    if let start {
+    if let start, step > 0 {
       self.start = nil
       let mean = (start.derivative + derivative) / 2
-      return StepResult(sample: start.sample + mean * start.sigmaStep, predictedOriginal: original)
+      let sigmaStep = sigma - schedule.levels[step - 1].sigma
+      return StepResult(sample: start.sample + mean * sigmaStep, predictedOriginal: original)
     }
-    let sigmaStep = schedule.sigmas[step + 1] - sigma
-    start = Start(sample: sample, derivative: derivative, sigmaStep: sigmaStep)
+    let sigmaStep = schedule.levels[step + 1].sigma - sigma
+    start = Start(sample: sample, derivative: derivative)
     return StepResult(sample: sample + derivative * sigmaStep, predictedOriginal: original)
   }
 }

@@ -8,7 +8,8 @@ import Tensor
 ///
 /// Source: Luo, Tan, Huang, Li and Zhao, "Latent consistency models", arXiv 2310.04378; diffusers' `LCMScheduler`.
 public struct LCMScheduler: Scheduler {
-  private let schedule: AlphaSchedule
+  public let schedule: NoiseSchedule
+  private let alphas: AlphaTable
   private let prediction: PredictionType
   private let clipping: Clipping
   private let timestepScaling: Float
@@ -40,16 +41,8 @@ public struct LCMScheduler: Scheduler {
     // Places in the teacher's table, from noise to picture: floor(i · count / steps).
     let step = Double(teacher.count) / Double(steps)
     let timesteps = (0..<steps).map { teacher[teacher.count - 1 - Int(Double($0) * step)] }
-    schedule = try AlphaSchedule(timesteps, table: table, setsAlphaToOne: true, prediction: prediction, scheduler: "LCM")
-  }
-
-  public var timesteps: [Float] { schedule.timesteps.map { Float($0) } }
-  /// √((1 − ᾱ)/ᾱ) at the timesteps, then 0.
-  public var sigmas: [Float] { schedule.sigmas }
-  public var initialNoiseScale: Float { 1 }
-
-  public func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor {
-    schedule.addNoise(noise, to: sample, at: step)
+    alphas = AlphaTable(table, setsAlphaToOne: true)
+    schedule = try alphas.schedule(timesteps, prediction: prediction, scheduler: "LCM")
   }
 
   public mutating func advance(
@@ -57,16 +50,16 @@ public struct LCMScheduler: Scheduler {
   ) throws -> StepResult {
     try check(step, sample, output)
     let timestep = schedule.timesteps[step]
-    let alphaBar = schedule.alphaCumprod(timestep)
+    let alphaBar = alphas[timestep]
     let original = clipping(
       prediction.original(sample, output, alpha: alphaBar.squareRoot(), sigma: (1 - alphaBar).squareRoot()))
     // The boundary condition: at t = 0 the consistency function is the identity (appendix D; σ_data = ½).
-    let scaled = Float(timestep) * timestepScaling
+    let scaled = timestep * timestepScaling
     let skip = 0.25 / (scaled * scaled + 0.25)
     let out = scaled / (scaled * scaled + 0.25).squareRoot()
     let denoised = out * original + skip * sample
     guard step + 1 < schedule.timesteps.count else { return StepResult(sample: denoised, predictedOriginal: denoised) }
-    let nextAlphaBar = schedule.alphaCumprod(schedule.timesteps[step + 1])
+    let nextAlphaBar = alphas[schedule.timesteps[step + 1]]
     let next = nextAlphaBar.squareRoot() * denoised + (1 - nextAlphaBar).squareRoot() * noise.normal(like: sample)
     return StepResult(sample: next, predictedOriginal: denoised)
   }

@@ -5,12 +5,10 @@ import Tensor
 ///
 /// Source: `sample_lms` of k-diffusion, after Karras et al., arXiv 2206.00364; diffusers' `LMSDiscreteScheduler`.
 public struct LMSDiscreteScheduler: Scheduler {
-  private let schedule: SigmaSchedule
+  public let schedule: NoiseSchedule
   private let prediction: PredictionType
-  /// The last derivatives, four at most, newest first.
-  private var derivatives: [Tensor] = []
-  /// How many derivatives a step goes by.
-  private static let memory = 4
+  /// The last derivatives.
+  private var history = MultistepHistory(capacity: 4)
 
   /// - Parameters:
   ///   - configuration: `scheduler_config.json`; absent keys take `LMSDiscreteScheduler`'s defaults.
@@ -22,38 +20,29 @@ public struct LMSDiscreteScheduler: Scheduler {
     let table = try NoiseTable(configuration, defaults: defaults)
     try table.check(steps: steps, for: "LMS")
     prediction = try PredictionType(configuration)
-    let shape = try SigmaShape(configuration)
-    // The class reads sigma_min and sigma_max for all shapes but Karras'.
-    schedule = try SigmaSchedule(
-      configuration, steps: steps, table: table, options: SigmaSchedule.Options(shape: shape, hasLimits: shape != .karras))
-  }
-
-  public var timesteps: [Float] { schedule.timesteps }
-  public var sigmas: [Float] { schedule.sigmas }
-  public var initialNoiseScale: Float { schedule.initialNoiseScale }
-
-  public func scaleInput(_ sample: Tensor, at step: Int) -> Tensor { schedule.scaleInput(sample, at: step) }
-
-  public func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor {
-    schedule.addNoise(noise, to: sample, at: step)
+    let spacing = try SigmaSpacing(configuration)
+    // The class reads sigma_min and sigma_max for all spacings but Karras'.
+    schedule = try NoiseSchedule(
+      karras: configuration, steps: steps, table: table, options: KarrasOptions(spacing: spacing, hasLimits: spacing != .karras))
   }
 
   public mutating func advance(
     _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
   ) throws -> StepResult {
-    try check(step, sample, output)
-    let original = prediction.original(sample, output, sigma: schedule.sigmas[step])
-    derivatives = [(sample - original) / schedule.sigmas[step]] + derivatives.prefix(Self.memory - 1)
+    try check(step, sample, output, history.outputs)
+    let sigma = schedule.levels[step].sigma
+    let original = prediction.original(sample, output, sigma: sigma)
+    history.add((sample - original) / sigma)
     // The order goes by the place in the table, even where the loop began late and derivatives are missing, as in diffusers.
-    let order = min(step + 1, Self.memory)
-    let weighted = zip(0..<order, derivatives).map { Float(weight(of: $0, order: order, at: step)) * $1 }
+    let order = min(step + 1, max(history.capacity, 1))
+    let weighted = zip(0..<order, history.outputs).map { Float(weight(of: $0, order: order, at: step)) * $1 }
     let change = weighted.dropFirst().reduce(weighted[0], +)
     return StepResult(sample: sample + change, predictedOriginal: original)
   }
 
   /// The integral from σ_i to σ_{i+1} of the polynomial that is 1 at σ_{i−current} and 0 at the other last `order` sigmas.
   private func weight(of current: Int, order: Int, at step: Int) -> Double {
-    func sigma(_ index: Int) -> Double { Double(schedule.sigmas[index]) }
+    func sigma(_ index: Int) -> Double { Double(schedule.levels[index].sigma) }
     func basis(_ tau: Double) -> Double {
       (0..<order).filter { $0 != current }.reduce(1) { product, other in
         product * (tau - sigma(step - other)) / (sigma(step - current) - sigma(step - other))

@@ -9,19 +9,17 @@ import Tensor
 /// Source: Liu, Ren, Lin and Zhao, "Pseudo numerical methods for diffusion models on manifolds", arXiv 2202.09778; diffusers'
 /// `PNDMScheduler`. Predictions of the clean sample, which diffusers refuses, are converted where those of the velocity are.
 public struct PNDMScheduler: Scheduler {
-  private let schedule: AlphaSchedule
+  public let schedule: NoiseSchedule
+  private let alphas: AlphaTable
   private let prediction: PredictionType
   /// Training timesteps to a step.
   private let stride: Int
-  /// The last training timestep.
-  private let lastTimestep: Int
-  /// Predictions of the warm-up, the first of the table.
-  private let warmUp: Int
+  /// The timestep that each prediction of the warm-up steps from.
+  private let warmUp: [Float]
 
   /// Steps taken.
   private var taken = 0
-  /// The last predictions, four at most, oldest first.
-  private var outputs: [Tensor] = []
+  private var history = MultistepHistory(capacity: 4)
   /// The sample that a step of several predictions began with.
   private var origin: Tensor?
   /// The Runge–Kutta sum so far.
@@ -38,11 +36,10 @@ public struct PNDMScheduler: Scheduler {
     try table.check(steps: steps, for: "PNDM")
     prediction = try PredictionType(configuration)
     stride = table.trainTimesteps / steps
-    lastTimestep = table.trainTimesteps - 1
     let spaced = try SpacedTimesteps(configuration, default: .leading, trainTimesteps: table.trainTimesteps)
     var timesteps = spaced.reachingZero(steps: steps, rounded: true).map { Int($0) }
     if configuration.skipPRKSteps ?? false {
-      warmUp = 0
+      warmUp = []
       if steps > 1 { timesteps.insert(timesteps[1], at: 1) }
     } else {
       guard steps >= 4 else { throw .unusableSteps(steps, scheduler: "PNDM", needed: "4 or more, or set skip_prk_steps") }
@@ -52,43 +49,38 @@ public struct PNDMScheduler: Scheduler {
         let (start, end) = (timesteps[step], timesteps[step + 1])
         return [start, end + half, end + half, end]
       }
-      warmUp = runge.count
+      warmUp = timesteps.prefix(3).flatMap { Array(repeating: Float($0), count: 4) }
       timesteps = runge + timesteps.dropFirst(3)
     }
-    schedule = try AlphaSchedule(
-      timesteps, table: table, setsAlphaToOne: configuration.setAlphaToOne ?? false, prediction: prediction, scheduler: "PNDM")
-  }
-
-  public var timesteps: [Float] { schedule.timesteps.map { Float($0) } }
-  /// √((1 − ᾱ)/ᾱ) at the timesteps, then what `set_alpha_to_one` leaves.
-  public var sigmas: [Float] { schedule.sigmas }
-  public var initialNoiseScale: Float { 1 }
-
-  public func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor {
-    schedule.addNoise(noise, to: sample, at: step)
+    alphas = AlphaTable(table, setsAlphaToOne: configuration.setAlphaToOne ?? false)
+    schedule = try alphas.schedule(timesteps, prediction: prediction, scheduler: "PNDM")
   }
 
   public mutating func advance(
     _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
   ) throws -> StepResult {
-    try check(step, sample, output)
+    try check(step, sample, output, history.outputs + [origin, weighted].compactMap(\.self))
     let timestep = schedule.timesteps[step]
-    let alphaBar = schedule.alphaCumprod(timestep)
+    let alphaBar = alphas[timestep]
     let original = prediction.original(sample, output, alpha: alphaBar.squareRoot(), sigma: (1 - alphaBar).squareRoot())
-    let next = taken < warmUp ? rungeKutta(sample, output, timestep) : linearMultistep(sample, output, timestep)
-    taken += 1
+    let next =
+      if warmUp.indices.contains(taken) {
+        rungeKutta(sample, output, from: warmUp[taken], to: timestep)
+      } else {
+        linearMultistep(sample, output, timestep)
+      }
+    taken &+= 1
     return StepResult(sample: next, predictedOriginal: original)
   }
 
   /// A quarter of a Runge–Kutta step (equation 13).
-  private mutating func rungeKutta(_ sample: Tensor, _ output: Tensor, _ timestep: Int) -> Tensor {
-    let start = schedule.timesteps[taken / 4 * 4]
-    let end = timestep - (taken % 2 == 0 ? stride / 2 : 0)
+  private mutating func rungeKutta(_ sample: Tensor, _ output: Tensor, from start: Float, to timestep: Float) -> Tensor {
+    let end = timestep - (taken % 2 == 0 ? Float(stride / 2) : 0)
     var slope = output
     switch taken % 4 {
     case 0:
       weighted = weighted.map { $0 + (1 / 6) * output } ?? (1 / 6) * output
-      outputs.append(output)
+      history.add(output)
       origin = sample
     case 3:
       slope = weighted.map { $0 + (1 / 6) * output } ?? output
@@ -100,23 +92,23 @@ public struct PNDMScheduler: Scheduler {
   }
 
   /// A step by the last four predictions (equation 12), by fewer where there are not as many.
-  private mutating func linearMultistep(_ sample: Tensor, _ output: Tensor, _ timestep: Int) -> Tensor {
-    var (start, end) = (timestep, timestep - stride)
+  private mutating func linearMultistep(_ sample: Tensor, _ output: Tensor, _ timestep: Float) -> Tensor {
+    var (start, end) = (timestep, timestep - Float(stride))
     if taken == 1 {
       // The second prediction, at the end of the first step, takes that step again with the mean of both slopes.
-      (start, end) = (min(timestep + stride, lastTimestep), timestep)
-      let slope = outputs.last.map { (output + $0) / 2 } ?? output
+      (start, end) = (timestep + Float(stride), timestep)
+      let slope = history.outputs.first.map { (output + $0) / 2 } ?? output
       defer { origin = nil }
       return transfer(origin ?? sample, from: start, to: end, output: slope)
     }
-    outputs = outputs.suffix(3) + [output]
+    history.add(output)
     if taken == 0 { origin = sample }
     return transfer(sample, from: start, to: end, output: multistepSlope)
   }
 
   /// Adams and Bashforth's weights.
   private var multistepSlope: Tensor {
-    let e = Array(outputs.reversed())
+    let e = history.outputs
     return switch e.count {
     case 1: e[0]
     case 2: (3 * e[0] - e[1]) / 2
@@ -127,8 +119,8 @@ public struct PNDMScheduler: Scheduler {
 
   /// The transfer part φ (equation 11): x_{t−δ} = √(ᾱ_{t−δ}/ᾱ_t) x_t
   /// − (ᾱ_{t−δ} − ᾱ_t) ε / (ᾱ_t √(1 − ᾱ_{t−δ}) + √(ᾱ_t (1 − ᾱ_t) ᾱ_{t−δ})).
-  private func transfer(_ sample: Tensor, from start: Int, to end: Int, output: Tensor) -> Tensor {
-    let (alphaBar, nextAlphaBar) = (schedule.alphaCumprod(start), schedule.alphaCumprod(end))
+  private func transfer(_ sample: Tensor, from start: Float, to end: Float, output: Tensor) -> Tensor {
+    let (alphaBar, nextAlphaBar) = (alphas[start], alphas[end])
     let (betaBar, nextBetaBar) = (1 - alphaBar, 1 - nextAlphaBar)
     let epsilon = prediction.noise(sample, output, alpha: alphaBar.squareRoot(), sigma: betaBar.squareRoot())
     let divisor = alphaBar * nextBetaBar.squareRoot() + (alphaBar * betaBar * nextAlphaBar).squareRoot()

@@ -2,7 +2,7 @@ import LatentDiffusionComponents
 import Tensor
 
 /// What the noise predictor predicts (`prediction_type`).
-public enum PredictionType: String, CaseIterable, Sendable {
+public enum PredictionType: String, CaseIterable, Sendable, Codable {
   /// The noise ε.
   case epsilon
   /// The clean sample x₀.
@@ -43,60 +43,80 @@ public enum PredictionType: String, CaseIterable, Sendable {
 }
 
 /// What is done to the predicted clean sample before it is used.
-enum Clipping: Sendable {
-  case none
-  /// `clip_sample`: values beyond ±range are cut.
-  case range(Float)
-  /// `thresholding`: values beyond a quantile of the sample's own magnitudes are cut, and the rest scaled to ±1 (Saharia et al.,
-  /// "Photorealistic text-to-image diffusion models", arXiv 2205.11487, section 2.3).
-  case dynamic(ratio: Float, maximum: Float)
+struct Clipping: Sendable, Equatable, Encodable {
+  static let none = Clipping(limit: nil, ratio: nil)
+
+  /// Values beyond ± the limit are cut; nil where nothing is done.
+  private let limit: Float?
+  /// `thresholding`: the limit is this quantile of the sample's own magnitudes instead, from 1 to `limit`, and what is left is scaled to ±1
+  /// (Saharia et al., "Photorealistic text-to-image diffusion models", arXiv 2205.11487, section 2.3). Nil is `clip_sample`.
+  private let ratio: Float?
+
+  private static let limits = 1e-6...1e6
+  private static let ratios = 0.0...1
+
+  private init(limit: Float?, ratio: Float?) { (self.limit, self.ratio) = (limit, ratio) }
 
   /// - Parameter clips: the scheduler's default of `clip_sample`; nil where it has no such key.
   /// - Parameter thresholds: whether it has `thresholding`.
   init(_ configuration: SchedulerConfiguration, clips: Bool?, thresholds: Bool = true) throws(SchedulerError) {
     if thresholds, configuration.thresholding ?? false {
-      self = .dynamic(
-        ratio: try configuration.number(
-          .dynamicThresholdingRatio, configuration.dynamicThresholdingRatio, default: 0.995, in: 0...1),
-        maximum: try configuration.number(.sampleMaxValue, configuration.sampleMaxValue, default: 1, in: 1e-6...1e6))
+      ratio = try configuration.number(
+        .dynamicThresholdingRatio, configuration.dynamicThresholdingRatio, default: 0.995, in: Self.ratios)
+      limit = try configuration.number(.sampleMaxValue, configuration.sampleMaxValue, default: 1, in: Self.limits)
     } else if let clips, configuration.clipSample ?? clips {
-      self = .range(try configuration.number(.clipSampleRange, configuration.clipSampleRange, default: 1, in: 1e-6...1e6))
+      ratio = nil
+      limit = try configuration.number(.clipSampleRange, configuration.clipSampleRange, default: 1, in: Self.limits)
     } else {
       self = .none
     }
   }
 
   func callAsFunction(_ sample: Tensor) -> Tensor {
-    switch self {
-    case .none: sample
-    case .range(let limit): sample.clamped(to: -limit...limit)
-    case .dynamic(let ratio, let maximum):
-      Tensor.concatenated(
-        (0..<sample.shape[0]).map { row in
-          let one = sample.rows(row..<row + 1)
-          let limit = min(max(Self.quantile(ratio, of: one.elements.map(abs)), 1), maximum)
-          return one.clamped(to: -limit...limit) / limit
-        }, axis: 0)
+    guard let limit else { return sample }
+    guard let ratio else { return sample.clamped(to: -limit...limit) }
+    let rows = (0..<sample.shape[0]).map { row in
+      let one = sample.rows(row..<row + 1)
+      let limit = min(max(Self.quantile(ratio, of: one.elements.map(abs)), 1), limit)
+      return one.clamped(to: -limit...limit) / limit
     }
+    return Tensor.concatenated(rows, axis: 0)
   }
 
   /// torch.quantile: linear between the two nearest, in float32.
   private static func quantile(_ ratio: Float, of values: [Float]) -> Float {
-    // A value that is no number has no place in an order; it makes the quantile one too, as PyTorch has it.
+    // A value that is no number has no place in an order. It would make the quantile one too, as would infinity: 1 cuts then.
     guard !values.contains(where: \.isNaN), let last = values.indices.last else { return 1 }
     let sorted = values.sorted()
     let rank = ratio * Float(last)
     let (below, above) = (sorted[min(Int(rank), last)], sorted[min(Int(rank.rounded(.up)), last)])
     let weight = rank - rank.rounded(.down)
-    return weight < 0.5 ? below + weight * (above - below) : above - (above - below) * (1 - weight)
+    let quantile = weight < 0.5 ? below + weight * (above - below) : above - (above - below) * (1 - weight)
+    return quantile.isNaN ? 1 : quantile
+  }
+}
+
+extension Clipping: Decodable {
+  /// - Throws: `DecodingError.dataCorrupted` where a number lies where no configuration can have it.
+  init(from decoder: any Decoder) throws {
+    let values = try decoder.container(keyedBy: CodingKeys.self)
+    limit = try values.decodeIfPresent(Float.self, forKey: .limit)
+    ratio = try values.decodeIfPresent(Float.self, forKey: .ratio)
+    // Rounded to single precision, the ends of the ranges may lie outside.
+    guard limit.map({ 1e-7...1e7 ~= $0 }) ?? true, ratio.map({ 0...1 ~= $0 }) ?? true else {
+      throw DecodingError.dataCorruptedError(forKey: .limit, in: values, debugDescription: "Samples cannot be cut like this.")
+    }
   }
 }
 
 extension Scheduler {
-  /// Refuses a step that the scheduler does not have, and a prediction that is none of the sample.
-  func check(_ step: Int, _ sample: Tensor, _ prediction: Tensor) throws(SchedulerError) {
+  /// Refuses a step that the scheduler does not have, and a prediction, or a memory of steps before, that is none of the sample.
+  func check(_ step: Int, _ sample: Tensor, _ prediction: Tensor, _ remembered: [Tensor] = []) throws(SchedulerError) {
     guard timesteps.indices.contains(step) else { throw .stepOutOfRange(step, count: timesteps.count) }
     guard sample.shape == prediction.shape else { throw .shapeMismatch(sample: sample.shape, prediction: prediction.shape) }
+    if let other = remembered.first(where: { $0.shape != sample.shape }) {
+      throw .historyMismatch(sample: sample.shape, remembered: other.shape)
+    }
   }
 }
 

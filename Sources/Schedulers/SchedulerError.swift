@@ -22,6 +22,8 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
   case stepOutOfRange(Int, count: Int)
   /// The prediction does not have the shape of the sample.
   case shapeMismatch(sample: Shape, prediction: Shape)
+  /// The sample does not have the shape of those of the steps before, which the scheduler remembers.
+  case historyMismatch(sample: Shape, remembered: Shape)
 
   public var description: String {
     switch self {
@@ -46,6 +48,8 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
       "Step \(step) does not exist; the scheduler has \(count) steps, counted from 0."
     case .shapeMismatch(let sample, let prediction):
       "The prediction has shape \(prediction), but the sample has \(sample); they must be equal."
+    case .historyMismatch(let sample, let remembered):
+      "The sample has shape \(sample), but those of the steps before had \(remembered); a generation keeps its shape."
     }
   }
 }

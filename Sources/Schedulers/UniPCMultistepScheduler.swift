@@ -8,7 +8,7 @@ import Tensor
 /// arXiv 2302.04867; diffusers' `UniPCMultistepScheduler`. Flow matching and another solver as predictor are not taken.
 public struct UniPCMultistepScheduler: Scheduler {
   /// `solver_type`: B(h), the paper's free function of the step.
-  enum Solver: String, CaseIterable {
+  enum Solver: String, CaseIterable, Codable {
     /// B(h) = h.
     case bh1
     /// B(h) = exp(h) − 1.
@@ -17,20 +17,26 @@ public struct UniPCMultistepScheduler: Scheduler {
     case midpoint, heun, logrho
   }
 
-  private let schedule: SolverSchedule
+  public let schedule: NoiseSchedule
   private let prediction: PredictionType
   private let clipping: Clipping
   /// `predict_x0`: whether the solver works on predictions of x₀, or of ε.
   private let predictsOriginal: Bool
   private let solver: Solver
-  private let solverOrder: Int
   private let lowersOrder: Bool
   private let uncorrected: Set<Int>
 
-  /// The last converted predictions, `solverOrder` at most, newest first.
-  private var outputs: [Tensor] = []
-  /// The step before: the sample it started from and the order it took.
-  private var last: (sample: Tensor, order: Int)?
+  /// The last converted predictions, as many as `solver_order`.
+  private var history: MultistepHistory
+  /// The step before.
+  private var last: Start?
+
+  private struct Start: Codable {
+    /// What the step started from.
+    let sample: Tensor
+    /// The order it took.
+    let order: Int
+  }
 
   /// - Parameters:
   ///   - configuration: `scheduler_config.json`; absent keys take `UniPCMultistepScheduler`'s defaults.
@@ -45,7 +51,7 @@ public struct UniPCMultistepScheduler: Scheduler {
     predictsOriginal = configuration.predictX0 ?? true
     clipping = predictsOriginal ? try Clipping(configuration, clips: nil) : .none
     solver = try configuration.choice(.solverType, configuration.solverType, default: .bh2)
-    solverOrder = try configuration.count(.solverOrder, configuration.solverOrder, default: 2, in: 1...9)
+    let solverOrder = try configuration.count(.solverOrder, configuration.solverOrder, default: 2, in: 1...9)
     lowersOrder = configuration.lowerOrderFinal ?? true
     uncorrected = Set(configuration.disableCorrector ?? [])
     let final = try FinalSigma(configuration)
@@ -53,49 +59,42 @@ public struct UniPCMultistepScheduler: Scheduler {
       throw .unusableValue(
         key: "final_sigmas_type", found: "zero", needed: "sigma_min where predict_x0 or lower_order_final is off")
     }
-    let shape = try SigmaShape(configuration)
-    schedule = try SolverSchedule(
-      configuration, steps: steps, table: table, scheduler: "UniPC",
-      options: SolverSchedule.Options(
-        shape: shape, final: final, rounded: shape == .karras, endsWithShape: true, needsDistinct: solverOrder > 1))
-  }
-
-  public var timesteps: [Float] { schedule.timesteps }
-  public var sigmas: [Float] { schedule.sigmas }
-  public var initialNoiseScale: Float { 1 }
-
-  public func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor {
-    schedule.addNoise(noise, to: sample, at: step)
+    history = MultistepHistory(capacity: solverOrder)
+    let spacing = try SigmaSpacing(configuration)
+    schedule = try NoiseSchedule(
+      solver: configuration, steps: steps, table: table, scheduler: "UniPC",
+      options: SolverOptions(
+        spacing: spacing, final: final, rounded: spacing == .karras, endsWithSpacing: true, needsDistinct: solverOrder > 1))
   }
 
   public mutating func advance(
     _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
   ) throws -> StepResult {
-    try check(step, sample, output)
-    let here = schedule.level(step)
+    try check(step, sample, output, history.outputs + [last?.sample].compactMap(\.self))
+    let here = schedule.levels[step]
     let original = clipping(prediction.original(sample, output, alpha: here.alpha, sigma: here.sigma))
     let converted = predictsOriginal ? original : prediction.noise(sample, output, alpha: here.alpha, sigma: here.sigma)
 
     var corrected = sample
     if step > 0, let last, !uncorrected.contains(step - 1) {
-      corrected = move(last.sample, from: step - 1, order: last.order, correctingWith: converted)
+      corrected = move(last.sample, from: step - 1, order: min(last.order, step), correctingWith: converted)
     }
-    let order = min(lowersOrder ? min(solverOrder, schedule.timesteps.count - step) : solverOrder, outputs.count + 1)
-    outputs = [converted] + outputs.prefix(solverOrder - 1)
-    last = (corrected, order)
+    let most = lowersOrder ? min(history.capacity, schedule.timesteps.count - step) : history.capacity
+    let order = min(most, history.outputs.count + 1, step + 1)
+    history.add(converted)
+    last = Start(sample: corrected, order: order)
     return StepResult(sample: move(corrected, from: step, order: order, correctingWith: nil), predictedOriginal: original)
   }
 
   /// One step of UniP, or with the prediction at its end, of UniC (the paper's algorithms 1 and 2).
   private func move(_ sample: Tensor, from step: Int, order: Int, correctingWith next: Tensor?) -> Tensor {
-    let (start, end) = (schedule.level(step), schedule.level(step + 1))
+    let (start, end) = (schedule.levels[step], schedule.levels[step + 1])
     let lambdaStep = end.lambda - start.lambda
     // The last step may lead to the noise level it starts from: nothing is left to do.
-    guard lambdaStep != 0 else { return sample }
+    guard lambdaStep != 0, let newest = history.outputs.first else { return sample }
     let h = predictsOriginal ? -lambdaStep : lambdaStep
-    let newest = outputs[0]
-    let ratios = (1..<max(order, 1)).map { (schedule.level(step - $0).lambda - start.lambda) / lambdaStep }
-    var differences = zip(ratios, outputs.dropFirst()).map { ($1 - newest) / $0 }
+    let ratios = (1..<max(order, 1)).map { (schedule.levels[step - $0].lambda - start.lambda) / lambdaStep }
+    var differences = zip(ratios, history.outputs.dropFirst()).map { ($1 - newest) / $0 }
     if let next { differences.append(next - newest) }
 
     let weights = weights(h: h, ratios: ratios, corrects: next != nil)

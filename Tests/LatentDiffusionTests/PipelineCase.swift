@@ -97,6 +97,11 @@ struct RecordedNoise: NoiseSource {
   private var source: TorchGenerator
   private let record: Record
 
+  /// The generator alone: what was written down stays behind.
+  init(from decoder: any Decoder) throws { (source, record) = (try TorchGenerator(from: decoder), Record()) }
+
+  func encode(to encoder: any Encoder) throws { try source.encode(to: encoder) }
+
   init(seed: UInt64, record: Record) {
     source = TorchGenerator(seed: seed)
     self.record = record

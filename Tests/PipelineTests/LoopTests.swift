@@ -178,9 +178,9 @@ import Testing
   @Test func latentsThatAreNoNumbersAreAnError() async throws {
     var pipeline = toyPipeline()
     struct Breaking: Scheduler {
-      var timesteps: [Float] { [3, 2, 1] }
-      var initialNoiseScale: Float { 1 }
-      func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor { sample }
+      var schedule: NoiseSchedule {
+        NoiseSchedule(timesteps: [3, 2, 1], levels: Array(repeating: NoiseLevel(alpha: 1, sigma: 0), count: 4))
+      }
       mutating func advance(
         _ sample: Tensor, prediction: Tensor, at step: Int, noise: inout any NoiseSource
       ) throws -> StepResult { StepResult(sample: step == 1 ? sample / 0 : sample) }

@@ -124,11 +124,14 @@ struct ToyScheduler: Scheduler {
   let steps: Int
   var order = 1
   var stir: Float = 0
-  var initialNoiseScale: Float { 3 }
-  var timesteps: [Float] { (0..<steps * order).map { Float(1000 - 10 * $0) } }
 
-  func scaleInput(_ sample: Tensor, at step: Int) -> Tensor { sample / Float(step + 1) }
-  func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor { sample + Float(steps * order - step) * noise }
+  var schedule: NoiseSchedule {
+    let count = steps * order
+    return NoiseSchedule(
+      timesteps: (0..<count).map { Float(1000 - 10 * $0) },
+      levels: (0...count).map { NoiseLevel(alpha: 1, sigma: Float(count - $0), inputDivisor: Float($0 + 1)) }, initialNoiseScale: 3)
+  }
+
   mutating func advance(_ sample: Tensor, prediction: Tensor, at step: Int, noise: inout any NoiseSource) throws -> StepResult {
     let next = sample - prediction / Float(steps)
     return StepResult(

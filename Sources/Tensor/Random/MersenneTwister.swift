@@ -2,7 +2,7 @@
 ///
 /// Source: Matsumoto and Nishimura, "Mersenne Twister: a 623-dimensionally equidistributed uniform pseudo-random number
 /// generator", 1998, seeded as in their version of 2002.
-struct MersenneTwister: Sendable {
+struct MersenneTwister: Sendable, Codable {
   private static let size = 624
   private static let shift = 397
 
@@ -15,6 +15,17 @@ struct MersenneTwister: Sendable {
     for index in 1..<UInt32(Self.size) {
       let last = state[state.count - 1]
       state.append(1_812_433_253 &* (last ^ (last >> 30)) &+ index)
+    }
+  }
+
+  /// - Throws: `DecodingError.dataCorrupted` where the state has another size, or the position lies outside.
+  init(from decoder: any Decoder) throws {
+    let values = try decoder.container(keyedBy: CodingKeys.self)
+    state = try values.decode([UInt32].self, forKey: .state)
+    position = try values.decode(Int.self, forKey: .position)
+    guard state.count == Self.size, 0...Self.size ~= position else {
+      throw DecodingError.dataCorruptedError(
+        forKey: .position, in: values, debugDescription: "Word \(position) of \(state.count) is no place in a Mersenne Twister.")
     }
   }
 

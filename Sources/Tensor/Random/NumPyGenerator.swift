@@ -5,7 +5,7 @@ import Foundation
 /// Integers and uniforms are NumPy's bit for bit, normals within rounding. A value: a copy draws the same numbers again.
 ///
 /// Source: `RandomState`, `legacy_gauss` and `mt19937_next_double` of NumPy 2.
-public struct NumPyGenerator: Sendable {
+public struct NumPyGenerator: Sendable, Codable {
   private var engine: MersenneTwister
   /// The second value of the last pair; the next normal is this one.
   private var pendingNormal: Double?

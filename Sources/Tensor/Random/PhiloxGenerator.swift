@@ -13,7 +13,7 @@ import Foundation
 ///
 /// Sources: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011 (Philox4x32-10); cuRAND's
 /// `curand_uniform4` and `curand_normal4`; PyTorch's `distribution_nullary_kernel`.
-public struct PhiloxGenerator: Sendable {
+public struct PhiloxGenerator: Sendable, Codable {
   /// Threads of a block in PyTorch's kernel, and so the unit in which threads are launched.
   private static let blockSize = 256
   /// Values that a thread draws at a time.
@@ -33,6 +33,18 @@ public struct PhiloxGenerator: Sendable {
     precondition(residentThreads ?? Self.blockSize >= Self.blockSize, "A GPU runs at least \(Self.blockSize) threads.")
     key = SIMD2(truncatingIfNeeded: SIMD2(seed, seed >> 32))
     self.residentThreads = (residentThreads ?? .max) / Self.blockSize * Self.blockSize
+  }
+
+  /// - Throws: `DecodingError.dataCorrupted` where no GPU runs as many threads.
+  public init(from decoder: any Decoder) throws {
+    let values = try decoder.container(keyedBy: CodingKeys.self)
+    key = try values.decode(SIMD2<UInt32>.self, forKey: .key)
+    residentThreads = try values.decode(Int.self, forKey: .residentThreads)
+    drawn = try values.decode(UInt64.self, forKey: .drawn)
+    guard residentThreads >= Self.blockSize, residentThreads.isMultiple(of: Self.blockSize) else {
+      throw DecodingError.dataCorruptedError(
+        forKey: .residentThreads, in: values, debugDescription: "Threads come in blocks of \(Self.blockSize), not \(residentThreads).")
+    }
   }
 
   /// The integers beneath the next `count` values, 32 random bits each, at the places where the values would be.

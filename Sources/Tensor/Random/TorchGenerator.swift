@@ -7,7 +7,7 @@ import Foundation
 /// again.
 ///
 /// Source: `at::CPUGeneratorImpl`, `at::normal_distribution` and `normal_fill` of PyTorch 2.13.
-public struct TorchGenerator: Sendable {
+public struct TorchGenerator: Sendable, Codable {
   /// Values that one vectorised Box–Muller step fills: 8 radii and 8 angles.
   private static let blockSize = 16
   /// 2π to the nearest; `Float.pi` is rounded down.

@@ -3,9 +3,7 @@ import LatentDiffusion
 
 /// A scheduler that the library does not have: Euler's method on v-predictions, on a table of its own, first steps long and last ones short.
 struct OwnScheduler: Scheduler {
-  let timesteps: [Float]
-  let sigmas: [Float]
-  var initialNoiseScale: Float { (sigmas[0] * sigmas[0] + 1).squareRoot() }
+  let schedule: NoiseSchedule
 
   init(steps: Int) {
     // ᾱ of Stable Diffusion's scaled-linear schedule.
@@ -16,21 +14,17 @@ struct OwnScheduler: Scheduler {
       return product
     }
     let places = (0..<steps).map { Int(999 * pow(1 - Double($0) / Double(steps), 1.1)) }
-    timesteps = places.map { Float($0) }
-    sigmas = places.map { Float(sqrt((1 - cumulative[$0]) / cumulative[$0])) } + [0]
+    let sigmas = places.map { Float(sqrt((1 - cumulative[$0]) / cumulative[$0])) } + [0]
+    schedule = NoiseSchedule(
+      timesteps: places.map { Float($0) }, levels: sigmas.map { NoiseLevel(karras: $0) },
+      initialNoiseScale: (sigmas[0] * sigmas[0] + 1).squareRoot())
   }
-
-  func scaleInput(_ sample: Tensor, at step: Int) -> Tensor {
-    sample / (sigmas[step] * sigmas[step] + 1).squareRoot()
-  }
-
-  func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor { sample + sigmas[step] * noise }
 
   mutating func advance(_ sample: Tensor, prediction: Tensor, at step: Int, noise: inout any NoiseSource) throws -> StepResult {
-    let sigma = sigmas[step]
+    let (sigma, next) = (schedule.levels[step].sigma, schedule.levels[step + 1].sigma)
     let variance = sigma * sigma + 1
     // x₀ = x / (σ² + 1) - v σ / √(σ² + 1)
     let original = sample / variance - (sigma / variance.squareRoot()) * prediction
-    return StepResult(sample: sample + ((sigmas[step + 1] - sigma) / sigma) * (sample - original), predictedOriginal: original)
+    return StepResult(sample: sample + ((next - sigma) / sigma) * (sample - original), predictedOriginal: original)
   }
 }

@@ -35,19 +35,16 @@ struct Colours: NoisePredictor {
 
 /// Rectified flow: x = (1 - t) x₀ + t ε, in equal steps from t = 1 to t = 0 along what is predicted, ε - x₀.
 struct StraightLines: Scheduler {
-  let timesteps: [Float]
-  let initialNoiseScale: Float = 1
+  let schedule: NoiseSchedule
 
-  init(steps: Int) { timesteps = (0..<steps).map { 1 - Float($0) / Float(steps) } }
-
-  func addNoise(_ noise: Tensor, to sample: Tensor, at step: Int) -> Tensor {
-    (1 - timesteps[step]) * sample + timesteps[step] * noise
+  init(steps: Int) {
+    let times = (0...steps).map { 1 - Float($0) / Float(steps) }
+    schedule = NoiseSchedule(timesteps: times.dropLast(), levels: times.map { NoiseLevel(alpha: 1 - $0, sigma: $0) })
   }
 
   mutating func advance(_ sample: Tensor, prediction: Tensor, at step: Int, noise: inout any NoiseSource) throws -> StepResult {
-    let next = step + 1 < timesteps.count ? timesteps[step + 1] : 0
-    return StepResult(
-      sample: sample + (next - timesteps[step]) * prediction, predictedOriginal: sample - timesteps[step] * prediction)
+    let (time, next) = (schedule.levels[step].sigma, schedule.levels[step + 1].sigma)
+    return StepResult(sample: sample + (next - time) * prediction, predictedOriginal: sample - time * prediction)
   }
 }
 

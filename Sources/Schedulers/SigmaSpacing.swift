@@ -3,7 +3,7 @@ import Foundation
 /// How σ falls from its largest to its smallest value, where it does not follow the training table.
 ///
 /// Source: `_convert_to_karras` and its siblings in diffusers' schedulers.
-enum SigmaShape: Sendable {
+public enum SigmaSpacing: String, CaseIterable, Sendable, Codable {
   /// σ^(1/7) in equal steps (Karras et al., arXiv 2206.00364, equation 5).
   case karras
   /// log σ in equal steps.
@@ -16,7 +16,7 @@ enum SigmaShape: Sendable {
   /// What the configuration turns on; nil where that is nothing.
   /// - Parameter lu: whether the scheduler has `use_lu_lambdas`.
   init?(_ configuration: SchedulerConfiguration, lu: Bool = false) throws(SchedulerError) {
-    let exclusive: [(SchedulerConfiguration.CodingKeys, Bool?, SigmaShape)] = [
+    let exclusive: [(SchedulerConfiguration.CodingKeys, Bool?, SigmaSpacing)] = [
       (.useKarrasSigmas, configuration.useKarrasSigmas, .karras),
       (.useExponentialSigmas, configuration.useExponentialSigmas, .exponential),
       (.useBetaSigmas, configuration.useBetaSigmas, .beta),
@@ -25,8 +25,8 @@ enum SigmaShape: Sendable {
     guard on.count < 2 else { throw .conflictingKeys(on.map(\.0.rawValue)) }
     // diffusers asks for Karras' sigmas first, then for Lu's, then for the others.
     let wantsLu = lu && configuration.useLuLambdas ?? false
-    guard let shape = wantsLu && configuration.useKarrasSigmas != true ? .lu : on.first?.2 else { return nil }
-    self = shape
+    guard let spacing = wantsLu && configuration.useKarrasSigmas != true ? .lu : on.first?.2 else { return nil }
+    self = spacing
   }
 
   /// Sigmas from the largest down.
@@ -103,6 +103,11 @@ struct SigmaTable: Sendable {
     let (low, high) = (logSigmas[below], logSigmas[below + 1])
     let weight = min(max((Double(low) - logSigma) / Double(low - high), 0), 1)
     return (1 - weight) * Double(below) + weight * Double(below + 1)
+  }
+
+  /// σ in equal steps of log σ, from the end of the table to its start (`interpolation_type` `log_linear`).
+  func logLinear(count: Int) -> [Double] {
+    NoiseTable.equalSteps(from: log(sigmas[sigmas.count - 1]), to: log(sigmas[0]), count: count).map { Double(exp($0)) }
   }
 
   /// How many entries have a log σ of at most a value, by bisection.

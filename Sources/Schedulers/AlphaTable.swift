@@ -1,0 +1,36 @@
+import LatentDiffusionComponents
+import Tensor
+
+/// The training table of a sampler whose samples are x = √ᾱ x₀ + √(1 − ᾱ) ε: DDPM, DDIM, PNDM, LCM.
+struct AlphaTable: Sendable, Codable {
+  /// ᾱ of each training timestep.
+  private let alphasCumprod: [Float]
+  /// ᾱ before training timestep 0.
+  private let final: Float
+
+  /// - Parameter setsAlphaToOne: whether ᾱ after the last step is 1, rather than that of timestep 0.
+  init(_ table: NoiseTable, setsAlphaToOne: Bool) {
+    alphasCumprod = table.alphasCumprod
+    final = setsAlphaToOne ? 1 : table.alphasCumprod[0]
+  }
+
+  /// ᾱ of a whole training timestep: below 0 what is left after the last step, beyond the last trained that of the last.
+  subscript(timestep: Float) -> Float {
+    guard timestep >= 0, let last = alphasCumprod.indices.last else { return final }
+    return alphasCumprod[Int(min(timestep, Float(last)))]
+  }
+
+  /// The schedule of some training timesteps.
+  /// - Parameter prediction: what is predicted; noise says nothing of a picture at a timestep without signal.
+  func schedule(_ timesteps: [Int], prediction: PredictionType, scheduler: String) throws(SchedulerError) -> NoiseSchedule {
+    guard timesteps.allSatisfy(alphasCumprod.indices.contains) else {
+      throw .unusableSteps(
+        timesteps.count, scheduler: scheduler, needed: "fewer, as with steps_offset the first is beyond the last trained")
+    }
+    guard prediction != .epsilon || timesteps.allSatisfy({ alphasCumprod[$0] > 0 }) else {
+      throw .unusableValue(key: "prediction_type", found: "epsilon", needed: "v_prediction or sample with rescale_betas_zero_snr")
+    }
+    let levels = (timesteps.map { alphasCumprod[$0] } + [final]).map { NoiseLevel(alphaCumprod: $0) }
+    return NoiseSchedule(timesteps: timesteps.map { Float($0) }, levels: levels)
+  }
+}
