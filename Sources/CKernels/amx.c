@@ -1,5 +1,5 @@
-// As avx512bf16.c, with AMX's tiles of 16 rows of 16 words, and the instruction that multiplies two of them as pairs of bfloat16: 16 times as many
-// products in a second as those of floats.
+// Like avx512bf16.c, with AMX's tiles of 16 rows of 16 words, and the instruction that multiplies two of them as pairs of bfloat16. It makes 16
+// times as many products in a second as the instructions for floats.
 #include "CKernels.h"
 
 #if defined(__x86_64__) && defined(__linux__)
@@ -13,7 +13,7 @@ enum {
   SIDE = 16,
 };
 
-/// What the tiles are: 0 to 3 the sums of two tiles of rows and two of columns, 4 and 5 rows, 6 and 7 weights. Both numbers of rows are at most SIDE.
+/// Sets the shapes of the tiles: 0 to 3 are the sums of two tiles of rows and two of columns, 4 and 5 rows, 6 and 7 weights. Rows are at most SIDE.
 static inline __attribute__((always_inline)) void shape_tiles(long upper, long lower) {
   struct {
     uint8_t palette, start, reserved[14];
@@ -22,14 +22,14 @@ static inline __attribute__((always_inline)) void shape_tiles(long upper, long l
   } shape = {.palette = 1};
   const long rows[8] = {upper, upper, lower, lower, upper, lower, SIDE, SIDE};
   for (int i = 0; i < 8; i++) {
-    // A tile that is not used has no shape.
+    // An unused tile has no shape.
     shape.bytes[i] = rows[i] > 0 ? 4 * SIDE : 0;
     shape.rows[i] = (uint8_t)rows[i];
   }
   _tile_loadconfig(&shape);
 }
 
-/// Writes the sums of up to 32 rows, which begin as `gemm_panel`'s do.
+/// Writes the sums of some rows, plus the initial values of `gemm_panel`.
 static inline __attribute__((always_inline)) void end_block(
     long rows, long columns, const float *sums, float *c, long ldc, int begin, const float *bias, const float *residual, long ldr) {
   for (long column = 0; column < columns; column += SIDE) {
@@ -44,10 +44,10 @@ static inline __attribute__((always_inline)) void end_block(
   }
 }
 
-// Tiles are told apart by numbers in the instructions.
+// The numbers of tiles are constants in the instructions.
 
-/// Adds the products of up to two tiles of rows with two of columns to their sums: of words of two bfloat16 as they are, or of split factors:
-/// upper · lower + upper · upper + lower · upper. What is left out, lower · lower, is some 2⁻¹⁸ of it.
+/// Adds the products of up to two tiles of rows with two of columns to their sums, for words of two bfloat16 or for split factors:
+/// upper · lower + upper · upper + lower · upper. The product lower · lower, about 2⁻¹⁸ of the result, is left out.
 static inline __attribute__((always_inline)) void add(
     const int is_split, const int two, long words, const uint32_t *upper, const uint32_t *lower, long lda, const uint32_t *panel) {
 #define COLUMNS(panel)                                                                                                                       \
@@ -75,8 +75,8 @@ static inline __attribute__((always_inline)) void add(
 #undef COLUMNS
 }
 
-/// The same of four tiles of rows with one of columns: there must be four sums, since each waits for what was added to it. In the same order, so that
-/// a row's sums don't depend on how many there are.
+/// The same for four tiles of rows and one of columns. There must be four sums, because each addition waits for the last one to the same sum. The
+/// order of additions is the same, so that a row's sums don't depend on the number of rows.
 static inline __attribute__((always_inline)) void add_narrow(
     const int is_split, long words, const uint32_t *a, long lda, const uint32_t *panel) {
 #define ROWS(a, columns)                                                                                                                     \
@@ -119,7 +119,7 @@ static inline __attribute__((always_inline)) void put(const int two, float *c, l
   }
 }
 
-/// Asks for the lines that `end_block` will write, which come while the products are made: waiting for them took a quarter of a wide layer.
+/// Prefetches the cache lines that `end_block` will write, while the products are made. Waiting for them took a quarter of a wide layer's time.
 static inline __attribute__((always_inline)) void ask_for(long rows, long columns, const float *c, long ldc) {
   for (long i = 0; i < rows; i++) {
     __builtin_prefetch(c + i * ldc, 1, 3);
@@ -127,18 +127,18 @@ static inline __attribute__((always_inline)) void ask_for(long rows, long column
   }
 }
 
-/// All rows in blocks of 32 and a smaller one.
+/// Multiplies all rows, in blocks of 32 and a smaller one.
 static inline __attribute__((always_inline)) void product(
     const int is_split, long rows, long columns, long words, const uint32_t *a, long lda, const uint32_t *panel, float *c, long ldc, int begin,
     const float *bias, const float *residual, long ldr) {
   __attribute__((aligned(64))) float sums[2 * SIDE * CK_PANEL];
-  // Sums that are the results go where those belong.
+  // Sums that are already the results are written directly to their place.
   const int is_result = columns == CK_PANEL && begin == CK_BEGIN_FRESH && !bias && !residual;
   if (rows >= 2 * SIDE) shape_tiles(SIDE, SIDE);
   for (long i = 0; i < rows; i += 2 * SIDE) {
     const long some = rows - i < 2 * SIDE ? rows - i : 2 * SIDE;
     if (some < 2 * SIDE) shape_tiles(some < SIDE ? some : SIDE, some > SIDE ? some - SIDE : 0);
-    // Beside few products the asking takes longer than what it spares.
+    // With few products, prefetching takes longer than what it saves.
     if (words > 4 * SIDE) ask_for(some, columns, c + i * ldc, ldc);
     float *target = is_result ? c + i * ldc : sums;
     const long stride = is_result ? ldc : CK_PANEL;
@@ -156,7 +156,7 @@ static inline __attribute__((always_inline)) void product(
   _tile_release();
 }
 
-/// A few columns: rows in blocks of 64, and the last ones as if there were more columns.
+/// The same for a few columns: rows in blocks of 64, and the rest as with more columns.
 static inline __attribute__((always_inline)) void narrow_product(
     const int is_split, long rows, long columns, long words, const uint32_t *a, long lda, const uint32_t *panel, float *c, long ldc, int begin,
     const float *bias, const float *residual, long ldr) {
@@ -194,7 +194,7 @@ static void gemm_panel_pairs(
   else narrow_product(0, rows, columns, words, a, lda, panel, c, ldc, begin, bias, residual, ldr);
 }
 
-/// One tile of windows in a line, or two: the second beside the first, or a line below.
+/// One tile of windows in a line, or two: the second is in the same line or in the next one.
 static inline __attribute__((always_inline)) void window_block(
     const int is_split, const int two, long upper_rows, long lower_rows, const ck_windows *w, const uint32_t *upper, const uint32_t *lower,
     const uint32_t *panel, float *upper_c, float *lower_c, const float *upper_residual, const float *lower_residual, int begin, const float *bias) {

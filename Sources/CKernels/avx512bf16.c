@@ -1,4 +1,4 @@
-// As avx512vnni.c, with the instruction for two products of bfloat16.
+// Like avx512vnni.c, with the instruction for two products of bfloat16.
 #include "CKernels.h"
 
 #if defined(__x86_64__)

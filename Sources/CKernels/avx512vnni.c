@@ -1,4 +1,4 @@
-// As avx512.c, with the instruction for four products of bytes.
+// Like avx512.c, with the instruction for four products of bytes.
 #include "CKernels.h"
 
 #if defined(__x86_64__)

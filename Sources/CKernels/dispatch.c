@@ -17,7 +17,7 @@ static int has_avx512bf16(void) {
   return has_avx512() && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
 }
 
-/// Whether there are tiles, and the system lets this process use them: Linux wants to be asked, since they make the frames of signals larger.
+/// Whether the processor has tiles and the system lets this process use them. Linux must be asked, because tiles make signal frames larger.
 static int has_amx(void) {
 #if defined(__linux__)
   enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
@@ -55,7 +55,7 @@ const ck_kernels *ck_kernels_for(int set) {
 
 int ck_adds_beside_products(void) {
 #if defined(__x86_64__)
-  // Since their first AVX-512, AMD's processors have two units for fused products and two for additions; Intel's add where they multiply.
+  // AMD's processors with AVX-512 have two units for fused products and two others for additions. Intel's use the same units for both.
   __builtin_cpu_init();
   return has_avx512() && __builtin_cpu_is("amd");
 #else

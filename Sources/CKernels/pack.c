@@ -1,14 +1,14 @@
-// Weights from the order of PyTorch into panels. Written for no instruction set in particular: it runs as fast as memory gives.
+// Packs weights from PyTorch's order into panels. It uses no instruction set in particular, because memory limits its speed.
 #include "CKernels.h"
 #include <string.h>
 
 enum {
-  /// Values of a row that are transposed at once: their 32 rows stay in the first-level cache.
+  /// The values of a row that are transposed at once, so few that those of 32 rows stay in the first-level cache.
   BLOCK_VALUES = 96,
 };
 
-/// A panel's values of `count` channels and all taps, from a copy that lies in the first-level cache: without it, rows whose length is a
-/// power of two would push one another out.
+/// Transposes a panel by way of a copy that stays in the first-level cache. Without the copy, rows whose length is a power of two would evict one
+/// another from the cache.
 #define TRANSPOSE(NAME, TYPE)                                                                                                       \
   static void NAME(long channels, long taps, const void *const *source, TYPE *target) {                                             \
     TYPE rows[CK_PANEL][BLOCK_VALUES + 8];                                                                                          \

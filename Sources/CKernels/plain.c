@@ -1,4 +1,4 @@
-// The kernels as formulas in plain C: what the vector kernels are compared with, and what runs where there are none.
+// The kernels as formulas in plain C. Tests compare the vector kernels with these, and processors without vector kernels use them.
 #include "CKernels.h"
 #include <math.h>
 #include <string.h>
@@ -108,7 +108,7 @@ static void widen_bf16(long count, const uint16_t *x, float *y) {
 }
 
 // The matrices of F(4×4, 3×3), Lavin and Gray 2015, for the points 0, a, -a, b, -b and infinity. A row of G is the window's polynomial
-// at a point, over the product of the point's differences from the other ones.
+// at a point, divided by the product of the point's differences from the others.
 #define A CK_WINOGRAD_A
 #define B CK_WINOGRAD_B
 #define NEAR (1 / (2 * A * A * (A * A - B * B)))
@@ -256,7 +256,7 @@ static void gemm_panel_pairs(
     }
 }
 
-/// Halfway cases away from zero.
+/// Rounds to bfloat16, with ties away from zero.
 static uint16_t upper_part(float x) {
   uint32_t bits;
   memcpy(&bits, &x, 4);
@@ -270,7 +270,7 @@ static void part(long count, const float *x, float *upper, float *lower) {
   }
 }
 
-/// Two values as a word of their upper parts and one of their lower ones.
+/// Splits two values into a word of their upper parts and one of their lower parts.
 static void split(float low, float high, uint32_t *upper, uint32_t *lower) {
   uint16_t first = upper_part(low), second = upper_part(high);
   *upper = first | (uint32_t)second << 16;
@@ -350,7 +350,7 @@ static void cross_rows(
     double magnitude = 0;
     for (long p = 0; p < k; p++) magnitude += fabsf(x[r * ldx + p]);
     double ratio = levels ? magnitude / (double)k / levels[r] : 1;
-    // 2^100 either way is far from what values that count can need.
+    // The limits of 2^±100 are far beyond the scales of any values that matter.
     float scale = ratio > 0 && ratio < INFINITY ? ldexpf(1, (int)fmax(-100, fmin(100, floor(log2(ratio))))) : 1;
     float sum = 0;
     for (long p = 0; p < k; p++) y[r * ldy + p] = x[r * ldx + p] / scale;

@@ -4,16 +4,16 @@ import Foundation
 public enum EmojiModel {
   /// The model's folder, in diffusers' layout (`model_index.json`, `tokenizer`, `text_encoder`, `unet`, `vae`, `scheduler`).
   ///
-  /// - Throws: `EmojiModelError.missingResources` where the module's resources are not beside the program.
+  /// - Throws: `EmojiModelError.missingResources` if the module's resources are not next to the program.
   public static func folder() throws(EmojiModelError) -> URL {
     guard let folder = resourceFolder("emoji", module: "EmojiModel") else { throw .missingResources }
     return folder
   }
 }
 
-/// Why the embedded model cannot be had.
+/// Why the embedded model is not available.
 public enum EmojiModelError: Error, Sendable, Equatable, CustomStringConvertible {
-  /// The model's folder is not beside the program.
+  /// The model's folder is not next to the program.
   case missingResources
 
   public var description: String {
@@ -24,9 +24,9 @@ public enum EmojiModelError: Error, Sendable, Equatable, CustomStringConvertible
   }
 }
 
-/// A resource folder of a module of this package: beside the program, in its bundle, or else in the sources.
+/// A resource folder of a module of this package: next to the program, in its bundle, or else in the sources.
 ///
-/// (The accessor that SwiftPM generates ends the process where there is no bundle.)
+/// (The accessor that SwiftPM generates ends the process if there is no bundle.)
 private func resourceFolder(_ name: String, module: String, sources: String = #filePath) -> URL? {
   let program = Bundle.main.executableURL?.resolvingSymlinksInPath().deletingLastPathComponent()
   var places = [Bundle.main.resourceURL, Bundle.main.bundleURL, program].compactMap { $0 }

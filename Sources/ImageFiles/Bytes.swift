@@ -1,4 +1,4 @@
-/// Integers out of bytes from a file: nothing where the bytes end.
+/// Integers from the bytes of a file; nil if the bytes end before.
 extension [UInt8] {
   func integer(at offset: Int, bytes: Int, littleEndian: Bool = false) -> Int? {
     guard let slice = slice(at: offset, count: bytes) else { return nil }

@@ -8,36 +8,36 @@ import Foundation
 public struct GenerationParameters: Sendable, Equatable {
   /// One entry of the last line, in the order of that line.
   public struct Setting: Sendable, Equatable {
-    /// As it stands before the colon: `Sampler`.
+    /// The text before the colon: `Sampler`.
     public let name: String
-    /// As it stands behind it: `Euler a`.
+    /// The text after it: `Euler a`.
     public let value: String
 
-    /// An entry of these words.
+    /// An entry with this name and value.
     public init(_ name: String, _ value: String) {
       self.name = name
       self.value = value
     }
   }
 
-  /// What was to be drawn.
+  /// What the picture should show.
   public var prompt: String
-  /// What was to be avoided; empty where there was nothing.
+  /// What the picture should not show; may be empty.
   public var negativePrompt: String
   /// The entries of the last line, in their order.
   public var settings: [Setting]
 
-  /// With settings of any names.
+  /// Parameters with any settings.
   public init(prompt: String, negativePrompt: String = "", settings: [Setting]) {
     self.prompt = prompt
     self.negativePrompt = negativePrompt
     self.settings = settings
   }
 
-  /// With the names that webui gives to the settings that every generation has.
+  /// Parameters with the settings that every generation has, under webui's names.
   /// - Parameters:
   ///   - strength: how much of a given picture was replaced, for image-to-image.
-  ///   - others: what else is to be told, at the end.
+  ///   - others: further settings, which come last.
   public init(
     prompt: String, negativePrompt: String = "", steps: Int, sampler: String, guidanceScale: Float, seed: UInt64, width: Int,
     height: Int, model: String? = nil, strength: Float? = nil, others: [Setting] = []
@@ -50,7 +50,7 @@ public struct GenerationParameters: Sendable, Equatable {
       ] + (model.map { [Setting("Model", $0)] } ?? []) + (strength.map { [Setting("Denoising strength", "\($0)")] } ?? []) + others)
   }
 
-  /// The value of the last setting of this name, as webui takes it.
+  /// The value of the last setting of this name, which is the one that webui takes.
   public subscript(name: String) -> String? { settings.last { $0.name == name }?.value }
 
   /// The text of the chunk.
@@ -60,7 +60,7 @@ public struct GenerationParameters: Sendable, Equatable {
     return (prompt + negative + "\n" + line).trimmingCharacters(in: .whitespacesAndNewlines)
   }
 
-  /// Reads the text of the chunk; any text has a meaning. The last line holds settings where at least three are found in it.
+  /// Reads the text of the chunk; any text is valid. The last line holds settings if at least three are found in it.
   public init(parsing text: String) {
     var lines = text.trimmingCharacters(in: .whitespacesAndNewlines)
       .split(omittingEmptySubsequences: false) { $0 == "\n" || $0 == "\r\n" }
@@ -76,7 +76,7 @@ public struct GenerationParameters: Sendable, Equatable {
   }
 }
 
-/// A value that holds what separates settings is written as a JSON string.
+/// Quotes a value as a JSON string if it contains characters that separate settings.
 private func quoted(_ value: String) -> String {
   guard value.contains(where: { ",:\n\r\n".contains($0) }) else { return value }
   let encoder = JSONEncoder()
@@ -104,7 +104,7 @@ private func readSettings(_ line: String) -> [GenerationParameters.Setting] {
   return settings
 }
 
-/// Where a quoted value ends, if there is one that a comma or the end of the line follows.
+/// The end of a quoted value, if a comma or the end of the line follows it.
 private func endOfQuoted(_ text: Substring) -> Substring.Index? {
   guard text.first == "\"" else { return nil }
   var isEscaped = false

@@ -1,16 +1,16 @@
 /// Why a picture could not be read or encoded. `name` is the file's path, or "The picture" for one that came as data.
 ///
-/// What can go wrong while a file is written is a `FileWriteError` of the module Tensor.
+/// Errors while a file is written are `FileWriteError`s of the module Tensor.
 public enum ImageFileError: Error, Sendable, Equatable, CustomStringConvertible {
   /// There is no such file.
   case notFound(name: String)
-  /// A folder where a file is needed.
+  /// The name is that of a folder, not of a file.
   case isFolder(name: String)
-  /// The file is there, but the system does not give it.
+  /// The file exists, but it cannot be read.
   case notReadable(name: String, reason: String)
-  /// A file of no bytes.
+  /// The file has no bytes.
   case empty(name: String)
-  /// `found` is the format where it is a known one.
+  /// The format is not supported. `found` is its name if it is a known one.
   case unknownFormat(name: String, found: String?)
   /// A PNG or JPEG that breaks off, contradicts itself, or uses a form that is not supported.
   case damaged(name: String, reason: String)
@@ -18,7 +18,7 @@ public enum ImageFileError: Error, Sendable, Equatable, CustomStringConvertible 
   case tooLarge(name: String, width: Int, height: Int)
   /// More bytes than `Picture.largestFile`.
   case fileTooLarge(name: String)
-  /// A name to write to that ends in no extension that can be written; `format` is the one that it names, where it is a known one.
+  /// The name of the file to write has no supported extension. `format` is the format that the extension names, if it is a known one.
   case unknownExtension(name: String, format: String?)
   /// A picture that the format cannot hold.
   case notEncodable(reason: String)

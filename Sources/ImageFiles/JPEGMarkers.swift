@@ -1,4 +1,4 @@
-/// What stands before the pixels of a JPEG file (ITU-T T.81, annex B).
+/// The part of a JPEG file before its pixels (ITU-T T.81, annex B).
 struct JPEGMarkers {
   static let signature: [UInt8] = [0xFF, 0xD8, 0xFF]
 
@@ -33,8 +33,8 @@ struct JPEGMarkers {
     throw .damaged(name: name, reason: "no picture is found before its end")
   }
 
-  /// The marker at an offset, behind any fill bytes, and the bytes that belong to it; nothing at the end of the file or where the
-  /// pixels begin.
+  /// The marker at an offset, after any fill bytes, and the range of the bytes that belong to it; nil at the end of the file or where
+  /// the pixels begin.
   private static func segment(of bytes: [UInt8], at offset: Int) -> (marker: UInt8, payload: Range<Int>)? {
     var offset = offset
     while offset < bytes.count, bytes[offset] != 0xFF { offset += 1 }

@@ -10,11 +10,11 @@
       let channels = isInk ? 4 : 3
       let format = isInk ? TJPF_CMYK : TJPF_RGB
       var samples = [UInt8](repeating: 0, count: header.width * header.height * channels)
-      // With this size asked for, the decoder fails rather than write more. The accurate transform is also Pillow's.
+      // Given this size, the decoder fails rather than write more. Pillow uses the accurate transform, too.
       let result = tjDecompress2(
         decoder, bytes, UInt(bytes.count), &samples, Int32(header.width), Int32(header.width * channels), Int32(header.height),
         format.rawValue, TJFLAG_ACCURATEDCT | TJFLAG_LIMITSCANS)
-      // Cameras leave stray bytes between segments, which harms nothing.
+      // Some cameras leave stray bytes between segments, which are harmless.
       if result != 0, !sentence(of: decoder).contains("extraneous") { throw .damaged(name: name, reason: sentence(of: decoder)) }
       let pixels = isInk ? rgb(ofInks: samples) : samples
       self.init(width: header.width, height: header.height, pixels: pixels)
@@ -40,8 +40,8 @@
 
   private func sentence(of handle: tjhandle) -> String { tjGetErrorStr2(handle).map { String(cString: $0) } ?? "unknown error" }
 
-  /// Inks without a profile, the plain way: each takes its colour away, black takes all. They are stored inverted, as Adobe's programs
-  /// do and Pillow takes for granted.
+  /// Converts inks without a profile in the simple way: each ink absorbs its colour, and black absorbs all. They are stored inverted, as
+  /// Adobe's programs store them and Pillow assumes.
   private func rgb(ofInks samples: [UInt8]) -> [UInt8] {
     var pixels: [UInt8] = []
     pixels.reserveCapacity(samples.count / 4 * 3)

@@ -24,7 +24,7 @@
       image.format = rgbFormat | (alpha == nil ? 0 : alphaFlag)
       defer { png_image_free(&image) }
       let samples = rgba ?? pixels
-      // Pixels that do not compress take a filter byte a row and under a hundredth of deflate's and the chunks' heads more.
+      // Pixels that do not compress take a filter byte per row more, and under a hundredth for the headers of deflate and of chunks.
       var size = samples.count + samples.count / 64 + height + 4096
       var bytes = [UInt8](repeating: 0, count: size)
       guard png_image_write_to_memory(&image, &bytes, &size, 0, samples, Int32(samples.count / height), nil) != 0 else {
@@ -38,14 +38,14 @@
   private let alphaFlag = UInt32(PNG_FORMAT_FLAG_ALPHA)
   private let linearFlag = UInt32(PNG_FORMAT_FLAG_LINEAR)
 
-  /// Red, green, blue and, where there is any, alpha of each pixel, one byte each or two where the format says linear.
+  /// Red, green, blue and, if there is any, alpha of each pixel: one byte each, or two if the format is linear.
   private func decoded<Sample: FixedWidthInteger>(_ file: PNGChunks, format: UInt32, name: String) throws(ImageFileError) -> [Sample] {
     let rowLength = file.width * (file.hasAlpha ? 4 : 3)
     var samples = [Sample](repeating: 0, count: file.height * rowLength)
     var image = png_image()
     image.version = UInt32(PNG_IMAGE_VERSION)
     defer { png_image_free(&image) }
-    // The reader keeps the address of the file from the first call to the second.
+    // The second call still reads from the address that the first call was given.
     let isWhole = file.withoutColourSpace.withUnsafeBufferPointer { bytes in
       guard png_image_begin_read_from_memory(&image, bytes.baseAddress, bytes.count) != 0,
         Int(image.width) == file.width, Int(image.height) == file.height
@@ -60,8 +60,8 @@
   /// The higher byte of 16 bits, as Pillow takes it.
   ///
   /// libpng must not do this itself: it takes samples of 16 bits for linear light and converts them, and several of its versions write
-  /// past the end of their output when the file is interlaced. Read as linear they come as they are, but multiplied by alpha; so the
-  /// colours of what is wholly transparent are lost.
+  /// past the end of their output when the file is interlaced. Samples read as linear are unchanged, except that they are multiplied by
+  /// alpha, so the colours of fully transparent pixels are lost.
   private func narrowed(_ samples: [UInt16], hasAlpha: Bool) -> [UInt8] {
     guard hasAlpha else { return samples.map { UInt8($0 >> 8) } }
     return samples.indices.map { index in
@@ -72,7 +72,7 @@
   }
 
   extension png_image {
-    /// The message without its end of zeros.
+    /// The message without the zeros at its end.
     fileprivate var sentence: String {
       withUnsafeBytes(of: message) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
     }

@@ -1,9 +1,9 @@
-/// How a camera was held: which of the eight ways of storing a picture its file uses. The numbers are those of EXIF's tag 0x0112.
+/// A picture's orientation: in which of eight ways its file stores it, as the camera was held. The numbers are those of EXIF's tag 0x0112.
 enum Orientation: Int {
   case upright = 1
   case mirrored, upsideDown, flipped, transposed, quarterTurned, transversed, threeQuarterTurned
 
-  /// Reads a TIFF structure as it is found in an EXIF block; nothing where there is no valid orientation in its first directory.
+  /// Reads the TIFF structure of an EXIF block; nil if its first directory has no valid orientation.
   init?(exif bytes: [UInt8]) {
     let littleEndian: Bool
     switch bytes.prefix(4) {

@@ -6,7 +6,7 @@ struct PNGChunks {
     let type: String
     let payload: Range<Int>
 
-    /// With its length, type and checksum.
+    /// The range of the payload with its length, type and checksum.
     var whole: Range<Int> { payload.lowerBound - 8..<payload.upperBound + 4 }
   }
 
@@ -18,7 +18,7 @@ struct PNGChunks {
   let height: Int
   /// Bits a channel.
   let depth: Int
-  /// Whether pixels have an opacity, of their own or by a transparent colour.
+  /// Whether pixels have alpha, as a channel or by a transparent colour.
   let hasAlpha: Bool
 
   init(_ bytes: [UInt8], name: String) throws(ImageFileError) {
@@ -33,7 +33,7 @@ struct PNGChunks {
     } while chunks.last?.type != "IEND"
     self.bytes = bytes
     self.chunks = chunks
-    // A type with a capital is needed to show the picture.
+    // The picture cannot be shown without a chunk whose type begins with a capital letter.
     if let wrong = chunks.first(where: { $0.type.first?.isUppercase == true && !Self.isIntact($0, in: bytes) }) {
       throw .damaged(name: name, reason: "the checksum of its part \(wrong.type) is wrong")
     }
@@ -48,19 +48,19 @@ struct PNGChunks {
     hasAlpha = colourType & 4 != 0 || chunks.contains { $0.type == "tRNS" }
   }
 
-  /// The file with nothing but what makes up the pixels as they are stored: chunks that describe a colour space would make a decoder
-  /// convert them.
+  /// The file with only those chunks that make up the pixels as they are stored. Chunks that describe a colour space would make a decoder
+  /// convert the pixels.
   var withoutColourSpace: [UInt8] {
     let kept: Set<String> = ["IHDR", "PLTE", "tRNS", "IDAT", "IEND"]
     return Self.signature + chunks.filter { kept.contains($0.type) }.flatMap { bytes[$0.whole] }
   }
 
-  /// How the picture is meant to be seen, from its `eXIf` chunk.
+  /// The orientation of the picture, from its `eXIf` chunk.
   var orientation: Orientation? {
     chunks.first { $0.type == "eXIf" && isIntact($0) }.flatMap { Orientation(exif: Array(bytes[$0.payload])) }
   }
 
-  /// The value of the first text chunk of this keyword. Compressed ones (`zTXt`, or `iTXt` with its flag set) are not looked at.
+  /// The value of the first text chunk of this keyword. Compressed chunks (`zTXt`, or `iTXt` with its flag set) are ignored.
   func text(_ keyword: String) -> String? {
     for chunk in chunks where isIntact(chunk) {
       let payload = bytes[chunk.payload]
@@ -77,7 +77,7 @@ struct PNGChunks {
     return nil
   }
 
-  /// The file with a text chunk before its pixels: `tEXt` where the text is Latin-1 and `iTXt` otherwise.
+  /// The file with a text chunk before its pixels: `tEXt` if the text is Latin-1, and `iTXt` otherwise.
   func adding(text: String, keyword: String) -> [UInt8] {
     let scalars = text.unicodeScalars.filter { $0 != "\0" }
     let isLatin1 = scalars.allSatisfy { $0.value < 256 }

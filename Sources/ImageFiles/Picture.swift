@@ -1,6 +1,6 @@
 import Tensor
 
-/// An 8-bit picture in memory: sRGB colours and, where its file had one, an alpha channel.
+/// An 8-bit picture in memory: sRGB colours and, if its file has one, an alpha channel.
 public struct Picture: Sendable, Equatable {
   /// Pixels.
   public let width: Int
@@ -8,7 +8,7 @@ public struct Picture: Sendable, Equatable {
   public let height: Int
   /// Red, green, blue of each pixel, row after row from the top: `width · height · 3` values. They are not multiplied by alpha.
   public let pixels: [UInt8]
-  /// The opacity of each pixel: `width · height` values, or nothing for an opaque picture.
+  /// The opacity of each pixel, `width · height` values; nil for an opaque picture.
   public let alpha: [UInt8]?
 
   /// The longest side of a picture that is read from a file.
@@ -29,7 +29,7 @@ public struct Picture: Sendable, Equatable {
     self.alpha = alpha
   }
 
-  /// The same colours without their alpha, so that what was transparent shows; Pillow's `convert("RGB")`.
+  /// The same colours without their alpha, so that transparent pixels show, as Pillow's `convert("RGB")`.
   public var withoutAlpha: Picture { Picture(width: width, height: height, pixels: pixels) }
 
   /// The picture on a background of one colour, opaque.
@@ -48,22 +48,22 @@ public struct Picture: Sendable, Equatable {
   }
 }
 
-/// `value / 255` to the nearest, for `value` of at most 255².
+/// `value / 255`, rounded to the nearest, for `value` of at most 255².
 func dividedBy255(_ value: Int) -> Int {
   let rounded = value + 128
   return (rounded + rounded >> 8) >> 8
 }
 
 extension Picture {
-  /// Where a mask is in a picture.
+  /// The channel of a picture that holds a mask.
   public enum MaskChannel: Sendable {
-    /// How bright it is, whatever its alpha.
+    /// The brightness of each pixel; alpha is ignored.
     case luminance
-    /// How opaque it is; 1 everywhere in an opaque picture.
+    /// The opacity of each pixel; 1 everywhere in an opaque picture.
     case alpha
   }
 
-  /// The colours as `[1, height, width, 3]`, 0…1, on white where the picture is transparent.
+  /// The colours as `[1, height, width, 3]`, 0…1, on white if the picture is transparent.
   public func tensor() -> Tensor {
     Tensor(flattened().pixels.map { Float($0) / 255 }, shape: [1, height, width, 3])
   }
@@ -83,9 +83,9 @@ extension Picture {
     return Tensor(values, shape: [1, height, width, 1])
   }
 
-  /// One picture of a batch `[N, height, width, 3]` of colours 0…1, rounded to the nearest and halves to even as NumPy does, which is
-  /// what diffusers' `VaeImageProcessor.numpy_to_pil` says. Values outside are clamped and what is no number becomes 0.
-  /// - Precondition: the shape is that, no side is 0, and there is a picture of this index.
+  /// One picture of a batch `[N, height, width, 3]` of colours 0…1, rounded to the nearest and halves to even as NumPy does in diffusers'
+  /// `VaeImageProcessor.numpy_to_pil`. Values outside are clamped, and NaN becomes 0.
+  /// - Precondition: the tensor has this shape, no side is 0, and `index` is below N.
   public init(_ tensor: Tensor, index: Int = 0) {
     precondition(tensor.shape.rank == 4 && tensor.shape[3] == 3, "A tensor of shape \(tensor.shape) is no batch of RGB pictures.")
     precondition(index >= 0 && index < tensor.shape[0], "A tensor of shape \(tensor.shape) has no picture \(index).")
@@ -107,7 +107,7 @@ extension Picture {
     self.init(width: width, height: height, pixels: pixels, alpha: alpha)
   }
 
-  /// Red, green, blue and alpha of each pixel; nothing for an opaque picture.
+  /// Red, green, blue and alpha of each pixel; nil for an opaque picture.
   var rgba: [UInt8]? {
     alpha.map { alpha in
       alpha.indices.flatMap { [pixels[$0 * 3], pixels[$0 * 3 + 1], pixels[$0 * 3 + 2], alpha[$0]] }

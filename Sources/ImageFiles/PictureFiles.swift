@@ -6,7 +6,7 @@ public enum PictureFormat: Sendable, Equatable {
   /// Portable Network Graphics, and the Joint Photographic Experts Group's format.
   case png, jpeg
 
-  /// The format that a file's extension names. Ask before a long computation whose result goes there.
+  /// The format that a file's extension names. Check it before a long computation whose result is written there.
   /// - Throws: `ImageFileError.unknownExtension`.
   public init(extensionOf url: URL) throws(ImageFileError) {
     switch url.pathExtension.lowercased() {
@@ -16,7 +16,7 @@ public enum PictureFormat: Sendable, Equatable {
     }
   }
 
-  /// The format whose files begin like this one.
+  /// The format that the first bytes of a file identify.
   init(signatureOf bytes: [UInt8], name: String) throws(ImageFileError) {
     guard !bytes.isEmpty else { throw .empty(name: name) }
     if bytes.starts(with: PNGChunks.signature) {
@@ -28,7 +28,7 @@ public enum PictureFormat: Sendable, Equatable {
     }
   }
 
-  /// By extension, the formats that are known and not written.
+  /// Known formats that cannot be written, by extension.
   private static let foreignFormats = [
     "webp": "WebP", "gif": "GIF", "bmp": "BMP", "tif": "TIFF", "tiff": "TIFF", "avif": "AVIF", "heic": "HEIC", "heif": "HEIC",
     "jxl": "JPEG XL",
@@ -51,10 +51,10 @@ public enum PictureFormat: Sendable, Equatable {
 }
 
 extension Picture {
-  /// Reads a PNG or JPEG file, whatever its extension says, turned the way its EXIF orientation tells.
+  /// Reads a PNG or JPEG file, whatever its extension, and turns the picture by its EXIF orientation.
   ///
-  /// All colour types of PNG become 8-bit RGB as they are stored: nothing is converted from the colour space that a file names, and
-  /// 16 bits are cut to 8. Grey and CMYK JPEGs become RGB.
+  /// All colour types of PNG become 8-bit RGB as they are stored: the colour space that a file names is ignored, and 16 bits are cut
+  /// to 8. Grey and CMYK JPEGs become RGB.
   /// - Throws: `ImageFileError`.
   public init(contentsOf url: URL) throws(ImageFileError) {
     let name = url.isFileURL ? url.path(percentEncoded: false) : url.absoluteString
@@ -62,7 +62,7 @@ extension Picture {
   }
 
   /// Reads the contents of a PNG or JPEG file.
-  /// - Parameter name: what errors call it.
+  /// - Parameter name: the name in errors.
   /// - Throws: `ImageFileError`.
   public init(data: Data, name: String = "The picture") throws(ImageFileError) { try self.init(bytes: Array(data), name: name) }
 
@@ -87,7 +87,7 @@ extension Picture {
     else { throw .tooLarge(name: name, width: width, height: height) }
   }
 
-  /// A PNG file, with alpha where the picture has it.
+  /// A PNG file, with alpha if the picture has it.
   /// - Parameter parameters: text for the chunk `parameters`, such as `GenerationParameters.text`: stable-diffusion-webui and many
   ///   other programs show it.
   /// - Throws: `ImageFileError.notEncodable`.
@@ -97,16 +97,16 @@ extension Picture {
     return Data(try PNGChunks(encoded, name: "The picture").adding(text: parameters, keyword: "parameters"))
   }
 
-  /// A JPEG file, on white where the picture is transparent. Colours keep their full resolution from a quality of 90 on.
+  /// A JPEG file, on white if the picture is transparent. Colours keep their full resolution from a quality of 90 on.
   /// - Parameter quality: 1…100; values outside are clamped.
   /// - Throws: `ImageFileError.notEncodable`.
   public func jpegData(quality: Int = 95) throws(ImageFileError) -> Data {
     Data(try flattened().encodedJPEG(quality: min(max(quality, 1), 100)))
   }
 
-  /// Writes a PNG or JPEG file, by the extension; it is there as a whole or not at all.
+  /// Writes a PNG or JPEG file, depending on the extension. The file is written as a whole or not at all.
   /// - Parameter parameters: text that tells how the picture was made; a JPEG file has no place for it.
-  /// - Throws: `ImageFileError` where the extension is none of these or the picture is too large for the format, and `FileWriteError`.
+  /// - Throws: `ImageFileError` if the extension is none of these or the picture is too large for the format, and `FileWriteError`.
   public func write(to url: URL, parameters: String? = nil) throws {
     let data =
       switch try PictureFormat(extensionOf: url) {
@@ -118,15 +118,15 @@ extension Picture {
 }
 
 extension GenerationParameters {
-  /// What a PNG file's chunk `parameters` tells, if it has one.
-  /// - Throws: `ImageFileError` where the file cannot be read or is no PNG.
+  /// Reads a PNG file's chunk `parameters`; nil if it has none.
+  /// - Throws: `ImageFileError` if the file cannot be read or is no PNG.
   public init?(contentsOf url: URL) throws(ImageFileError) {
     let name = url.path(percentEncoded: false)
     try self.init(data: Data(fileBytes(at: url, name: name)), name: name)
   }
 
-  /// What the chunk `parameters` of a PNG file's contents tells, if there is one.
-  /// - Throws: `ImageFileError` where it is no whole PNG.
+  /// Reads the chunk `parameters` of a PNG file's contents; nil if there is none.
+  /// - Throws: `ImageFileError` if it is no whole PNG.
   public init?(data: Data, name: String = "The picture") throws(ImageFileError) {
     let bytes = Array(data)
     guard try PictureFormat(signatureOf: bytes, name: name) == .png, let text = try PNGChunks(bytes, name: name).text("parameters")
@@ -144,7 +144,7 @@ private func fileBytes(at url: URL, name: String) throws(ImageFileError) -> [UIn
   do {
     let handle = try FileHandle(forReadingFrom: url)
     defer { try? handle.close() }
-    // Piece by piece and with an end: a device such as /dev/zero has none.
+    // The file is read in pieces up to a limit, because a device such as /dev/zero has no end.
     while let piece = try handle.read(upToCount: data.isEmpty ? 64 : 1 << 24), !piece.isEmpty {
       if data.isEmpty { _ = try PictureFormat(signatureOf: Array(piece), name: name) }
       guard data.count + piece.count <= Picture.largestFile else { throw ImageFileError.fileTooLarge(name: name) }

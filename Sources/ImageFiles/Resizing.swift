@@ -1,11 +1,11 @@
 import Tensor
 
 extension Picture {
-  /// How pixels between pixels are made up.
+  /// How values between pixels are interpolated.
   public enum ResizingFilter: Sendable {
-    /// Windowed sinc over three lobes, widened when the picture shrinks so that nothing flickers; for pictures.
+    /// A windowed sinc with three lobes, widened if the picture shrinks, to avoid aliasing; for pictures.
     case lanczos
-    /// The pixel that is there; for masks, whose values must not mix.
+    /// The nearest pixel; for masks, whose values must not mix.
     case nearest
   }
 
@@ -37,7 +37,7 @@ extension Picture {
     return Picture(width: newWidth, height: newHeight, pixels: pick(pixels, 3), alpha: alpha.map { pick($0, 1) })
   }
 
-  /// Colours are weighted with their opacity, so that what cannot be seen does not bleed into what can.
+  /// Weights colours by their opacity, so that transparent pixels do not bleed into visible ones.
   private func resizedByLanczos(_ newWidth: Int, _ newHeight: Int) -> Picture {
     let resampling = LanczosResampling(width: width, height: height, toWidth: newWidth, toHeight: newHeight)
     guard let alpha else { return Picture(width: newWidth, height: newHeight, pixels: resampling(pixels, channels: 3)) }
@@ -52,7 +52,7 @@ extension Picture {
   }
 }
 
-/// Which pixel's centre is nearest to each new centre. The sum is made step by step since its rounding decides on ties.
+/// For each new pixel the pixel with the nearest centre. The position is summed step by step, because its rounding decides ties.
 private func nearestIndices(from size: Int, to newSize: Int) -> [Int] {
   let step = Double(size) / Double(newSize)
   var position = step * 0.5

@@ -11,7 +11,7 @@ public struct Attention: Sendable {
   private let scale: Float
   private let path: String
   private let isObserved: Bool
-  /// Whose projections have 8 bits is not more exact than bfloat16 either.
+  /// With projections of 8 bits, more than bfloat16 would not make the result more exact.
   private var precision: ProductPrecision { toQ.isQuantized && toK.isQuantized && toV.isQuantized ? .bfloat16 : .float32 }
 
   /// The names of the four projections, which differ between libraries.
@@ -30,12 +30,12 @@ public struct Attention: Sendable {
   }
 
   /// - Parameters:
-  ///   - channels: of the tokens that ask, and of the result.
-  ///   - contextChannels: of the tokens that answer; nil for those that ask.
-  ///   - heads: how many.
-  ///   - headChannels: of each.
-  ///   - bias: whether queries, keys and values have one; the result always has.
-  ///   - isObserved: whether observers are told of the result, without the residual; false where the reference's module adds it.
+  ///   - channels: of the querying tokens, and of the result.
+  ///   - contextChannels: of the tokens attended to; nil: `channels`.
+  ///   - heads: the number of heads.
+  ///   - headChannels: of each head.
+  ///   - bias: whether the projections to queries, keys and values have one; that of the result always has.
+  ///   - isObserved: whether observers receive the result, without the residual; false if the reference's module adds the residual.
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(
     _ channels: Int, contextChannels: Int? = nil, heads: Int, headChannels: Int, bias: Bool, naming: Naming = .diffusers,
@@ -53,7 +53,7 @@ public struct Attention: Sendable {
     self.isObserved = isObserved
   }
 
-  /// Adds its keys and values to what is known of a text.
+  /// Adds this layer's keys and values of a text to its projections.
   /// - Throws: `CancellationError`.
   public func read(_ text: inout TextStates, in context: ExecutionContext) throws {
     text.projected[path + ".to_k"] = try toK(text.states, in: context)
@@ -63,7 +63,7 @@ public struct Attention: Sendable {
   /// - Parameters:
   ///   - x: `[N, L, channels]`.
   ///   - text: `[N, S, contextChannels]`; nil for self-attention.
-  ///   - causal: a token sees itself and those before it.
+  ///   - causal: each token attends only to itself and to earlier tokens.
   ///   - residual: `[N, L, channels]`, added to the result.
   /// - Returns: `[N, L, channels]`.
   /// - Throws: `CancellationError`.
@@ -75,7 +75,7 @@ public struct Attention: Sendable {
       queries: toQ(x, in: context), keys: text?.projected[path + ".to_k"] ?? toK(text?.states ?? x, in: context),
       values: text?.projected[path + ".to_v"] ?? toV(text?.states ?? x, in: context), heads: heads, scale: scale, causal: causal,
       precision: precision, in: context)
-    // The reference's module adds nothing.
+    // The result of the reference's module is without the residual.
     if isObserved, let observer = context.observer { observer(path, try toOut(mixed, in: context)) }
     return try toOut(mixed, adding: residual, in: context)
   }

@@ -6,7 +6,7 @@ public struct Downsample2D: Sendable {
   private let conv: Convolution2D
   private let path: String
 
-  /// - Parameter padding: zeros around; the autoencoder has 0 here and then pads on the right and at the bottom only.
+  /// - Parameter padding: zeros on all sides; 0, as in the autoencoder, pads by one on the right and at the bottom only.
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(_ channels: Int, padding: Int, weights: WeightScope) throws {
     let zeros: ConvolutionGeometry.Padding = padding == 0 ? .init(top: 0, left: 0, bottom: 1, right: 1) : .all(padding)

@@ -7,7 +7,7 @@ public struct GroupNorm: Sendable {
   private let path: String
 
   /// Takes `weight` and `bias`, `[channels]`.
-  /// - Precondition: `channels` is a multiple of `groups`: configurations are checked before.
+  /// - Precondition: `channels` is a multiple of `groups`: configurations are checked earlier.
   /// - Throws: `WeightErrors`.
   public init(groups: Int, channels: Int, epsilon: Float, weights: WeightScope) throws {
     normalization = GroupNormalization(
@@ -16,13 +16,13 @@ public struct GroupNorm: Sendable {
     path = weights.prefix
   }
 
-  /// activation(normalised): `[N, …, channels]` → the same shape, in the same memory where the last reference to it is handed over.
+  /// activation(normalised): `[N, …, channels]` → the same shape. If the caller passes the last reference, its memory is reused.
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ x: consuming Tensor, activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
     try self([consume x], activation: activation, in: context)
   }
 
-  /// The same of inputs `[N, …, Cᵢ]` that lie side by side in channels.
+  /// The same for inputs `[N, …, Cᵢ]` joined along channels.
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ inputs: consuming [Tensor], activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
     // The reference's module has no activation.

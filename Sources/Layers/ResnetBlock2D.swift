@@ -1,7 +1,7 @@
 import Tensor
 import LatentDiffusionWeights
 
-/// Two convolutions with a way around them, and the time between them. Source: He et al. 2016, diffusers' `ResnetBlock2D`.
+/// Two convolutions with a residual path, and the time between them. Source: He et al. 2016, diffusers' `ResnetBlock2D`.
 public struct ResnetBlock2D: Sendable {
   private let norm1: GroupNorm
   private let conv1: Convolution2D
@@ -27,14 +27,14 @@ public struct ResnetBlock2D: Sendable {
   }
 
   /// - Parameters:
-  ///   - inputs: `[N, H, W, Cᵢ]`, side by side in channels, inChannels in all. Who hands over its last reference to a single one lets the block
-  ///     work in its memory.
+  ///   - inputs: `[N, H, W, Cᵢ]`, joined along channels, inChannels in all. If the caller passes the last reference to a single input, the block
+  ///     works in its memory.
   ///   - time: `[N, timeChannels]`, after its activation: SiLU of the embedding, the same for every block.
   /// - Returns: `[N, H, W, outChannels]`.
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ inputs: consuming [Tensor], time: Tensor? = nil, in context: ExecutionContext) throws -> Tensor {
     let shift = try time.flatMap { time in try timeEmbedding.map { try $0(time, in: context) } }
-    // The way around keeps the channels only where there is one input.
+    // Without a shortcut the channels stay the same, and there is only one input.
     var around = shortcut == nil ? inputs[0] : nil
     let (hidden, projected) = try conv1(consume inputs, normalizedBy: norm1, shiftedBy: shift, beside: shortcut, in: context)
     around = (consume projected) ?? around

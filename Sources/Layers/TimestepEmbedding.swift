@@ -8,13 +8,13 @@ public struct Timesteps: Sendable {
   public let channels: Int
   /// True: cosines before sines.
   public let flipSinToCos: Bool
-  /// Taken from the divisor of the exponent.
+  /// Subtracted from the divisor of the exponent.
   public let frequencyShift: Float
 
   /// - Parameters:
   ///   - channels: sines and cosines together.
   ///   - flipSinToCos: whether cosines come first (`flip_sin_to_cos`).
-  ///   - frequencyShift: taken from the divisor of the exponent (`freq_shift`).
+  ///   - frequencyShift: subtracted from the divisor of the exponent (`freq_shift`).
   public init(_ channels: Int, flipSinToCos: Bool, frequencyShift: Float) {
     (self.channels, self.flipSinToCos, self.frequencyShift) = (channels, flipSinToCos, frequencyShift)
   }
@@ -34,7 +34,7 @@ public struct Timesteps: Sendable {
   }
 }
 
-/// Two linear layers that make sinusoids into the embedding that every block takes. Source: diffusers' `TimestepEmbedding`.
+/// Two linear layers that turn sinusoids into the embedding that every block takes. Source: diffusers' `TimestepEmbedding`.
 public struct TimestepEmbedding: Sendable {
   private let linear1: Linear
   private let linear2: Linear

@@ -1,40 +1,40 @@
 import Tensor
 
-/// Merges tokens of a feature map for the time of a self-attention, whose arithmetic grows with the square of their number.
+/// Merges tokens of a feature map during self-attention, whose arithmetic grows with the square of the number of tokens.
 ///
-/// In each square of four pixels one, chosen at random, is a destination; of the others, those that are the most like a destination are
+/// In each square of four pixels one, chosen at random, is a destination. Of the other pixels, those most similar to a destination are
 /// merged into it. Source: Bolya and Hoffman 2023, "Token Merging for Fast Stable Diffusion" (arXiv:2303.17604).
 public struct TokenMerging: Sendable {
-  /// The part of the tokens that is merged into others, 0…0.75.
+  /// The share of the tokens that is merged into others, 0…0.75.
   public let ratio: Double
-  /// Of the choice of destinations: the same for all maps of a size.
+  /// The seed of the choice of destinations, which is the same for all maps of a size.
   public let seed: UInt64
 
   private static let side = 2
 
   /// - Parameters:
-  ///   - ratio: the part of the tokens that is merged into others, 0…0.75; of more, no more are merged.
+  ///   - ratio: the share of the tokens that is merged into others, 0…0.75; larger values merge no more.
   ///   - seed: of the choice of destinations.
   public init(ratio: Double, seed: UInt64) {
     self.ratio = ratio
     self.seed = seed
   }
 
-  /// What a map's size decides.
+  /// The part that depends only on a map's size.
   public struct Choice: Sendable {
-    /// One pixel of each whole square, ascending, counted row by row; pixels beside the squares are none.
+    /// The row-major index of one pixel of each whole square, ascending. Pixels outside of whole squares are no destinations.
     public let destinations: [Int]
     /// Tokens to merge.
     public let count: Int
 
-    /// - Parameter tokens: `[N, height · width, C]`, which are compared.
+    /// - Parameter tokens: `[N, height · width, C]`, which are compared with each other.
     /// - Throws: `CancellationError`.
     func merge(_ tokens: Tensor, in context: ExecutionContext) throws -> TokenMerge {
       try TokenMerge(tokens, into: destinations, count: count, in: context)
     }
   }
 
-  /// What is chosen in a map of `height` rows of `width` pixels; nil where nothing would be merged.
+  /// The choice for a map of `height` rows of `width` pixels; nil if nothing would be merged.
   public func choice(height: Int, width: Int) -> Choice? {
     let (rows, columns) = (height / Self.side, width / Self.side)
     let count = Int(Double(height * width) * min(max(ratio, 0), 1))

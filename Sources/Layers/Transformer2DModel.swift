@@ -31,7 +31,7 @@ public struct Transformer2DModel: Sendable {
 
   /// - Parameters:
   ///   - layers: transformer blocks.
-  ///   - linearProjection: whether the projections at both ends are linear layers (SD 2) or 1×1 convolutions (SD 1).
+  ///   - linearProjection: whether the projections at both ends are linear layers (SD 2) instead of 1×1 convolutions (SD 1).
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(
     _ channels: Int, contextChannels: Int, heads: Int, layers: Int, groups: Int, linearProjection: Bool, onlyCrossAttention: Bool = false,
@@ -49,7 +49,7 @@ public struct Transformer2DModel: Sendable {
     path = weights.prefix
   }
 
-  /// Adds to what is known of a text what every pass will need of it.
+  /// Adds the projections of a text that every pass needs.
   /// - Throws: `CancellationError`.
   public func read(_ text: inout TextStates, in context: ExecutionContext) throws {
     for block in blocks { try block.read(&text, in: context) }
@@ -57,9 +57,9 @@ public struct Transformer2DModel: Sendable {
 
   /// - Parameters:
   ///   - x: `[N, H, W, C]`.
-  ///   - text: `[N, L, contextChannels]`; of a multiple of N rows, each N of them attend to the same pixels.
+  ///   - text: `[M, L, contextChannels]`, M a multiple of N. Each run of N texts attends to the same pixels.
   ///   - merging: nil: every pixel is a token of its own in self-attention.
-  /// - Returns: `[N, H, W, C]`, of as many rows as the text.
+  /// - Returns: `[M, H, W, C]`.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
     _ x: Tensor, attendingTo text: TextStates, merging: TokenMerging? = nil, in context: ExecutionContext
@@ -76,7 +76,7 @@ public struct Transformer2DModel: Sendable {
   }
 }
 
-/// Attention to itself, attention to the text, a feed-forward net. Source: diffusers' `BasicTransformerBlock`.
+/// Self-attention, attention to the text, and a feed-forward net. Source: diffusers' `BasicTransformerBlock`.
 public struct BasicTransformerBlock: Sendable {
   private let norm1: LayerNorm
   private let attn1: Attention
@@ -87,7 +87,7 @@ public struct BasicTransformerBlock: Sendable {
   private let onlyCrossAttention: Bool
   private let path: String
 
-  /// - Parameter onlyCrossAttention: the first attention looks at the text, too.
+  /// - Parameter onlyCrossAttention: whether the first attention is to the text, too.
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(_ channels: Int, contextChannels: Int, heads: Int, onlyCrossAttention: Bool, weights: WeightScope) throws {
     let headChannels = channels / heads
@@ -104,15 +104,15 @@ public struct BasicTransformerBlock: Sendable {
     path = weights.prefix
   }
 
-  /// Adds to what is known of a text what every pass will need of it.
+  /// Adds the projections of a text that every pass needs.
   /// - Throws: `CancellationError`.
   public func read(_ text: inout TextStates, in context: ExecutionContext) throws {
     if onlyCrossAttention { try attn1.read(&text, in: context) }
     try attn2.read(&text, in: context)
   }
 
-  /// `[N, L, C]` and text `[N, S, D]` → `[N, L, C]`; where the text has a multiple of N rows, so has the result.
-  /// - Parameter choice: what is merged for the time of self-attention; nil: nothing. Attention to the text merges nothing.
+  /// `[N, L, C]` and text `[M, S, D]`, M a multiple of N, → `[M, L, C]`.
+  /// - Parameter choice: the tokens to merge during self-attention; nil: none. Attention to the text merges nothing.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
     _ x: Tensor, attendingTo text: TextStates, merging choice: TokenMerging.Choice? = nil, in context: ExecutionContext
@@ -150,7 +150,7 @@ public struct FeedForward: Sendable {
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ x: Tensor, adding residual: Tensor, in context: ExecutionContext) throws -> Tensor {
     let gated = try proj(x, in: context)
-    // The reference's module adds nothing.
+    // The result of the reference's module is without the residual.
     if let observer = context.observer { observer(path, try out(gated, in: context)) }
     return try out(gated, adding: residual, in: context)
   }

@@ -1,7 +1,7 @@
 import Tensor
 import LatentDiffusionWeights
 
-/// Doubles the sides, each pixel four times, and convolves. Source: diffusers' `Upsample2D`.
+/// Doubles the sides, which copies each pixel four times, and convolves. Source: diffusers' `Upsample2D`.
 public struct Upsample2D: Sendable {
   private let conv: Convolution2D
   private let path: String
@@ -12,8 +12,8 @@ public struct Upsample2D: Sendable {
     path = weights.prefix
   }
 
-  /// `[N, H, W, C]` → `[N, 2H, 2W, C]`, or `[N, size, C]` where the picture it must meet has odd sides. Who hands over the last reference lets
-  /// its memory be given back on the way.
+  /// `[N, H, W, C]` → `[N, 2H, 2W, C]`, or `[N, size, C]` if it must match a picture with odd sides. If the caller passes the last reference, its
+  /// memory is returned to the system while it is read.
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ x: consuming Tensor, size: (height: Int, width: Int)? = nil, in context: ExecutionContext) throws -> Tensor {
     let size = size ?? (2 * x.shape[1], 2 * x.shape[2])

@@ -1,13 +1,13 @@
 /// A token that is cut out of the text before byte-pair encoding sees it (transformers' `AddedToken`).
 struct AddedToken: Equatable, Sendable {
   var content: Spelling
-  /// Whether it is matched in the normalised text, after itself was normalised, or in the text as written.
+  /// Whether it is normalised and matched in the normalised text, or matched in the text as written.
   var isNormalized: Bool
   /// Whether decoding may skip it.
   var isSpecial: Bool
   /// Whether it may not touch other word characters.
   var isSingleWord = false
-  /// Whether it swallows the white space before and after it.
+  /// Whether it includes the white space before and after it.
   var stripsLeft = false
   var stripsRight = false
 }
@@ -16,13 +16,13 @@ struct AddedToken: Equatable, Sendable {
 struct AddedTokens: Sendable {
   private(set) var identifiers: [Spelling: Int] = [:]
   private(set) var tokens: [Int: AddedToken] = [:]
-  /// What decoding shows: of a normalised token its normalised form.
+  /// The spellings that decoding shows; for a normalised token its normalised form.
   private(set) var spellings: [Int: Spelling] = [:]
   /// The spellings that decoding may skip.
   private(set) var special: Set<Spelling> = []
   let literal, normalized: AddedTokenMatcher
 
-  /// - Parameter additions: in the order in which they are added; a later one of the same content replaces the earlier.
+  /// - Parameter additions: in the order in which they are added; a later token of the same content replaces an earlier one.
   init(_ additions: [AddedToken], vocabulary: [Spelling: UInt32], ignoringSpecial: Bool) {
     var nextIdentifier = vocabulary.count
     for token in additions where !token.content.isEmpty {
@@ -35,7 +35,7 @@ struct AddedTokens: Sendable {
       }
       identifiers[token.content] = identifier
       tokens[identifier] = token
-      // A token that replaces a normalised one goes on being shown as that one was.
+      // A token that replaces a normalised one keeps the earlier spelling.
       if token.isNormalized || spellings[identifier] == nil {
         spellings[identifier] = Spelling(String(String.UnicodeScalarView(token.pattern)).utf8)
       }
@@ -53,7 +53,7 @@ struct AddedTokens: Sendable {
   }
 }
 
-/// Finds added tokens: leftmost first, of several at one place the longest.
+/// Finds added tokens: the leftmost, and of several at one place the longest.
 struct AddedTokenMatcher: Sendable {
   struct Pattern: Sendable {
     let identifier: Int
@@ -101,11 +101,11 @@ struct AddedTokenMatcher: Sendable {
         start = max(start, textStart)
       }
       if pattern.token.stripsRight {
-        end = max(end, textStart)  // up to there another token has found white space already
+        end = max(end, textStart)  // up to here the token before has taken white space
         while end < scalars.count, scalars[end].properties.isWhitespace { end += 1 }
       }
       if textStart < start { pieces.append(.text(textStart..<start)) }
-      // Nothing is left of white space that the token before has swallowed.
+      // The token is empty if it consists of white space that the token before has taken.
       if start < end { pieces.append(.token(pattern.identifier)) }
       textStart = end
     }
@@ -120,7 +120,7 @@ struct AddedTokenMatcher: Sendable {
 }
 
 extension AddedToken {
-  /// What is looked for in the text.
+  /// The scalars to find in the text.
   fileprivate var pattern: [Unicode.Scalar] {
     let scalars = Array(content.text.unicodeScalars)
     return isNormalized ? PromptNormalizer.normalize(scalars) : scalars

@@ -1,11 +1,11 @@
-/// A token's spelling in UTF-8. (Swift's `String` would take canonically equivalent spellings for one.)
+/// A token's spelling in UTF-8. (Swift's `String` treats canonically equivalent spellings as equal.)
 typealias Spelling = [UInt8]
 
 /// The printable characters that stand for the 256 bytes in a byte-level vocabulary (GPT-2, `bytes_to_unicode`).
 enum ByteAlphabet {
   static let endOfWord = Spelling("</w>".utf8)
 
-  /// The bytes in the order in which CLIP's vocabulary begins: those that are printable Latin-1 first.
+  /// The bytes in the order in which CLIP's vocabulary begins: printable Latin-1 first.
   static let order: [UInt8] = printable + (0...255).filter { !printable.contains($0) }
 
   /// The character of each byte.
@@ -25,7 +25,7 @@ enum ByteAlphabet {
     Spelling(String(characters[Int(byte)]).utf8)
   }
 
-  /// The bytes that a token stands for: its own spelling where it holds a character outside the alphabet.
+  /// The bytes that a token stands for; the bytes of its spelling if that has a character outside of the alphabet.
   static func bytes(of token: Spelling) -> [UInt8] {
     var result: [UInt8] = []
     result.reserveCapacity(token.count)

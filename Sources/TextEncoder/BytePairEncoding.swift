@@ -1,17 +1,17 @@
 /// Byte-pair encoding of one word (Sennrich, Haddow and Birch 2016) over bytes, with `</w>` at a word's last one.
 struct BytePairEncoding: Sendable {
-  /// Ranks have room for so many in a queue's key.
+  /// The most merges whose ranks fit in a queue's key.
   private static let maximumMerges = 1 << 24
 
   /// The identifiers of the 256 bytes inside a word, and at its end.
   private let inner, last: [UInt32]
   /// The rank at which two neighbours are merged: the lower, the earlier.
   private var merges: [UInt64: Int] = [:]
-  /// What they become, by rank.
+  /// The merged tokens, by rank.
   private var results: [UInt32] = []
 
   /// - Parameter unknown: the token for bytes that the vocabulary lacks.
-  /// - Throws: `TokenizerError` where a merge names a token outside the vocabulary, or bytes lack and so does `unknown`.
+  /// - Throws: `TokenizerError` if a merge names a token outside of the vocabulary, or the vocabulary lacks a byte and `unknown`.
   init(vocabulary: [Spelling: UInt32], merges pairs: [MergeRule], unknown: Spelling) throws(TokenizerError) {
     func identifier(_ byte: UInt8, _ suffix: Spelling) throws(TokenizerError) -> UInt32 {
       let spelling = ByteAlphabet.spelling(of: byte) + suffix
@@ -51,7 +51,7 @@ struct BytePairEncoding: Sendable {
     UInt64(left) << 32 | UInt64(right)
   }
 
-  /// Appends the tokens of a word of UTF-8 bytes: O(n log n), so that a word may be megabytes long.
+  /// Appends the tokens of a word of UTF-8 bytes, in O(n log n), because a word may be megabytes long.
   func encode(_ bytes: [UInt8], into tokens: inout [Int]) {
     guard let final = bytes.last else { return }
     var symbols = bytes.indices.map { Symbol(token: inner[Int(bytes[$0])], previous: $0 - 1, next: $0 + 1) }
@@ -61,7 +61,7 @@ struct BytePairEncoding: Sendable {
     for left in symbols.indices.dropLast() { propose(left, in: symbols, to: &queue) }
     while let (proposed, left) = queue.pop() {
       let right = symbols[left].next
-      // What was proposed may have been merged away meanwhile.
+      // The proposed pair may be gone, because another merge has taken one of its tokens.
       guard !symbols[left].isMerged, right < symbols.count,
         let rank = merges[Self.key(symbols[left].token, symbols[right].token)], results[rank] == results[proposed]
       else { continue }
@@ -94,7 +94,7 @@ extension Spelling {
   var text: String { String(decoding: self, as: UTF8.self) }
 }
 
-/// A link of the list that a word is while its parts are being merged.
+/// A node of the linked list of a word's parts during merging.
 private struct Symbol {
   var token: UInt32
   var previous, next: Int
@@ -102,7 +102,7 @@ private struct Symbol {
   var isMerged = false
 }
 
-/// The possible merges, earliest rank first, then leftmost: a heap whose nodes have four children, for words of megabytes.
+/// The possible merges, lowest rank first, then leftmost: a heap whose nodes have four children, for words of megabytes.
 private struct MergeQueue {
   private static let positionBits = 40
 

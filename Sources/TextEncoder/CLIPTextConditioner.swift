@@ -1,19 +1,19 @@
 import LatentDiffusionComponents
 import Tensor
 
-/// A tokenizer and a text tower: words to what guides the U-Net.
+/// A tokenizer and a text tower: they turn prompts into the conditioning of the U-Net.
 public struct CLIPTextConditioner: TextConditioner {
-  /// What cuts prompts into tokens, and says how many.
+  /// Cuts prompts into tokens, and defines how many these are.
   public let tokenizer: CLIPTokenizer
-  /// What turns tokens into states.
+  /// Turns tokens into states.
   public let model: CLIPTextModel
 
-  /// - Throws: `CLIPTextError` where the tokenizer's texts are longer than the tower's, or have tokens that it has not.
+  /// - Throws: `CLIPTextError` if the tokenizer's texts are longer than the tower's, or have tokens that the tower lacks.
   public init(tokenizer: CLIPTokenizer, model: CLIPTextModel) throws {
     guard (1...model.configuration.positions).contains(tokenizer.maximumLength) else {
       throw CLIPTextError.wrongLength(found: tokenizer.maximumLength, maximum: model.configuration.positions)
     }
-    // These are in every text. Others that the tower lacks are an error where a prompt has them.
+    // Every text has these tokens. Other tokens that the tower lacks are an error only if a prompt has them.
     let marks = [tokenizer.bosTokenID, tokenizer.eosTokenID, tokenizer.padTokenID]
     if let id = marks.first(where: { !(0..<model.configuration.vocabulary).contains($0) }) {
       throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: model.configuration.vocabulary)

@@ -3,13 +3,13 @@ import LatentDiffusionLayers
 import Tensor
 import LatentDiffusionWeights
 
-/// What can be wrong with token ids.
+/// Errors in token ids.
 public enum CLIPTextError: Error, Sendable, Equatable, CustomStringConvertible {
-  /// A token that the vocabulary has not.
+  /// A token that the vocabulary lacks.
   case tokenOutOfRange(id: Int, vocabulary: Int)
-  /// No tokens, texts of several lengths, or more tokens than there are places for.
+  /// No tokens, texts of different lengths, or more tokens than positions.
   case wrongLength(found: Int, maximum: Int)
-  /// More layers to be left out than there are.
+  /// More layers to skip than there are.
   case tooFewLayers(skipped: Int, layers: Int)
 
   public var description: String {
@@ -36,13 +36,13 @@ public struct CLIPTextModel: ModelComponent {
 
   /// The states after the tower.
   public struct Output: Sendable {
-    /// `[N, L, D]`: after the last layer (or the last but the skipped ones) and the final normalisation.
+    /// `[N, L, D]`: after the last layer that is not skipped and the final normalisation.
     public let lastHiddenState: Tensor
     /// `[N, L, D]`: after the same layer, before the final normalisation.
     public let unnormalized: Tensor
     /// `[N, D]`: the normalised state of each text's end.
     public let pooled: Tensor
-    /// `[N, P]`: the pooled state projected, where the model has a projection.
+    /// `[N, P]`: the projection of the pooled state, if the model has one.
     public let textEmbeds: Tensor?
   }
 
@@ -71,7 +71,7 @@ public struct CLIPTextModel: ModelComponent {
 
   /// - Parameters:
   ///   - ids: of N texts, all of the same length up to `max_position_embeddings`.
-  ///   - skippedLayers: how many of the last layers to leave out (`clip_skip`).
+  ///   - skippedLayers: how many of the last layers to skip (`clip_skip`).
   /// - Throws: `CLIPTextError`, `CancellationError`.
   public func callAsFunction(_ ids: [[Int]], skippedLayers: Int = 0, in context: ExecutionContext) throws -> Output {
     let length = ids.first?.count ?? 0
@@ -95,7 +95,7 @@ public struct CLIPTextModel: ModelComponent {
       lastHiddenState: normalized, unnormalized: x, pooled: pooled, textEmbeds: try textProjection.map { try $0(pooled, in: context) })
   }
 
-  /// `[N, L, D]`: each token's vector and its place's.
+  /// `[N, L, D]`: the sum of each token's vector and its position's.
   private func embed(_ ids: [[Int]], in context: ExecutionContext) throws -> Tensor {
     if let id = ids.joined().first(where: { !(0..<configuration.vocabulary).contains($0) }) {
       throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: configuration.vocabulary)
@@ -107,14 +107,14 @@ public struct CLIPTextModel: ModelComponent {
     return try tokens.adding(places, in: context).reshaped([ids.count, length, configuration.hidden])
   }
 
-  /// Where a text ends. Configurations from before transformers 4.31 name 2 as the end, which it never was: there the end is the highest id.
+  /// The index of a text's end. Configurations from before transformers 4.31 wrongly name 2 as the end; in their texts the end is the highest id.
   private func end(of ids: [Int]) -> Int {
     let wanted = configuration.endOfText == 2 ? ids.max() : configuration.endOfText
     return ids.firstIndex { $0 == wanted } ?? 0
   }
 }
 
-/// Attention to what came before, then a feed-forward net. Source: transformers' `CLIPEncoderLayer`.
+/// Attention to earlier tokens, then a feed-forward net. Source: transformers' `CLIPEncoderLayer`.
 private struct CLIPEncoderLayer: Sendable {
   private let layerNorm1: LayerNorm
   private let selfAttention: Attention

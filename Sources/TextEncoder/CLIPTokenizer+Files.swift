@@ -4,8 +4,8 @@ extension CLIPTokenizer {
   /// A tokenizer from the contents of its files.
   ///
   /// - Parameters:
-  ///   - vocabulary: `vocab.json`, an object of token and identifier.
-  ///   - merges: `merges.txt`, a merge a line, the earliest first.
+  ///   - vocabulary: `vocab.json`, an object that maps tokens to identifiers.
+  ///   - merges: `merges.txt`, one merge per line, the earliest first.
   ///   - configuration: `tokenizer_config.json`.
   ///   - specialTokensMap: `special_tokens_map.json`.
   ///   - addedTokens: `added_tokens.json`.
@@ -28,7 +28,7 @@ extension CLIPTokenizer {
   /// A tokenizer from a `tokenizer.json`, which holds vocabulary, merges and added tokens.
   ///
   /// - Parameters:
-  ///   - configuration: the `tokenizer_config.json` beside it; its other neighbours as for the two files.
+  ///   - configuration: the `tokenizer_config.json` next to it. The other files are as for `vocab.json` and `merges.txt`.
   /// - Throws: `TokenizerError` for the first thing that is wrong with them.
   public init(
     tokenizer: Data, configuration: Data? = nil, specialTokensMap: Data? = nil, addedTokens: Data? = nil
@@ -47,10 +47,10 @@ extension CLIPTokenizer {
         configuration: configuration, specialTokensMap: specialTokensMap, addedTokens: addedTokens, serialized: file.added_tokens ?? []))
   }
 
-  /// A tokenizer from a folder in transformers' layout: `tokenizer.json` or else `vocab.json` and `merges.txt`, and where they are
-  /// there `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
+  /// A tokenizer from a folder in transformers' layout: `tokenizer.json` or else `vocab.json` and `merges.txt`, and, if they exist,
+  /// `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
   ///
-  /// - Throws: `TokenizerError` where a file is missing, unreadable or wrong.
+  /// - Throws: `TokenizerError` if a file is missing, unreadable or wrong.
   public init(folder: URL) throws(TokenizerError) {
     func optional(_ name: String) throws(TokenizerError) -> Data? {
       let url = folder.appending(path: name)
@@ -88,7 +88,7 @@ extension CLIPTokenizer {
     return result
   }
 
-  /// The rules of a `merges.txt`: lines of two tokens with one space between, after a line with its version.
+  /// The rules of a `merges.txt`: a line with its version, then lines of two tokens with one space between them.
   static func rules(_ file: Data) throws(TokenizerError) -> [MergeRule] {
     guard let text = String(validating: file, as: UTF8.self) else {
       throw .invalidMerges(line: 1, reason: "the file is not UTF-8 text")
@@ -114,7 +114,7 @@ extension CLIPTokenizer {
   }
 }
 
-/// The part of `tokenizer.json` that is not fixed by being CLIP's.
+/// The part of `tokenizer.json` that may differ between tokenizers of CLIP.
 private struct SerializedTokenizer: Decodable {
   struct Model: Decodable {
     let type: String?

@@ -1,11 +1,11 @@
 /// CLIP's tokenizer: text to the identifiers that its text model embeds, equal to transformers 5's `CLIPTokenizer`.
 ///
-/// The text is cut at its added tokens (`<|endoftext|>` and their like may stand in a prompt), normalised (composed, white space
-/// collapsed, lower case), cut into words, and each word's bytes are merged by byte-pair encoding.
+/// The text is cut at its added tokens (a prompt may contain `<|endoftext|>` and the like), normalised (composed, white space
+/// collapsed, lower case), and cut into words. Then byte-pair encoding merges each word's bytes.
 public struct CLIPTokenizer: Sendable {
-  /// The length of `encodePadded`, in tokens (`model_max_length`; 77 where the files name none).
+  /// The length of `encodePadded`, in tokens (`model_max_length`; 77 if the files have none).
   public let maximumLength: Int
-  /// The tokens of the begin, the end and the padding.
+  /// The tokens for begin, end and padding.
   public let bosTokenID, eosTokenID, padTokenID: Int
 
   private let encoding: BytePairEncoding
@@ -34,12 +34,12 @@ public struct CLIPTokenizer: Sendable {
     [bosTokenID] + content(of: text, limit: .max) + [eosTokenID]
   }
 
-  /// What `encodePadded` leaves out of a text; nil where it keeps all.
+  /// The part of a text that `encodePadded` leaves out; nil if it keeps all.
   ///
   /// - Returns: the text of the tokens that are left out, the tokens of the whole text, and how many of them are kept; begin and end not counted.
   public func truncation(of text: String) -> (dropped: String, tokens: Int, limit: Int)? {
     let room = maximumLength - 2
-    // A token has a byte at least.
+    // A token has at least one byte.
     guard text.utf8.count > room else { return nil }
     let content = content(of: text, limit: .max)
     guard content.count > room else { return nil }
@@ -47,11 +47,11 @@ public struct CLIPTokenizer: Sendable {
     return (decode(Array(dropped)), content.count, room)
   }
 
-  /// Exactly `maximumLength` identifiers: truncated inside the begin and the end token, or padded; as
+  /// Exactly `maximumLength` identifiers: truncated between the begin and the end token, or padded; as
   /// `tokenizer(text, padding="max_length", truncation=True).input_ids`.
   public func encodePadded(_ text: String) -> [Int] {
     let room = maximumLength - 2
-    // From the right, nothing beyond the room has to be looked at.
+    // If the right is truncated, tokens beyond the room are not needed.
     let content = content(of: text, limit: truncationSide == .right ? room : .max)
     let kept = truncationSide == .right ? content.prefix(room) : content.suffix(room)
     let tokens = [bosTokenID] + kept + [eosTokenID]
@@ -64,7 +64,7 @@ public struct CLIPTokenizer: Sendable {
     content(of: text, limit: .max).map { (added.tokens[$0]?.content ?? spellings[$0] ?? []).text }
   }
 
-  /// The text that identifiers stand for; unknown ones are left out, and spaces at its ends; as `tokenizer.decode`.
+  /// The text that identifiers stand for, as `tokenizer.decode`: without unknown identifiers, and without spaces at its ends.
   ///
   /// - Parameter skipSpecialTokens: leaves out begin, end, padding and other special tokens.
   public func decode(_ identifiers: [Int], skipSpecialTokens: Bool = false) -> String {

@@ -1,10 +1,10 @@
 import Foundation
 
 extension CLIPTokenizer {
-  /// The tokenizer of OpenAI's CLIP (49,408 tokens, padded to 77 with `<|endoftext|>`), for checkpoints that carry none.
+  /// The tokenizer of OpenAI's CLIP (49,408 tokens, padded to 77 with `<|endoftext|>`), for checkpoints without a tokenizer.
   ///
   /// - Parameter configuration: a `tokenizer_config.json`; Stable Diffusion 1's by default.
-  /// - Throws: `TokenizerError.missingResource` where the module's resources are not beside the program.
+  /// - Throws: `TokenizerError.missingResource` if the module's resources are not next to the program.
   public static func bundled(configuration: Data? = nil) throws(TokenizerError) -> CLIPTokenizer {
     guard let folder = resourceFolder("CLIPVocabulary", module: "TextEncoder"),
       let merges = try? Data(contentsOf: folder.appending(path: "merges.txt"))
@@ -17,7 +17,7 @@ extension CLIPTokenizer {
         configuration: configuration ?? Data(Self.configuration.utf8), specialTokensMap: nil, addedTokens: nil, serialized: []))
   }
 
-  /// The `tokenizer_config.json` of Stable Diffusion 1's folders, as far as it matters.
+  /// The keys that matter of the `tokenizer_config.json` in Stable Diffusion 1's folders.
   private static let configuration = """
     {"model_max_length": 77, "bos_token": {"content": "<|startoftext|>", "normalized": true}, "pad_token": "<|endoftext|>"}
     """
@@ -32,9 +32,9 @@ extension CLIPTokenizer {
   }
 }
 
-/// A resource folder of a module of this package: beside the program, in its bundle, or else in the sources.
+/// A resource folder of a module of this package: next to the program, in its bundle, or else in the sources.
 ///
-/// (The accessor that SwiftPM generates ends the process where there is no bundle.)
+/// (The accessor that SwiftPM generates ends the process if there is no bundle.)
 private func resourceFolder(_ name: String, module: String, sources: String = #filePath) -> URL? {
   let program = Bundle.main.executableURL?.resolvingSymlinksInPath().deletingLastPathComponent()
   var places = [Bundle.main.resourceURL, Bundle.main.bundleURL, program].compactMap { $0 }

@@ -1,7 +1,7 @@
 /// Unicode's normalisation form C (UAX #15), as of Unicode 9.0.
 ///
-/// CLIP's tokenizer composes its text with tables of that version: marks assigned since then keep their place and hide nothing.
-/// A platform's own normalisation knows another version, so this one brings its decompositions along.
+/// CLIP's tokenizer composes its text with tables of that version. Marks that were assigned later count as base characters, of class 0. A
+/// platform's own normalisation uses another version of Unicode, so this one has its own decompositions.
 struct CanonicalComposition: Sendable {
   static let unicode9 = CanonicalComposition()
 

@@ -1,4 +1,4 @@
-/// What CLIP's tokenizer does to text before it looks for words: composition, runs of white space become one space, lower case.
+/// CLIP's normalisation of a text before it is cut into words: composition, runs of white space become one space, lower case.
 enum PromptNormalizer {
   static func normalize(_ scalars: some Collection<Unicode.Scalar>) -> [Unicode.Scalar] {
     var result: [Unicode.Scalar] = []
@@ -11,7 +11,7 @@ enum PromptNormalizer {
       } else if scalar.isASCII {
         result.append((0x41...0x5A).contains(scalar.value) ? Unicode.Scalar(UInt8(scalar.value) + 0x20) : scalar)
       } else {
-        // Scalar by scalar: a sigma at the end of a word is no special case here.
+        // Each scalar is lowered by itself: a sigma at the end of a word is no special case.
         appendLowercase(of: scalar, to: &result)
       }
       afterSpace = isSpace
@@ -22,7 +22,7 @@ enum PromptNormalizer {
   private static func appendLowercase(of scalar: Unicode.Scalar, to result: inout [Unicode.Scalar]) {
     switch scalar.properties.generalCategory {
     case .otherLetter, .otherSymbol, .nonspacingMark, .unassigned:
-      // Most of the world's text, and without a case: saves making a String. The circled letters do have one.
+      // Most scripts have these letters without a case, which need no String. The circled letters do have a case.
       guard (0x24B6...0x24CF).contains(scalar.value) else { return result.append(scalar) }
       fallthrough
     default:

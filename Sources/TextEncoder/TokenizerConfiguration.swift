@@ -1,7 +1,7 @@
 import Foundation
 
-/// What `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and the `added_tokens` of a `tokenizer.json` say
-/// together, resolved in transformers' order.
+/// The settings from `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and the `added_tokens` of a
+/// `tokenizer.json`, resolved in transformers' order.
 struct TokenizerConfiguration: Sendable {
   enum Side: String, Decodable, Sendable {
     case left, right
@@ -20,9 +20,9 @@ struct TokenizerConfiguration: Sendable {
 
   /// - Parameters:
   ///   - configuration: `tokenizer_config.json`.
-  ///   - specialTokensMap: `special_tokens_map.json`; goes before the configuration, unless that has an `added_tokens_decoder`.
-  ///   - addedTokens: `added_tokens.json`; as the map.
-  ///   - serialized: the `added_tokens` of a `tokenizer.json`; as the map.
+  ///   - specialTokensMap: `special_tokens_map.json`; overrides the configuration, but is ignored if that has an `added_tokens_decoder`.
+  ///   - addedTokens: `added_tokens.json`; ignored in the same case.
+  ///   - serialized: the `added_tokens` of a `tokenizer.json`; ignored in the same case.
   init(configuration: Data?, specialTokensMap: Data?, addedTokens: Data?, serialized: [SerializedToken]) throws(TokenizerError) {
     var file = ConfigurationFile()
     if let configuration { file = try decodeJSON(ConfigurationFile.self, configuration, file: "tokenizer_config.json") }
@@ -72,7 +72,7 @@ struct TokenizerConfiguration: Sendable {
     truncationSide = file.truncationSide ?? .right
     paddingSide = file.paddingSide ?? .right
     splitsSpecialTokens = file.splitsSpecialTokens ?? false
-    // transformers writes 10³⁰ where nobody set a length.
+    // transformers writes 10³⁰ if no length was set.
     guard let length = file.maximumLength, length < 1e20 else { return }
     guard length >= 2, length <= 1_000_000, length == length.rounded() else {
       throw .invalidConfiguration(
@@ -101,7 +101,7 @@ struct SerializedToken: Decodable {
 struct WrittenToken: Decodable, Equatable {
   var content: Spelling
   var isBare = true
-  /// Absent: the contrary of `isSpecial`.
+  /// Nil means the opposite of `isSpecial`.
   var isNormalized: Bool?
   var isSpecial = false
   var isSingleWord = false
@@ -141,7 +141,7 @@ struct WrittenToken: Decodable, Equatable {
     stripsRight = try container.decodeIfPresent(Bool.self, forKey: .stripsRight) ?? false
   }
 
-  /// A bare string is a special token; one with a name, too.
+  /// A bare string is a special token, and so is a token with a name.
   func resolved(isSpecial isNamed: Bool) -> AddedToken {
     let special = isSpecial || isBare || isNamed
     return AddedToken(
@@ -192,7 +192,7 @@ private struct ConfigurationFile: Decodable {
     return try container.decodeIfPresent([String: WrittenToken].self, forKey: key)?.sorted { $0.key < $1.key }.map(\.value)
   }
 
-  /// Takes over what a `special_tokens_map.json` says; its objects are special tokens whatever they say themselves.
+  /// Takes over the entries of a `special_tokens_map.json`. Its objects are special tokens, whatever their own flags.
   mutating func merge(_ map: ConfigurationFile) {
     func marked(_ token: WrittenToken) -> WrittenToken {
       var token = token
@@ -215,7 +215,7 @@ private struct ConfigurationFile: Decodable {
   }
 }
 
-/// Decodes JSON; what is wrong with it becomes one sentence.
+/// Decodes JSON, and reports an error as one sentence.
 func decodeJSON<Value: Decodable>(_ type: Value.Type, _ data: Data, file: String) throws(TokenizerError) -> Value {
   do {
     return try JSONDecoder().decode(type, from: data)

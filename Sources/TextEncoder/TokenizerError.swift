@@ -1,16 +1,16 @@
-/// What can be wrong with a tokenizer's files. Text itself never is: every prompt has tokens.
+/// Errors in a tokenizer's files. Text is never an error: every prompt has tokens.
 public enum TokenizerError: Error, Sendable, Equatable, CustomStringConvertible {
   /// The folder holds neither `tokenizer.json` nor both `vocab.json` and `merges.txt`.
   case missingFile(path: String)
-  /// A file that is there and cannot be read.
+  /// A file that exists but cannot be read.
   case unreadableFile(path: String, reason: String)
   /// The tokens and their numbers contradict byte-pair encoding.
   case invalidVocabulary(reason: String)
   /// `line` counts from 1; in a `tokenizer.json` it is the number of the merge.
   case invalidMerges(line: Int, reason: String)
-  /// A configuration that is no JSON, or has a value that makes no tokenizer.
+  /// A configuration that is no JSON, or has a value that is not valid for a tokenizer.
   case invalidConfiguration(file: String, reason: String)
-  /// A resource of this package is not beside the program.
+  /// A resource of this package is not next to the program.
   case missingResource(name: String)
 
   public var description: String {

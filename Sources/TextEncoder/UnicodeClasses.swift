@@ -1,11 +1,11 @@
-/// What CLIP's regular expression tells apart: `\p{L}`, `\p{N}`, `\s` and the rest.
+/// The classes of scalars in CLIP's regular expression: `\p{L}`, `\p{N}`, `\s` and the rest.
 enum ScalarClass {
   case letter, number, space, other
 }
 
 extension Unicode.Scalar {
-  /// Scalars that Unicode assigned after version 16 count as `other`, as they do for transformers' regular expressions,
-  /// whichever version the Swift library at hand knows.
+  /// Scalars that Unicode assigned after version 16 count as `other`, as in transformers' regular expressions,
+  /// whatever version the Swift library has.
   var scalarClass: ScalarClass {
     if isASCII {
       switch value {
@@ -25,7 +25,7 @@ extension Unicode.Scalar {
     }
   }
 
-  /// What a regular expression's `\w` matches; added tokens that ask for whole words look at it.
+  /// Whether a regular expression's `\w` matches. Added tokens that ask for whole words use it.
   var isWordScalar: Bool {
     if properties.isAlphabetic || properties.isJoinControl { return true }
     switch properties.generalCategory {

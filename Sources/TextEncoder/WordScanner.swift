@@ -1,12 +1,12 @@
 /// Cuts normalised text into the words that are encoded one by one.
 ///
-/// The same words as those of the regular expression
-/// `<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+` (CLIP, `simple_tokenizer.py`), of
-/// which transformers then splits the two bracketed names at their letters.
+/// The words are those of the regular expression
+/// `<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+` (CLIP, `simple_tokenizer.py`).
+/// transformers then splits the two bracketed names at their letters.
 struct WordScanner {
   private let scalars: ArraySlice<Unicode.Scalar>
   private var position: Int
-  /// Ends of words that are known already: the parts of a bracketed name.
+  /// Words that are found already: the parts of a bracketed name.
   private var pending: [Range<Int>] = []
 
   private static let bracketedNames = ["startoftext", "endoftext"].map { Array("<|\($0)|>".unicodeScalars) }

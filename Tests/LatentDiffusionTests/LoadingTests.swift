@@ -273,7 +273,7 @@ import Testing
     for url in [folder, folder.appending(path: "vae")] {
       #expect(try AutoencoderKL.load(from: url).decode(latents, in: context).elements == whole.elements)
     }
-    let file = fixtures.appending(path: "ldm/sd1.safetensors")
+    let file = fixtures.appending(path: "weights/sd1.safetensors")
     let text = try CLIPTextModel.load(from: file)
     #expect(text.configuration.features == (try UNet2DConditionModel.load(from: file).configuration.contextChannels))
     #expect(throws: ModelFilesError.self) { try CLIPTextModel.load(from: folder.appending(path: "vae")) }

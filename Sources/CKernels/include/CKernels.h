@@ -7,16 +7,16 @@
 /// Columns of a weight panel: packed weights are `[panel][k][CK_PANEL]`.
 #define CK_PANEL 32
 
-/// 8-bit weights that share a scale: this many of one output, one after the other. Their panels are `[k / 4][CK_PANEL][4]` bytes, value + 128,
+/// The number of 8-bit weights that share a scale: consecutive ones of one output. Their panels are `[k / 4][CK_PANEL][4]` bytes, value + 128,
 /// and `[k / CK_BLOCK][CK_PANEL]` scales, IEEE halves.
 #define CK_BLOCK 32
 
-/// Values whose parts lie together where factors are split: CK_SPLIT / 2 words of their upper parts, and as many of their lower ones. Value i is in the
+/// The number of split values that are stored together: CK_SPLIT / 2 words of their upper parts, then as many of their lower parts. Value i is in the
 /// lower half of word i, value i + CK_SPLIT / 2 in its upper half.
 #define CK_SPLIT 32
 
-/// The points of Winograd's F(4×4, 3×3) are 0, ±a, ±b and infinity. With these the factors of the transforms are nearer to one another than with
-/// the usual ±1 and ±2, so that rounding what was transformed costs half as much; and all their powers are exact.
+/// The points of Winograd's F(4×4, 3×3) are 0, ±a, ±b and infinity. With these the transforms' factors are closer to one another than with
+/// the usual ±1 and ±2, so that rounding transformed values costs half as much. All their powers are exact.
 #define CK_WINOGRAD_A 0.75f
 #define CK_WINOGRAD_B 1.5f
 
@@ -37,25 +37,25 @@ enum {
   CK_ACTIVATION_QUICK_GELU = 3,
 };
 
-/// How an output of `gemm_panel` begins.
+/// The initial value of an output of `gemm_panel`.
 enum {
-  /// At zero, or at `bias` where there is one.
+  /// `bias` + `residual`, where null counts as zero.
   CK_BEGIN_FRESH = 0,
-  /// At what `c` holds.
+  /// The value in `c`.
   CK_BEGIN_ACCUMULATE = 1,
 };
 
-/// The windows of some lines of a picture, and the results beneath them. All distances are in words.
+/// The windows of some lines of a picture, and their results. All distances are in words.
 typedef struct {
   long lines, width;
-  /// Places of a window, and where each is from where the window is.
+  /// The number of taps of a window, and their offsets from the window.
   long taps;
   const long *_Nonnull offsets;
-  /// Words of a place's values.
+  /// Words in a tap's values.
   long words;
-  /// From a place's part of the panel to the next one's.
+  /// The distance between the panel's parts for consecutive taps.
   long panel;
-  /// From a pixel to the next, and from a line to the next.
+  /// The strides between pixels, and between lines.
   long pixel, line;
   long result_pixel, result_line;
 } ck_windows;
@@ -63,11 +63,11 @@ typedef struct {
 typedef struct {
   const char *_Nonnull name;
 
-  /// Rows that `gemm_panel` takes at once: multiples of it are done best.
+  /// The rows that `gemm_panel` computes at once. Multiples of this are fastest.
   long tile_rows;
 
   /// c[rows][columns] = begin + a[rows][k] · panel[k][32], columns <= 32.
-  /// `bias` has `columns` values and `residual` the rows of `c` (with the stride `ldr`); both only count where the output begins
+  /// `bias` has `columns` values, and `residual` the rows of `c` (with the stride `ldr`). Both are used only if the output begins
   /// fresh.
   void (*_Nonnull gemm_panel)(
       long rows, long columns, long k, const float *_Nonnull a, long lda, const float *_Nonnull panel, float *_Nonnull c, long ldc,
@@ -79,10 +79,10 @@ typedef struct {
   /// y[rows][columns] = x[rows][0..<columns] * gelu(x[rows][gates..<gates + columns]).
   void (*_Nonnull geglu)(long rows, long columns, const float *_Nonnull x, long ldx, long gates, float *_Nonnull y, long ldy);
 
-  /// For each channel the mean and the sum of squared deviations over `pixels` rows of `channels` values.
+  /// For each channel the mean and the sum of squared deviations, over `pixels` rows of `channels` values.
   void (*_Nonnull moments)(long pixels, long channels, const float *_Nonnull x, float *_Nonnull mean, float *_Nonnull m2);
 
-  /// y = activation(x · scale + shift), scale and shift for each channel; activation none or SiLU; rows of y are `ldy` apart.
+  /// y = activation(x · scale + shift), with scale and shift for each channel; activation none or SiLU; rows of y at the stride `ldy`.
   void (*_Nonnull scale_shift)(
       int activation, long pixels, long channels, const float *_Nonnull x, const float *_Nonnull scale, const float *_Nonnull shift,
       float *_Nonnull y, long ldy);
@@ -92,8 +92,8 @@ typedef struct {
       long rows, long columns, float epsilon, const float *_Nonnull x, const float *_Nonnull weight, const float *_Nonnull bias,
       float *_Nonnull y);
 
-  /// One block of an online softmax. For each row: the running maximum and sum take in `columns` new scores, the scores become
-  /// exp(scale · (score - maximum)), and `rescale` receives what earlier results must be multiplied by. `scale` is above 0.
+  /// One block of an online softmax. For each row, the running maximum and sum are updated with `columns` new scores, the scores become
+  /// exp(scale · (score - maximum)), and `rescale` receives the factor for earlier results. `scale` is above 0.
   void (*_Nonnull softmax_block)(
       long rows, long columns, float scale, float *_Nonnull scores, long ld, float *_Nonnull maximum, float *_Nonnull sum,
       float *_Nonnull rescale);
@@ -106,19 +106,19 @@ typedef struct {
   /// bfloat16 to float.
   void (*_Nonnull widen_bf16)(long count, const uint16_t *_Nonnull x, float *_Nonnull y);
 
-  /// Winograd's F(4×4, 3×3): the 36 values BᵀdB of a tile of 6 × 6 pixels, each `ldv` after the other, for every channel.
+  /// Winograd's F(4×4, 3×3): for every channel, the 36 values BᵀdB of a tile of 6 × 6 pixels, at a stride of `ldv`.
   void (*_Nonnull winograd_input)(long channels, const float *_Nonnull const *_Nonnull pixels, float *_Nonnull v, long ldv);
 
-  /// The 4 × 4 pixels AᵀmA of 36 products, plus bias and, where given, the residuals' pixels. A null pixel is not written.
+  /// The 4 × 4 pixels AᵀmA of 36 products, plus bias and, if given, the residuals' pixels. A null pixel is not written.
   void (*_Nonnull winograd_output)(
       long channels, const float *_Nonnull m, long ldm, const float *_Nonnull bias,
       const float *_Nullable const *_Nullable residuals, float *_Nullable const *_Nonnull pixels);
 
-  /// The 36 values GgGᵀ of a 3 × 3 window whose nine taps are `ldt` apart, for the 32 columns of a panel.
+  /// The 36 values GgGᵀ of a 3 × 3 window whose nine taps have the stride `ldt`, for the 32 columns of a panel.
   void (*_Nonnull winograd_weights)(const float *_Nonnull taps, long ldt, float *_Nonnull u, long ldu);
 
   /// Each row of k values (a multiple of CK_BLOCK) as bytes: x ≈ scale · q. `sums` [rows][k / CK_BLOCK] receives -128 times each block's sum,
-  /// which takes the 128 out of what `gemm_panel_q8` adds up.
+  /// which corrects `gemm_panel_q8` for the 128 in the weights' bytes.
   void (*_Nonnull quantize_rows)(
       long rows, long k, const float *_Nonnull x, long ldx, int8_t *_Nonnull q, long ldq, float *_Nonnull scales,
       int32_t *_Nonnull sums);
@@ -126,15 +126,15 @@ typedef struct {
   /// A panel of 8-bit weights as floats [k][CK_PANEL].
   void (*_Nonnull widen_q8)(long k, const uint8_t *_Nonnull panel, const uint16_t *_Nonnull scales, float *_Nonnull y);
 
-  /// What `gemm_panel` does, of rows that were quantised with a panel of 8-bit weights, for all its 32 columns; null where no instruction
+  /// `gemm_panel` for quantised rows and a panel of 8-bit weights, for all its 32 columns. Null if no instruction
   /// makes it faster than floats.
   void (*_Nullable gemm_panel_q8)(
       long rows, long k, const int8_t *_Nonnull a, long lda, const float *_Nonnull row_scales, const int32_t *_Nonnull sums,
       const uint8_t *_Nonnull panel, const uint16_t *_Nonnull scales, float *_Nonnull c, long ldc, int begin, const float *_Nullable bias,
       const float *_Nullable residual, long ldr);
 
-  /// Rows of k floats as bfloat16, rounded to the nearest, two in a word, the first in its lower half; an odd last one with zero. Rows of y are
-  /// `ldy` words apart. Denormal numbers, which `gemm_panel_pairs` takes for zero, may be made zero here already.
+  /// Rows of k floats as bfloat16, rounded to the nearest, two in a word, the first in its lower half. An odd last one is paired with zero. Rows of y
+  /// have a stride of `ldy` words. Denormal numbers, which `gemm_panel_pairs` treats as zero, may already become zero here.
   void (*_Nonnull narrow_rows)(long rows, long k, const float *_Nonnull x, long ldx, uint32_t *_Nonnull y, long ldy);
 
   /// A panel of floats, CK_PANEL in each of k rows, as bfloat16 [(k + 1) / 2][CK_PANEL] words: two rows in one.
@@ -143,81 +143,81 @@ typedef struct {
   /// A panel of 8-bit weights as such words, [k / 2][CK_PANEL].
   void (*_Nonnull narrow_q8)(long k, const uint8_t *_Nonnull panel, const uint16_t *_Nonnull scales, uint32_t *_Nonnull y);
 
-  /// What the words of a row must be a multiple of for `gemm_panel_pairs`, with zeros beyond the values.
+  /// The number that a row's words must be a multiple of for `gemm_panel_pairs`, with zeros beyond the values.
   long pair_words;
 
-  /// What `gemm_panel` does, of rows and a panel of such words, columns a multiple of 8 up to 32; null where no instruction makes it faster than
+  /// `gemm_panel` for rows and a panel of such words, with columns a multiple of 8 up to 32. Null if no instruction makes it faster than
   /// floats.
   void (*_Nullable gemm_panel_pairs)(
       long rows, long columns, long words, const uint32_t *_Nonnull a, long lda, const uint32_t *_Nonnull panel, float *_Nonnull c, long ldc,
       int begin, const float *_Nullable bias, const float *_Nullable residual, long ldr);
 
-  /// Floats as their upper parts, which are bfloat16, halfway cases away from zero, and what is left: upper + lower = x. `lower` may be x.
+  /// Splits floats into upper parts, which are bfloat16 rounded with ties away from zero, and the rest: upper + lower = x. `lower` may be x.
   void (*_Nonnull part)(long count, const float *_Nonnull x, float *_Nonnull upper, float *_Nonnull lower);
 
-  /// Rows of k floats as two bfloat16 each, x ≈ upper + lower within 2^-17 of x, CK_SPLIT values in as many words; zeros beyond k. y may be x, with the
-  /// same stride. Denormal numbers and their like are lost; what is infinite is not a number.
+  /// Rows of k floats as two bfloat16 each, x ≈ upper + lower within 2^-17 of x, CK_SPLIT values in as many words, with zeros beyond k. y may be x at
+  /// the same stride. Denormal numbers and those close to them are lost. Infinity becomes NaN.
   void (*_Nonnull split_rows)(long rows, long k, const float *_Nonnull x, long ldx, uint32_t *_Nonnull y, long ldy);
 
-  /// A panel of floats [k][CK_PANEL] in the same way, [k][CK_PANEL] words: first those of the upper parts of CK_SPLIT rows, then of the lower.
-  /// It may take the floats' place.
+  /// A panel of floats [k][CK_PANEL] in the same way, as [k][CK_PANEL] words: first the upper parts of CK_SPLIT rows, then their lower parts.
+  /// The words may replace the floats.
   void (*_Nonnull split_panel)(long k, const float *_Nonnull x, uint32_t *_Nonnull y);
 
-  /// The floats of such a panel, k a multiple of CK_SPLIT.
+  /// The floats of such a panel; k is a multiple of CK_SPLIT.
   void (*_Nonnull join_panel)(long k, const uint32_t *_Nonnull x, float *_Nonnull y);
 
-  /// What `gemm_panel` does, of rows and a panel that were split; k a multiple of CK_SPLIT, columns of 8. Null where no instruction makes it
+  /// `gemm_panel` for split rows and a split panel, with k a multiple of CK_SPLIT and columns one of 8. Null if no instruction makes it
   /// faster than floats.
   ///
-  /// (x + x′)(b + b′) ≈ xb + xb′ + x′b, with x and b the upper parts. What is rounded off a product is some 2^-17 of it, where float32 rounds 2^-24: sums
-  /// of k products of random sign are some 2e-6 of their size off. Source: Henry, Tang and Heinecke 2019, "Leveraging the bfloat16 artificial
-  /// intelligence datatype for higher-precision computations".
+  /// (x + x′)(b + b′) ≈ xb + xb′ + x′b, with x and b the upper parts. The rounding error of a product is about 2^-17 of it, where float32 has 2^-24. So
+  /// sums of k products of random sign have an error of about 2e-6 of their size. Source: Henry, Tang and Heinecke 2019, "Leveraging the bfloat16
+  /// artificial intelligence datatype for higher-precision computations".
   void (*_Nullable gemm_panel_split)(
       long rows, long columns, long k, const uint32_t *_Nonnull a, long lda, const uint32_t *_Nonnull panel, float *_Nonnull c, long ldc,
       int begin, const float *_Nullable bias, const float *_Nullable residual, long ldr);
 
-  /// For each window begin + Σ over its taps of their words · the panel's [words][CK_PANEL] for it, split or pairs, for all its 32 columns.
-  /// The residual lies as the results do.
-  /// Null where `gemm_panel_split` is.
+  /// For each window begin + Σ over its taps of the tap's words · its part of the panel, [words][CK_PANEL], split or pairs, for all 32 columns.
+  /// The residual has the layout of the results.
+  /// Null if `gemm_panel_split` is.
   void (*_Nullable gemm_windows)(
       int is_split, const ck_windows *_Nonnull windows, const uint32_t *_Nonnull a, const uint32_t *_Nonnull panel, float *_Nonnull c, int begin,
       const float *_Nullable bias, const float *_Nullable residual);
 
-  /// Rows that `gemm_panel_crossed` takes at once.
+  /// The rows that `gemm_panel_crossed` computes at once.
   long crossed_rows;
 
-  /// Rows of k floats made ready for `gemm_panel_crossed`, in place where y is x: y = x / scale, the scale being the power of two that brings the
-  /// row's mean magnitude to that of the weights, levels[row], within a factor of two. `sums` receives -Σ y[3g + 1] · y[3g + 2] over the row's
-  /// whole groups of three. Scales and sums of rows are `lds` apart. Without `levels` the values, which y is, stay as they are, and scales are 1.
+  /// Prepares rows of k floats for `gemm_panel_crossed`: y = x / scale, where y may be x. The scale is the power of two that brings the row's mean
+  /// magnitude to that of the weights, levels[row], within a factor of two. `sums` receives -Σ y[3g + 1] · y[3g + 2] over the row's whole groups of
+  /// three. Scales and sums have a stride of `lds`. Without `levels`, y must be x, the values stay as they are, and scales are 1.
   void (*_Nonnull cross_rows)(
       long rows, long k, const float *_Nullable levels, const float *_Nonnull x, long ldx, float *_Nonnull y, long ldy, float *_Nonnull scales,
       float *_Nonnull sums, long lds);
 
-  /// Of a panel [k][CK_PANEL] the same sums for each column: -Σ b[3g + 1] · b[3g + 2].
+  /// The same sums for each column of a panel [k][CK_PANEL]: -Σ b[3g + 1] · b[3g + 2].
   void (*_Nonnull cross_panel)(long k, const float *_Nonnull panel, float *_Nonnull sums);
 
-  /// What `gemm_panel` does, of rows that `cross_rows` made, for all 32 columns of a panel. Null where additions take the multipliers' time.
+  /// `gemm_panel` for rows from `cross_rows`, for all 32 columns of a panel. Null if additions take time from the multipliers.
   ///
-  /// Two of three products become one: x₁b₁ + x₂b₂ = (x₁ + b₂)(x₂ + b₁) - x₁x₂ - b₁b₂, and the last two terms are the sums, which serve many products
-  /// each. Where a processor adds beside it multiplies (AMD's do), three inputs take the time of two. Source: Winograd 1968, "A new
-  /// algorithm for inner products"; the scales after Brent 1970, so that the sum of a row's and a panel's value rounds off neither.
+  /// Two of three products become one: x₁b₁ + x₂b₂ = (x₁ + b₂)(x₂ + b₁) - x₁x₂ - b₁b₂. The last two terms are the sums, each of which serves many
+  /// products. If a processor can add and multiply at the same time (AMD's can), three inputs take the time of two. Source: Winograd 1968, "A new
+  /// algorithm for inner products"; the scales after Brent 1970, so that adding a row's and a panel's value loses digits of neither.
   void (*_Nullable gemm_panel_crossed)(
       long rows, long k, const float *_Nonnull a, long lda, const float *_Nonnull scales, const float *_Nonnull sums,
       const float *_Nonnull panel, const float *_Nonnull panel_sums, float *_Nonnull c, long ldc, int begin, const float *_Nullable bias,
       const float *_Nullable residual, long ldr);
 } ck_kernels;
 
-/// Whether this processor's vector units add beside those that multiply, so that an addition for each product takes no time.
+/// Whether this processor has separate vector units for additions, so that an addition for each product takes no time.
 int ck_adds_beside_products(void);
 
-/// The kernels of a set, or null where this machine (or this build) has no such instructions.
+/// The kernels of a set; null if this machine (or this build) lacks the instructions.
 const ck_kernels *_Nullable ck_kernels_for(int set);
 
 /// The kernels in plain C, which every machine has.
 extern const ck_kernels ck_table_plain;
 
-/// A panel of weights out of CK_PANEL rows [channels][taps] of elements of 2 or 4 bytes, at any address: [taps][channels][CK_PANEL], with zeros
-/// for rows that are null.
+/// Packs a panel of weights from CK_PANEL rows [channels][taps] of elements of 2 or 4 bytes, at any address, to [taps][channels][CK_PANEL]. Null
+/// rows give zeros.
 void ck_pack_panel(int bytes, long channels, long taps, const void *_Nullable const *_Nonnull rows, void *_Nonnull target);
 
 /// Tells the processor that this is a waiting loop.

@@ -1,23 +1,23 @@
 import CLatentDiffusionKernels
 
-/// What products of activations with activations are made of; sums are float32 in any case.
+/// The precision of the factors in products of activations with activations. Sums are always float32.
 public enum ProductPrecision: Sendable {
-  /// As everything is by default.
+  /// float32, the default.
   case float32
-  /// Factors rounded to 8 significant bits, where the processor is faster with them (AVX512_BF16); float32 elsewhere.
+  /// Factors are rounded to 8 significant bits if the processor has bfloat16 instructions (AVX512_BF16, AMX), which are faster; else float32.
   case bfloat16
 }
 
 extension Tensor {
-  /// Scaled dot-product attention of several heads, softmax(Q · Kᵀ · scale) · V, in tiles: memory grows with the number of tokens,
-  /// not with its square. Source: Vaswani et al. 2017; the tiles after Dao et al. 2022 (FlashAttention).
+  /// Scaled dot-product attention of several heads, softmax(Q · Kᵀ · scale) · V, computed in tiles. Its memory grows with the number of
+  /// tokens, not with the square of that number. Source: Vaswani et al. 2017; the tiles after Dao et al. 2022 (FlashAttention).
   ///
   /// - Parameters:
   ///   - queries: `[N, L, heads · d]`.
   ///   - keys: `[N, S, heads · d]`.
   ///   - values: `[N, S, heads · d]`.
   ///   - scale: usually d^-½.
-  ///   - causal: a token sees itself and those before it.
+  ///   - causal: each token attends only to itself and to earlier tokens.
   ///   - precision: of queries, keys, values and probabilities in the two products.
   /// - Returns: `[N, L, heads · d]`.
   /// - Precondition: the shapes fit.
@@ -49,37 +49,37 @@ extension CPUEngine {
   }
 }
 
-/// Attention cut into tasks: one head of one sample for a block of queries, which meets the keys block by block.
+/// Attention cut into tasks. A task computes one head of one sample for a block of queries, and goes over the keys block by block.
 private struct TiledAttention {
   let queries: Tensor
   let heads: Int
   let scale: Float
   let causal: Bool
-  /// Of probabilities and values, and of queries and keys.
+  /// The forms of the factors: `factors` for probabilities and values, `keyFactors` for queries and keys.
   let factors: ProductFactors
   let keyFactors: ProductFactors
   let result: Tensor
   let keyCount: Int
   let width: Int
-  /// Keys as panels of 32, a row for each word of features: `[N · heads][S / 32][d][32]`.
+  /// Keys in panels of 32, with a row for each word of features: `[N · heads][S / 32][d][32]`.
   let packedKeys: TensorStorage
-  /// Values as panels of 32 features, a row for each word of keys: `[N · heads][d / 32][S][32]`.
+  /// Values in panels of 32 features, with a row for each word of keys: `[N · heads][d / 32][S][32]`.
   let packedValues: TensorStorage
-  /// What crossed products of these panels take, where products are crossed: of keys one panel after the other, of values a block of keys of one.
+  /// Magnitudes and sums for crossed products; nil if those are not used. Keys have sums for each panel, values for each panel and block of keys.
   private let crossedKeys: CrossedHeads?
   private let crossedValues: CrossedHeads?
 
-  /// Queries and keys of a block: whole tiles of the kernels. Where those are fast, reading keys and values and what is done once for a row decides, and
-  /// blocks are larger: their scores take half a megabyte of the second-level cache.
+  /// Queries and keys in a block: multiples of the kernels' tiles. With fast tile products (AMX), reading keys and values and the work per row
+  /// take most of the time, so blocks are larger. Their scores take half a megabyte of the second-level cache.
   private var queryBlock: Int { factors.isOfTiles ? 256 : 84 }
   private let keyBlock: Int
-  /// Floats between rows of scores: no power of two, so that rows do not fall on the same cache sets.
+  /// The stride between rows of scores, in floats: no power of two, so that rows do not compete for the same cache sets.
   private var scoreStride: Int { keyBlock + 16 }
   private static let panel = 32
 
   private var keyPanels: Int { (keyCount + 31) / 32 }
   private var valuePanels: Int { (width + 31) / 32 }
-  /// Features of a head, rounded up to what the matrix kernel does at once: the sums of a block are made with zeros beside them.
+  /// The features of a head, rounded up to a multiple of 8 for the matrix kernel. The additional columns of a block's sums are zeros.
   private var paddedWidth: Int { (width + 7) / 8 * 8 }
   private var stride: Int { heads * width }
 
@@ -96,7 +96,7 @@ private struct TiledAttention {
     let all = keys.shape[0] * heads
     packedKeys = TensorStorage(count: all * ((keyCount + 31) / 32) * 32 * keyFactors.words(width))
     packedValues = TensorStorage(count: all * ((width + 31) / 32) * 32 * factors.words(keyCount))
-    // Few products do not repay the sums.
+    // With few products, making the sums takes longer than crossing saves.
     let isCrossed = factors == .floats && queries.shape[1] * keyCount * width >= 1 << 22 && Kernels.active.gemm_panel_crossed != nil
     let valueRuns = (width + 31) / 32 * ((keyCount + keyBlock - 1) / keyBlock)
     crossedKeys = isCrossed ? CrossedHeads(all, panels: (keyCount + 31) / 32) : nil
@@ -148,13 +148,13 @@ private struct TiledAttention {
     }
   }
 
-  /// The power of two that values are multiplied by where they are crossed: the magnitude of probabilities, beside the largest, is about a tenth.
+  /// The power of two that scales values for crossed products: to the magnitude of probabilities, about a tenth of the largest one.
   private func valueFactor(_ pair: Int) -> Float {
     guard let level = crossedValues?.level(pair), level.isNormal else { return 1 }
     return Float(sign: .plus, exponent: min(100, max(-100, -3 - Int(level.exponent))), significand: 1)
   }
 
-  /// Where the sums of a panel of values and of the block of keys that begins at `key` are.
+  /// The index of the sums for a panel of values and the block of keys that begins at `key`.
   private func valueRun(_ panel: Int, _ key: Int) -> Int {
     panel * ((keyCount + keyBlock - 1) / keyBlock) + key / keyBlock
   }
@@ -179,7 +179,7 @@ private struct TiledAttention {
     let (query, queryStride) = keyFactors == .floats ? (queries.pointer + offset, stride) : (UnsafePointer(words.pointer), length)
     let crossed = crossedKeys.map { $0.rows(range.count, of: queries.pointer + offset, stride: stride, k: width, head: pair) }
     var state = SoftmaxState(rows: range.count)
-    // Who sees nothing adds nothing.
+    // Without keys the result is zero.
     if keyCount == 0 { sums.pointer.update(repeating: 0, count: sums.count) }
     for begin in Swift.stride(from: 0, to: causal ? min(keyCount, range.upperBound) : keyCount, by: keyBlock) {
       let keys = begin..<min(keyCount, begin + keyBlock)
@@ -196,7 +196,7 @@ private struct TiledAttention {
     }
   }
 
-  /// scores = Q · Kᵀ, whole panels: the last one's keys beyond the end are zeros.
+  /// scores = Q · Kᵀ, for whole panels. Keys beyond the end are zeros.
   private func score(
     _ query: UnsafePointer<Float>, stride queryStride: Int, _ crossed: CrossedRows?, rows: Range<Int>, keys: Range<Int>, pair: Int,
     into scores: UnsafeMutablePointer<Float>
@@ -247,7 +247,7 @@ private struct TiledAttention {
     }
   }
 
-  /// What crossed products of the heads' keys, or values, take: their mean magnitude, and the sums of their panels.
+  /// The mean magnitude of each head's keys or values, and the sums of their panels, for crossed products.
   private struct CrossedHeads {
     private let panels: Int
     private let sums: TensorStorage
@@ -259,7 +259,7 @@ private struct TiledAttention {
       levels = TensorStorage(count: heads)
     }
 
-    /// Takes the mean magnitude of up to 32 rows.
+    /// Measures the mean magnitude of up to 32 rows.
     func measure(_ source: UnsafePointer<Float>, rows: Int, columns: Int, stride: Int, head: Int) {
       var sum: Float = 0, count = 0
       for row in Swift.stride(from: 0, to: rows, by: max(1, (rows + 31) / 32)) {

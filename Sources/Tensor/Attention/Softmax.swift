@@ -13,7 +13,7 @@ extension CPUEngine {
 }
 
 extension Tensor {
-  /// Each row's exponentials, divided by their sum: `[…, C]` → the same shape.
+  /// The softmax of each row, its exponentials divided by their sum: `[…, C]` → the same shape.
   /// - Throws: `CancellationError`.
   public func softmax(in context: ExecutionContext) throws -> Tensor { try context.engine.softmax(self, in: context) }
 }
@@ -32,17 +32,17 @@ struct SoftmaxState {
     sum.pointer.update(repeating: 0, count: rows)
   }
 
-  /// Takes the next scores in and turns them into exponentials.
+  /// Updates maxima and sums with the next scores, and replaces these by their exponentials.
   mutating func take(_ scores: UnsafeMutablePointer<Float>, columns: Int, stride: Int, scale: Float) {
     Kernels.active.softmax_block(rows, columns, scale, scores, stride, maximum.pointer, sum.pointer, factor.pointer)
   }
 
-  /// Brings what was summed before the last `take` to the maximum of now.
+  /// Scales sums from before the last `take` to the current maximum.
   func rescale(_ output: UnsafeMutablePointer<Float>, columns: Int, stride: Int) {
     Kernels.active.scale_rows(rows, columns, factor.pointer, output, stride)
   }
 
-  /// Divides by the sums, and by what the values were multiplied by; a row without any score becomes zero.
+  /// Divides by the sums and by `factor`, which the values were multiplied by. A row without scores becomes zero.
   mutating func normalize(_ output: UnsafeMutablePointer<Float>, columns: Int, stride: Int, dividingBy factor: Float = 1) {
     for row in 0..<rows { self.factor.pointer[row] = sum.pointer[row] == 0 ? 0 : 1 / sum.pointer[row] / factor }
     rescale(output, columns: columns, stride: stride)

@@ -1,28 +1,28 @@
-/// Tokens that are like others, merged into them: from each row's sequence to a shorter one, and back.
+/// Merges similar tokens, so that each row's sequence becomes shorter, and undoes this.
 ///
-/// Some tokens are destinations; of the others, those that are the most like a destination are merged into it. A merged token is the mean of what was
-/// merged; on the way back, all get what became of the mean. Source: Bolya and Hoffman 2023 (arXiv:2303.17604),
+/// Some tokens are destinations. Of the other tokens, the ones most similar to a destination are merged into it. A merged token is the mean of its
+/// members. Undoing the merge gives each member the merged token's new value. Source: Bolya and Hoffman 2023 (arXiv:2303.17604),
 /// `bipartite_soft_matching_random2d`.
 public struct TokenMerge: Sendable {
   /// Tokens before merging.
   public let length: Int
-  /// Tokens after it.
+  /// Tokens after merging.
   public let mergedLength: Int
   private let rows: Int
-  /// `[rows][length]`: where a token is in the merged sequence.
+  /// `[rows][length]`: each token's place in the merged sequence.
   private let places: [Int32]
   /// `[rows][length]`: the tokens in the order of their places.
   private let members: [Int32]
-  /// `[rows][mergedLength + 1]`: where a place's tokens begin among a row's `members`.
+  /// `[rows][mergedLength + 1]`: the index in a row's `members` at which each place's tokens begin.
   private let starts: [Int32]
 
-  /// Finds what to merge.
+  /// Finds the tokens to merge.
   ///
   /// - Parameters:
-  ///   - tokens: `[N, L, C]`; their directions are compared.
+  ///   - tokens: `[N, L, C]`, compared by the cosine of the angle between them.
   ///   - destinations: indices of tokens, ascending; the same in every row.
-  ///   - count: tokens to merge into destinations; at most all that are none.
-  /// - Precondition: the indices are those of tokens.
+  ///   - count: the number of tokens to merge; at most all that are no destinations.
+  /// - Precondition: the indices are below L.
   /// - Throws: `CancellationError`.
   public init(_ tokens: Tensor, into destinations: [Int], count: Int, in context: ExecutionContext) throws {
     precondition(tokens.shape.rank == 3, "Tokens of shape \(tokens.shape).")
@@ -35,7 +35,7 @@ public struct TokenMerge: Sendable {
     var places = [Int32](repeating: 0, count: rows * length)
     for row in 0..<rows where length > 0 {
       let nearest = try Nearest(tokens, row: row, sources: sources, destinations: destinations, in: context)
-      // The most alike come first; where two are equally so, the first of them: a sort need not be stable.
+      // The most similar come first, and equally similar ones in their order: Swift's sort need not be stable.
       let order = sources.indices.sorted { (-nearest.similarity[$0], $0) < (-nearest.similarity[$1], $1) }
       var isMerged = [Bool](repeating: false, count: sources.count)
       for source in order.prefix(merged) { isMerged[source] = true }
@@ -51,7 +51,7 @@ public struct TokenMerge: Sendable {
     (starts, members) = Self.membership(places, rows: rows, length: length, mergedLength: mergedLength)
   }
 
-  /// The tokens of each place, by counting.
+  /// The tokens of each place, found by a counting sort.
   private static func membership(_ places: [Int32], rows: Int, length: Int, mergedLength: Int) -> (starts: [Int32], members: [Int32]) {
     var starts = [Int32](repeating: 0, count: rows * (mergedLength + 1))
     var members = [Int32](repeating: 0, count: rows * length)
@@ -69,11 +69,11 @@ public struct TokenMerge: Sendable {
     return (starts, members)
   }
 
-  /// Tokens of a task.
+  /// Tokens in a task.
   private static let blockTokens = 256
 
-  /// `[N, L, C]` → `[N, mergedLength, C]`: the means of what is merged.
-  /// - Precondition: N and L are those that the merge was made for.
+  /// `[N, L, C]` → `[N, mergedLength, C]`: the mean of each place's tokens.
+  /// - Precondition: N and L are those of the tokens that the merge was made from.
   /// - Throws: `CancellationError`.
   public func merged(_ tokens: Tensor, in context: ExecutionContext) throws -> Tensor {
     precondition(tokens.shape.rank == 3 && tokens.shape[0] == rows && tokens.shape[1] == length, "\(tokens.shape) is not what is merged.")
@@ -97,7 +97,7 @@ public struct TokenMerge: Sendable {
     return result
   }
 
-  /// `[N, mergedLength, C]` → `[N, L, C]`: to each token what its place has, and `residual`.
+  /// `[N, mergedLength, C]` → `[N, L, C]`: each token becomes the value at its place plus `residual`.
   ///
   /// - Parameter residual: `[N, L, C]`.
   /// - Precondition: the shapes fit the merge.
@@ -133,12 +133,12 @@ public struct TokenMerge: Sendable {
   }
 }
 
-/// For each source the destination whose direction is nearest to its own, and the cosine between the two.
+/// For each source the most similar destination, and the cosine of the angle between the two.
 private struct Nearest {
   let destination: [Int32]
   let similarity: [Float]
 
-  /// Sources that are compared at once: the similarities of all would grow with the square of the tokens.
+  /// Sources compared at once. All similarities together would take memory that grows with the square of the number of tokens.
   private static let blockSources = 1008
 
   init(_ tokens: Tensor, row: Int, sources: [Int], destinations: [Int], in context: ExecutionContext) throws {
@@ -163,7 +163,7 @@ private struct Nearest {
     (self.destination, self.similarity) = (destination, similarity)
   }
 
-  /// The tokens of these indices, each divided by its length.
+  /// The tokens at these indices, each divided by its length as a vector.
   private static func directions(of tokens: Tensor, row: Int, indices: [Int], in context: ExecutionContext) throws -> Tensor {
     let channels = tokens.shape.columns
     let result = Tensor(uninitialized: [indices.count, channels])
@@ -182,7 +182,7 @@ private struct Nearest {
         square += source[channel] * source[channel]
         channel += 1
       }
-      // What has no direction is like nothing.
+      // A zero vector has similarity 0 to all others.
       let scale = square > 0 ? 1 / square.squareRoot() : 0
       for channel in 0..<channels { target[channel] = scale * source[channel] }
     }
@@ -190,7 +190,7 @@ private struct Nearest {
   }
 }
 
-/// The largest of some numbers and its index: of equal ones the first.
+/// The largest value and its index; of equal values the first.
 private func largest(_ values: UnsafePointer<Float>, count: Int) -> (index: Int, value: Float) {
   var (index, value) = (0, values[0])
   for i in 1..<max(count, 1) where values[i] > value { (index, value) = (i, values[i]) }

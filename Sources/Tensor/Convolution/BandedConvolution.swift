@@ -1,37 +1,37 @@
 import CLatentDiffusionKernels
 
-/// One convolution by 3×3 windows whose products are of words: bands of the pictures, with the pixels around them, are made words once, and the
-/// windows are read from there.
+/// A convolution by 3×3 windows with products of bfloat16 words. Each band of the pictures, with the pixels around it, is converted to words
+/// once, and the windows are read from there.
 ///
-/// A band's words stay in the second-level cache, and so do a panel's, for some channels at a time; the kernel adds up all nine places of a window in
-/// its tiles. Where words are multiplied so much faster than floats, Winograd's transforms would take longer than the products that they save.
+/// The words of a band and of a panel, for some channels at a time, stay in the second-level cache. The kernel sums all nine taps of a window in
+/// its tiles. Winograd's transforms would take longer than the products they save, because words are multiplied so much faster than floats.
 struct BandedConvolution {
   private let map: UnitStrideConvolution
   private let factors: ProductFactors
 
-  /// Pixels of a band, about, and at most in a line of it.
+  /// The approximate number of pixels in a band, and the largest width of a band.
   private static let bandPixels = 512, bandWidth = 64
-  /// Channels whose words are made at once.
+  /// Channels that are converted to words at once.
   private static let runLength = 320
-  /// Panels of a task at least, which repay that it makes the band's words, and floats of the lines that are prepared at once for each thread.
+  /// The fewest panels in a task, so that converting its band pays off, and the floats for each thread in lines that are prepared at once.
   private static let leastPanels = 4, threadFloats = 1 << 21
   private static let panel = PackedMatrix.panelWidth
 
-  /// Whether this is the way to make products of such factors for a map: where they are split, larger ones repay Winograd's transforms, and those of the
-  /// weights.
+  /// Whether a map with such factors is convolved in this way. With split factors, Winograd's method is faster for large maps, in spite of its
+  /// transforms of tiles and weights.
   static func takes(_ factors: ProductFactors, height: Int, width: Int) -> Bool {
     guard Kernels.active.gemm_windows != nil else { return false }
     return factors == .pairs || factors == .split && height * width < 64 * 64
   }
 
-  /// Floats of all buffers that a convolution takes beside its result, about.
+  /// The approximate size of all temporary buffers of a convolution, in floats.
   static func bufferFloats(n: Int, height: Int, width: Int, channels: Int, threads: Int, isNormalized: Bool) -> Int {
     let run = min(channels, runLength), band = (bandPixels / bandWidth + 2) * (bandWidth + 2) * (run + 16)
     let lines = isNormalized ? min(n * height * width * channels, threads * threadFloats) : 0
     return threads * (band + 10 * run * panel) + lines
   }
 
-  /// None where this is not the way to make the products.
+  /// Nil if the map is not convolved in this way.
   init?(_ map: UnitStrideConvolution) {
     let factors = ProductFactors.ofWeights(map.weights, channels: map.channels)
     guard map.weights.outputs % Self.panel == 0, map.inputs.allSatisfy({ $0.shape.columns % factors.granularity == 0 }),
@@ -40,7 +40,7 @@ struct BandedConvolution {
     (self.map, self.factors) = (map, factors)
   }
 
-  /// Lines and columns of some pictures' results: of one picture, or all of several small ones.
+  /// Lines and columns of the result: a part of one picture, or all of several small ones.
   private struct Band {
     let images: Range<Int>
     let lines: Range<Int>
@@ -61,7 +61,7 @@ struct BandedConvolution {
     }
   }
 
-  /// Bands in the order of the pictures' lines, in groups whose lines are prepared at once.
+  /// All bands in the order of the pictures' lines, in groups whose lines are prepared at once.
   private func groups(threads: Int) -> [[Band]] {
     let across = (map.width + Self.bandWidth - 1) / Self.bandWidth, columns = (map.width + across - 1) / across
     let down = max(1, (map.height * columns + Self.bandPixels / 2) / Self.bandPixels), lines = (map.height + down - 1) / down
@@ -85,20 +85,20 @@ struct BandedConvolution {
     return groups
   }
 
-  /// The lines that neighbouring bands read.
+  /// The input lines that neighbouring bands read.
   private func lines(read bands: [Band]) -> Range<Int> {
     guard let first = bands.first, let last = bands.last else { return 0..<0 }
     return map.lines(
       readFrom: (first.images.lowerBound, first.lines.lowerBound), to: (last.images.upperBound - 1, last.lines.upperBound - 1))
   }
 
-  /// Into how many runs of panels the bands of a group are cut: so that there are some tasks for each thread.
+  /// The number of runs of panels that the work on a band is cut into, so that there are some tasks for each thread.
   private func splits(bands: Int, threads: Int) -> Int {
     let wanted = (4 * threads + bands - 1) / bands
     return max(1, min(wanted, map.weights.panels / Self.leastPanels))
   }
 
-  /// Makes some panels of a band's results.
+  /// Computes some panels of a band's results.
   private func convolve(_ band: Band, panels: Range<Int>, from source: ConvolvedLines, in context: ExecutionContext) {
     let most = min(map.channels, Self.runLength), words = BandWords(band, words: factors.words(most))
     let scratch =
@@ -124,11 +124,11 @@ struct BandedConvolution {
     }
   }
 
-  /// A band's pixels and those around it as words.
+  /// A band's pixels and the pixels around it, as words.
   private struct BandWords {
     let band: Band
     private let storage: TensorStorage
-    /// Words from a pixel to the next, no power of two, and from a line to the next.
+    /// The strides between pixels, which is no power of two, and between lines, in words.
     let pixel: Int, line: Int
 
     init(_ band: Band, words: Int) {
@@ -138,13 +138,13 @@ struct BandedConvolution {
       storage = TensorStorage(count: band.images.count * (band.lines.count + 2) * line)
     }
 
-    /// Where a picture's begin.
+    /// The first word of a picture.
     func image(_ image: Int) -> UnsafeMutablePointer<Float> {
       storage.pointer + (image - band.images.lowerBound) * (band.lines.count + 2) * line
     }
   }
 
-  /// Adds the products of some channels with a panel to its results, which begin with these or have begun.
+  /// Adds the products of some channels with a panel to the panel's results. If `isFirst`, the results begin at bias and residual.
   private func multiply(
     _ source: BandWords, words: Int, panel: Int, _ weights: UnsafePointer<Float>, step: Int, isFirst: Bool
   ) {
@@ -166,10 +166,10 @@ struct BandedConvolution {
     }
   }
 
-  /// Some channels of a band of one picture, and of the pixels around it, as words.
+  /// Converts some channels of a band of one picture, and of the pixels around it, to words.
   private func takeWords(of band: Band, image: Int, channels run: Range<Int>, from source: ConvolvedLines, into target: BandWords) {
     let pixel = target.pixel, inputWidth = map.inputs[0].shape[2]
-    // The columns that there are; neighbours are made at once where they are neighbours in the input.
+    // The columns inside of the picture. They are converted at once if they are neighbours in the input, too.
     let inside = max(0, band.columns.lowerBound - 1)..<min(map.columnMap.count, band.columns.upperBound + 1)
     let before = inside.lowerBound - (band.columns.lowerBound - 1), behind = band.columns.count + 2 - before - inside.count
     let step = map.columnMap.count == inputWidth ? inside.count : 1
@@ -190,7 +190,7 @@ struct BandedConvolution {
     }
   }
 
-  /// Some channels of neighbouring pixels as words: of the inputs that have them, side by side.
+  /// Converts some channels of neighbouring pixels to words. They come from all inputs that have these channels.
   private func takeWords(
     ofPixels count: Int, at first: Int, channels run: Range<Int>, from source: ConvolvedLines, into target: UnsafeMutablePointer<Float>,
     stride: Int

@@ -1,10 +1,10 @@
 /// How a convolution's window moves over a picture.
 public struct ConvolutionGeometry: Sendable, Equatable {
-  /// The window's, in pixels.
+  /// The height of the window, in pixels.
   public var kernelHeight: Int
-  /// The window's, in pixels.
+  /// The width of the window, in pixels.
   public var kernelWidth: Int
-  /// Pixels from a window to the next, in both directions.
+  /// The step from a window to the next in both directions, in pixels.
   public var stride: Int
   /// Zeros before the first and after the last row and column.
   public var padding: Padding
@@ -30,33 +30,33 @@ public struct ConvolutionGeometry: Sendable, Equatable {
   func outputHeight(_ height: Int) -> Int { places(height + padding.top + padding.bottom - kernelHeight) }
   func outputWidth(_ width: Int) -> Int { places(width + padding.left + padding.right - kernelWidth) }
 
-  /// Where a window may stand that has `room` to move: none if it does not fit.
+  /// The number of positions of a window that has `room` to move; 0 if it does not fit.
   private func places(_ room: Int) -> Int { room < 0 ? 0 : room / stride + 1 }
 }
 
 /// How a convolution is computed.
 public enum ConvolutionMethod: Sendable {
-  /// As one matrix product whose left operand, the windows, is gathered as it goes.
+  /// As one matrix product. Its left operand, the windows, is gathered during the product.
   case direct
-  /// By Winograd's transforms, for 3×3 windows that move by one with one zero around: less arithmetic, and a rounding error of about 1e-5 of
-  /// the result's size instead of 1e-6.
+  /// By Winograd's transforms, for 3×3 windows with stride 1 and padding 1. It takes less arithmetic, but the rounding error is about 1e-5 of
+  /// the result's magnitude instead of 1e-6.
   case winograd
   /// Whichever is faster for the size of the map.
   case automatic
 }
 
 extension Tensor {
-  /// A convolution over pictures that lie side by side in channels: bias + residual + Σ window · W.
+  /// A convolution over inputs joined along channels: bias + residual + Σ window · W.
   ///
   /// - Parameters:
-  ///   - inputs: `[N, H, W, Cᵢ]` each; what a concatenation of them on C would give, without making it. A single large one that is handed over
-  ///     with its last reference gives its memory back while it is read.
-  ///   - size: resize the inputs to this height and width first, each pixel the nearest one's copy, without making that picture.
+  ///   - inputs: `[N, H, W, Cᵢ]` each. The result is that of their concatenation along C, which is not made. If the caller passes the last
+  ///     reference to a single large input, its memory is returned to the system while it is read.
+  ///   - size: resizes the inputs to this height and width first, each pixel a copy of the nearest one, without storing them.
   ///   - weights: `[O, ΣCᵢ, kernelHeight, kernelWidth]`, packed.
-  ///   - bias: `[O]`, or `[N, O]` for one a picture.
-  ///   - residual: of the result's shape, which takes its place where the last reference to it is handed over.
+  ///   - bias: `[O]`, or `[N, O]` with a bias for each picture.
+  ///   - residual: of the result's shape. If the caller passes the last reference, the result reuses its memory.
   /// - Returns: `[N, H', W', O]`.
-  /// - Precondition: the shapes fit, and Winograd's method is asked for only where it is possible.
+  /// - Precondition: the shapes fit, and Winograd's method is requested only where it is possible.
   /// - Throws: `CancellationError`.
   public static func convolution(
     _ inputs: consuming [Tensor], resizedTo size: (height: Int, width: Int)? = nil, weights: PackedMatrix, geometry: ConvolutionGeometry,
@@ -83,7 +83,7 @@ extension CPUEngine {
     precondition(residual.map { $0.shape == result.shape } ?? true, "The residual does not match \(result.shape).")
     precondition(
       bias.map { [[weights.outputs], [batch, weights.outputs]].contains($0.shape) } ?? true, "The bias does not match \(result.shape).")
-    // Where the result takes no new memory, the input's is as well kept for what comes next.
+    // If the result reuses the residual's memory, the input's memory is better kept for the next operation.
     let forgetsInput = isOurs && isNew
     let isWorthwhile = UnitStrideConvolution.isWorthwhile(geometry, inputs: inputs, height: height, width: width, outputs: weights.outputs)
     if method == .winograd || method == .automatic && isWorthwhile {
@@ -104,7 +104,7 @@ extension CPUEngine {
 struct Patches {
   private let inputs: [Tensor]
   private let geometry: ConvolutionGeometry
-  /// The picture's row (column) that stands at each row (column) of the resized picture.
+  /// The input's row (column) at each row (column) of the resized picture.
   private let rowMap: [Int]
   private let columnMap: [Int]
   private let segments: [Segment]
@@ -137,7 +137,7 @@ struct Patches {
   }
 
   var inner: Int { chunks.last?.inner.upperBound ?? 0 }
-  /// What the length of every segment, and so of every chunk, is a multiple of.
+  /// The greatest common divisor of all segments' lengths, and so a divisor of every chunk's length.
   var granularity: Int { segments.reduce(0) { greatestCommonDivisor($0, $1.count) } }
 
   private static func segments(of channels: [Int], geometry: ConvolutionGeometry) -> [Segment] {
@@ -169,7 +169,7 @@ struct Patches {
     return chunks
   }
 
-  /// Copies the segments of the windows `rows`, one window after the other, `stride` floats apart.
+  /// Copies the `chosen` segments of the windows `rows`, one window after the other, `stride` floats apart.
   func gather(_ chosen: Range<Int>, rows: Range<Int>, into buffer: UnsafeMutablePointer<Float>, stride: Int) {
     let (height, width) = (inputs[0].shape[1], inputs[0].shape[2])
     var offset = 0
@@ -197,7 +197,7 @@ struct Patches {
   }
 }
 
-/// For each index of an axis of length `to` the nearest of one of length `from`, as PyTorch's `nearest` rounds: down.
+/// For each index of an axis of length `to` the nearest index of an axis of length `from`, rounded down as PyTorch's `nearest` does.
 func nearestIndices(from: Int, to: Int) -> [Int] {
   let scale = Float(from) / Float(max(to, 1))
   return (0..<to).map { min(Int(Float($0) * scale), from - 1) }

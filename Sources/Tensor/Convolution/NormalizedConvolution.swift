@@ -1,19 +1,19 @@
-/// The first step of a residual block, and of its way around if that is a convolution too.
+/// The first step of a residual block, with the block's shortcut if that is a convolution, too.
 extension Tensor {
-  /// bias + residual + Σ window of activation(normalised x) · W, and shortcut · x beside it.
+  /// bias + residual + Σ window of activation(normalised x) · W, and also shortcut · x.
   ///
-  /// What is normalised exists only as long as the convolution's windows read it: some lines at a time. A single large input that is handed
-  /// over with its last reference gives its memory back as it is read. The numbers are those of one step after the other.
+  /// Normalised lines are made some at a time, just before the windows read them. If the caller passes the last reference to a single large
+  /// input, its memory is returned to the system while it is read. The result equals that of separate steps.
   ///
   /// - Parameters:
-  ///   - inputs: `[N, H, W, Cᵢ]` each, side by side in channels.
+  ///   - inputs: `[N, H, W, Cᵢ]` each, joined along channels.
   ///   - normalization: of ΣCᵢ channels.
   ///   - activation: none or SiLU.
   ///   - weights: `[O, ΣCᵢ, kernelHeight, kernelWidth]`, packed.
-  ///   - bias: `[O]`, or `[N, O]` for one a picture.
-  ///   - residual: of the result's shape, which takes its place where the last reference to it is handed over.
+  ///   - bias: `[O]`, or `[N, O]` with a bias for each picture.
+  ///   - residual: of the result's shape. If the caller passes the last reference, the result reuses its memory.
   ///   - shortcut: `[P, ΣCᵢ, 1, 1]`, packed, and its bias `[P]`.
-  /// - Returns: `[N, H', W', O]` and, where there is a shortcut, `[N, H, W, P]`.
+  /// - Returns: `[N, H', W', O]` and, if there is a shortcut, `[N, H, W, P]`.
   /// - Precondition: the shapes fit.
   /// - Throws: `CancellationError`.
   public static func convolution(
@@ -26,7 +26,7 @@ extension Tensor {
       adding: consume residual, beside: shortcut, in: context)
   }
 
-  /// The same as the simple operations that it equals, where passing over the lines once gains nothing.
+  /// The same by separate operations, for when a single pass over the lines gains nothing.
   static func convolutionStepByStep(
     _ inputs: consuming [Tensor], normalizedBy normalization: GroupNormalization, activation: Activation, weights: PackedMatrix,
     geometry: ConvolutionGeometry, bias: Tensor?, adding residual: consuming Tensor?,
@@ -58,7 +58,7 @@ extension CPUEngine {
     let weights = try weights.resident(in: context)
     let affine = try normalization.affine(of: inputs, in: context)
     let (result, isNew) = Tensor.result(Shape(shape.dimensions.dropLast() + [weights.outputs]), adding: &residual)
-    // Lines whose memory is given back go through the shortcut on the way.
+    // The shortcut reads each line before its memory is returned.
     let forgetsInput = isOurs && isNew && inputs[0].storage.isForgettable
     let passing = forgetsInput ? try shortcut.map { try Tensor.Passing(inputs[0], weights: $0.weights, bias: $0.bias, in: context) } : nil
     let around =
@@ -77,7 +77,7 @@ extension CPUEngine {
 }
 
 extension Tensor {
-  /// A 1×1 convolution of inputs that lie side by side.
+  /// A 1×1 convolution of inputs joined along channels.
   static func pointwise(
     _ inputs: [Tensor], weights: PackedMatrix, bias: Tensor?, in context: ExecutionContext
   ) throws -> Tensor {
@@ -85,7 +85,7 @@ extension Tensor {
     return try convolution(inputs, weights: weights, geometry: geometry, bias: bias, in: context)
   }
 
-  /// A product with a tensor's rows that is made some rows at a time.
+  /// A product with a tensor's rows, computed some rows at a time.
   fileprivate struct Passing {
     let result: Tensor
     private let x: Tensor

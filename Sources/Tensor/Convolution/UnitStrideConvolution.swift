@@ -1,18 +1,18 @@
-/// A convolution of maps by 3×3 windows that move by one, with one zero around: by windows of words where the processor multiplies those fast, or by
-/// Winograd's method.
+/// A convolution by 3×3 windows with stride 1 and padding 1. It uses products of words if the processor multiplies those fast, and Winograd's
+/// method otherwise.
 struct UnitStrideConvolution {
-  /// `[N, H, W, Cᵢ]` each, side by side in channels; each pixel of a map of the result's height and width is the nearest one's copy.
+  /// `[N, H, W, Cᵢ]` each, joined along channels. They are resized to the result's height and width, each pixel a copy of the nearest one.
   let inputs: [Tensor]
   let weights: PackedMatrix
-  /// `[O]`, or `[N, O]` for one a picture.
+  /// `[O]`, or `[N, O]` with a bias for each picture.
   let bias: Tensor?
   let residual: Tensor?
   let result: Tensor
-  /// Whether the only input's memory goes back to the system as it is read.
+  /// Whether the memory of the only input is returned to the system while it is read.
   let forgetsInput: Bool
-  /// Makes what is convolved from the inputs, where that is not the inputs themselves: some lines at a time, just before they are read.
+  /// Makes the lines that are convolved from the inputs, just before they are read; nil if the inputs themselves are convolved.
   let prepare: ((PassingLines) throws -> Void)?
-  /// The inputs' line (column) that stands at each line (column) of the result.
+  /// The input line (column) at each line (column) of the result.
   let rowMap: [Int]
   let columnMap: [Int]
 
@@ -42,8 +42,8 @@ struct UnitStrideConvolution {
     geometry == ConvolutionGeometry(kernelHeight: 3, kernelWidth: 3, padding: .all(1))
   }
 
-  /// Whether this is worth what it takes beside the products: for maps that are large beside the weights, and channels that fill the matrix kernel's
-  /// tiles. Measured on an AVX-512 processor; it does not depend on the number of pictures, so that neither do they.
+  /// Whether this is faster than a matrix product of the windows: for maps that are large compared with the weights, and channels that fill the
+  /// matrix kernel's tiles. Measured on an AVX-512 processor. It does not depend on the number of pictures, so the results do not either.
   static func isWorthwhile(_ geometry: ConvolutionGeometry, inputs: [Tensor], height: Int, width: Int, outputs: Int) -> Bool {
     isPossible(geometry)
       && isWorthwhile(channels: inputs.reduce(0) { $0 + $1.shape.columns }, outputs: outputs, height: height, width: width)
@@ -53,31 +53,31 @@ struct UnitStrideConvolution {
     height * width >= 8 * 8 && channels >= 32 && outputs >= 32
   }
 
-  /// The lines of the inputs, counted through all pictures, that the windows read from a line of one picture to a line of the same or a later one.
+  /// The input lines, counted across all pictures, that the windows read from a line of one picture to a line of the same or a later one.
   func lines(readFrom first: (image: Int, line: Int), to last: (image: Int, line: Int)) -> Range<Int> {
     let begin = first.image * inputs[0].shape[1] + rowMap[max(0, first.line - 1)]
     return begin..<last.image * inputs[0].shape[1] + rowMap[min(rowMap.count - 1, last.line + 1)] + 1
   }
 }
 
-/// Lines of the pictures that a convolution reads, counted through all of them, to be made in a window `[count, W, C]`: line i at i % count.
+/// Lines that a convolution will read, counted across all pictures. They go into a ring buffer `[count, W, C]`: line i at i % count.
 struct PassingLines {
   let lines: Range<Int>
   let window: Tensor
 }
 
-/// What a convolution reads: its inputs, or the lines that are made of them.
+/// The source of a convolution: its inputs, or the lines that are made from them.
 struct ConvolvedLines {
-  /// Side by side in channels.
+  /// Joined along channels.
   let inputs: [Tensor]
   private let map: UnitStrideConvolution
-  /// Where lines are made, if they are.
+  /// The ring buffer of the lines that are made; nil if the inputs are read.
   private let window: Tensor?
-  /// How many lines have a place.
+  /// The number of lines that `inputs` have room for.
   private let count: Int
   private var prepared = 0
 
-  /// - Parameter most: lines that are read between one call of `take` and the next, at most.
+  /// - Parameter most: the most lines that are read between two calls of `take`.
   init(of map: UnitStrideConvolution, most: Int) {
     self.map = map
     window = map.prepare == nil ? nil : Tensor(uninitialized: [most, map.inputs[0].shape[2], map.channels])
@@ -85,7 +85,7 @@ struct ConvolvedLines {
     count = window?.shape[0] ?? map.inputs[0].shape[0] * map.inputs[0].shape[1]
   }
 
-  /// Makes what has not been made of some lines, which follow those before or begin among them. What is above them is not read again.
+  /// Makes the lines of this range that are not made yet. Ranges come in order and may overlap. Lines above a range are not read again.
   mutating func take(_ lines: Range<Int>) throws {
     let input = map.inputs[0]
     if map.forgetsInput { input.storage.forget(first: lines.lowerBound * input.shape[2] * input.shape[3]) }
@@ -94,6 +94,6 @@ struct ConvolvedLines {
     prepared = lines.upperBound
   }
 
-  /// The first pixel of what stands at a line of a picture.
+  /// The index of the first pixel that a line of a picture reads.
   func pixel(image: Int, line: Int) -> Int { (image * map.inputs[0].shape[1] + map.rowMap[line]) % count * map.inputs[0].shape[2] }
 }

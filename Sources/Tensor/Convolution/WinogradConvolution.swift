@@ -1,31 +1,31 @@
 import CLatentDiffusionKernels
 
-/// One convolution, cut into groups of tiles whose transforms fit the last-level cache. A group goes through two loops: its tiles are
-/// transformed; then each task makes one panel of outputs for a block of tiles, by 36 products.
+/// A convolution by Winograd's method, in groups of tiles whose transforms fit the last-level cache. For each group, the tiles are transformed
+/// first. Then each task makes one panel of outputs for a block of tiles, by 36 products.
 ///
-/// Source: Lavin and Gray 2015, F(4×4, 3×3): 16 pixels cost 36 products a channel pair instead of 144. The weights are transformed at
-/// each call, where the map is small by the task that uses them: keeping them for good would take 36 floats for 9 weights.
+/// Source: Lavin and Gray 2015, F(4×4, 3×3): 16 pixels take 36 products per pair of channels instead of 144. The weights are transformed at
+/// each call (for small maps by the task that uses them), because keeping them would take 36 floats for 9 weights.
 struct WinogradConvolution {
   private let map: UnitStrideConvolution
-  /// How the factors of the products lie.
+  /// The form of the products' factors.
   private let factors: ProductFactors
-  /// For each of the 36 products the magnitude of its weights, where the products are crossed; else nothing.
+  /// For each of the 36 products the mean magnitude of its weights; empty if products are not crossed.
   private let levels: [Float]
-  /// Channels whose weights are transformed at once: so many, and all of these runs.
+  /// The number of channels whose weights are transformed at once, and all runs of that many channels.
   private let runLength: Int
   private let runs: [Range<Int>]
   private let tileRows: Int
   private let tileColumns: Int
-  /// A pixel beyond the picture's edge, or no bias.
+  /// Stands for pixels beyond the picture's edge, and for a bias if there is none.
   private let zeros: Tensor
 
-  /// Floats of all buffers that a convolution takes beside its result, at most.
+  /// The largest size of all temporary buffers of a convolution, in floats.
   static func bufferFloats(
     n: Int, height: Int, width: Int, channels: Int, outputs: Int, threads: Int, isNormalized: Bool
   ) -> Int {
     let columns = (width + 3) / 4, tiles = n * ((height + 3) / 4) * columns
     let panels = (outputs + panel - 1) / panel, run = min(channels, longRun)
-    // A row of sums behind the weights of each product, and scales and sums of the tiles: where products are crossed.
+    // Crossed products add a row of sums after the weights of each product, and scales and sums of the tiles.
     let matrix = matrixStride((run + 1) * panel)
     let ofTiles = ProductFactors.split.isAvailable
     let keepsWeights = ofTiles || tiles > 2 * blockTiles
@@ -40,19 +40,19 @@ struct WinogradConvolution {
     return transformed + kept + sums + threads * 9 * run * panel + lines
   }
 
-  /// Floats that the transformed tiles of a group may take for each thread: a megabyte, which its panels then find in the last-level cache.
+  /// Floats for each thread in the transformed tiles of a group: one megabyte, so that all panels read them from the last-level cache.
   private static let threadFloats = 1 << 18
-  /// Tiles of a task at most: a multiple of every kernel's tile height (14, 12 and 6).
+  /// The most tiles in a task: a multiple of every kernel's tile height (14, 12 and 6).
   private static let blockTiles = 168
-  /// Where products are of tiles of words: pictures' tiles that a thread transforms for itself, whose rows of one product stay in the
-  /// second-level cache, and floats of all sums that are made of them at once, 4 MB.
+  /// With fast tile products (AMX): the tiles of pictures that a thread transforms for itself, so few that one product's rows stay in the
+  /// second-level cache, and the floats of all sums that are made from them at once, 4 MB.
   private static let wordTiles = 96, wordSums = 1 << 20
-  /// Channels whose weights are transformed at once where a picture has many tiles, which repay weights from the last level of the cache: 640 of
-  /// a panel take 3 MB.
+  /// Channels whose weights are transformed at once if a picture has many tiles, for which reading weights from the last-level cache pays off: 640
+  /// channels of a panel take 3 MB.
   private static let longRun = 640
-  /// Where a picture has few, which want the weights close: 64 of a panel take 300 KB.
+  /// The same if a picture has few tiles, for which the weights must be in a closer cache: 64 channels of a panel take 300 KB.
   private static let shortRun = 64
-  /// By how much the transform makes each of a window's 36 values larger than its taps, where those have nothing to do with each other.
+  /// The factor by which each of a window's 36 values is larger than its taps, if the taps are uncorrelated.
   private static let windowNorms: [Float] = {
     // Tap t is 1 in column t.
     var taps = [Float](repeating: 0, count: 9 * panel), windows = [Float](repeating: 0, count: 36 * panel)
@@ -60,7 +60,7 @@ struct WinogradConvolution {
     Kernels.active.winograd_weights(taps, panel, &windows, panel)
     return (0..<36).map { windows[$0 * panel..<($0 + 1) * panel].reduce(0) { $0 + $1 * $1 }.squareRoot() }
   }()
-  /// Outputs of a task.
+  /// Outputs in a panel.
   private static let panel = PackedMatrix.panelWidth
 
   init(_ map: UnitStrideConvolution) {
@@ -71,21 +71,21 @@ struct WinogradConvolution {
     let tiles = tileRows * tileColumns, length = tiles < 56 ? Self.shortRun : Self.longRun
     runLength = length
     runs = stride(from: 0, to: map.channels, by: length).map { [all = map.channels] in $0..<min(all, $0 + length) }
-    // Fewer tiles do not repay the weights' sums.
+    // With fewer tiles, making the weights' sums takes longer than crossing saves.
     let crosses = factors == .floats && tiles >= 16 && map.weights.isCrossed(products: tiles * 36 * map.channels * map.weights.outputs)
     levels = crosses ? Self.windowNorms.map { [level = map.weights.level] in level * $0 } : []
     zeros = Tensor(repeating: 0, shape: [max(map.channels, map.weights.outputs)])
   }
 
-  /// Words from a tile's channels to the next tile's: a little more than the channels, so that tiles do not fall on the same cache sets.
+  /// The stride between tiles, in words: a little more than the channels, so that tiles do not compete for the same cache sets.
   private var inputStride: Int { factors.words(channels) + 16 }
-  /// Words from one of the 36 matrices of `count` to the next: an odd number of cache lines, so that a tile's 36 values do not fall on the
-  /// same sets.
+  /// The stride between the 36 matrices of `count` words: an odd number of cache lines, so that a tile's 36 values do not compete for the
+  /// same cache sets.
   fileprivate static func matrixStride(_ count: Int) -> Int { (count + 15) / 16 * 16 | 16 }
   private var weights: PackedMatrix { map.weights }
   private var channels: Int { map.channels }
   private var isCrossed: Bool { !levels.isEmpty }
-  /// Words from one of the 36 matrices of some channels' weights to the next; where products are crossed their sums stand behind the weights.
+  /// The stride between the 36 matrices of some channels' weights, in words. With crossed products it includes the sums after the weights.
   private func weightStride(_ channels: Int) -> Int { Self.matrixStride((factors.words(channels) + (isCrossed ? 1 : 0)) * Self.panel) }
 
   func run(in context: ExecutionContext) throws {
@@ -117,8 +117,8 @@ struct WinogradConvolution {
   /// Whether all weights are transformed at once, and every thread makes all panels of its own tiles.
   private func keepsWeights(tiles: Int) -> Bool { factors.isOfTiles || tiles > 2 * Self.blockTiles }
 
-  /// Tiles that a thread transforms for itself, about: two megabytes, if they are not too few to repay the weights that they meet.
-  /// - Parameter stride: words from a tile to the next.
+  /// The approximate number of tiles that a thread transforms for itself: two megabytes, but enough tiles that reading the weights pays off.
+  /// - Parameter stride: between tiles, in words.
   private static func ownTiles(_ stride: Int, ofTiles: Bool) -> Int {
     ofTiles ? wordTiles : min(blockTiles, max(blockTiles / 2, 2 * threadFloats / (36 * stride)))
   }
@@ -131,8 +131,8 @@ struct WinogradConvolution {
     return stride(from: 0, to: tiles, by: length).map { $0..<min(tiles, $0 + length) }
   }
 
-  /// A group in which every thread transforms its own tiles and makes all panels of them: what one has transformed no other need read, whose
-  /// cache may be far away.
+  /// Computes a group in which every thread transforms its own tiles and makes all their panels. So no thread reads tiles from another core's
+  /// cache, which may be far away.
   private func multiplyOwn(_ group: Range<Int>, from source: ConvolvedLines, by kept: TensorStorage, in context: ExecutionContext) throws {
     let length = (group.count + context.threads - 1) / context.threads
     try context.parallel((group.count + length - 1) / length) {
@@ -147,12 +147,12 @@ struct WinogradConvolution {
     }
   }
 
-  /// Some tiles, transformed: `[36][tiles][channels]`, and where products are crossed the scales `[runs][36][tiles]` and as many sums.
+  /// Transformed tiles, `[36][tiles][channels]`, and for crossed products their scales and sums, `[runs][scales, sums][36][tiles]`.
   private struct Transformed {
     let count: Int
-    /// The tile that stands first.
+    /// The index of the first tile.
     var first: Int
-    /// Words from one of the 36 matrices to the next.
+    /// The stride between the 36 matrices, in words.
     let matrix: Int
     private let storage: TensorStorage
 
@@ -163,19 +163,19 @@ struct WinogradConvolution {
     }
 
     var values: UnsafeMutablePointer<Float> { storage.pointer }
-    /// The scales of one of the products of a run of channels; its sums stand behind those of all products.
+    /// The scales of one product of a run of channels. Its sums follow at a distance of `sums` floats.
     func scales(run: Int, product: Int) -> UnsafeMutablePointer<Float> { storage.pointer + 36 * matrix + (2 * 36 * run + product) * count }
-    /// From scales to their sums.
+    /// The distance from scales to their sums, in floats.
     var sums: Int { 36 * count }
   }
 
-  /// The lines that some tiles read, from the first one's on.
+  /// The input lines that some tiles read.
   private func lines(read tiles: Range<Int>) -> Range<Int> {
     let (first, last) = (place(tiles.lowerBound), place(tiles.upperBound - 1))
     return map.lines(readFrom: (first.image, first.y), to: (last.image, last.y + 3))
   }
 
-  /// All panels' weights, transformed, for when several blocks need each: `[panel][run][36][channels][32]`.
+  /// The transformed weights of all panels, for when several blocks need each of them: `[panel][run][36][channels][32]`.
   private func transformedWeights(in context: ExecutionContext) throws -> TensorStorage {
     let result = TensorStorage(count: weights.panels * panelFloats)
     try context.parallel(weights.panels) { panel in
@@ -190,7 +190,7 @@ struct WinogradConvolution {
     kept.pointer + panel * panelFloats + run.lowerBound / runLength * 36 * weightStride(runLength)
   }
 
-  /// Runs of nearly equal length, whole register tiles where there are several.
+  /// Runs of nearly equal length. If there are several, they consist of whole register tiles.
   private func evenRuns(of range: Range<Int>, atMost most: Int) -> [Range<Int>] {
     let tile = isCrossed ? Kernels.active.crossed_rows : factors.tileRows
     let count = (range.count + most - 1) / most
@@ -207,7 +207,7 @@ struct WinogradConvolution {
     }
   }
 
-  /// Where a tile stands.
+  /// A tile's picture and the first pixel of its result.
   private func place(_ tile: Int) -> (image: Int, y: Int, x: Int) {
     let (line, column) = (tile / tileColumns, tile % tileColumns)
     return (line / tileRows, line % tileRows * 4, column * 4)
@@ -215,7 +215,7 @@ struct WinogradConvolution {
 
   private func transformIn(_ tiles: Range<Int>, from source: ConvolvedLines, into transformed: Transformed) {
     let matrix = transformed.matrix
-    // What is worked on again lies close together until then.
+    // Values that are still to be converted stay in a compact buffer until then.
     let isDone = factors == .floats && !isCrossed, wideStride = Self.matrixStride(channels)
     let wide = TensorStorage(count: isDone ? 0 : 36 * wideStride)
     withUnsafeTemporaryAllocation(of: UnsafePointer<Float>.self, capacity: 36) { pixels in
@@ -244,7 +244,7 @@ struct WinogradConvolution {
     }
   }
 
-  /// Makes a tile's 36 rows ready for crossed products, a run of channels at a time.
+  /// Prepares a tile's 36 rows for crossed products, a run of channels at a time.
   private func cross(
     _ tile: Int, _ rows: UnsafePointer<Float>, stride: Int, into target: UnsafeMutablePointer<Float>, stride matrix: Int,
     in transformed: Transformed
@@ -257,8 +257,8 @@ struct WinogradConvolution {
     }
   }
 
-  /// Some panels of outputs for a block of tiles: each of the 36 products of all of them at once, whose rows are in the cache then. Where the weights are
-  /// not kept, there is one panel, and they are transformed here, a run of channels at a time, and used while they are in the cache.
+  /// Makes some panels of outputs for a block of tiles. Each of the 36 products is made for all panels in turn, while its rows are in the cache.
+  /// If the weights are not kept, there is one panel. They are transformed here, a run of channels at a time, and used while in the cache.
   private func multiply(
     _ transformed: Transformed, tiles: Range<Int>, panels: Range<Int>, by kept: TensorStorage?, in context: ExecutionContext
   ) {
@@ -292,7 +292,7 @@ struct WinogradConvolution {
     for panel in panels { transformOut(tiles, panel: panel, from: m.pointer + (panel - panels.lowerBound) * sums) }
   }
 
-  /// Floats of the 36 products of some tiles with a panel.
+  /// The floats that the 36 products of some tiles with a panel take.
   private static func sumFloats(_ tiles: Int) -> Int { 36 * matrixStride(tiles * panel) }
 
   private func transformOut(_ tiles: Range<Int>, panel: Int, from products: UnsafePointer<Float>) {
@@ -322,7 +322,7 @@ struct WinogradConvolution {
 }
 
 extension WinogradConvolution {
-  /// A panel's 3×3 windows over some channels, transformed: `[36][channels][32]`, two channels in a word where they are narrow.
+  /// Transforms a panel's 3×3 windows over some channels to `[36][channels][32]`, two channels in a word if these are pairs.
   private func transformWindows(panel: Int, channels: Range<Int>, into u: UnsafeMutablePointer<Float>) {
     let matrix = weightStride(channels.count)
     guard factors != .floats else {
@@ -333,7 +333,7 @@ extension WinogradConvolution {
       }
       return
     }
-    // Few enough at a time that they are still in the cache when they become words.
+    // So few channels at a time that they are still in the cache when they are converted to words.
     let length = 32, stride = Self.matrixStride(length * Self.panel)
     let wide = TensorStorage(count: 36 * stride)
     for begin in Swift.stride(from: channels.lowerBound, to: channels.upperBound, by: length) {
@@ -346,7 +346,7 @@ extension WinogradConvolution {
 }
 
 extension PackedMatrix {
-  /// A panel's 3×3 windows over some channels, transformed for Winograd: 36 matrices `[channels][32]`, `stride` from one to the next.
+  /// Transforms a panel's 3×3 windows over some channels for Winograd: 36 matrices `[channels][32]` at this stride.
   fileprivate func transformWindows(panel: Int, channels range: Range<Int>, into u: UnsafeMutablePointer<Float>, stride matrix: Int) {
     let channels = inputs / 9, width = Self.panelWidth
     let scratch = TensorStorage(count: isInPlace ? 0 : 9 * range.count * width)
@@ -354,7 +354,7 @@ extension PackedMatrix {
     for tap in 0..<9 {
       let begin = tap * channels + range.lowerBound
       let rows = self.panel(panel, rows: begin..<begin + range.count, scratch: scratch.pointer + tap * stride)
-      // float32 weights are used where they are.
+      // float32 weights are read in place.
       if tap == 0, isInPlace { (taps, stride) = (rows, channels * width) }
     }
     for channel in 0..<range.count {

@@ -1,6 +1,6 @@
 import Synchronization
 
-/// What a computation takes, counted while it is followed: bytes that live at once, multiplications and additions, and weights that are packed.
+/// Counts what a computation takes: bytes that live at once, multiplications and additions, and weights that are packed.
 public final class WorkCounter: Sendable {
   private struct State {
     var live = 0
@@ -10,24 +10,24 @@ public final class WorkCounter: Sendable {
   }
   private let state = Mutex(State())
 
-  /// Nothing is counted yet.
+  /// A counter of nothing yet.
   public init() {}
 
-  /// Counts what nobody asks about: weights, whose memory is counted by their extents.
+  /// The counter of memory that is counted in another way, such as that of weights, which is counted by their extents.
   package static let elsewhere = WorkCounter()
-  /// Where the elements of tensors without memory are: nowhere. Nobody reads or writes there.
+  /// A placeholder for the elements of tensors without memory. It must be neither read nor written.
   nonisolated(unsafe) static let nowhere = UnsafeMutablePointer<Float>.allocate(capacity: 1)
 
   /// Bytes that are held now.
   public var liveBytes: Int { state.withLock(\.live) }
-  /// Bytes that were held at most.
+  /// The most bytes that were held at once.
   public var peakBytes: Int { state.withLock(\.peak) }
   /// Multiplications and additions.
   public var operations: Double { state.withLock(\.operations) }
-  /// Bytes of weights that were packed on the way.
+  /// Bytes of weights that were packed by operations.
   public var packedBytes: Double { state.withLock(\.packedBytes) }
 
-  /// Forgets operations and packed bytes, but not what lives: for the next of several passes.
+  /// Resets operations and packed bytes, but not live bytes, for the next of several passes.
   public func beginPass() { state.withLock { ($0.operations, $0.packedBytes) = (0, 0) } }
 
   func hold(_ bytes: Int) {
@@ -41,8 +41,8 @@ public final class WorkCounter: Sendable {
 
   /// - Parameters:
   ///   - operations: multiplications and additions.
-  ///   - packed: bytes of weights that are packed for the time of the operation.
-  ///   - buffers: bytes beside what lives, for the time of the operation.
+  ///   - packed: bytes of weights that are packed during the operation only.
+  ///   - buffers: bytes of temporary buffers during the operation.
   fileprivate func note(operations: Double, packed: Int = 0, buffers: Int) {
     state.withLock {
       $0.operations += operations
@@ -51,7 +51,7 @@ public final class WorkCounter: Sendable {
     }
   }
 
-  /// A result comes as its input goes: while the operation runs there is the larger of both, and neither is counted before.
+  /// Counts an operation that returns its input's memory while it writes results: the larger of both is live, and `input` is counted already.
   fileprivate func exchange(_ input: Int, for results: Int, _ body: () -> Void) {
     state.withLock { $0.live += max(input, results) - input }
     body()
@@ -59,8 +59,8 @@ public final class WorkCounter: Sendable {
   }
 }
 
-/// Follows the operations of networks without computing: results have a shape and no memory, and count themselves while they live. So what a pass takes is
-/// known before there are weights, by the code that will compute it.
+/// Counts the operations of networks without computing them. Results have a shape and no memory, and are counted while they live. So the cost of a
+/// pass is known before there are weights, from the code that will compute it.
 ///
 /// ```swift
 /// let engine = CountingEngine(WorkCounter(), threads: 2)
@@ -68,19 +68,19 @@ public final class WorkCounter: Sendable {
 /// print(engine.counter.peakBytes, engine.counter.operations)
 /// ```
 ///
-/// Layers made of `ModelFiles.extentSource` need no weights either. Element-wise functions of a tensor without elements count and compute nothing; its
-/// `elements` are zeros.
+/// Layers made of `ModelFiles.extentSource` need no weights either. Element-wise functions of a tensor without elements count no operations and
+/// compute nothing. Its `elements` are zeros.
 public struct CountingEngine: Engine {
   /// What has been counted.
   public let counter: WorkCounter
-  /// Threads that will compute: each has buffers of its own.
+  /// The number of threads that will compute. Each has its own buffers.
   private let threads: Int
   /// Where the weights will be between uses.
   private let residency: WeightResidency
 
   /// - Parameters:
-  ///   - counter: counts; several engines may share one.
-  ///   - threads: that will compute: each has buffers of its own.
+  ///   - counter: receives the counts; several engines may share one.
+  ///   - threads: the number of threads that will compute, each with its own buffers.
   ///   - residency: where the weights will be between uses.
   public init(_ counter: WorkCounter, threads: Int, residency: WeightResidency = .packed) {
     (self.counter, self.threads, self.residency) = (counter, threads, residency)
@@ -88,7 +88,7 @@ public struct CountingEngine: Engine {
 
   public var mayRearrange: Bool { true }
 
-  /// Parts that will run side by side: followed one after the other, each for itself, and what they hold added up.
+  /// Counts parts that will run in parallel: one after the other, each by itself, with the memory of all added up.
   func apart<Output>(_ count: Int, in context: ExecutionContext, _ body: (Int, ExecutionContext) throws -> Output) throws -> [Output] {
     var buffers = 0, operations = 0.0, packed = 0.0
     let outputs = try (0..<count).map { index in
@@ -103,15 +103,15 @@ public struct CountingEngine: Engine {
     return outputs
   }
 
-  /// A context in which layers are followed.
+  /// A context in which layers are counted.
   public var context: ExecutionContext { ExecutionContext(self, threads: threads) }
 
-  /// An input of what is to be followed; it is not counted, since whoever calls holds it.
+  /// An input for layers to be counted. It is not counted itself, because the caller holds it.
   public func input(_ shape: Shape) -> Tensor { Tensor(counted: shape, by: .elsewhere) }
 
   private func new(_ shape: Shape) -> Tensor { Tensor(counted: shape, by: counter) }
 
-  /// Bytes of weights that a product packs for itself.
+  /// Bytes of weights that a product packs only for itself.
   private func packed(_ weights: PackedMatrix) -> Int {
     let bytes = weights.panels * weights.panelBytes
     guard case .streamed = residency, !residency.isPacked(bytes) else { return 0 }
@@ -163,7 +163,7 @@ public struct CountingEngine: Engine {
       consume inputs, to: shape, weights: weights, adding: consume residual, usesTiles: true, isNormalized: true, around: shortcut?.weights)
   }
 
-  /// A convolution as `CPUEngine` makes it: by rows that are gathered, or tile by tile, which gives a large input's memory back on the way.
+  /// Counts a convolution as `CPUEngine` makes it: by gathered rows, or tile by tile, which returns a large input's memory while it is read.
   private func convolve(
     _ inputs: consuming [Tensor], to shape: Shape, weights: PackedMatrix, adding residual: consuming Tensor?, usesTiles: Bool,
     isNormalized: Bool, around: PackedMatrix?
@@ -173,7 +173,7 @@ public struct CountingEngine: Engine {
     let pixels = shape[0] * shape[1] * shape[2], channels = inputs.reduce(0) { $0 + $1.shape.columns }
     let aroundShape = around.map { Shape(shape.dimensions.dropLast() + [$0.outputs]) }
     let canForget = usesTiles && isOurs && inputs[0].storage.isForgettable
-    // Before the input goes: what the way around makes, unless it is made of the lines as they go.
+    // The shortcut's result is made before the convolution, unless it is made line by line as the input's memory is returned.
     var shortcut: Tensor?
     if let around, let aroundShape {
       if !canForget { shortcut = new(aroundShape) }
@@ -188,7 +188,7 @@ public struct CountingEngine: Engine {
         : WinogradConvolution.bufferFloats(
           n: shape[0], height: shape[1], width: shape[2], channels: channels, outputs: shape[3], threads: threads,
           isNormalized: isNormalized)
-    // What is not new takes no memory of its own, and nothing is given back for it.
+    // A result in the residual's memory takes no memory of its own, and the input's memory is kept.
     var place: Tensor?
     if residual != nil {
       let (found, isNew) = Tensor.result(shape, adding: &residual, new: { Tensor(counted: $0, by: .elsewhere) })

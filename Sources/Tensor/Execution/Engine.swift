@@ -1,7 +1,7 @@
-/// What computes the operations that networks are made of. Layers call them on tensors, which hand them to the engine that the
-/// `ExecutionContext` carries: so the same layers compute, count what they take, or are followed backwards.
+/// Computes the operations that networks are made of. Layers call these on tensors, which pass them to the engine of the
+/// `ExecutionContext`. So the same layers can compute, count what they take, or be differentiated.
 ///
-/// The operations are few. A fused one says which simple ones it equals; what it saves is memory and passes over it.
+/// The operations are few. A fused one says which simple ones it equals. It saves memory and passes over memory.
 public protocol Engine: Sendable {
   /// activation(x · Wᵀ + bias + residual): see `Tensor.multiplied`.
   func product(
@@ -14,7 +14,7 @@ public protocol Engine: Sendable {
     bias: Tensor?, adding residual: consuming Tensor?, method: ConvolutionMethod, in context: ExecutionContext
   ) throws -> Tensor
 
-  /// A convolution of what a normalisation and an activation make of the inputs, and a 1×1 convolution of the inputs themselves: see
+  /// A convolution of the normalised and activated inputs, and a 1×1 convolution of the inputs themselves: see
   /// `Tensor.convolution`.
   func convolution(
     _ inputs: consuming [Tensor], normalizedBy normalization: GroupNormalization, activation: Activation, weights: PackedMatrix,
@@ -37,10 +37,10 @@ public protocol Engine: Sendable {
     in context: ExecutionContext
   ) throws -> Tensor
 
-  /// The function of every element: see `Tensor.activated`.
+  /// The function applied to every element: see `Tensor.activated`.
   func activation(_ activation: Activation, of x: Tensor, in context: ExecutionContext) throws -> Tensor
 
-  /// Each row's exponentials, divided by their sum: see `Tensor.softmax`.
+  /// The softmax of each row: see `Tensor.softmax`.
   func softmax(_ x: Tensor, in context: ExecutionContext) throws -> Tensor
 
   /// Some rows of the outermost axis: see `Tensor.rows`.
@@ -49,7 +49,7 @@ public protocol Engine: Sendable {
   /// Some channels of the innermost axis: see `Tensor.channels`.
   func channels(_ range: Range<Int>, of x: Tensor, in context: ExecutionContext) throws -> Tensor
 
-  /// Tensors one after the other along an axis: see `Tensor.concatenated`.
+  /// Tensors concatenated along an axis: see `Tensor.concatenated`.
   func concatenation(_ tensors: [Tensor], axis: Int, in context: ExecutionContext) throws -> Tensor
 
   /// a + b, element by element, of the same shape.
@@ -58,13 +58,13 @@ public protocol Engine: Sendable {
   /// factor · x + constant, element by element.
   func affine(_ x: Tensor, factor: Float, constant: Float, in context: ExecutionContext) throws -> Tensor
 
-  /// Whether passes may leave out rows that repeat others, or be cut into parts that run side by side: not where somebody counts or records them.
+  /// Whether passes may skip rows that repeat others, or be cut into parts that run in parallel: not if the engine records them.
   var mayRearrange: Bool { get }
 }
 
 /// Computes with the SIMD kernels of the processor, on the context's threads.
 public struct CPUEngine: Engine {
-  /// The engine of every context that names no other.
+  /// The engine that contexts have by default.
   public init() {}
 
   public var mayRearrange: Bool { true }
@@ -80,8 +80,8 @@ public struct CPUEngine: Engine {
   }
 }
 
-/// What networks do with the elements of tensors besides, through the engine that the context carries. (Schedulers, guidance and pictures compute with
-/// elements that are there, and need none.)
+/// The other operations of networks on the elements of tensors, through the context's engine. (Schedulers, guidance and pictures compute with
+/// elements directly and need no engine.)
 extension Tensor {
   /// The rows `range` of the outermost axis: `[N, …]` → `[range.count, …]`.
   /// - Precondition: the range lies within the axis.
@@ -97,20 +97,20 @@ extension Tensor {
     try context.engine.channels(range, of: self, in: context)
   }
 
-  /// The tensors one after the other along `axis` (negative: from the end).
+  /// The tensors concatenated along `axis` (negative: from the end).
   /// - Precondition: there is at least one, and all other extents are equal.
   /// - Throws: what the engine throws.
   public static func concatenated(_ tensors: [Tensor], axis: Int, in context: ExecutionContext) throws -> Tensor {
     try context.engine.concatenation(tensors, axis: axis, in: context)
   }
 
-  /// The tensor `times` times in a row along the outermost axis: `[N, …]` → `[times · N, …]`; once, it is the tensor itself.
+  /// The tensor repeated `times` times along the outermost axis: `[N, …]` → `[times · N, …]`. Once gives the tensor itself.
   /// - Throws: what the engine throws.
   public func repeated(_ times: Int, in context: ExecutionContext) throws -> Tensor {
     times == 1 ? self : try .concatenated(Array(repeating: self, count: times), axis: 0, in: context)
   }
 
-  /// Element by element the sum with another of the same shape.
+  /// The element-wise sum with a tensor of the same shape.
   /// - Throws: what the engine throws.
   public func adding(_ other: Tensor, in context: ExecutionContext) throws -> Tensor { try context.engine.sum(self, other, in: context) }
 

@@ -3,30 +3,30 @@ import Synchronization
 
 @inline(__always) func kernelPause() { ck_pause() }
 
-/// Where computation happens: the threads it may use and whether it is still wanted.
+/// Where computation runs: the threads it may use, and whether it was cancelled.
 ///
-/// Every operation of the engine takes one. They all throw `CancellationError` within milliseconds of a cancellation, inside a
-/// layer if need be, since a step on a CPU can last seconds.
+/// Every operation of the engine takes a context. All throw `CancellationError` within milliseconds of a cancellation, even
+/// inside a layer, because a step on a CPU can last seconds.
 public struct ExecutionContext: Sendable {
   private let pool: ThreadPool
   private let cancellation: Cancellation
-  /// The number of the pool's thread that this is used on; any where it is none of them.
+  /// The number of the pool's thread that uses this context; arbitrary on other threads.
   private var thread = 0
-  /// Whether this is for one of several parts, each of which is one thread's.
+  /// Whether this context is for one of several parts that run on one thread each.
   private var isApart = false
-  /// Threads that another machine or context will have, where this only follows what will be computed there.
+  /// The number of threads that another machine or context will have, if this context only counts what will be computed there.
   private var plannedThreads: Int?
-  /// What computes.
+  /// The engine that computes.
   public var engine: any Engine = CPUEngine()
-  /// Told of intermediate results by the name of the module that made them, as diffusers and transformers name it
-  /// (`mid_block.attentions.0`): to find where two implementations part.
+  /// Receives intermediate results with the name of the module that made them, as diffusers and transformers name it
+  /// (`mid_block.attentions.0`). It serves to find where two implementations diverge.
   public var observer: (@Sendable (_ module: String, _ result: Tensor) -> Void)?
-  /// Told of the parts of an operation that takes long and is done in parts, such as the tiles of a picture: before each, and after the last.
+  /// Receives the progress of a long operation that is done in parts, such as the tiles of a picture: before each part, and after the last.
   public var progress: (@Sendable (_ done: Int, _ count: Int) -> Void)?
 
   private final class Cancellation: Sendable {
     private let wanted = Atomic<Bool>(false)
-    /// What this one is a part of.
+    /// The cancellation of the context that this one belongs to.
     private let whole: Cancellation?
 
     init(within whole: Cancellation? = nil) { self.whole = whole }
@@ -39,15 +39,15 @@ public struct ExecutionContext: Sendable {
   /// A context on the threads that all default contexts of the process share: one for each processor.
   public init() { self.init(pool: Self.machine) }
 
-  /// - Parameter threads: threads of its own, from 1 up.
+  /// - Parameter threads: the number of its own threads, from 1 up.
   public init(threads: Int) { self.init(pool: ThreadPool(threads: threads)) }
 
-  /// A context on threads that others may share.
-  /// - Parameter pool: contexts on one pool never have more than its threads computing.
+  /// A context on threads that it may share with other contexts.
+  /// - Parameter pool: all contexts on one pool together compute on no more than its threads.
   public init(pool: ThreadPool) { self.init(pool: pool, cancellation: Cancellation()) }
 
-  /// A context whose operations another engine carries out.
-  /// - Parameter threads: that are told of; nil: those of the machine's context, on which it runs.
+  /// A context with another engine.
+  /// - Parameter threads: the number that `threads` reports; nil: that of the process's shared threads, on which it runs.
   public init(_ engine: any Engine, threads: Int? = nil) {
     self.init()
     (self.engine, plannedThreads) = (engine, threads)
@@ -60,24 +60,24 @@ public struct ExecutionContext: Sendable {
 
   private static let machine = ThreadPool()
 
-  /// Whether a pass may leave out rows that repeat others, or be cut into parts: not where somebody sees what it makes on the way.
+  /// Whether a pass may skip rows that repeat others, or be cut into parts: not if an observer or the engine follows intermediate results.
   package var mayRearrange: Bool { observer == nil && engine.mayRearrange }
 
-  /// Threads that may compute at once; in one of several parts, one.
+  /// Threads that may compute at the same time; 1 in one of several parts.
   public var threads: Int { isApart ? 1 : plannedThreads ?? pool.threads }
 
   /// Ends everything that runs in this context with `CancellationError`.
   public func cancel() { cancellation.request() }
 
-  /// True once `cancel` was called, here or on what this context is a part of.
+  /// True once `cancel` was called, on this context or on one that it belongs to.
   public var isCancelled: Bool { cancellation.isRequested }
 
-  /// - Throws: `CancellationError` where the context was cancelled.
+  /// - Throws: `CancellationError` if the context was cancelled.
   public func checkCancellation() throws {
     if isCancelled { throw CancellationError() }
   }
 
-  /// Runs blocking work on an engine thread; cancelling the task, or this context, ends it within.
+  /// Runs blocking work on an engine thread. Cancelling the task or this context ends it within milliseconds.
   ///
   /// - Throws: what `work` throws, and `CancellationError`.
   public func run<Result: Sendable>(_ work: @escaping @Sendable (ExecutionContext) throws -> Result) async throws -> Result {
@@ -102,7 +102,7 @@ public struct ExecutionContext: Sendable {
     }
   }
 
-  /// Runs `body` for every index below `count`, in parallel; each must write to a place of its own.
+  /// Runs `body` for every index below `count`, in parallel. Each call must write to its own place.
   ///
   /// - Throws: `CancellationError`; some indices were not run then.
   package func parallel(_ count: Int, _ body: (Int) -> Void) throws {
@@ -115,7 +115,7 @@ public struct ExecutionContext: Sendable {
     try checkCancellation()
   }
 
-  /// Runs `body` for every index below `count`, in parallel, each on one thread: its loops are not shared.
+  /// Runs `body` for every index below `count`, in parallel, each call on one thread: its loops do not use others.
   ///
   /// - Returns: what the bodies return, in order.
   /// - Throws: what the first of them throws, and `CancellationError`.
@@ -131,14 +131,14 @@ public struct ExecutionContext: Sendable {
     return try results.withLock { found in try (0..<count).compactMap { try found[$0]?.get() } }
   }
 
-  /// The same to the end in any case, for what takes milliseconds.
+  /// The same, but never cancelled: for work of milliseconds.
   func parallelToTheEnd(_ count: Int, _ body: (Int) -> Void) {
     if isApart { (0..<count).forEach(body) } else { pool.forEach(count, on: thread, isCancelled: { false }, body) }
   }
 }
 
 extension Tensor {
-  /// Runs of rows of about 16 KiB, in parallel.
+  /// Runs `body` for rows of about 16 KiB at a time, in parallel.
   func forRuns(in context: ExecutionContext, _ body: (_ begin: Int, _ rows: Int) -> Void) throws {
     let rows = shape.rows
     let run = max(1, 4096 / max(shape.columns, 1))

@@ -4,7 +4,7 @@ import Foundation
 /// The SIMD kernels of this process.
 enum Kernels {
   /// The best set that the processor has. The environment variable `LATENTDIFFUSION_KERNELS` (plain, avx2, avx512, avx512vnni, avx512bf16, amx,
-  /// neon, blas) asks for another, to compare them; what the processor lacks is not taken.
+  /// neon, blas) selects another one, for comparison. A set that the processor lacks is not used.
   nonisolated(unsafe) static let active: ck_kernels = {
     if let set = sets[asked], let table = ck_kernels_for(Int32(set)) { return table.pointee.forThisProcessor() }
     let byWorth = ["amx", "avx512bf16", "avx512vnni", "avx512", "avx2", "neon"]
@@ -16,7 +16,7 @@ enum Kernels {
     #endif
   }()
 
-  /// What the environment asks for; empty: nothing.
+  /// The set that the environment variable names; empty if there is none.
   fileprivate static let asked = ProcessInfo.processInfo.environment["LATENTDIFFUSION_KERNELS"] ?? ""
 
   fileprivate static let sets = [
@@ -28,12 +28,12 @@ enum Kernels {
   static var name: String { String(cString: active.name) }
 }
 
-/// Which kernels this process computes with, for programs that tell.
+/// The kernels that this process computes with, for programs that report them.
 public enum KernelSet {
   /// The set in use: `amx`, `avx512bf16`, `avx512vnni`, `avx512`, `avx2`, `neon` or `plain`.
   public static var active: String { Kernels.name }
 
-  /// Why the set that the environment variable `LATENTDIFFUSION_KERNELS` asks for is not used; nil where it is, or where nothing is asked for.
+  /// Why the set that the environment variable `LATENTDIFFUSION_KERNELS` names is not used; nil if it is used, or none is named.
   public static var problem: String? {
     let asked = Kernels.asked
     guard !asked.isEmpty, asked != "blas" else { return nil }
@@ -45,7 +45,7 @@ public enum KernelSet {
       ? "LATENTDIFFUSION_KERNELS asks for \(asked), which this processor lacks; \(active) is used." : nil
   }
 
-  /// Whether the library was built without optimisation, which makes it some ten times slower.
+  /// Whether the library was built without optimisation, which makes it about ten times slower.
   public static var isDebugBuild: Bool {
     #if DEBUG
       true
@@ -56,11 +56,11 @@ public enum KernelSet {
 }
 
 extension ck_kernels {
-  /// Without what this processor has the instructions for but gains nothing from.
+  /// The kernels without those that the processor can run but that gain nothing on it.
   fileprivate func forThisProcessor() -> ck_kernels {
     var kernels = self
     if ck_adds_beside_products() == 0 { kernels.gemm_panel_crossed = nil }
-    // The plain twins of what some processors do with words or bytes are there to be compared with: as a set of their own, products are of floats.
+    // The plain set computes with floats. Its kernels for words and bytes exist only to test those of other sets.
     if String(cString: name) == "plain" {
       (kernels.gemm_panel_crossed, kernels.gemm_panel_pairs, kernels.gemm_panel_split, kernels.gemm_windows) = (nil, nil, nil, nil)
       kernels.gemm_panel_q8 = nil

@@ -1,21 +1,21 @@
 import Foundation
 import Synchronization
 
-/// Threads of the engine's own: they run whole jobs (a denoising step) and help one another with parallel loops.
+/// The engine's threads. They run whole jobs (a denoising step) and share the work of parallel loops.
 ///
-/// A thread that runs a job and meets a loop takes chunks of it itself; idle threads take chunks too. So any number of
-/// jobs shares the threads without deadlock, and never more than `threads` of them compute. Nothing here decides a
-/// result but only when it comes: chunks are cut by the caller, and each writes its own part. A thread begins with the same
-/// part of every loop, where it finds in its cache what it made in the loop before.
+/// When a job reaches a loop, its thread takes chunks of the loop, and idle threads take chunks too. So any number of jobs
+/// shares the threads without deadlock, and never more than `threads` of them compute. The pool decides only when results come,
+/// not what they are: the caller cuts the chunks, and each chunk writes its own part. A thread begins with the same part of
+/// every loop, because its cache holds what it wrote there in the loop before.
 public final class ThreadPool: Sendable {
-  /// Threads that may compute at once.
+  /// Threads that may compute at the same time.
   public let threads: Int
   private let queue = WorkQueue()
 
-  /// The most threads a pool starts, whatever is asked for.
+  /// The most threads that a pool starts, even if more are requested.
   public static let maximumThreads = 1024
 
-  /// - Parameter threads: from 1 up to `maximumThreads`; `nil` takes the machine's processors.
+  /// - Parameter threads: from 1 up to `maximumThreads`; `nil` means the number of the machine's processors.
   public init(threads: Int? = nil) {
     self.threads = min(max(1, threads ?? ProcessInfo.processInfo.activeProcessorCount), Self.maximumThreads)
     for number in 0..<self.threads {
@@ -28,12 +28,12 @@ public final class ThreadPool: Sendable {
 
   deinit { queue.stop() }
 
-  /// Runs `job` on one of the pool's threads, whose number it is told, some time later.
+  /// Runs `job` later on one of the pool's threads, and passes it the thread's number.
   func submit(_ job: @escaping @Sendable (_ thread: Int) -> Void) { queue.add(job) }
 
-  /// Runs `body` for each index below `count`, on this thread and on idle ones, and returns when all are done or
-  /// `isCancelled` said so (then some were not run).
-  /// - Parameter thread: this one's number.
+  /// Runs `body` for each index below `count`, on this thread and on idle ones. Returns when all are done or
+  /// `isCancelled` has returned true (then some were not run).
+  /// - Parameter thread: the number of this thread.
   func forEach(_ count: Int, on thread: Int, isCancelled: () -> Bool, _ body: (Int) -> Void) {
     guard count > 1, threads > 1 else {
       for index in 0..<count where !isCancelled() { body(index) }
@@ -45,25 +45,25 @@ public final class ThreadPool: Sendable {
         queue.add(loop)
         loop.takeChunks(as: thread)
         queue.finish(loop)
-        // A helper may hold on to the loop a moment longer, but not to what must not outlive this call.
+        // A helper may keep the loop for a moment longer, but it must not keep closures that are valid only during this call.
         loop.forgetWork()
       }
     }
   }
 }
 
-/// One parallel loop. It is only ever used between the start and the end of the `forEach` that made it.
+/// One parallel loop. It is used only during the `forEach` that made it.
 private final class ParallelLoop: @unchecked Sendable {
   private var isCancelled: (() -> Bool)?
   private var body: ((Int) -> Void)?
-  /// A part of the chunks for each thread.
+  /// Each thread's part of the chunks.
   private let shares: ChunkShares
-  /// Threads inside besides the one that made it, and `closed` where no more may join.
+  /// The number of helpers inside, plus `closed` when no more may join.
   private let helpers = Atomic<Int>(0)
   private static let closed = 1 << 62
-  /// Helpers at once.
+  /// The most helpers at the same time.
   private let places: Int
-  /// Whether the one that made it sleeps until they have left.
+  /// Whether the thread that made the loop sleeps until all helpers have left.
   let isAwaited = Atomic<Bool>(false)
 
   init(count: Int, threads: Int, isCancelled: @escaping () -> Bool, body: @escaping (Int) -> Void) {
@@ -73,7 +73,7 @@ private final class ParallelLoop: @unchecked Sendable {
     places = min(threads, count) - 1
   }
 
-  /// Lets a helper in, if there is a place and something to do.
+  /// Adds a helper, if there is a place for it and work left.
   func join() -> Bool {
     var inside = helpers.load(ordering: .relaxed)
     while inside < places, !shares.isEmpty {
@@ -89,7 +89,7 @@ private final class ParallelLoop: @unchecked Sendable {
   func close() { helpers.wrappingAdd(Self.closed, ordering: .sequentiallyConsistent) }
 
   var isClosed: Bool { helpers.load(ordering: .relaxed) >= Self.closed }
-  /// Whether somebody is inside, once it is closed.
+  /// Whether helpers are still inside of a closed loop.
   var hasHelpers: Bool { helpers.load(ordering: .sequentiallyConsistent) != Self.closed }
 
   func forgetWork() { (isCancelled, body) = (nil, nil) }
@@ -100,11 +100,11 @@ private final class ParallelLoop: @unchecked Sendable {
   }
 }
 
-/// The chunks of a loop, a run of them for each thread. A thread takes its own from the front, and when they are gone those of others from the
-/// back, so that whose they are keeps its neighbouring ones as long as can be.
+/// The chunks of a loop, with a run of them for each thread. A thread takes its own chunks from the front. When these are gone it takes other
+/// threads' chunks from the back, so that their owner keeps neighbouring chunks as long as possible.
 private struct ChunkShares: ~Copyable {
   private let shares: Int
-  /// For each share its first chunk that is left and the end of those, half a word each; two cache lines from one to the next.
+  /// For each share its first remaining chunk and its end, in the halves of a 64-bit word. Shares are two cache lines apart.
   private let bounds: UnsafeMutablePointer<Atomic<UInt64>>
   private static let stride = 16
 
@@ -145,18 +145,18 @@ private struct ChunkShares: ~Copyable {
   }
 }
 
-/// What waits for a thread: loops first, since somebody waits for them, then jobs in their order.
+/// The work that waits for a thread: loops first, because another thread waits for them, then jobs in their order.
 private final class WorkQueue: @unchecked Sendable {
   private let condition = NSCondition()
   private var loops: [ParallelLoop] = []
   private var jobs: [@Sendable (_ thread: Int) -> Void] = []
   private var stopped = false
-  /// Counts additions, so that an idle thread can look for work without the lock.
+  /// Counts additions, so that an idle thread can poll for work without the lock.
   private let additions = Atomic<Int>(0)
 
-  /// Looks before going to sleep, some 50 µs: the next loop usually follows within a few.
+  /// Polls before a thread goes to sleep, about 50 µs: the next loop usually follows within a few.
   private static let looks = 4000
-  /// Looks between those that offer the processor to threads which have something to do.
+  /// Polls between two calls of `sched_yield`, which lets other threads use the processor.
   private static let looksBetweenOffers = 64
 
   func add(_ job: @escaping @Sendable (_ thread: Int) -> Void) {
@@ -167,7 +167,7 @@ private final class WorkQueue: @unchecked Sendable {
 
   func add(_ loop: ParallelLoop) {
     condition.lock()
-    // Those that are over leave the list here, so that their ends need no lock.
+    // Closed loops are removed here, so that finishing a loop needs no lock.
     loops.removeAll { $0.isClosed }
     loops.append(loop)
     announce()
@@ -179,14 +179,14 @@ private final class WorkQueue: @unchecked Sendable {
     announce()
   }
 
-  /// Ends what `add` and `stop` begin. The lock is free before the looking threads hear of it: they would meet at it, and sleep.
+  /// Ends `add` and `stop`. It unlocks before it signals, because polling threads would otherwise find the lock taken and sleep.
   private func announce() {
     condition.unlock()
     additions.wrappingAdd(1, ordering: .releasing)
     condition.broadcast()
   }
 
-  /// Closes a loop to newcomers and waits for those inside.
+  /// Closes a loop to new helpers and waits for those inside.
   func finish(_ loop: ParallelLoop) {
     loop.close()
     for look in 0..<Self.looks where loop.hasHelpers { wait(look) }
@@ -197,10 +197,10 @@ private final class WorkQueue: @unchecked Sendable {
     condition.unlock()
   }
 
-  /// What a thread of the pool does until the pool ends.
+  /// The body of a pool's thread, which returns when the pool stops.
   /// - Parameter thread: its number.
   func serve(as thread: Int) {
-    // Looks since there was something to do: who only ever comes too late sleeps too.
+    // Polls since this thread last had work. A thread that always comes too late for work sleeps, too.
     var seen = 0, look = 0
     while true {
       while look < Self.looks, additions.load(ordering: .acquiring) == seen {
@@ -229,7 +229,7 @@ private final class WorkQueue: @unchecked Sendable {
         condition.unlock()
         return
       } else {
-        // Where what was added is done already, the next loop is worth another look.
+        // If other threads have already done the new work, this thread polls on for the next loop.
         if !isNews {
           condition.wait()
           look = 0

@@ -2,10 +2,10 @@ import Foundation
 
 /// Memory aligned for SIMD.
 ///
-/// Large blocks come from the system and go back to it at once: an allocator would keep them, and in pages of 4 KiB the matrix kernel would
-/// spend its time on address translation.
+/// Large blocks are mapped from the system and unmapped immediately, because an allocator would keep them. They ask for huge pages: with pages of
+/// 4 KiB the matrix kernel would spend its time on address translation.
 enum AlignedMemory {
-  /// Blocks from this size on come from the system.
+  /// The size in bytes from which blocks are mapped from the system.
   static let large = 1 << 20
 
   static func allocate(bytes: Int) -> UnsafeMutableRawPointer {
@@ -19,7 +19,7 @@ enum AlignedMemory {
     return block
   }
 
-  /// Gives back the pages at these addresses of a large block, which stays allocated: it reads as zeros then.
+  /// Returns the pages at these addresses of a large block to the system. The block stays allocated, and the pages read as zeros.
   static func forget(_ addresses: Range<Int>) {
     guard let pointer = UnsafeMutableRawPointer(bitPattern: addresses.lowerBound) else { return }
     madvise(pointer, addresses.count, MADV_DONTNEED)

@@ -1,10 +1,10 @@
 import Foundation
 
-/// Address space from which large buffers are cut, and to which they return.
+/// Address space from which large buffers are allocated.
 ///
-/// What is free stays in order of its addresses, and neighbours become one, so that memory of one size serves for another: a pass of a network
-/// asks for the same sizes again, but in an order that lists by size answer with ever more memory, or by clearing pages anew. The memory that
-/// is ever touched is little more than the most that was in use at once.
+/// Free gaps are kept in the order of their addresses, and neighbours are merged, so that memory freed in one size serves another. A pass of a
+/// network asks for the same sizes again, but in an order for which free lists by size would take ever more memory, or would have pages cleared
+/// again. The memory that is ever touched is little more than the peak in use.
 package struct MemoryArena {
   package init() {}
 
@@ -12,26 +12,26 @@ package struct MemoryArena {
   private struct Gap {
     var start: UnsafeMutableRawPointer
     var bytes: Int
-    /// How much of it, from its beginning, may have been used since the system last had it, and then takes memory.
+    /// The bytes from its start that may have been used since the system last cleared them, and so take memory.
     var touched: Int
     var end: UnsafeMutableRawPointer { start + bytes }
   }
 
-  /// By address. Gaps of different reservations may touch, but never become one.
+  /// In the order of addresses. Gaps of different reservations may be adjacent, but are never merged.
   private var gaps: [Gap] = []
-  /// Where reservations begin.
+  /// The start addresses of reservations.
   private var borders: Set<UnsafeMutableRawPointer> = []
 
-  /// Address space costs nothing until it is touched.
+  /// The bytes to reserve at once. Address space costs nothing until it is touched.
   private static let reservation = 4 << 30
   private static let page = 4096
 
   private static func rounded(_ bytes: Int) -> Int { (bytes + page - 1) / page * page }
 
-  /// Bytes that are free and take memory.
+  /// Free bytes that take memory.
   package var idleBytes: Int { gaps.reduce(0) { $0 + $1.touched } }
 
-  /// The smallest gap that is large enough, at the lowest address. Nil where the system has no more.
+  /// Takes bytes from the smallest gap that is large enough, of equal ones the first; nil if the system has no more memory.
   package mutating func take(_ bytes: Int) -> UnsafeMutableRawPointer? {
     let bytes = Self.rounded(bytes)
     let fitting = gaps.indices.filter { gaps[$0].bytes >= bytes }
@@ -61,7 +61,7 @@ package struct MemoryArena {
     }
   }
 
-  /// Makes one of a gap and the next where they touch.
+  /// Merges a gap with the next one if they are adjacent parts of one reservation.
   private mutating func joinNext(_ index: Int) {
     guard index + 1 < gaps.count, gaps[index].end == gaps[index + 1].start, !borders.contains(gaps[index + 1].start) else { return }
     let next = gaps.remove(at: index + 1)
@@ -70,13 +70,13 @@ package struct MemoryArena {
   }
 
   private mutating func reserve(_ bytes: Int) -> Int? {
-    // A system that counts address space as memory may refuse more than is wanted at once.
+    // A system that counts address space as memory may refuse a large reservation. Then only the needed bytes are reserved.
     for size in [max(Self.reservation, bytes), bytes] {
       guard let block = mmap(nil, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0), block != MAP_FAILED else {
         continue
       }
       #if os(Linux)
-        // In pages of 4 KiB the matrix kernel would spend its time on address translation.
+        // With pages of 4 KiB the matrix kernel would spend its time on address translation.
         madvise(block, size, MADV_HUGEPAGE)
       #endif
       borders.insert(block)
@@ -86,7 +86,7 @@ package struct MemoryArena {
     return nil
   }
 
-  /// Gives the memory of all gaps back to the system; their addresses stay.
+  /// Returns the memory of all gaps to the system. Their addresses stay reserved.
   package mutating func release() {
     for index in gaps.indices where gaps[index].touched > 0 {
       madvise(gaps[index].start, gaps[index].touched, MADV_DONTNEED)

@@ -1,13 +1,13 @@
 import Synchronization
 
-/// A run of floats aligned for SIMD, taken from `BufferPool` and handed back when the last tensor lets go of it; or one that is only counted as long as it
-/// lives, and has no memory.
+/// A run of floats aligned for SIMD, taken from `BufferPool` and returned when the last reference to it goes away. Alternatively it has no memory
+/// and is only counted while it lives.
 final class TensorStorage: @unchecked Sendable {
-  /// Of a counted one: of a place that holds nothing, and that nobody reads or writes.
+  /// For counted storage this is a placeholder that must be neither read nor written.
   let pointer: UnsafeMutablePointer<Float>
   let count: Int
   private let capacity: Int
-  /// Who counts this; nil where there is memory.
+  /// The counter of counted storage; nil if there is memory.
   let counter: WorkCounter?
 
   init(count: Int) {
@@ -21,18 +21,18 @@ final class TensorStorage: @unchecked Sendable {
     counter.hold(bytes)
   }
 
-  /// That the memory of these floats takes, or would take.
+  /// The bytes that these floats take, or would take.
   var bytes: Int { capacity * 4 }
 
-  /// Buffers from this size on give back what is not read any more.
+  /// The size in bytes from which buffers return memory that is not read again.
   static let forgettableBytes = 64 << 20
 
   var isForgettable: Bool { capacity * 4 >= Self.forgettableBytes }
 
-  /// Lets the system have the memory of the first floats back, which nobody reads any more, where it is much.
+  /// Returns the memory of the first floats to the system if the buffer is large. These must not be read again.
   func forget(first count: Int) {
     guard isForgettable, counter == nil else { return }
-    // Whole huge pages: parts of one would only be taken out of sight.
+    // Up to the end of a whole huge page: the system would unmap a part of one, but could not use it.
     let page = 2 << 20
     let begin = (Int(bitPattern: pointer) + 4095) / 4096 * 4096
     let end = (Int(bitPattern: pointer) + count * 4) / page * page
@@ -44,24 +44,24 @@ final class TensorStorage: @unchecked Sendable {
   }
 }
 
-/// Keeps buffers that were given back, so that a denoising loop takes no memory from the system after its first step.
+/// Keeps released buffers for reuse, so that a denoising loop takes no memory from the system after its first step.
 ///
-/// One pool for the process: buffers are anonymous, and two generations that run at once can use each other's. Large ones are cut from one
-/// arena, so that what is kept takes little more than what was in use at once; `releaseIdle()` gives the memory of all idle ones back.
+/// There is one pool for the process, so that concurrent generations can reuse each other's buffers. Large buffers come from one arena, so
+/// that the pool keeps little more than the peak in use. `releaseIdle()` returns the memory of all idle buffers to the system.
 public enum BufferPool {
   private struct State {
     var arena = MemoryArena()
-    /// Small ones, by capacity.
+    /// Small idle buffers, by capacity.
     var idle: [Int: [UnsafeMutableRawPointer]] = [:]
     var idleBytes = 0
   }
 
   nonisolated(unsafe) private static var state = State()
   private static let lock = Mutex<Void>(())
-  /// Bytes from which on a buffer comes from the arena.
+  /// The size in bytes from which a buffer comes from the arena.
   private static let large = 1 << 18
 
-  /// Floats of a buffer for `count`. Small ones are rounded up to classes an eighth of a power of two apart, so that shapes a little apart
+  /// The floats of a buffer for `count`. Small buffers have size classes an eighth of a power of two apart, so that similar shapes
   /// share them.
   private static func capacity(for count: Int) -> Int {
     let wanted = max(count, 16)
@@ -71,7 +71,7 @@ public enum BufferPool {
     return (wanted + grain - 1) / grain * grain
   }
 
-  /// Bytes that a buffer of so many floats takes.
+  /// The bytes that a buffer for `count` floats takes.
   static func bytes(for count: Int) -> Int { capacity(for: count) * 4 }
 
   static func take(_ count: Int) -> (UnsafeMutablePointer<Float>, Int) {
@@ -100,10 +100,10 @@ public enum BufferPool {
     }
   }
 
-  /// Bytes that are kept for reuse and hold nothing.
+  /// Bytes of idle buffers that are kept for reuse.
   public static var idleBytes: Int { lock.withLock { _ in state.idleBytes + state.arena.idleBytes } }
 
-  /// Gives every idle buffer back to the system; call it where the sizes change for good, as between the denoising
+  /// Returns every idle buffer to the system. Call it when the sizes change for good, such as between the denoising
   /// loop and the decoder.
   public static func releaseIdle() {
     let small = lock.withLock { _ in

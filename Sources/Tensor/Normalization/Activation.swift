@@ -34,7 +34,7 @@ extension CPUEngine {
 }
 
 extension Tensor {
-  /// The function of every element: of the same shape.
+  /// The function applied to every element; the shape stays.
   /// - Throws: `CancellationError`.
   public func activated(_ activation: Activation, in context: ExecutionContext) throws -> Tensor {
     try context.engine.activation(activation, of: self, in: context)

@@ -23,11 +23,11 @@ public struct GroupNormalization: Sendable {
     (self.groups, self.epsilon, self.weight, self.bias) = (groups, epsilon, weight, bias)
   }
 
-  /// activation(normalised), of inputs that lie side by side in channels: what a concatenation of them would give.
+  /// activation(normalised) of inputs joined along channels. The result is that of their concatenation.
   ///
   /// - Parameters:
-  ///   - inputs: `[N, …, Cᵢ]`, ΣCᵢ channels in all. The memory of a single one is used for the result where the last reference to it is handed
-  ///     over.
+  ///   - inputs: `[N, …, Cᵢ]`, ΣCᵢ channels in all. If the caller passes the last reference to a single input, the result reuses its
+  ///     memory.
   ///   - activation: none or SiLU.
   /// - Returns: `[N, …, ΣCᵢ]`.
   /// - Throws: `CancellationError`.
@@ -35,17 +35,17 @@ public struct GroupNormalization: Sendable {
     try context.engine.groupNormalization(consume inputs, by: self, activation: activation, in: context)
   }
 
-  /// Channels that are normalised.
+  /// The number of channels.
   var channels: Int { weight.count }
 
-  /// What a normalisation comes to: a scale and a shift for each picture and channel.
+  /// The normalisation as a scale and a shift for each picture and channel.
   struct Affine {
     /// `[N, C]`.
     let scale: Tensor, shift: Tensor
 
     /// - Parameters:
-    ///   - rows: pixels, counted through all pictures.
-    ///   - result: with a place for every row, or for the last `count`: row i at i % count.
+    ///   - rows: pixels, counted across all pictures.
+    ///   - result: has room for every row, or is a ring buffer of `count` rows: row i at i % count.
     func apply(to inputs: [Tensor], rows: Range<Int>, activation: Activation, into result: Tensor, in context: ExecutionContext) throws {
       precondition(activation == .none || activation == .silu, "A normalisation ends with SiLU or nothing.")
       let channels = scale.shape.columns, pixels = inputs[0].shape.rows / max(scale.shape[0], 1), places = result.shape.rows
@@ -70,7 +70,7 @@ public struct GroupNormalization: Sendable {
     }
   }
 
-  /// Pixels of a task: 32 KiB.
+  /// Pixels in a task: 32 KiB.
   private static func run(_ channels: Int) -> Int { max(16, 8192 / max(channels, 1)) }
 
   func affine(of inputs: [Tensor], in context: ExecutionContext) throws -> Affine {
@@ -85,7 +85,7 @@ public struct GroupNormalization: Sendable {
     return affine(from: moments, batch: batch, pixels: pixels, run: run, runs: runs)
   }
 
-  /// Mean and squared deviations of each channel over each run of pixels: `[N · runs, 2, C]`.
+  /// The mean and the sum of squared deviations of each channel over each run of pixels: `[N · runs, 2, C]`.
   private func moments(
     of inputs: [Tensor], channels: Int, pixels: Int, run: Int, runs: Int, in context: ExecutionContext
   ) throws -> Tensor {
@@ -105,7 +105,7 @@ public struct GroupNormalization: Sendable {
     return moments
   }
 
-  /// The runs' moments merged (Chan, Golub and LeVeque 1979) into one scale and shift for each picture and channel.
+  /// Merges the runs' moments (Chan, Golub and LeVeque 1979) into one scale and shift for each picture and channel.
   private func affine(from moments: Tensor, batch: Int, pixels: Int, run: Int, runs: Int) -> Affine {
     let channels = weight.count
     let width = channels / groups
@@ -163,7 +163,7 @@ extension CPUEngine {
 }
 
 extension Tensor {
-  /// Each row with mean 0 and variance 1, then scaled and shifted. Source: Ba, Kiros and Hinton 2016, PyTorch's `LayerNorm`.
+  /// Each row normalised to mean 0 and variance 1, then scaled and shifted. Source: Ba, Kiros and Hinton 2016, PyTorch's `LayerNorm`.
   ///
   /// - Parameters:
   ///   - weight: `[C]`, as `bias`.

@@ -7,10 +7,10 @@ import CLatentDiffusionKernels
 #endif
 
 extension ck_kernels {
-  /// These kernels with the system's BLAS for products: Accelerate on Apple's processors, whose matrix unit nothing else reaches, and
-  /// OpenBLAS where there is no SIMD kernel of ours.
+  /// These kernels with products by the system's BLAS. That is Accelerate on Apple's processors, because only Accelerate can use their matrix
+  /// unit, and OpenBLAS on processors for which there is no SIMD kernel here.
   ///
-  /// Where there is one it is faster than OpenBLAS on panels: the weights are packed already, and the threads are the engine's.
+  /// A SIMD kernel is faster than OpenBLAS on panels, because the weights are packed already and the threads are the engine's.
   func withBLASProducts() -> ck_kernels {
     var kernels = self
     kernels.gemm_panel = blasPanel
@@ -20,7 +20,7 @@ extension ck_kernels {
   }
 }
 
-/// What `gemm_panel` of `ck_kernels` says, by BLAS.
+/// `gemm_panel` of `ck_kernels`, by BLAS.
 private func blasPanel(
   rows: Int, columns: Int, k: Int, a: UnsafePointer<Float>, lda: Int, panel: UnsafePointer<Float>, c: UnsafeMutablePointer<Float>, ldc: Int,
   begin: Int32, bias: UnsafePointer<Float>?, residual: UnsafePointer<Float>?, ldr: Int

@@ -1,10 +1,10 @@
 import CLatentDiffusionKernels
 
-/// Rows of a chunk as `gemm_panel_crossed` takes them: scaled to the magnitude of the weights, each with the sum that its crossed products have
-/// too much.
+/// Rows of a chunk in the form that `gemm_panel_crossed` takes: scaled to the magnitude of the weights, each with the sum that corrects its
+/// crossed products.
 ///
-/// A processor that adds beside it multiplies makes a product of float32 from them in two thirds of the time that its multipliers alone
-/// would take. The scale is a power of two of the row's own, so that a row's results depend on nothing but the row.
+/// A processor that can add and multiply at the same time makes a float32 product from them in two thirds of the time that its multipliers
+/// alone would take. Each row has its own scale, a power of two, so that a row's results depend on no other row.
 struct CrossedRows {
   let values: UnsafeMutablePointer<Float>
   let stride: Int
@@ -24,14 +24,14 @@ struct CrossedRows {
     levels.update(repeating: level, count: rows)
   }
 
-  /// Rows that are of the magnitude of what they meet as they are.
+  /// Takes rows that need no scale, because they already have the magnitude of the other factor.
   init(of values: UnsafeMutablePointer<Float>, stride: Int, rows: Int, k: Int) {
     (self.values, self.stride, count) = (values, stride, rows)
     numbers = TensorStorage(count: 2 * rows)
     Kernels.active.cross_rows(rows, k, nil, values, stride, values, stride, scales, sums, 1)
   }
 
-  /// With values of its own.
+  /// Rows in new memory.
   init(stride: Int, rows: Int, level: Float) {
     let storage = TensorStorage(count: rows * (stride + 3))
     (self.stride, count) = (stride, rows)
@@ -40,7 +40,7 @@ struct CrossedRows {
     levels.update(repeating: level, count: rows)
   }
 
-  /// Makes some rows from `k` values each, which may stand where they will be.
+  /// Makes some rows from `k` values each, which may be in the rows' place already.
   func take(_ rows: Range<Int>, from x: UnsafePointer<Float>, stride ldx: Int, k: Int) {
     let target = self.rows(from: rows.lowerBound)
     Kernels.active.cross_rows(rows.count, k, target.levels, x, ldx, target.values, stride, target.scales, target.sums, 1)
@@ -63,14 +63,14 @@ struct CrossedRows {
   }
 }
 
-/// Rows of a panel of weights, with what their crossed products have too much in each column.
+/// Rows of a panel of weights, with the sum for each column that corrects its crossed products.
 struct CrossedPanel {
   let values: UnsafePointer<Float>
   let sums: UnsafePointer<Float>
 
   init(values: UnsafePointer<Float>, sums: UnsafePointer<Float>) { (self.values, self.sums) = (values, sums) }
 
-  /// - Parameter scratch: for the rows `k` of the panel and one more.
+  /// - Parameter scratch: room for the rows `k` of the panel and one more.
   init(_ weights: PackedMatrix, panel: Int, rows k: Range<Int>, scratch: UnsafeMutablePointer<Float>) {
     let sums = scratch + k.count * PackedMatrix.panelWidth
     values = weights.panel(panel, rows: k, scratch: scratch)
@@ -80,12 +80,12 @@ struct CrossedPanel {
 }
 
 extension PackedMatrix {
-  /// Whether so many products of a picture with these weights are crossed: a tenth of a millisecond's repay one more pass over the rows.
+  /// Whether this number of products of a picture with these weights is crossed: from 0.1 ms of products on, one more pass over the rows pays off.
   func isCrossed(products: Int) -> Bool {
     products >= 1 << 24 && !hasIntegerProduct && biasColumns % Self.panelWidth == 0 && Kernels.active.gemm_panel_crossed != nil
   }
 
-  /// The mean magnitude of a sample of the weights, 32 inputs of up to four panels, within a factor of two.
+  /// The mean magnitude of a sample of the weights (32 inputs of up to four panels), within a factor of two.
   var level: Float {
     let begin = inputs / 2 / QuantizedBlocks.blockValues * QuantizedBlocks.blockValues
     let sample = begin..<min(inputs, begin + QuantizedBlocks.blockValues)
@@ -94,7 +94,7 @@ extension PackedMatrix {
     var (one, magnitude, sum) = (Float(1), Float(0), Float(0))
     var (total, taken) = (Float(0), 0)
     for panel in Swift.stride(from: 0, to: panels, by: max(1, (panels + 3) / 4)) {
-      // The scale that a row of these values would get beside a magnitude of 1.
+      // The scale that a row of these values gets if the weights' magnitude is 1.
       let values = self.panel(panel, rows: sample, scratch: scratch.pointer)
       Kernels.active.cross_rows(1, count, &one, values, count, scratch.pointer + count, count, &magnitude, &sum, 1)
       (total, taken) = (total + magnitude, taken + 1)

@@ -2,11 +2,11 @@ import CLatentDiffusionKernels
 
 extension Tensor {
   /// The product of this tensor's rows with weights, `[…, K]` · `[M, K]`ᵀ → `[…, M]`, in one pass over the result:
-  /// activation(x · Wᵀ + bias + residual). Where the weights are gated, M is half their outputs, and what is made is
-  /// the first half of x · Wᵀ + bias times the GELU of the second.
+  /// activation(x · Wᵀ + bias + residual). If the weights are gated, M is half their outputs, and the result is the first half
+  /// of x · Wᵀ + bias times the GELU of the second half.
   ///
   /// - Parameters:
-  ///   - bias: `[M]`; for gated weights `[2M]`, as `PackedMatrix.arranged` orders it.
+  ///   - bias: `[M]`; for gated weights `[2M]` in the order of `PackedMatrix.arranged`.
   ///   - residual: of the result's shape; none for gated weights.
   /// - Precondition: the shapes fit.
   /// - Throws: `CancellationError`.
@@ -38,16 +38,16 @@ extension CPUEngine {
 enum LeftOperand {
   case matrix(UnsafePointer<Float>, stride: Int)
   case patches(Patches)
-  /// What was gathered already.
+  /// Rows that are gathered already.
   case gathered(Tensor)
-  /// What was gathered and crossed already, chunk by chunk.
+  /// Rows that are gathered and crossed already, chunk by chunk.
   case crossed([CrossedRows], Tensor)
-  /// What was gathered and quantised already, chunk by chunk.
+  /// Rows that are gathered and quantised already, chunk by chunk.
   case quantized([QuantizedRows])
-  /// What was gathered and made words of already, which stand as the values would.
+  /// Rows that are gathered and converted to words already, in the order of their values.
   case words(Tensor)
 
-  /// Whether rows are as good where they are: those of wide matrices fall on the same cache sets.
+  /// Whether rows can be read in place. Rows of wide matrices compete for the same cache sets, so these are gathered.
   var isContiguous: Bool {
     switch self {
     case .matrix(_, let stride): stride <= 2 * MatrixProduct.chunkLength
@@ -58,8 +58,8 @@ enum LeftOperand {
 
   var isQuantized: Bool { if case .quantized = self { true } else { false } }
 
-  /// A chunk of some rows as floats, in place or gathered into `buffer`, and the floats from a row to the next.
-  /// - Parameter once: whether they are read only once, which is as good from where they are.
+  /// A chunk of some rows as floats, in place or gathered into `buffer`, and the stride between rows.
+  /// - Parameter once: whether the rows are read only once, so that gathering them gains nothing.
   fileprivate func rows(
     _ rows: Range<Int>, of chunk: MatrixProduct.Chunk, once: Bool, gatheredInto buffer: UnsafeMutablePointer<Float>
   ) -> (UnsafePointer<Float>, Int) {
@@ -91,36 +91,36 @@ enum LeftOperand {
 
 /// One product of activations with packed weights, cut into tasks.
 ///
-/// A task has a block of rows and a run of panels. It walks over the inner dimension in chunks: the rows' chunk is gathered into a
-/// contiguous buffer that stays in the second-level cache, and each panel's chunk passes over it. Every element of the result sums
+/// A task computes a block of rows for a run of panels. It goes over the inner dimension in chunks: the rows' chunk is gathered into a
+/// contiguous buffer that stays in the second-level cache, and is multiplied by each panel's chunk. Every element of the result sums
 /// its products in the same order however the work is cut, so it does not depend on the number of threads.
 struct MatrixProduct {
   private(set) var left: LeftOperand
   let rows: Int
   let weights: PackedMatrix
   let result: Tensor
-  /// `[M]`, or `[rows / n, M]`: a bias for each n rows.
+  /// `[M]`, or `[rows / n, M]` with a bias for each n rows.
   let bias: Tensor?
   let residual: Tensor?
   let activation: Activation
-  /// Where in the result the first row stands, where this makes a part of it.
+  /// The index of the first row in the result, if this product makes only a part of the result.
   var firstRow = 0
-  /// The weights' mean magnitude, where the rows are to be crossed.
+  /// The weights' mean magnitude if the rows are to be crossed; else nil.
   private(set) var level: Float?
-  /// How the factors lie.
+  /// The form of the factors.
   private(set) var factors = ProductFactors.floats
 
-  /// Rows of a block at most: a multiple of the kernels' tile heights (14, 12 and 6; 32). What it takes to make words of a panel more rows repay.
+  /// The most rows in a block: a multiple of the kernels' tile heights (14, 12 and 6; 32). With words, blocks are larger, so that converting a panel pays off.
   private static let floatRows = 252, wordRows = 512
   private var blockRows: Int { factors.isOfTiles ? Self.wordRows : Self.floatRows }
-  /// Inner elements of a chunk: 252 · 320 floats are a third of a megabyte.
+  /// The inner elements of a chunk. 252 · 320 floats take a third of a megabyte.
   static let chunkLength = 320
-  /// Floats between a chunk's gathered rows.
+  /// The stride between a chunk's gathered rows, in floats.
   fileprivate static let gatheredStride = gatheredStride(chunkLength)
-  /// Words from a row of so many to the next: no power of two, so that rows do not fall on the same cache sets.
+  /// The stride between rows of `words` words: no power of two, so that rows do not compete for the same cache sets.
   private static func gatheredStride(_ words: Int) -> Int { (words + 31) / 32 * 32 + 16 }
 
-  /// Floats of all buffers that a product of many rows takes beside its result, at most.
+  /// The largest size of all temporary buffers of a product of many rows, in floats.
   static func bufferFloats(threads: Int) -> Int {
     threads * (ProductFactors.split.isAvailable ? wordRows + 2 * PackedMatrix.panelWidth : floatRows) * gatheredStride
   }
@@ -137,7 +137,7 @@ struct MatrixProduct {
     product.factors = wantedFactors
     let (blocks, splits) = product.cut(chunks: chunks.count, threads: context.threads)
     product.level = isCrossed ? weights.level : nil
-    // Whole register tiles.
+    // A multiple of the register tile.
     let tile = isCrossed ? Kernels.active.crossed_rows : product.factors.tileRows
     let blockRows = min(rows, ((rows + blocks - 1) / blocks + tile - 1) / tile * tile)
     if splits > 1 { product = try product.gathered(chunks, in: context) }
@@ -149,7 +149,7 @@ struct MatrixProduct {
     }
   }
 
-  /// The same product with its left operand gathered at once, for when several tasks would gather the same rows.
+  /// The same product with its left operand gathered first, for when several tasks would gather the same rows.
   private func gathered(_ chunks: [Chunk], in context: ExecutionContext) throws -> MatrixProduct {
     var product = self
     product.level = nil
@@ -205,65 +205,65 @@ struct MatrixProduct {
     return quantized
   }
 
-  /// Sixteen rows a task.
+  /// Runs `body` for sixteen rows at a time, in parallel.
   private func forRuns(in context: ExecutionContext, _ body: (Range<Int>) -> Void) throws {
     let run = 16
     try context.parallel((rows + run - 1) / run) { body($0 * run..<min(rows, ($0 + 1) * run)) }
   }
 
-  /// Whether two of three products are made as one. It does not depend on the number of pictures, so that neither do they, nor on whether the
-  /// result is made at once.
+  /// Whether two of three products are made as one. This depends neither on the number of pictures nor on whether the result is made in parts, so
+  /// that the results do not either.
   private var isCrossed: Bool {
     let rows = result.shape.rows / max(1, result.shape[0])
-    // What it takes for each column of the weights eight rows repay.
+    // From eight rows on, the additional work for each column of the weights pays off.
     return rows >= 8 && weights.isCrossed(products: rows * weights.inputs * weights.outputs)
   }
 
-  /// The number of rows has no say: neither pictures nor forms of the same weights differ by it.
+  /// The form of the factors. It does not depend on the number of rows, so that any number of pictures and any packing of weights give the same results.
   private var wantedFactors: ProductFactors {
     guard !weights.hasIntegerProduct, weights.biasColumns % PackedMatrix.panelWidth == 0 else { return .floats }
     return .ofWeights(weights, channels: channels)
   }
 
-  /// Values of the inner dimension that begin anywhere that a chunk does.
+  /// The length of runs in the inner dimension that chunks do not cut, other than at multiples of `chunkLength`.
   private var channels: Int {
     guard case .patches(let patches) = left else { return weights.inputs }
     return patches.granularity
   }
 
-  /// Products of a task at least: some 5 µs.
+  /// The fewest products in a task: about 5 µs.
   private static let taskProducts = 1 << 18
 
-  /// Into how many blocks of rows and runs of panels.
+  /// The number of blocks of rows, and of runs of panels, that the work is cut into.
   private func cut(chunks: Int, threads: Int) -> (blocks: Int, splits: Int) {
     let blocks = (rows + blockRows - 1) / blockRows
-    // Enough tasks that the last ones to finish wait little, as long as each repays that a thread takes it.
-    // A task widens its weights, too, which takes as long as the products of some rows.
+    // Enough tasks that threads finish at about the same time, if each task is large enough to be worth starting.
+    // A task also unpacks its weights, which takes as long as the products of some rows.
     let products = (rows + 8) * weights.panels * PackedMatrix.panelWidth * weights.inputs
     let wanted = max(1, min(8 * threads, products / Self.taskProducts))
     let least = chunks > 1 && weights.isGated ? (weights.panels + Self.gatedPanels - 1) / Self.gatedPanels : 1
-    // Every task gathers its rows for itself, which four panels repay. Where that makes few tasks they have fewer panels, and then fewer rows:
-    // each block of those widens the weights for itself.
+    // Every task gathers its own rows, which pays off from four panels on. If that makes too few tasks, they get fewer panels first, and fewer rows
+    // only then, because each block of rows unpacks the weights again.
     let few = min(wanted, 4 * threads)
     let most = blocks * (weights.panels / 4) >= few ? weights.panels / 4 : weights.panels
     let splits = max(least, min((wanted + blocks - 1) / blocks, most))
     return (max(blocks, (few + splits - 1) / splits), splits)
   }
 
-  /// Panels of a task whose sums wait for their last chunk in a buffer: half a megabyte.
+  /// Panels in a task whose sums stay in a buffer until the last chunk: half a megabyte.
   private static let gatedPanels = 16
 
   /// A run of the inner dimension.
   struct Chunk {
     let inner: Range<Int>
-    /// Which segments of the patches it covers; empty for a matrix.
+    /// The segments of the patches that it covers; empty for a matrix.
     let segments: Range<Int>
   }
 
   private func chunks() -> [Chunk] {
     switch left {
     case .matrix, .gathered, .crossed, .quantized, .words:
-      // Without inputs there is one empty chunk still: the result begins at its bias.
+      // Without inputs there is still one empty chunk, because the first chunk writes the bias.
       return stride(from: 0, to: max(weights.inputs, 1), by: Self.chunkLength).map {
         Chunk(inner: $0..<min(weights.inputs, $0 + Self.chunkLength), segments: 0..<0)
       }
@@ -274,14 +274,14 @@ struct MatrixProduct {
 
   private func multiply(_ rows: Range<Int>, panels: Range<Int>, chunks: [Chunk], in context: ExecutionContext) {
     let gathered = TensorStorage(count: rows.count * Self.gatheredStride)
-    // And a panel's sums behind it, where it is crossed.
+    // Includes room for a panel's sums after its weights, for crossed products.
     let widened = TensorStorage(count: (Self.chunkLength + 1) * PackedMatrix.panelWidth)
     let words = TensorStorage(count: factors == .floats ? 0 : Self.chunkLength * PackedMatrix.panelWidth)
     var ownQuantized = weights.hasIntegerProduct && !left.isQuantized ? QuantizedRows(rows: rows.count, k: Self.chunkLength) : nil
     let ownCrossed = level.map { CrossedRows(values: gathered.pointer, stride: Self.gatheredStride, rows: rows.count, level: $0) }
-    // Sums of gated panels: each is done at once where there is one chunk.
+    // Sums of gated panels. With a single chunk there is room for one panel, because each panel is finished immediately.
     let gated = weights.isGated ? TensorStorage(count: (chunks.count > 1 ? panels.count : 1) * rows.count * PackedMatrix.panelWidth) : nil
-    // A task of a large product can last a second where the kernels are slow: it ends within a chunk of a cancellation.
+    // A task of a large product can last a second if the kernels are slow, so cancellation is checked before each chunk.
     for (index, chunk) in chunks.enumerated() where !context.isCancelled {
       let (a, stride) = self.rows(
         rows, of: chunk, once: ownCrossed != nil || ownQuantized != nil || factors != .floats, gatheredInto: gathered.pointer)
@@ -322,7 +322,7 @@ struct MatrixProduct {
     }
   }
 
-  /// A chunk of some rows in the words that products take, and the words from a row to the next.
+  /// A chunk of some rows in the form that products take, and the stride between rows in words.
   private func rows(
     _ rows: Range<Int>, of chunk: Chunk, once: Bool, gatheredInto buffer: UnsafeMutablePointer<Float>
   ) -> (UnsafePointer<Float>, Int) {
@@ -336,26 +336,26 @@ struct MatrixProduct {
     return (UnsafePointer(buffer), Self.gatheredStride)
   }
 
-  /// Where the sums of a panel are made.
+  /// The memory in which the sums of a panel are made.
   private struct Target {
     let pointer: UnsafeMutablePointer<Float>
     let stride: Int
   }
 
-  /// What the sums of a panel begin at.
+  /// The initial values of a panel's sums.
   private struct Beginning {
     let bias: UnsafePointer<Float>?
     let residual: UnsafePointer<Float>?
     let stride: Int
   }
 
-  /// A chunk of a block of rows and of a panel.
+  /// The factors of a chunk: a block of rows and a panel.
   private enum Factors {
     case words(ProductFactors, UnsafePointer<Float>, stride: Int, UnsafePointer<Float>)
     case bytes(QuantizedRows, QuantizedPanel)
     case crossed(CrossedRows, CrossedPanel)
 
-    /// Makes the sums of some rows, or adds to them where they have begun.
+    /// Makes the sums of some rows, or adds to existing sums if `beginning` is nil.
     func multiply(_ rows: Range<Int>, columns: Int, k: Int, into target: Target, beginningAt beginning: Beginning?) {
       let c = target.pointer + rows.lowerBound * target.stride
       let code = Int32(beginning == nil ? CK_BEGIN_ACCUMULATE : CK_BEGIN_FRESH)
@@ -377,7 +377,7 @@ struct MatrixProduct {
     }
   }
 
-  /// The first chunk: the result begins at bias and residual. Where rows have biases of their own, each run of them is one call.
+  /// Multiplies the first chunk. The result begins at bias and residual. If rows have several biases, each group with the same one is one call.
   private func begin(_ rows: Range<Int>, columns: Range<Int>, k: Int, _ factors: Factors, into target: Target) {
     let outputs = weights.outputs
     let rowsPerBias = bias.map { self.rows / max($0.shape.rows, 1) } ?? self.rows
@@ -396,7 +396,7 @@ struct MatrixProduct {
 
   private func finish(_ rows: Range<Int>, panel: Int, columns: Range<Int>, _ sums: Target) {
     if weights.isGated {
-      // A panel has values on the left and their gates on the right.
+      // A panel has values in its left half and their gates in its right half.
       let half = PackedMatrix.panelWidth / 2
       let first = panel * half
       Kernels.active.geglu(
@@ -408,18 +408,18 @@ struct MatrixProduct {
   }
 }
 
-/// Rows of a chunk as bytes, with a scale for each. Source: Jacob et al. 2018; scales by row as the values come.
+/// Rows of a chunk as bytes, with a scale for each row that is found when the row is converted. Source: Jacob et al. 2018.
 struct QuantizedRows {
   let values: UnsafeMutablePointer<Int8>
   let stride: Int
   let scales: UnsafeMutablePointer<Float>
   let sums: UnsafeMutablePointer<Int32>
-  /// Values of a row, a multiple of a block's; at most as many as it was made for.
+  /// The values in a row: a multiple of a block's, and at most the `k` of `init`.
   var k: Int
   private let storage: TensorStorage
 
   init(rows: Int, k: Int) {
-    // No power of two between rows, so that they do not fall on the same cache sets.
+    // The stride is no power of two, so that rows do not compete for the same cache sets.
     (self.k, stride) = (k, k + 64)
     storage = TensorStorage(count: rows * (stride / 4 + 1 + k / Int(CK_BLOCK)))
     values = UnsafeMutableRawPointer(storage.pointer).bindMemory(to: Int8.self, capacity: rows * stride)
@@ -427,7 +427,7 @@ struct QuantizedRows {
     sums = UnsafeMutableRawPointer(scales + rows).bindMemory(to: Int32.self, capacity: rows * (k / Int(CK_BLOCK)))
   }
 
-  /// Makes some rows from those at `x`.
+  /// Converts some rows from those at `x`.
   func take(_ rows: Range<Int>, from x: UnsafePointer<Float>, stride ldx: Int) {
     let target = self.rows(from: rows.lowerBound)
     Kernels.active.quantize_rows(rows.count, k, x, ldx, target.values, stride, target.scales, target.sums)

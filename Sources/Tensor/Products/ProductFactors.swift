@@ -1,18 +1,18 @@
 import CLatentDiffusionKernels
 
-/// How the factors of a product lie: rows of activations and panels of 32 columns, both in words of 32 bits.
+/// The form of a product's factors: rows of activations and panels of 32 columns, both in words of 32 bits.
 enum ProductFactors {
-  /// Values as they are, or crossed.
+  /// float32 values, which may be crossed.
   case floats
-  /// Rounded to bfloat16, two in a word.
+  /// Values rounded to bfloat16, two in a word.
   case pairs
-  /// In two bfloat16 each: three products of those, which some processors make in a third of the time of one of floats.
+  /// Values as sums of two bfloat16. A product takes three products of these, which some processors make in a third of the time of a float product.
   case split
-  /// The same three products as one of three times the depth: upper, upper and lower parts of a row, and lower, upper and upper ones of a panel, one
-  /// after the other as pairs. Depths that are no multiple of 32 leave less of the processor's tiles empty so.
+  /// The same three products as a single one of three times the depth, in pairs: a row's upper, upper and lower parts, and a panel's lower, upper
+  /// and upper ones, one after the other. With depths that are no multiple of 32 this leaves less of the processor's tiles empty.
   case tripled
 
-  /// Words that take so many values of a row: as many rows take them in a panel.
+  /// The words that this number of values of a row takes, and so the rows of words in a panel.
   func words(_ values: Int) -> Int {
     switch self {
     case .floats: values
@@ -22,33 +22,33 @@ enum ProductFactors {
     }
   }
 
-  /// Rows that the kernel takes at once: multiples of it are done best.
+  /// The rows that the kernel computes at once. Multiples of this are fastest.
   var tileRows: Int { isOfTiles ? 32 : Kernels.active.tile_rows }
 
-  /// Whether the processor multiplies whole tiles of such words: so fast that what is done around the products decides how long they take.
+  /// Whether the processor multiplies whole tiles of such words (AMX). That is so fast that the work around the products takes most of the time.
   var isOfTiles: Bool { self != .floats && Kernels.active.gemm_windows != nil }
 
-  /// What products with some weights are made of, whose inner dimension has `channels` values in a row. Weights of 8 bits are less exact than
-  /// bfloat16, so with them both factors are that where the processor multiplies pairs of it.
+  /// The form for products with weights whose inner dimension consists of runs of `channels` values. 8-bit weights are less exact than bfloat16, so
+  /// with them both factors become bfloat16 if the processor multiplies pairs of these.
   static func ofWeights(_ weights: PackedMatrix, channels: Int) -> ProductFactors {
     let wanted: ProductFactors = weights.isQuantized ? .pairs : .split
     return wanted.takes(channels: channels) ? wanted : .floats
   }
 
-  /// Whether this processor has products of these, and rows with so many values between places where they may be cut have whole words.
+  /// Whether this processor has such products, and runs of `channels` values have whole words.
   func takes(channels: Int) -> Bool { isAvailable && channels % granularity == 0 }
 
-  /// What products of activations with one another are made of.
+  /// The form for products of activations with activations.
   static func ofActivations(_ precision: ProductPrecision) -> ProductFactors {
     let wanted: ProductFactors = precision == .bfloat16 && pairs.isAvailable ? .pairs : .split
     return wanted.isAvailable ? wanted : .floats
   }
 
-  /// What factors are made of whose products have this depth: tripled instead of split where that takes no more words, which are multiplied once then
-  /// instead of one and a half times. (Where it takes more, reading them costs what it spares.)
+  /// The form for products of this depth: tripled instead of split if that takes no more words, because each word is then multiplied once instead
+  /// of one and a half times. (If it takes more words, reading them costs what it saves.)
   func ofDepth(_ depth: Int) -> ProductFactors { self == .split && Self.tripled.words(depth) <= words(depth) ? .tripled : self }
 
-  /// Whether this processor has products of these.
+  /// Whether this processor has such products.
   var isAvailable: Bool {
     switch self {
     case .floats: true
@@ -57,9 +57,9 @@ enum ProductFactors {
     }
   }
 
-  /// Values whose words lie together.
+  /// The number of values whose words are stored together.
   private static let splitValues = Int(CK_SPLIT)
-  /// What an inner dimension must be a multiple of, so that runs of it have whole words.
+  /// Runs of the inner dimension must be multiples of this to have whole words.
   var granularity: Int {
     switch self {
     case .floats: 1
@@ -68,7 +68,7 @@ enum ProductFactors {
     }
   }
 
-  /// Rows of k floats as words, which may take their place, with the same stride; not if they are tripled.
+  /// Converts rows of k floats to words. These may replace the floats at the same stride, unless they are tripled.
   func takeRows(_ rows: Int, k: Int, _ x: UnsafePointer<Float>, stride ldx: Int, into y: UnsafeMutablePointer<Float>, stride ldy: Int) {
     switch self {
     case .floats:
@@ -91,7 +91,7 @@ enum ProductFactors {
     }
   }
 
-  /// A panel of k rows of floats as words.
+  /// Converts a panel of k rows of floats to words.
   func takePanel(k: Int, _ x: UnsafePointer<Float>, into y: UnsafeMutablePointer<Float>) {
     switch self {
     case .floats:
@@ -111,7 +111,7 @@ enum ProductFactors {
     }
   }
 
-  /// Rows k of a panel of weights as words: where they are, if they are that already, or made by way of floats.
+  /// Rows k of a panel of weights as words: in place if they are stored as such, else converted.
   func panel(
     _ weights: PackedMatrix, _ index: Int, rows k: Range<Int>, widenedInto scratch: UnsafeMutablePointer<Float>,
     into y: UnsafeMutablePointer<Float>
@@ -126,7 +126,7 @@ enum ProductFactors {
     return UnsafePointer(y)
   }
 
-  /// c = begin + rows · panel. Other than of floats, columns are a multiple of 8.
+  /// c = begin + rows · panel. `columns` is a multiple of 8, except for floats.
   func multiply(
     _ rows: Int, columns: Int, words: Int, _ a: UnsafePointer<Float>, stride lda: Int, _ panel: UnsafePointer<Float>,
     into c: UnsafeMutablePointer<Float>, stride ldc: Int, begin: Int32, bias: UnsafePointer<Float>? = nil,

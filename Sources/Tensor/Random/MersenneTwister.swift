@@ -1,4 +1,4 @@
-/// The stream of 32-bit integers beneath PyTorch's CPU generator and NumPy's `RandomState`: MT19937.
+/// The stream of 32-bit integers behind PyTorch's CPU generator and NumPy's `RandomState`: MT19937.
 ///
 /// Source: Matsumoto and Nishimura, "Mersenne Twister: a 623-dimensionally equidistributed uniform pseudo-random number
 /// generator", 1998, seeded as in their version of 2002.

@@ -2,15 +2,15 @@ import Foundation
 
 /// NumPy's legacy generator: `numpy.random.RandomState(seed)`, and `numpy.random.seed(seed)` with the functions of the module.
 ///
-/// Integers and uniforms are NumPy's bit for bit, normals within rounding. A value: a copy draws the same numbers again.
+/// Integers and uniforms are NumPy's bit for bit, normals within rounding. It is a value: a copy draws the same numbers again.
 ///
 /// Source: `RandomState`, `legacy_gauss` and `mt19937_next_double` of NumPy 2.
 public struct NumPyGenerator: Sendable, Codable {
   private var engine: MersenneTwister
-  /// The second value of the last pair; the next normal is this one.
+  /// The second value of the last pair, which is the next normal.
   private var pendingNormal: Double?
 
-  /// - Parameter seed: all that `RandomState` takes as an integer.
+  /// - Parameter seed: any integer that `RandomState` takes.
   public init(seed: UInt32) { engine = MersenneTwister(seed: seed) }
 
   /// 32 random bits.
@@ -27,7 +27,7 @@ public struct NumPyGenerator: Sendable, Codable {
     return Double(upper << 26 | UInt64(engine.next() >> 6)) * 0x1p-53
   }
 
-  /// Marsaglia's polar method: a point in the unit disc, other than its centre, becomes two normals. The second goes out first.
+  /// Marsaglia's polar method: a point in the unit disc, other than its centre, becomes two normals. The second is returned first.
   private mutating func nextNormal() -> Double {
     if let pending = pendingNormal {
       pendingNormal = nil

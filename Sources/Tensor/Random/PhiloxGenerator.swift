@@ -2,14 +2,14 @@ import Foundation
 
 /// PyTorch's generator on an NVIDIA GPU: `torch.Generator("cuda").manual_seed(seed)`.
 ///
-/// Integers and uniforms are PyTorch's bit for bit. Normals are those of cuRAND's formula in single precision; a GPU takes its sine
-/// and cosine by a fast instruction that may err by 2⁻²⁰·⁵ of the radius, so its own are up to about 4e-6 off, as a rule far less.
-/// A value: a copy draws the same numbers again.
+/// Integers and uniforms are PyTorch's bit for bit. Normals follow cuRAND's formula in single precision. A GPU computes sine and
+/// cosine by a fast instruction with an error of up to 2⁻²⁰·⁵ of the radius, so its normals differ by up to about 4e-6, usually far
+/// less. The generator is a value: a copy draws the same numbers again.
 ///
-/// Which number lands where depends on how many threads PyTorch launches. Up to as many values as the GPU runs threads at a time, each
-/// value has a thread of its own, and all GPUs agree: 4×64×64 latents are 16,384 values, and a T4 runs 40,960 threads. Beyond, a
-/// thread yields four values or more, and GPUs of different sizes disagree; `residentThreads` says which size is meant. Without it,
-/// every value has a thread of its own whatever the count: the convention of programs that imitate a GPU's noise without one.
+/// The order of the numbers depends on how many threads PyTorch launches. If there are no more values than threads that the GPU runs at
+/// a time, each value has its own thread and all GPUs agree: 4×64×64 latents are 16,384 values, and a T4 runs 40,960 threads. With more
+/// values, a thread yields four or more, and GPUs of different sizes disagree; `residentThreads` gives the size. Without it, every value
+/// has its own thread for any count. This is the convention of programs that imitate a GPU's noise without a GPU.
 ///
 /// Sources: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011 (Philox4x32-10); cuRAND's
 /// `curand_uniform4` and `curand_normal4`; PyTorch's `distribution_nullary_kernel`.
@@ -47,13 +47,13 @@ public struct PhiloxGenerator: Sendable, Codable {
     }
   }
 
-  /// The integers beneath the next `count` values, 32 random bits each, at the places where the values would be.
+  /// The integers behind the next `count` values, 32 random bits each, in the order of the values.
   public mutating func integers(_ count: Int) -> [UInt32] { draw(count, initial: 0) { words, lane in words[lane] } }
 
   /// `torch.rand(count, device="cuda")`: 0..<1.
   public mutating func uniform(_ count: Int) -> [Float] {
     draw(count, initial: 0) { words, lane in
-      // cuRAND's uniforms are in 0 exclusive to 1 inclusive; PyTorch takes the 1 for a 0.
+      // cuRAND's uniforms are in 0 exclusive to 1 inclusive; PyTorch replaces 1 by 0.
       let value = Self.unit(words[lane])
       return value == 1 ? 0 : value
     }
@@ -61,7 +61,7 @@ public struct PhiloxGenerator: Sendable, Codable {
 
   /// `torch.randn(count, device="cuda")`.
   ///
-  /// The numbers depend on how they are asked for, as in PyTorch: two calls are not one of the sum.
+  /// As in PyTorch, the numbers depend on the calls: two calls give other numbers than one call for the sum of their counts.
   public mutating func normal(_ count: Int) -> [Float] {
     draw(count, initial: 0) { words, lane in
       // Box–Muller: words 0 and 1 give the radius and the angle of lanes 0 and 1, words 2 and 3 those of lanes 2 and 3.

@@ -2,9 +2,9 @@ import Foundation
 
 /// PyTorch's generator on a CPU: `torch.Generator().manual_seed(seed)`.
 ///
-/// Integers and uniforms are PyTorch's bit for bit. Normals are within 5e-7 of PyTorch's on x86-64 with AVX2; where PyTorch has no
-/// AVX2 it rounds the angles otherwise, and its own normals are up to 2.4e-6 away from those. A value: a copy draws the same numbers
-/// again.
+/// Integers and uniforms are PyTorch's bit for bit. Normals are within 5e-7 of PyTorch's on x86-64 with AVX2. Without AVX2, PyTorch
+/// rounds the angles differently, and its own normals differ from those by up to 2.4e-6. The generator is a value: a copy draws the
+/// same numbers again.
 ///
 /// Source: `at::CPUGeneratorImpl`, `at::normal_distribution` and `normal_fill` of PyTorch 2.13.
 public struct TorchGenerator: Sendable, Codable {
@@ -14,7 +14,7 @@ public struct TorchGenerator: Sendable, Codable {
   private static let turn = Float(2 * Double.pi)
 
   private var engine: MersenneTwister
-  /// The second value of the last pair that was drawn one by one. Only draws of fewer than 16 normals see it, and none but they.
+  /// The second value of the last pair that was drawn one by one. Only draws of fewer than 16 normals use it.
   private var pendingNormal: Double?
 
   /// - Parameter seed: as for `manual_seed`; the Mersenne Twister takes its low 32 bits.
@@ -32,13 +32,13 @@ public struct TorchGenerator: Sendable, Codable {
 
   /// `torch.randn(count)`.
   ///
-  /// The numbers depend on how they are asked for, as in PyTorch: draws of 20 and of 12 are not one draw of 32.
+  /// As in PyTorch, the numbers depend on the calls: draws of 20 and of 12 are not one draw of 32.
   public mutating func normal(_ count: Int) -> [Float] {
     guard count >= Self.blockSize else { return (0..<count).map { _ in Float(nextNormal()) } }
     var values = uniform(count)
     for start in stride(from: 0, through: count - Self.blockSize, by: Self.blockSize) { Self.boxMuller(&values, at: start) }
     if !count.isMultiple(of: Self.blockSize) {
-      // The rest of a block is too short for a vector: the last 16 are drawn anew, over what was there.
+      // The rest is shorter than a vector, so the last 16 values are drawn again.
       fillUniform(&values, count - Self.blockSize..<count)
       Self.boxMuller(&values, at: count - Self.blockSize)
     }
@@ -60,7 +60,7 @@ public struct TorchGenerator: Sendable, Codable {
     }
   }
 
-  /// One normal of a pair drawn in double precision; the other one waits for the next call.
+  /// One normal of a pair drawn in double precision; the other one is kept for the next call.
   private mutating func nextNormal() -> Double {
     if let pending = pendingNormal {
       pendingNormal = nil

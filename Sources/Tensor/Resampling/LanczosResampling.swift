@@ -1,8 +1,8 @@
 import Foundation
 
-/// Resampling of 8-bit pictures by Lanczos' filter over three lobes, widened where the picture shrinks so that nothing flickers.
+/// Resampling of 8-bit pictures by a Lanczos filter with three lobes, which is widened if the picture shrinks, to avoid aliasing.
 ///
-/// It is done in 8 bits because the reference does it so: what a picture becomes on its way into a model is part of the result.
+/// It works in 8 bits because the reference does: a model sees the resampled picture, so its values are part of the result.
 ///
 /// Source: Turkowski, "Filters for common resampling tasks", 1990; the same values as Pillow's `Image.resize`.
 public struct LanczosResampling: Sendable {
@@ -19,13 +19,13 @@ public struct LanczosResampling: Sendable {
     self.newWidth = newWidth
     horizontal = newWidth == width ? nil : LineResampling(from: width, to: newWidth)
     vertical = newHeight == height ? nil : LineResampling(from: height, to: newHeight)
-    // Each pass rounds, so their order matters. Pillow begins with the one that leaves less to do, by this measure since its version 13.
+    // Each pass rounds, so their order matters. Pillow begins with the pass that leaves less work, by this measure since its version 13.
     isVerticalFirst = newHeight < height && height - newHeight > 2 * (width - newWidth)
   }
 
   /// - Parameters:
   ///   - pixels: of `[height, width, channels]`.
-  ///   - channels: each is resampled for itself.
+  ///   - channels: each is resampled separately.
   /// - Returns: of `[toHeight, toWidth, channels]`.
   public func callAsFunction(_ pixels: [UInt8], channels: Int) -> [UInt8] {
     func widened(_ plane: [UInt8]) -> [UInt8] { horizontal?.alongRows(plane, width: width, channels: channels) ?? plane }
@@ -42,7 +42,7 @@ private struct LineResampling {
     let weights: [Int32]
   }
 
-  /// 8 bits for the pixel and 2 for overshooting are left of 32.
+  /// Of 32 bits, this leaves 8 for the pixel and 2 for overshoot.
   static let fractionBits: Int32 = 22
   let length: Int
   let windows: [Window]
@@ -68,7 +68,7 @@ private struct LineResampling {
     }
   }
 
-  /// Each row of `width` pixels of so many channels becomes one of `windows.count` pixels.
+  /// Resamples each row of `width` pixels to `windows.count` pixels.
   func alongRows(_ plane: [UInt8], width: Int, channels: Int) -> [UInt8] {
     let newLength = windows.count * channels
     let rows = plane.count / (width * channels)
@@ -89,7 +89,7 @@ private struct LineResampling {
     return result
   }
 
-  /// The rows of so many values each become `windows.count` rows.
+  /// Resamples the rows, of `rowLength` values each, to `windows.count` rows.
   func alongColumns(_ plane: [UInt8], rowLength: Int) -> [UInt8] {
     var result = [UInt8](repeating: 0, count: windows.count * rowLength)
     var sums = [Int32](repeating: 0, count: rowLength)

@@ -1,5 +1,5 @@
 extension Tensor {
-  /// Pictures at another size, each pixel the nearest one's copy, as PyTorch's `nearest` rounds: `[N, H, W, C]` → `[N, height, width, C]`.
+  /// Pictures at another size, each pixel a copy of the nearest one, as PyTorch's `nearest` rounds: `[N, H, W, C]` → `[N, height, width, C]`.
   /// - Precondition: rank 4, no empty picture.
   public func resizedNearest(height: Int, width: Int) -> Tensor {
     precondition(shape.rank == 4 && shape.count > 0, "\(shape) is no picture.")

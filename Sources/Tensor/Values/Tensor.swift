@@ -1,37 +1,37 @@
-/// A contiguous float32 array with a shape: the one currency between components.
+/// A contiguous float32 array with a shape. All components exchange values of this type.
 ///
-/// A value: copies share storage until one of them is written. Pictures and feature maps are channels-last
+/// It is a value: copies share storage until one of them is written. Pictures and feature maps are channels-last
 /// (`[N, H, W, C]`), so tokens `[N, H·W, C]` are the same bytes and a 1×1 convolution is a matrix product.
 public struct Tensor: Sendable {
   /// The extents, outermost first.
   public let shape: Shape
   var storage: TensorStorage
 
-  /// Storage with whatever was in it before; every element must be written before it is read.
+  /// A tensor of arbitrary values; every element must be written before it is read.
   init(uninitialized shape: Shape) {
     precondition(shape.count < Int.max / 8, "A tensor of shape \(shape) is larger than memory.")
     self.shape = shape
     storage = TensorStorage(count: shape.count)
   }
 
-  /// A tensor that is counted while it lives, and has no memory: what a counting engine computes with.
+  /// A tensor without memory that is counted while it lives. A counting engine works with these.
   init(counted shape: Shape, by counter: WorkCounter) {
     self.init(shape: shape, storage: TensorStorage(count: shape.count, countedBy: counter))
   }
 
-  /// A counted tensor of this shape where one of these is counted; nil where all have memory.
+  /// A counted tensor of this shape if one of `tensors` is counted; nil if all have memory.
   static func counted(_ shape: Shape, like tensors: [Tensor]) -> Tensor? {
     tensors.lazy.compactMap(\.storage.counter).first.map { Tensor(counted: shape, by: $0) }
   }
 
-  /// Whether the elements are not there, and only counted.
+  /// Whether the elements are only counted and have no memory.
   var isCounted: Bool { storage.counter != nil }
 
-  /// A place for a result that begins at a residual: the residual's own where nobody else has it and its shape is the result's.
+  /// The place of a result that begins at a residual: the residual's own if this is its last reference and its shape is the result's.
   ///
   /// Every element is read before it is written, by the same task.
   ///
-  /// - Parameter new: makes a place that is nobody's yet.
+  /// - Parameter new: makes a new place.
   static func result(
     _ shape: Shape, adding residual: inout Tensor?, new: (Shape) -> Tensor = { Tensor(uninitialized: $0) }
   ) -> (place: Tensor, isNew: Bool) {
@@ -41,7 +41,7 @@ public struct Tensor: Sendable {
     return isOurs ? (place, false) : (new(shape), true)
   }
 
-  /// A tensor of one value.
+  /// A tensor whose elements are all the same value.
   public init(repeating value: Float = 0, shape: Shape) {
     self.init(uninitialized: shape)
     storage.pointer.update(repeating: value, count: storage.count)
@@ -73,7 +73,7 @@ public struct Tensor: Sendable {
     isCounted ? Array(repeating: 0, count: count) : Array(UnsafeBufferPointer(start: storage.pointer, count: storage.count))
   }
 
-  /// Whether both are copies of one tensor that none of them has changed since: then their elements are the same.
+  /// Whether both share their storage, and so have the same elements.
   public func isIdentical(to other: Tensor) -> Bool { storage === other.storage && shape == other.shape }
 
   /// The same elements under another shape.
@@ -86,6 +86,6 @@ public struct Tensor: Sendable {
   /// Read access for kernels in this module.
   var pointer: UnsafePointer<Float> { UnsafePointer(storage.pointer) }
 
-  /// Write access for kernels in this module; only for a tensor nobody else has seen yet.
+  /// Write access for kernels in this module; only for a tensor without other references.
   var mutablePointer: UnsafeMutablePointer<Float> { storage.pointer }
 }

@@ -1,9 +1,9 @@
 import Foundation
 
-/// Arithmetic on whole tensors, for the formulas of schedulers and guidance: small tensors, read as they stand in the paper.
+/// Arithmetic on whole tensors, so that the formulas of schedulers and guidance read as in their papers. Their tensors are small.
 /// Layers use the fused operations instead.
 extension Tensor {
-  /// The function of each element: of the same shape.
+  /// The function applied to each element; the shape stays.
   public func map(_ transform: (Float) -> Float) -> Tensor {
     if let counted = Tensor.counted(shape, like: [self]) { return counted }
     let result = Tensor(uninitialized: shape)
@@ -43,17 +43,17 @@ extension Tensor {
   public static func * (a: Float, b: Tensor) -> Tensor { b.map { a * $0 } }
   /// Each element divided by a number.
   public static func / (a: Tensor, b: Float) -> Tensor { a.map { $0 / b } }
-  /// Each element with the other sign.
+  /// Each element negated.
   public static prefix func - (a: Tensor) -> Tensor { a.map { -$0 } }
 
   /// e to the power of each element.
   public func exponential() -> Tensor { map { exp($0) } }
 
-  /// Each element, or the end of the range that it lies beyond.
+  /// Each element, limited to the range.
   public func clamped(to range: ClosedRange<Float>) -> Tensor {
     map { min(max($0, range.lowerBound), range.upperBound) }
   }
 
-  /// True where no element is infinite or not a number.
+  /// Whether no element is infinite or NaN.
   public var isFinite: Bool { isCounted || (0..<count).allSatisfy { pointer[$0].isFinite } }
 }

@@ -1,6 +1,6 @@
 import Foundation
 
-/// Moving elements about without changing them.
+/// Operations that move elements without changing them.
 extension Tensor {
   /// The rows `range` of the outermost axis: `[N, …]` → `[range.count, …]`.
   /// - Precondition: the range lies within the axis.
@@ -28,7 +28,7 @@ extension Tensor {
     return result
   }
 
-  /// The tensors one after the other along `axis` (negative: from the end).
+  /// The tensors concatenated along `axis` (negative: from the end).
   /// - Precondition: there is at least one, and all other extents are equal.
   public static func concatenated(_ tensors: [Tensor], axis: Int) -> Tensor {
     precondition(!tensors.isEmpty, "Nothing to concatenate.")
@@ -55,7 +55,7 @@ extension Tensor {
     return result
   }
 
-  /// The tensor `times` times in a row along the outermost axis: `[N, …]` → `[times · N, …]`.
+  /// The tensor repeated `times` times along the outermost axis: `[N, …]` → `[times · N, …]`.
   public func repeated(_ times: Int) -> Tensor { times == 1 ? self : Tensor.concatenated(Array(repeating: self, count: times), axis: 0) }
 
   /// The axes in another order: axis `i` of the result is axis `order[i]` of this tensor.

@@ -1,4 +1,4 @@
-/// Parts of pictures, cut out, put back and blended where they meet.
+/// Parts of pictures: cutting them out, putting them back, and blending their edges.
 extension Tensor {
   /// A part of pictures: `[N, H, W, C]` → `[N, rows.count, columns.count, C]`.
   /// - Precondition: the part lies within the pictures.
@@ -17,8 +17,8 @@ extension Tensor {
     return result
   }
 
-  /// Puts pictures `[N, h, w, C]` in the place of this tensor's pixels from `row` and `column` on.
-  /// - Precondition: they fit there.
+  /// Replaces this tensor's pixels from `row` and `column` on by pictures `[N, h, w, C]`.
+  /// - Precondition: the pictures fit there.
   package mutating func put(_ part: Tensor, row: Int, column: Int) {
     precondition(
       shape.rank == 4 && part.shape.rank == 4 && part.shape[0] == shape[0] && part.shape[3] == shape[3] && row >= 0 && column >= 0
@@ -37,12 +37,12 @@ extension Tensor {
   /// The two directions in which parts follow one another.
   package enum Side: Sendable { case below, beside }
 
-  /// These pictures with a seam that goes over from those before them: the last rows (columns) of the others become the first of these, step by
-  /// step. Source: diffusers' `blend_v` and `blend_h`.
+  /// These pictures with a seam that is blended with the pictures before them: the last rows (columns) of `other` fade into the first ones of
+  /// these. Source: diffusers' `blend_v` and `blend_h`.
   ///
   /// - Parameters:
   ///   - other: `[N, h, w, C]`, of the same extent along the seam.
-  ///   - extent: rows (columns) of the seam at most.
+  ///   - extent: the most rows (columns) of the seam.
   /// - Returns: of this tensor's shape.
   package func blended(_ side: Side, _ other: Tensor, over extent: Int) -> Tensor {
     let axis = side == .below ? 1 : 2
