@@ -83,7 +83,7 @@ struct MemoryModel: Sendable {
   private func components(_ choice: MemoryChoice) -> Components { choice.widensSmall ? usual : stored }
 
   /// The form that most of the U-Net's weights have.
-  func unetElementType(_ choice: MemoryChoice) -> ElementType { components(choice).unet.elementType }
+  func unetElementType(_ choice: MemoryChoice) -> NumberFormat { components(choice).unet.elementType }
 
   /// The form in which `text_encoder`, `unet` or `vae` is held; nil: as the file has it.
   func form(of component: String, _ choice: MemoryChoice) -> WeightForm? {
@@ -101,7 +101,7 @@ struct MemoryModel: Sendable {
     /// Nil: as the file has them.
     let form: WeightForm?
     /// That most of the weights have.
-    let elementType: ElementType
+    let elementType: NumberFormat
     /// Converted weights are no pages of a file.
     let canBeStreamed: Bool
 
@@ -109,9 +109,9 @@ struct MemoryModel: Sendable {
       (self.tensors, self.form) = (tensors, form)
       let matrices = tensors.filter(\.isMatrix)
       canBeStreamed = matrices.allSatisfy { $0.elementType == $0.storedType }
-      var bytes: [ElementType: Int] = [:]
+      var bytes: [NumberFormat: Int] = [:]
       for matrix in matrices { bytes[matrix.elementType, default: 0] += matrix.heldBytes }
-      elementType = bytes.max { ($0.value, $1.key.rawValue) < ($1.value, $0.key.rawValue) }?.key ?? .float32
+      elementType = bytes.max { ($0.value, $1.key.name) < ($1.value, $0.key.name) }?.key ?? .float32
     }
 
     /// Bytes that stay in memory.

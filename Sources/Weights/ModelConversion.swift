@@ -126,7 +126,7 @@ private struct ConvertedTensor {
   init(_ name: String, _ original: StoredTensor, component: String?, form: WeightForm) {
     self.original = original
     self.component = component ?? ""
-    if let component, Self.isConverted(original), let held = original.numbers?.heldType {
+    if let component, Self.isConverted(original), let held = original.format {
       self.form = form
       entry = SafetensorsLayout.Entry(
         name, original.shape, as: form.elementType(of: held, shape: original.shape, name: name, component: component))
@@ -137,7 +137,7 @@ private struct ConvertedTensor {
   }
 
   func append(to append: (Data) throws(FileWriteError) -> Void, in context: ExecutionContext) throws {
-    guard let form, let tensor = original.numbers?.tensor else { return try self.append(original.data, to: append, in: context) }
+    guard let form, let tensor = original.weights else { return try self.append(original.data, to: append, in: context) }
     try self.append(form.convert(tensor, name: entry.name, component: component, in: context).data, to: append, in: context)
     tensor.releasePages()
   }

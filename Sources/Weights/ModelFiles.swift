@@ -133,11 +133,11 @@ public struct ModelFiles: Sendable {
   /// - Throws: `ModelFilesError`, `SafetensorsError`.
   package func extents(of component: String, as form: WeightForm?) throws -> [TensorExtent] {
     try table(of: component).table.tensors.compactMap { name, stored in
-      guard stored.data.count > 0, let held = stored.numbers?.heldType else { return nil }
+      guard stored.data.count > 0, let held = stored.format else { return nil }
       return TensorExtent(
         name: name, shape: stored.shape,
         elementType: form?.elementType(of: held, shape: stored.shape, name: name, component: component) ?? held,
-        storedType: ElementType(rawValue: stored.elementType))
+        storedType: held)
     }
   }
 

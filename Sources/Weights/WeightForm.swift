@@ -19,7 +19,7 @@ public enum WeightForm: String, Sendable, CaseIterable {
   ///   - stored: the type that it has.
   ///   - name: with or without what a single file puts before the component's names.
   ///   - component: `unet`, `vae`, `text_encoder`, …
-  func elementType(of stored: ElementType, shape: Shape, name: String, component: String) -> ElementType {
+  func elementType(of stored: NumberFormat, shape: Shape, name: String, component: String) -> NumberFormat {
     switch self {
     case .float32: .float32
     case .float16: .float16
@@ -28,7 +28,7 @@ public enum WeightForm: String, Sendable, CaseIterable {
       if stored == .q8 || Self.isRobust(name, component: component) {
         stored.converted(to: .q8, shape: shape)
       } else {
-        stored == .float32 ? .float16 : stored
+        stored.ofSixteenBits
       }
     }
   }
@@ -45,6 +45,7 @@ public enum WeightForm: String, Sendable, CaseIterable {
       switch error {
       case .notFinite: throw .notFinite(name: name)
       case .outOfRange(let type): throw .outOfRange(name: name, type: type)
+      case .readOnly(let type): throw .unsupportedElementType(name: name, type: type.name)
       }
     }
   }

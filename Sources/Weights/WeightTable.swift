@@ -24,6 +24,16 @@ public struct StoredTensor: Sendable {
     self.isMapped = isMapped
   }
 
+  /// The format of the elements; nil for types that hold no numbers, or that only mean something together with other tensors (`F4`, `F6_…`,
+  /// `C64`).
+  var format: NumberFormat? { NumberFormat(named: elementType) }
+
+  /// What layers compute with; nil where there are no numbers, or not as many as the shape says.
+  var weights: WeightTensor? {
+    guard let format, data.count == format.bytes(of: shape) else { return nil }
+    return WeightTensor(shape: shape, elementType: format, data: data, isMapped: isMapped)
+  }
+
   /// The same bytes under another shape; nil where the counts differ.
   func reshaped(_ shape: Shape) -> StoredTensor? {
     guard shape.count == self.shape.count else { return nil }
@@ -56,8 +66,8 @@ public struct WeightTable: WeightSource {
 
   public func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor {
     guard let stored = tensors[name] else { throw .missing(name: name, similar: nearestName(to: name)) }
-    guard let numbers = stored.numbers else { throw .unsupportedElementType(name: name, type: stored.elementType) }
-    guard stored.shape == shape, let tensor = numbers.tensor else {
+    guard stored.format != nil else { throw .unsupportedElementType(name: name, type: stored.elementType) }
+    guard stored.shape == shape, let tensor = stored.weights else {
       throw .wrongShape(name: name, expected: shape, found: stored.shape)
     }
     return tensor

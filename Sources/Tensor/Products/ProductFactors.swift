@@ -28,11 +28,9 @@ enum ProductFactors {
   /// Whether the processor multiplies whole tiles of such words: so fast that what is done around the products decides how long they take.
   var isOfTiles: Bool { self != .floats && Kernels.active.gemm_windows != nil }
 
-  /// What products with some weights are made of, whose inner dimension has `channels` values in a row. Weights of 8 bits are less exact than
-  /// bfloat16, so with them both factors are that where the processor multiplies pairs of it.
+  /// What products with some weights are made of, whose inner dimension has `channels` values in a row.
   static func ofWeights(_ weights: PackedMatrix, channels: Int) -> ProductFactors {
-    let wanted: ProductFactors = weights.isQuantized ? .pairs : .split
-    return wanted.takes(channels: channels) ? wanted : .floats
+    weights.form.factors.takes(channels: channels) ? weights.form.factors : .floats
   }
 
   /// Whether this processor has products of these, and rows with so many values between places where they may be cut have whole words.
@@ -116,12 +114,7 @@ enum ProductFactors {
     _ weights: PackedMatrix, _ index: Int, rows k: Range<Int>, widenedInto scratch: UnsafeMutablePointer<Float>,
     into y: UnsafeMutablePointer<Float>
   ) -> UnsafePointer<Float> {
-    if self == .split, weights.isSplit { return weights.split(index, rows: k) }
-    if self == .pairs, weights.isQuantized {
-      let panel = weights.bytes(index, rows: k)
-      Kernels.active.narrow_q8(k.count, panel.values, panel.scales, y.words)
-      return UnsafePointer(y)
-    }
+    if let words = weights.form.words(weights.rows(k, ofPanel: index), as: self, into: y) { return words }
     takePanel(k: k.count, weights.panel(index, rows: k, scratch: scratch), into: y)
     return UnsafePointer(y)
   }
