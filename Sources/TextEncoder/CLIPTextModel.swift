@@ -28,7 +28,7 @@ public struct CLIPTextModel: Sendable {
   /// What the configuration says.
   public let shape: CLIPTextShape
   private let tokenEmbedding: WeightTensor
-  private let positionEmbedding: Tensor
+  private let positionEmbedding: Parameter<Tensor>
   private let layers: [CLIPEncoderLayer]
   private let finalLayerNorm: LayerNorm
   private let textProjection: Linear?
@@ -51,7 +51,7 @@ public struct CLIPTextModel: Sendable {
     self.shape = shape
     let embeddings = weights["embeddings"]
     tokenEmbedding = try embeddings["token_embedding"].tensor("weight", shape: [shape.vocabulary, shape.hidden])
-    positionEmbedding = try embeddings["position_embedding"].tensor("weight", shape: [shape.positions, shape.hidden]).decoded()
+    positionEmbedding = try embeddings["position_embedding"].vector("weight", shape: [shape.positions, shape.hidden])
     layers = try (0..<shape.layers).map { try CLIPEncoderLayer(shape, weights: weights["encoder"]["layers"][$0]) }
     finalLayerNorm = try LayerNorm(shape.hidden, epsilon: shape.epsilon, weights: weights["final_layer_norm"])
     textProjection = try shape.projection.map { try Linear(shape.hidden, $0, bias: false, weights: weights["text_projection"]) }
@@ -91,7 +91,7 @@ public struct CLIPTextModel: Sendable {
     let length = ids[0].count
     let rows = ids.joined().map { tokenEmbedding.rows($0..<$0 + 1).decoded() }
     let tokens = try Tensor.concatenated(rows, axis: 0, in: context)
-    let places = try positionEmbedding.rows(0..<length, in: context).repeated(ids.count, in: context)
+    let places = try positionEmbedding.value.rows(0..<length, in: context).repeated(ids.count, in: context)
     return try tokens.adding(places, in: context).reshaped([ids.count, length, shape.hidden])
   }
 

@@ -26,7 +26,8 @@ enum QuantizedLayout {
     guard stored.elementType == "U8", let shape = shape(stored.shape), NumberFormat.q8.bytes(of: shape) == stored.data.count else {
       throw .wrongShape
     }
-    let tensor = StoredTensor(shape: shape, elementType: NumberFormat.q8.name, data: stored.data, isMapped: stored.isMapped)
+    let tensor = StoredTensor(
+      shape: shape, elementType: NumberFormat.q8.name, data: stored.data, origin: stored.origin, isMapped: stored.isMapped)
     return (String(name[..<dot]), tensor)
   }
 

@@ -22,6 +22,8 @@ public struct RandomWeights: WeightSource {
     self.names = names
   }
 
+  public func origin(of name: String) -> WeightOrigin { .seeded(seed) }
+
   public func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor {
     guard shape.count < Int.max / 4 else { throw .wrongShape(name: name, expected: shape, found: []) }
     var generator = SplitMix(state: seed)

@@ -72,6 +72,8 @@ struct ConvertedWeights: WeightSource {
 
   var names: Set<String> { source.names }
 
+  func origin(of name: String) -> WeightOrigin { source.origin(of: name) }
+
   func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor {
     try form.convert(source.tensor(name, shape: shape), name: name, component: component, in: context)
   }

@@ -9,6 +9,8 @@ public struct StoredTensor: Sendable {
   public let elementType: String
   /// The elements, row-major, little-endian.
   public let data: Data
+  /// Where the elements come from.
+  public let origin: WeightOrigin
   /// True where the data are pages of a mapped file.
   public let isMapped: Bool
 
@@ -16,11 +18,13 @@ public struct StoredTensor: Sendable {
   ///   - shape: outermost extent first.
   ///   - elementType: as safetensors names it, or `Q8_0`.
   ///   - data: the elements; whether they are as many as the shape says is checked when they are asked for.
+  ///   - origin: where the elements come from.
   ///   - isMapped: whether the data are pages of a mapped file.
-  public init(shape: Shape, elementType: String, data: Data, isMapped: Bool = false) {
+  public init(shape: Shape, elementType: String, data: Data, origin: WeightOrigin = .memory, isMapped: Bool = false) {
     self.shape = shape
     self.elementType = elementType
     self.data = data
+    self.origin = origin
     self.isMapped = isMapped
   }
 
@@ -37,7 +41,7 @@ public struct StoredTensor: Sendable {
   /// The same bytes under another shape; nil where the counts differ.
   func reshaped(_ shape: Shape) -> StoredTensor? {
     guard shape.count == self.shape.count else { return nil }
-    return StoredTensor(shape: shape, elementType: elementType, data: data, isMapped: isMapped)
+    return StoredTensor(shape: shape, elementType: elementType, data: data, origin: origin, isMapped: isMapped)
   }
 
   /// The outermost axis cut into equal parts; nil where it cannot be.
@@ -47,7 +51,8 @@ public struct StoredTensor: Sendable {
     let part = Shape([rows / parts] + shape.dimensions.dropFirst())
     return (0..<parts).map { index in
       let start = data.startIndex + index * bytes
-      return StoredTensor(shape: part, elementType: elementType, data: data[start..<start + bytes], isMapped: isMapped)
+      return StoredTensor(
+        shape: part, elementType: elementType, data: data[start..<start + bytes], origin: origin, isMapped: isMapped)
     }
   }
 }
@@ -63,6 +68,8 @@ public struct WeightTable: WeightSource {
     self.tensors = tensors
     names = Set(tensors.keys)
   }
+
+  public func origin(of name: String) -> WeightOrigin { tensors[name]?.origin ?? .memory }
 
   public func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor {
     guard let stored = tensors[name] else { throw .missing(name: name, similar: nearestName(to: name)) }

@@ -2,6 +2,9 @@
 /// `ExecutionContext` carries: so the same layers compute, count what they take, or are followed backwards.
 ///
 /// The operations are few. A fused one says which simple ones it equals; what it saves is memory and passes over it.
+///
+/// Operations take values, not the layers' parameters, so that they need to know nothing of names and files. An engine that records what depends on
+/// what tells tensors and matrices apart by their `id`, which is that of the parameter whose value they are.
 public protocol Engine: Sendable {
   /// activation(x · Wᵀ + bias + residual): see `Tensor.multiplied`.
   func product(

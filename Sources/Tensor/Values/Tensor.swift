@@ -7,6 +7,9 @@ public struct Tensor: Sendable {
   public let shape: Shape
   var storage: TensorStorage
 
+  /// The same for all copies until one of them is written, and no other tensor's while one of them lives.
+  public var id: ObjectIdentifier { ObjectIdentifier(storage) }
+
   /// Storage with whatever was in it before; every element must be written before it is read.
   init(uninitialized shape: Shape) {
     precondition(shape.count < Int.max / 8, "A tensor of shape \(shape) is larger than memory.")

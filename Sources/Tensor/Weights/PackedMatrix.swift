@@ -26,6 +26,9 @@ public struct PackedMatrix: Sendable {
   /// What the panels are packed of; nil where they are in `storage`.
   private let unpacked: UnpackedWeights?
 
+  /// The same for all copies of a layer's matrix, and no other matrix's while one of them lives.
+  public var id: ObjectIdentifier { unpacked.map { ObjectIdentifier($0) } ?? ObjectIdentifier(storage) }
+
   static let panelWidth = Int(CK_PANEL)
   private static let half = panelWidth / 2
   var panels: Int { isGated ? (outputs / 2 + Self.half - 1) / Self.half : (outputs + Self.panelWidth - 1) / Self.panelWidth }

@@ -1,0 +1,36 @@
+import Foundation
+import LatentDiffusionLayers
+import Tensor
+import LatentDiffusionTestSupport
+import Testing
+import LatentDiffusionWeights
+
+@Suite struct ParameterTests {
+  private let context = ExecutionContext(threads: 2)
+
+  @Test func whatALayerTakesIsListed() throws {
+    let (_, report) = try LoadReport.load(from: RandomWeights(seed: 3), residency: .packedOnceUsed, in: context) {
+      try ResnetBlock2D(32, 64, timeChannels: 16, groups: 8, epsilon: 1e-5, weights: $0["down_blocks"][0]["resnets"][1])
+    }
+    let modules = ["norm1", "conv1", "time_emb_proj", "norm2", "conv2", "conv_shortcut"]
+    #expect(
+      report.parameters.map(\.name) == modules.flatMap { ["down_blocks.0.resnets.1.\($0).weight", "down_blocks.0.resnets.1.\($0).bias"] })
+    #expect(report.parameters[2].shape == [64, 32, 3, 3] && report.parameters[2].residency == .packedOnceUsed)
+    #expect(report.parameters[3].shape == [64] && report.parameters[3].residency == .packed)
+    #expect(report.parameters.allSatisfy { $0.origin == .seeded(3) })
+  }
+
+  /// A copy is the same parameter, wherever its weights are between uses; another one with the same numbers is not.
+  @Test(arguments: [WeightResidency.packed, .packedOnceUsed, .streamed(above: 0)]) func anIdentityStays(_ residency: WeightResidency) throws
+  {
+    let (made, report) = try LoadReport.load(from: RandomWeights(seed: 3), residency: residency, in: context) {
+      try [$0.matrix("a", shape: [40, 32]), $0.matrix("a", shape: [40, 32])]
+    }
+    let copy = made[0]
+    _ = try Tensor(repeating: 1, shape: [2, 32]).multiplied(by: copy.value, in: context)
+    #expect(copy.id == made[0].id && copy.id == copy.value.id && copy.id == copy.label.id && copy.id != made[1].id)
+    #expect(report.parameters.map(\.id) == made.map(\.id))
+    let vector = try LoadReport.load(from: RandomWeights(seed: 3), in: context) { try $0.vector("a", shape: [40]) }.component
+    #expect(vector.id == vector.value.reshaped([1, 40]).id && vector.id != Tensor(vector.value.elements).id)
+  }
+}
