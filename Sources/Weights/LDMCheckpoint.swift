@@ -14,7 +14,7 @@ struct LDMCheckpoint: Sendable {
     let table: WeightTable?
   }
 
-  let file: SafetensorsFile
+  let file: any TensorFile
   let components: [String: Component]
   /// Tensors that belong to no component: averages and noise tables that training keeps, and the left-over ones.
   let ignoredTensors: Int
@@ -29,7 +29,7 @@ struct LDMCheckpoint: Sendable {
   private static let openCLIPPrefix = "cond_stage_model.model."
 
   /// - Throws: `ModelFilesError`.
-  init(_ file: SafetensorsFile) throws {
+  init(_ file: any TensorFile) throws {
     self.file = file
     let path = file.url.path(percentEncoded: false)
     if let foreign = ForeignFile(names: file.names) { throw ModelFilesError.foreign(path: path, foreign) }

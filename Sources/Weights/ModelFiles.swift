@@ -34,7 +34,7 @@ public struct ModelFiles: Sendable {
     if isFolder.boolValue { return ModelFiles(url: url, source: .folder(try ModelFolder(url))) }
     if ["ckpt", "bin", "pt", "pth"].contains(url.pathExtension.lowercased()) { throw ModelFilesError.pickledWeights(path: path) }
     if let foreign = ForeignFile(extension: url.pathExtension) { throw ModelFilesError.foreign(path: path, foreign) }
-    return ModelFiles(url: url, source: .checkpoint(try LDMCheckpoint(SafetensorsFile(url))))
+    return ModelFiles(url: url, source: .checkpoint(try LDMCheckpoint(TensorFileFormat.open(url))))
   }
 
   private init(url: URL, source: Source) { (self.url, self.source) = (url, source) }
@@ -109,14 +109,14 @@ public struct ModelFiles: Sendable {
   /// What the last level of most processors' caches holds.
   private static let cachedBytes = 32 << 20
 
-  func table(of component: String) throws -> (table: WeightTable, files: [SafetensorsFile]) {
+  func table(of component: String) throws -> (table: WeightTable, files: [any TensorFile]) {
     switch source {
     case .folder(let folder): return try folder.weights(of: component)
     case .checkpoint(let checkpoint):
       guard let table = try checkpoint.component(component).table else {
         throw ModelFilesError.missingWeights(folder: url.path(percentEncoded: false) + " (\(component))")
       }
-      return (table, [checkpoint.file])
+      return (table, checkpoint.file.parts)
     }
   }
 

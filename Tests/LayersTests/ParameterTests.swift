@@ -33,4 +33,24 @@ import LatentDiffusionWeights
     let vector = try LoadReport.load(from: RandomWeights(seed: 3), in: context) { try $0.vector("a", shape: [40]) }.component
     #expect(vector.id == vector.value.reshaped([1, 40]).id && vector.id != Tensor(vector.value.elements).id)
   }
+
+  /// Where a tensor of a file comes from is known after it has been renamed, reshaped, cut and converted.
+  @Test func aFileIsTold() throws {
+    let folder = ReferenceModel("sd1").folder
+    let source = try ModelFiles.open(folder).weights(of: "unet", as: .float16, in: context)
+    let file = try Self.file(in: folder)
+    let shape = try #require(try SafetensorsFile(file).tensors["conv_in.bias"]?.shape)
+    let parameter = try LoadReport.load(from: source, in: context) { try $0["conv_in"].vector("bias", shape: shape) }.component
+    guard case .file(let url) = parameter.label.origin else {
+      Issue.record("\(parameter.label.origin)")
+      return
+    }
+    #expect(url.lastPathComponent == file.lastPathComponent && parameter.label.name == "conv_in.bias")
+  }
+
+  private static func file(in folder: URL) throws -> URL {
+    let unet = folder.appending(path: "unet")
+    let names = try FileManager.default.contentsOfDirectory(atPath: unet.path).sorted()
+    return unet.appending(path: try #require(names.first { $0.hasSuffix(".safetensors") }))
+  }
 }
