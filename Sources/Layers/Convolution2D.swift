@@ -31,10 +31,10 @@ public struct Convolution2D: Sendable {
   /// The convolution of pictures.
   ///
   /// - Parameters:
-  ///   - x: `[N, H, W, inChannels]`. Who hands over the last reference lets its memory be given back on the way.
-  ///   - size: resize the inputs to this first, each pixel the nearest one's copy.
+  ///   - x: `[N, H, W, inChannels]`. If the caller hands over the last reference, its memory is given back as it is read.
+  ///   - size: the inputs are resized to this first. Each pixel becomes a copy of the nearest one.
   ///   - shift: `[N, outChannels]`, added to every pixel of its picture.
-  ///   - residual: of the result's shape, which takes its place where the last reference to it is handed over.
+  ///   - residual: of the result's shape. If the caller hands over the last reference, the result takes its memory.
   /// - Returns: `[N, H', W', outChannels]`.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
@@ -58,13 +58,13 @@ public struct Convolution2D: Sendable {
     return result
   }
 
-  /// The convolution of inputs after a normalisation and SiLU, and of the inputs themselves the 1×1 convolution of the way around them.
+  /// The convolution of inputs after a normalisation and SiLU. Beside it, a 1×1 convolution of the inputs themselves, if there is a shortcut.
   ///
   /// - Parameters:
-  ///   - inputs: `[N, H, W, Cᵢ]`, side by side in channels. Who hands over the last reference to a single one lets its memory be given back on
-  ///     the way.
+  ///   - inputs: `[N, H, W, Cᵢ]`, side by side in channels. If the caller hands over the last reference to a single one, its memory is given
+  ///     back as it is read.
   ///   - shift: `[N, outChannels]`, added to every pixel of its picture.
-  ///   - residual: of the result's shape, which takes its place where the last reference to it is handed over.
+  ///   - residual: of the result's shape. If the caller hands over the last reference, the result takes its memory.
   /// - Returns: `[N, H', W', outChannels]`, and the shortcut's `[N, H, W, outChannels]` where there is one.
   /// - Throws: `CancellationError`.
   func callAsFunction(

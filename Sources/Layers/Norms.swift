@@ -24,7 +24,7 @@ public struct GroupNorm: Sendable {
     path = weights.prefix
   }
 
-  /// activation(normalised): `[N, …, channels]` → the same shape, in the same memory where the last reference to it is handed over.
+  /// activation(normalised): `[N, …, channels]` → the same shape. If the caller hands over the last reference, the result takes its memory.
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ x: consuming Tensor, activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
     try self([consume x], activation: activation, in: context)

@@ -28,7 +28,7 @@ public struct WeightScope: Sendable {
     init(_ source: any WeightSource) { self.source = source }
   }
 
-  /// Beyond this, a checkpoint has so little of the model that looking further serves nobody.
+  /// A checkpoint that lacks more than so many bytes has too little of the model for a longer list of problems to help.
   private static let standInLimit = 64 << 20
 
   init(ledger: Ledger, prefix: String, residency: WeightResidency, context: ExecutionContext) {

@@ -116,6 +116,22 @@ private enum NarrowNibbles: NumberCoding {
     #expect(try PackedMatrix(checking: weights, in: context) == nil)
   }
 
+  /// Floats of 8 bits are packed as half precision, and whole numbers as float32, from the bytes of their file.
+  @Test(arguments: ["F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I8"]) func isPackedAsAnother(_ name: String) throws {
+    let format = try #require(NumberFormat(named: name))
+    var numbers = Numbers(seed: 8)
+    // Without the largest exponents and a negative zero, which may be no numbers.
+    let bytes = numbers.uniform(64 * 96 * format.blockBytes, in: 0...255).map { UInt8($0) & 0xBF | 1 }
+    let weights = WeightTensor(shape: [64, 96], elementType: format, data: Data(bytes), isMapped: false)
+    let packed: NumberFormat = name.hasPrefix("F8") ? .float16 : .float32
+    let x = numbers.tensor([5, 96])
+    #expect(PackedMatrix.packedBytes([64, 96], of: format) == PackedMatrix.packedBytes([64, 96], of: packed))
+    let products = try [weights, WeightTensor(weights.decoded()).converted(to: packed)].map {
+      try x.multiplied(by: #require(try PackedMatrix(checking: $0, in: context)), in: context).elements
+    }
+    #expect(products[0] == products[1] && products[0].allSatisfy(\.isFinite))
+  }
+
   /// Every format has a name of its own, by which it is found.
   @Test func formatsAreFoundByName() {
     #expect(Set(NumberFormat.all).count == NumberFormat.all.count && NumberFormat.all.count == 19)

@@ -23,7 +23,7 @@ public struct PackedMatrix: Sendable {
   /// Of one panel.
   let panelBytes: Int
   let storage: PackedStorage
-  /// What the panels are packed of; nil where they are in `storage`.
+  /// The weights that the panels are packed of when they are used; nil where the panels are in `storage`.
   private let unpacked: UnpackedWeights?
 
   /// The same for all copies of a layer's matrix, and no other matrix's while one of them lives.
@@ -32,9 +32,9 @@ public struct PackedMatrix: Sendable {
   static let panelWidth = Int(CK_PANEL)
   private static let half = panelWidth / 2
   var panels: Int { isGated ? (outputs / 2 + Self.half - 1) / Self.half : (outputs + Self.panelWidth - 1) / Self.panelWidth }
-  /// What a product with these weights makes.
+  /// Columns of a product's result.
   var resultColumns: Int { isGated ? outputs / 2 : outputs }
-  /// What a product adds: for gated weights as many as the panels have columns.
+  /// Columns of the bias that a product adds: of gated weights, all that the panels have.
   var biasColumns: Int { isGated ? panels * Self.panelWidth : outputs }
 
   /// Bytes that a matrix takes when it is packed; nil where they are more than can be counted, or where the shape cannot be cut into blocks.
@@ -66,7 +66,7 @@ public struct PackedMatrix: Sendable {
     guard try isPacked ? pack(weights, into: storage, checking: true, in: context) : weights.isFinite(in: context) else { return nil }
   }
 
-  /// The same of weights that need no check, packed at once.
+  /// Packs weights at once that need no check.
   ///
   /// - Precondition: the shape has rank 2 or 4, and gated weights an even number of outputs.
   /// - Throws: `CancellationError`.

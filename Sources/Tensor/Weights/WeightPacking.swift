@@ -8,11 +8,11 @@ public enum WeightResidency: Sendable, Equatable {
   case packed
   /// In memory from their first use on: for what a task may never need.
   case packedOnceUsed
-  /// In their file, those that would take more than this many bytes: packed anew at each use, in memory that is given back after it. Smaller
-  /// ones cost most to pack for what they take, and are in memory.
+  /// Matrices that would take more than this many bytes stay in their file. They are packed anew at each use, and that memory is given back
+  /// after it. Smaller ones stay in memory, because packing them costs most for the memory that it saves.
   case streamed(above: Int)
 
-  /// What holds for a matrix of so many bytes.
+  /// Whether a matrix of so many bytes is packed at loading and stays in memory.
   package func isPacked(_ bytes: Int) -> Bool {
     switch self {
     case .packed: true
@@ -60,7 +60,7 @@ final class UnpackedWeights: Sendable {
 final class PackedStorage: @unchecked Sendable {
   let pointer: UnsafeMutableRawPointer
   let bytes: Int
-  /// What the bytes were borrowed from.
+  /// The buffer that the bytes were borrowed from; nil where they are this object's own.
   private let buffer: TensorStorage?
 
   init(bytes: Int) {
@@ -69,7 +69,7 @@ final class PackedStorage: @unchecked Sendable {
     buffer = nil
   }
 
-  /// Bytes from the pool of buffers, for a short time.
+  /// Borrows bytes from the pool of buffers, for a short time.
   init(borrowing bytes: Int) {
     let buffer = TensorStorage(count: (bytes + 3) / 4)
     pointer = UnsafeMutableRawPointer(buffer.pointer)
@@ -81,7 +81,7 @@ final class PackedStorage: @unchecked Sendable {
 }
 
 extension PackedMatrix {
-  /// Lays the weights out in panels, in parallel, and lets go of the file's pages on the way.
+  /// Lays the weights out in panels, in parallel. Pages of the file are dropped from memory as soon as they have been packed.
   ///
   /// - Returns: false where a weight is infinite or not a number, if that is to be checked.
   func pack(_ weights: WeightTensor, into storage: PackedStorage, checking: Bool, in context: ExecutionContext) throws -> Bool {
@@ -131,11 +131,11 @@ extension PackedMatrix {
 }
 
 extension WeightTensor {
-  /// Rows that a task takes: a quarter of a megabyte, so that what is checked is still in the cache when it is packed, and little of a mapped
+  /// How many bytes of rows a task takes. A quarter of a megabyte is still in the cache between checking and packing, and little of a mapped
   /// file is in memory at once.
   fileprivate static let taskBytes = 1 << 18
 
-  /// False where an element is infinite or not a number; checked in parallel, and the file's pages are let go of on the way.
+  /// False where an element is infinite or not a number. The check runs in parallel and drops the file's pages from memory as it goes.
   ///
   /// - Throws: `CancellationError`.
   public func isFinite(in context: ExecutionContext) throws -> Bool {

@@ -23,7 +23,7 @@ public struct WeightTensor: Sendable {
     self.isMapped = isMapped
   }
 
-  /// A weight of which only the extent is known: what networks are made of that are to be counted, not computed.
+  /// A weight without values. Networks that are to be counted, not computed, are made of such.
   package init(extent shape: Shape, elementType: NumberFormat) {
     (self.shape, self.elementType, data, isMapped) = (shape, elementType, Data(), false)
   }
@@ -31,7 +31,7 @@ public struct WeightTensor: Sendable {
   /// Whether the values are not there.
   var isExtent: Bool { data.isEmpty && elementType.bytes(of: shape) != 0 }
 
-  /// float32 values as a weight, for tests and for weights that are computed.
+  /// A weight of float32 values, for tests and for weights that are computed.
   public init(_ tensor: Tensor) {
     let bytes = UnsafeRawBufferPointer(start: tensor.pointer, count: tensor.count * 4)
     self.init(shape: tensor.shape, elementType: .float32, data: Data(bytes))
@@ -60,7 +60,7 @@ public struct WeightTensor: Sendable {
 
   /// The values as float32, in the same shape.
   public func decoded() -> Tensor {
-    // What is kept of weights is counted by what plans for them.
+    // A plan for memory counts the weights that are kept, so this engine does not.
     if isExtent { return Tensor(counted: shape, by: .elsewhere) }
     let result = Tensor(uninitialized: shape)
     forEachPiece { elements, values in (result.mutablePointer + elements.lowerBound).update(from: values, count: elements.count) }
