@@ -14,7 +14,7 @@ struct MachineSpeed {
   /// Measures products of the size that layers have.
   ///
   /// - Throws: `CancellationError`.
-  init(of elementType: ElementType, in context: ExecutionContext) throws {
+  init(of elementType: NumberFormat, in context: ExecutionContext) throws {
     let products = try Self.products(.float32, in: context)
     self.init(
       products: products, quantized: elementType == .q8 ? try Self.products(.q8, in: context) : nil, threads: context.threads)
@@ -31,7 +31,7 @@ struct MachineSpeed {
     packing = 2e9 * Double(threads)
   }
 
-  private static func products(_ elementType: ElementType, in context: ExecutionContext) throws -> Double {
+  private static func products(_ elementType: NumberFormat, in context: ExecutionContext) throws -> Double {
     let (rows, side, seconds) = (2016, 640, 0.08)
     let floats = WeightTensor(Tensor(repeating: 0.01, shape: [side, side]))
     let weights = try PackedMatrix(elementType == .q8 ? floats.converted(to: .q8, in: context) : floats, in: context)

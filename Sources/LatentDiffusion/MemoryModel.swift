@@ -72,7 +72,7 @@ struct MemoryModel: Sendable {
         let extents = try files.extents(of: part.name, as: form)
         let (component, report) = try files.make(part.name, from: ExtentSource(extents), in: ExecutionContext())
         made[part.name] = component
-        parts.append(Component(part, extents, form: form, packedOnceUsed: report.packedOnceUsed))
+        parts.append(Component(part, extents, form: form, onceUsed: report))
       }
       self.parts = parts
       assembly = try family.assembled(ModelParts(made), of: files)
@@ -84,7 +84,7 @@ struct MemoryModel: Sendable {
   private func components(_ choice: MemoryChoice) -> Components { choice.widensSmall ? usual : stored }
 
   /// The form that most of the predictor's weights have.
-  func predictorElementType(_ choice: MemoryChoice) -> ElementType {
+  func predictorElementType(_ choice: MemoryChoice) -> NumberFormat {
     components(choice).parts(.predictor).first?.elementType ?? .float32
   }
 
@@ -105,20 +105,21 @@ struct MemoryModel: Sendable {
     /// Nil: as the file has them.
     let form: WeightForm?
     /// That most of the weights have.
-    let elementType: ElementType
+    let elementType: NumberFormat
     /// Converted weights are no pages of a file.
     let canBeStreamed: Bool
 
     /// Matrices that not every generation needs.
     private let packedOnceUsed: Set<String>
 
-    init(_ part: ModelPart, _ tensors: [TensorExtent], form: WeightForm?, packedOnceUsed: Set<String>) {
-      (self.part, self.tensors, self.form, self.packedOnceUsed) = (part, tensors, form, packedOnceUsed)
+    init(_ part: ModelPart, _ tensors: [TensorExtent], form: WeightForm?, onceUsed report: LoadReport) {
+      (self.part, self.tensors, self.form) = (part, tensors, form)
+      packedOnceUsed = Set(report.parameters.filter { $0.residency == .packedOnceUsed }.map(\.name))
       let matrices = tensors.filter(\.isMatrix)
       canBeStreamed = matrices.allSatisfy { $0.elementType == $0.storedType }
-      var bytes: [ElementType: Int] = [:]
+      var bytes: [NumberFormat: Int] = [:]
       for matrix in matrices { bytes[matrix.elementType, default: 0] += matrix.heldBytes }
-      elementType = bytes.max { ($0.value, $1.key.rawValue) < ($1.value, $0.key.rawValue) }?.key ?? .float32
+      elementType = bytes.max { ($0.value, $1.key.name) < ($1.value, $0.key.name) }?.key ?? .float32
     }
 
     /// Bytes that stay in memory.

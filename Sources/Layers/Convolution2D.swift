@@ -3,8 +3,8 @@ import LatentDiffusionWeights
 
 /// A convolution of pictures `[N, H, W, C]`. Source: PyTorch's `Conv2d`.
 public struct Convolution2D: Sendable {
-  private let weight: PackedMatrix
-  private let bias: Tensor
+  private let weight: Parameter<PackedMatrix>
+  private let bias: Parameter<Tensor>
   private let geometry: ConvolutionGeometry
   private let path: String
 
@@ -15,7 +15,7 @@ public struct Convolution2D: Sendable {
     weights: WeightScope
   ) throws {
     weight = try weights.matrix("weight", shape: [outChannels, inChannels, kernel, kernel])
-    bias = try weights.tensor("bias", shape: [outChannels]).decoded()
+    bias = try weights.vector("bias", shape: [outChannels])
     path = weights.prefix
     geometry = ConvolutionGeometry(kernelHeight: kernel, kernelWidth: kernel, stride: stride, padding: padding)
   }
@@ -31,10 +31,10 @@ public struct Convolution2D: Sendable {
   /// The convolution of pictures.
   ///
   /// - Parameters:
-  ///   - x: `[N, H, W, inChannels]`. Who hands over the last reference lets its memory be given back on the way.
-  ///   - size: resize the inputs to this first, each pixel the nearest one's copy.
+  ///   - x: `[N, H, W, inChannels]`. If the caller hands over the last reference, its memory is given back as it is read.
+  ///   - size: the inputs are resized to this first. Each pixel becomes a copy of the nearest one.
   ///   - shift: `[N, outChannels]`, added to every pixel of its picture.
-  ///   - residual: of the result's shape, which takes its place where the last reference to it is handed over.
+  ///   - residual: of the result's shape. If the caller hands over the last reference, the result takes its memory.
   /// - Returns: `[N, H', W', outChannels]`.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
@@ -51,20 +51,20 @@ public struct Convolution2D: Sendable {
     adding residual: consuming Tensor? = nil, in context: ExecutionContext
   ) throws -> Tensor {
     let result = try Tensor.convolution(
-      consume inputs, resizedTo: size, weights: weight, geometry: geometry, bias: bias(shiftedBy: shift, in: context),
+      consume inputs, resizedTo: size, weights: weight.value, geometry: geometry, bias: bias(shiftedBy: shift, in: context),
       adding: consume residual,
       in: context)
     context.observer?(path, result)
     return result
   }
 
-  /// The convolution of inputs after a normalisation and SiLU, and of the inputs themselves the 1×1 convolution of the way around them.
+  /// The convolution of inputs after a normalisation and SiLU. Beside it, a 1×1 convolution of the inputs themselves, if there is a shortcut.
   ///
   /// - Parameters:
-  ///   - inputs: `[N, H, W, Cᵢ]`, side by side in channels. Who hands over the last reference to a single one lets its memory be given back on
-  ///     the way.
+  ///   - inputs: `[N, H, W, Cᵢ]`, side by side in channels. If the caller hands over the last reference to a single one, its memory is given
+  ///     back as it is read.
   ///   - shift: `[N, outChannels]`, added to every pixel of its picture.
-  ///   - residual: of the result's shape, which takes its place where the last reference to it is handed over.
+  ///   - residual: of the result's shape. If the caller hands over the last reference, the result takes its memory.
   /// - Returns: `[N, H', W', outChannels]`, and the shortcut's `[N, H, W, outChannels]` where there is one.
   /// - Throws: `CancellationError`.
   func callAsFunction(
@@ -72,8 +72,9 @@ public struct Convolution2D: Sendable {
     beside shortcut: Convolution2D? = nil, in context: ExecutionContext
   ) throws -> (result: Tensor, shortcut: Tensor?) {
     let both = try Tensor.convolution(
-      consume inputs, normalizedBy: norm.normalization, activation: .silu, weights: weight, geometry: geometry,
-      bias: bias(shiftedBy: shift, in: context), adding: consume residual, beside: shortcut.map { ($0.weight, $0.bias) }, in: context)
+      consume inputs, normalizedBy: norm.normalization, activation: .silu, weights: weight.value, geometry: geometry,
+      bias: bias(shiftedBy: shift, in: context), adding: consume residual, beside: shortcut.map { ($0.weight.value, $0.bias.value) },
+      in: context)
     if let shortcut, let around = both.shortcut { context.observer?(shortcut.path, around) }
     context.observer?(path, both.result)
     return both
@@ -81,8 +82,8 @@ public struct Convolution2D: Sendable {
 
   /// One bias, or one for each picture.
   private func bias(shiftedBy shift: Tensor?, in context: ExecutionContext) throws -> Tensor {
-    guard let shift else { return bias }
-    let row = bias.reshaped([1, bias.count])
+    guard let shift else { return bias.value }
+    let row = bias.value.reshaped([1, bias.value.count])
     return try shift.adding(row.repeated(shift.shape[0], in: context), in: context)
   }
 }

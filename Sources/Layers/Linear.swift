@@ -3,11 +3,11 @@ import LatentDiffusionWeights
 
 /// y = x · Wᵀ + b. Source: PyTorch's `Linear`.
 public struct Linear: Sendable {
-  private let weight: PackedMatrix
-  private let bias: Tensor?
+  private let weight: Parameter<PackedMatrix>
+  private let bias: Parameter<Tensor>?
 
   /// Whether the weights have 8 bits.
-  var isQuantized: Bool { weight.isQuantized }
+  var isQuantized: Bool { weight.value.isQuantized }
 
   /// Takes `weight` `[outFeatures, inFeatures]` and `bias` `[outFeatures]`.
   ///
@@ -16,7 +16,7 @@ public struct Linear: Sendable {
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(_ inFeatures: Int, _ outFeatures: Int, bias: Bool = true, isGated: Bool = false, weights: WeightScope) throws {
     weight = try weights.matrix("weight", shape: [outFeatures, inFeatures], isGated: isGated)
-    self.bias = bias ? try weight.arranged(weights.tensor("bias", shape: [outFeatures]).decoded()) : nil
+    self.bias = bias ? try weights.vector("bias", shape: [outFeatures], arrangedBy: weight.value.arranged) : nil
   }
 
   /// activation(x · Wᵀ + b + residual); a gated layer has its own activation and no residual.
@@ -29,6 +29,6 @@ public struct Linear: Sendable {
   public func callAsFunction(
     _ x: Tensor, adding residual: Tensor? = nil, activation: Activation = .none, in context: ExecutionContext
   ) throws -> Tensor {
-    try x.multiplied(by: weight, bias: bias, adding: residual, activation: activation, in: context)
+    try x.multiplied(by: weight.value, bias: bias?.value, adding: residual, activation: activation, in: context)
   }
 }

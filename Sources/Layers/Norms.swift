@@ -3,16 +3,24 @@ import LatentDiffusionWeights
 
 /// Group normalisation with parameters from a checkpoint. Source: PyTorch's `GroupNorm`.
 public struct GroupNorm: Sendable {
-  let normalization: GroupNormalization
+  private let groups: Int
+  private let epsilon: Float
+  private let weight: Parameter<Tensor>
+  private let bias: Parameter<Tensor>
   private let path: String
+
+  /// The operation with the parameters in place.
+  var normalization: GroupNormalization {
+    GroupNormalization(groups: groups, epsilon: epsilon, weight: weight.value, bias: bias.value)
+  }
 
   /// Takes `weight` and `bias`, `[channels]`.
   /// - Precondition: `channels` is a multiple of `groups`: configurations are checked earlier.
   /// - Throws: `WeightErrors`.
   public init(groups: Int, channels: Int, epsilon: Float, weights: WeightScope) throws {
-    normalization = GroupNormalization(
-      groups: groups, epsilon: epsilon, weight: try weights.tensor("weight", shape: [channels]).decoded(),
-      bias: try weights.tensor("bias", shape: [channels]).decoded())
+    (self.groups, self.epsilon) = (groups, epsilon)
+    weight = try weights.vector("weight", shape: [channels])
+    bias = try weights.vector("bias", shape: [channels])
     path = weights.prefix
   }
 
@@ -33,21 +41,21 @@ public struct GroupNorm: Sendable {
 
 /// Layer normalisation with parameters from a checkpoint. Source: PyTorch's `LayerNorm`.
 public struct LayerNorm: Sendable {
-  private let weight: Tensor
-  private let bias: Tensor
+  private let weight: Parameter<Tensor>
+  private let bias: Parameter<Tensor>
   private let epsilon: Float
 
   /// Takes `weight` and `bias`, `[features]`.
   /// - Throws: `WeightErrors`.
   public init(_ features: Int, epsilon: Float = 1e-5, weights: WeightScope) throws {
-    weight = try weights.tensor("weight", shape: [features]).decoded()
-    bias = try weights.tensor("bias", shape: [features]).decoded()
+    weight = try weights.vector("weight", shape: [features])
+    bias = try weights.vector("bias", shape: [features])
     self.epsilon = epsilon
   }
 
   /// `[…, features]` → the same shape.
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ x: Tensor, in context: ExecutionContext) throws -> Tensor {
-    try x.layerNormalized(weight: weight, bias: bias, epsilon: epsilon, in: context)
+    try x.layerNormalized(weight: weight.value, bias: bias.value, epsilon: epsilon, in: context)
   }
 }

@@ -29,7 +29,7 @@ public struct CLIPTextModel: ModelComponent {
   /// What the configuration says.
   public let configuration: CLIPTextConfiguration
   private let tokenEmbedding: WeightTensor
-  private let positionEmbedding: Tensor
+  private let positionEmbedding: Parameter<Tensor>
   private let layers: [CLIPEncoderLayer]
   private let finalLayerNorm: LayerNorm
   private let textProjection: Linear?
@@ -52,7 +52,7 @@ public struct CLIPTextModel: ModelComponent {
     self.configuration = configuration
     let embeddings = weights["embeddings"]
     tokenEmbedding = try embeddings["token_embedding"].tensor("weight", shape: [configuration.vocabulary, configuration.hidden])
-    positionEmbedding = try embeddings["position_embedding"].tensor("weight", shape: [configuration.positions, configuration.hidden]).decoded()
+    positionEmbedding = try embeddings["position_embedding"].vector("weight", shape: [configuration.positions, configuration.hidden])
     layers = try (0..<configuration.layers).map { try CLIPEncoderLayer(configuration, weights: weights["encoder"]["layers"][$0]) }
     finalLayerNorm = try LayerNorm(configuration.hidden, epsilon: configuration.epsilon, weights: weights["final_layer_norm"])
     textProjection = try configuration.projection.map { try Linear(configuration.hidden, $0, bias: false, weights: weights["text_projection"]) }
@@ -103,7 +103,7 @@ public struct CLIPTextModel: ModelComponent {
     let length = ids[0].count
     let rows = ids.joined().map { tokenEmbedding.rows($0..<$0 + 1).decoded() }
     let tokens = try Tensor.concatenated(rows, axis: 0, in: context)
-    let places = try positionEmbedding.rows(0..<length, in: context).repeated(ids.count, in: context)
+    let places = try positionEmbedding.value.rows(0..<length, in: context).repeated(ids.count, in: context)
     return try tokens.adding(places, in: context).reshaped([ids.count, length, configuration.hidden])
   }
 

@@ -7,7 +7,7 @@ public protocol CheckpointLayout: Sendable {
   var marks: String { get }
   /// The model in a file; nil where the file is laid out in another way.
   /// - Throws: `ModelFilesError` where it is this layout, but a part cannot be made out.
-  func checkpoint(of file: SafetensorsFile) throws -> Checkpoint?
+  func checkpoint(of file: any TensorFile) throws -> Checkpoint?
 }
 
 /// A model in a single file, as its layout has made it out.
@@ -31,7 +31,7 @@ public struct Checkpoint: Sendable {
   }
 
   /// The file.
-  public let file: SafetensorsFile
+  public let file: any TensorFile
   /// The pipeline's class in diffusers.
   public let className: String?
   /// By name.
@@ -45,7 +45,7 @@ public struct Checkpoint: Sendable {
   ///   - owners: the component of each of the file's tensors.
   ///   - leftOver: tensors that belong to no component and are nothing known.
   public init(
-    file: SafetensorsFile, className: String?, components: [String: Component], owners: [String: String], leftOver: [String]
+    file: any TensorFile, className: String?, components: [String: Component], owners: [String: String], leftOver: [String]
   ) {
     (self.file, self.className, self.components) = (file, className, components)
     (self.owners, self.leftOver) = (owners, leftOver.sorted())

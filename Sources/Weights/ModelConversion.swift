@@ -122,7 +122,7 @@ private struct ConvertedTensor {
   init(_ name: String, _ original: StoredTensor, rule: QuantizationRule?, form: WeightForm) {
     self.original = original
     self.rule = rule ?? .none
-    if let rule, Self.isConverted(original), let held = original.numbers?.heldType {
+    if let rule, Self.isConverted(original), let held = original.format {
       self.form = form
       entry = SafetensorsLayout.Entry(
         name, original.shape, as: form.elementType(of: held, shape: original.shape, name: name, rule: rule))
@@ -133,7 +133,7 @@ private struct ConvertedTensor {
   }
 
   func append(to append: (Data) throws(FileWriteError) -> Void, in context: ExecutionContext) throws {
-    guard let form, let tensor = original.numbers?.tensor else { return try self.append(original.data, to: append, in: context) }
+    guard let form, let tensor = original.weights else { return try self.append(original.data, to: append, in: context) }
     try self.append(form.convert(tensor, name: entry.name, rule: rule, in: context).data, to: append, in: context)
     tensor.releasePages()
   }

@@ -45,7 +45,7 @@ public struct ModelFiles: Sendable {
     }
     if ["ckpt", "bin", "pt", "pth"].contains(url.pathExtension.lowercased()) { throw ModelFilesError.pickledWeights(path: path) }
     if let foreign = ForeignFile(extension: url.pathExtension) { throw ModelFilesError.foreign(path: path, foreign) }
-    let file = try SafetensorsFile(url)
+    let file = try TensorFileFormat.open(url)
     if let foreign = ForeignFile(names: file.names) { throw ModelFilesError.foreign(path: path, foreign) }
     for layout in layouts {
       guard let checkpoint = try layout.checkpoint(of: file) else { continue }
@@ -137,14 +137,14 @@ public struct ModelFiles: Sendable {
   /// What the last level of most processors' caches holds.
   private static let cachedBytes = 32 << 20
 
-  func table(of component: String) throws -> (table: WeightTable, files: [SafetensorsFile]) {
+  func table(of component: String) throws -> (table: WeightTable, files: [any TensorFile]) {
     switch source {
     case .folder(let folder): return try folder.weights(of: component)
     case .checkpoint(let checkpoint):
       guard let table = try checkpoint.component(component).table else {
         throw ModelFilesError.missingWeights(folder: url.path(percentEncoded: false) + " (\(component))")
       }
-      return (table, [checkpoint.file])
+      return (table, checkpoint.file.parts)
     }
   }
 
@@ -162,11 +162,11 @@ public struct ModelFiles: Sendable {
   package func extents(of component: String, as form: WeightForm?) throws -> [TensorExtent] {
     let rule = quantization(of: component)
     return try table(of: component).table.tensors.compactMap { name, stored in
-      guard stored.data.count > 0, let held = stored.numbers?.heldType else { return nil }
+      guard stored.data.count > 0, let held = stored.format else { return nil }
       return TensorExtent(
         name: name, shape: stored.shape,
         elementType: form?.elementType(of: held, shape: stored.shape, name: name, rule: rule) ?? held,
-        storedType: ElementType(rawValue: stored.elementType))
+        storedType: held)
     }
   }
 

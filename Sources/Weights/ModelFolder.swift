@@ -157,7 +157,7 @@ struct ModelFolder: Sendable {
   /// A component's weights under the newest names, and the files they are in.
   ///
   /// - Throws: `ModelFilesError`, `SafetensorsError`.
-  func weights(of component: String) throws -> (table: WeightTable, files: [SafetensorsFile]) {
+  func weights(of component: String) throws -> (table: WeightTable, files: [any TensorFile]) {
     let stored = try storedWeights(of: component)
     let className = components.first { $0.name == component }?.className ?? ""
     return (stored.table.renamed { KeyNames.current($0, className: className) }, stored.files)
@@ -166,14 +166,10 @@ struct ModelFolder: Sendable {
   /// A component's weights under the names of its files; `url` is the file, or the index of several.
   ///
   /// - Throws: `ModelFilesError`, `SafetensorsError`.
-  func storedWeights(of component: String) throws -> (url: URL, table: WeightTable, files: [SafetensorsFile]) {
-    let file = try WeightFiles(in: try folder(component), library: components.first { $0.name == component }?.library ?? "").preferred
-    if file.pathExtension == "json" {
-      let sharded = try ShardedSafetensors(index: file)
-      return (file, sharded.table, sharded.shards)
-    }
-    let single = try SafetensorsFile(file)
-    return (file, single.table, [single])
+  func storedWeights(of component: String) throws -> (url: URL, table: WeightTable, files: [any TensorFile]) {
+    let library = components.first { $0.name == component }?.library ?? ""
+    let file = try TensorFileFormat.open(WeightFiles(in: try folder(component), library: library).preferred)
+    return (file.url, file.table, file.parts)
   }
 }
 

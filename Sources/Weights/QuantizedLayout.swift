@@ -5,13 +5,11 @@ import Tensor
 /// `[O, I]` and `[O, kh, kw, C/32, 34]` for a kernel `[O, C, kh, kw]`.
 enum QuantizedLayout {
   private static let form = "q8_0"
-  private static let blockValues = 32
-  private static let blockBytes = 34
 
   static func storedName(_ name: String) -> String { name + "." + form }
 
   static func storedShape(_ shape: Shape) -> Shape {
-    Shape([shape[0]] + shape.dimensions.dropFirst(2) + [shape[1] / blockValues, blockBytes])
+    Shape([shape[0]] + shape.dimensions.dropFirst(2) + [shape[1] / NumberFormat.q8.blockValues, NumberFormat.q8.blockBytes])
   }
 
   /// What is wrong with a tensor that says it is quantised.
@@ -25,17 +23,18 @@ enum QuantizedLayout {
     guard let dot = name.lastIndex(of: "."), isForm(name[name.index(after: dot)...]) else { return nil }
     let form = name[name.index(after: dot)...]
     guard form == Self.form else { throw .unknownForm(String(form)) }
-    guard stored.elementType == "U8", let shape = shape(stored.shape), ElementType.q8.bytes(of: shape) == stored.data.count else {
+    guard stored.elementType == "U8", let shape = shape(stored.shape), NumberFormat.q8.bytes(of: shape) == stored.data.count else {
       throw .wrongShape
     }
-    let tensor = StoredTensor(shape: shape, elementType: ElementType.q8.rawValue, data: stored.data, isMapped: stored.isMapped)
+    let tensor = StoredTensor(
+      shape: shape, elementType: NumberFormat.q8.name, data: stored.data, origin: stored.origin, isMapped: stored.isMapped)
     return (String(name[..<dot]), tensor)
   }
 
   private static func shape(_ stored: Shape) -> Shape? {
     let extents = stored.dimensions
-    guard extents.count == 3 || extents.count == 5, extents[extents.count - 1] == blockBytes else { return nil }
-    let (inner, overflow) = extents[extents.count - 2].multipliedReportingOverflow(by: blockValues)
+    guard extents.count == 3 || extents.count == 5, extents[extents.count - 1] == NumberFormat.q8.blockBytes else { return nil }
+    let (inner, overflow) = extents[extents.count - 2].multipliedReportingOverflow(by: NumberFormat.q8.blockValues)
     return overflow ? nil : Shape([extents[0], inner] + extents[1..<extents.count - 2])
   }
 

@@ -8,7 +8,7 @@ public struct RandomWeights: WeightSource {
   /// All values follow from it, the name and the shape.
   public let seed: UInt64
   /// Of all tensors; of those that can be quantised for `q8`, which leaves 16 bits to the others.
-  public let elementType: ElementType
+  public let elementType: NumberFormat
   /// What the source claims to have; it gives everything else too.
   public let names: Set<String>
 
@@ -16,11 +16,13 @@ public struct RandomWeights: WeightSource {
   ///   - seed: all values follow from it.
   ///   - elementType: of all tensors.
   ///   - names: what the source claims to have.
-  public init(seed: UInt64, elementType: ElementType = .float32, names: Set<String> = []) {
+  public init(seed: UInt64, elementType: NumberFormat = .float32, names: Set<String> = []) {
     self.seed = seed
     self.elementType = elementType
     self.names = names
   }
+
+  public func origin(of name: String) -> WeightOrigin { .seeded(seed) }
 
   public func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor {
     guard shape.count < Int.max / 4 else { throw .wrongShape(name: name, expected: shape, found: []) }

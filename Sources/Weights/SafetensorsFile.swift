@@ -1,23 +1,26 @@
 import Foundation
 import Tensor
 
+extension TensorFileFormat {
+  /// One safetensors file.
+  public static let safetensors = TensorFileFormat("safetensors") { url, _ in
+    url.pathExtension == "safetensors"
+  } opened: {
+    try SafetensorsFile($0)
+  }
+}
+
 /// A safetensors file, mapped into memory: a tensor is read when something touches it.
 ///
 /// The checks are those of the format's reference implementation: tensors lie one after the other without gap or overlap, and fill the
-/// file exactly. Elements that are not F32, F16 or BF16 are converted when a layer asks for them, or refused then. A tensor `NAME.q8_0` is
+/// file exactly. Elements in formats that are no `NumberFormat` are refused when a layer asks for them. A tensor `NAME.q8_0` is
 /// listed as `NAME`, of the type `Q8_0` and with the shape that its values have.
-public struct SafetensorsFile: WeightSource {
+public struct SafetensorsFile: TensorFile {
   /// Where the file is.
   public let url: URL
   /// The file's `__metadata__`.
   public let metadata: [String: String]
-  let table: WeightTable
-
-  public var names: Set<String> { table.names }
-  /// All tensors, whatever the type of their elements.
-  public var tensors: [String: StoredTensor] { table.tensors }
-
-  public func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor { try table.tensor(name, shape: shape) }
+  public let table: WeightTable
 
   /// The longest header that is accepted, as in the reference implementation.
   static let longestHeader = 100_000_000
@@ -44,10 +47,10 @@ public struct SafetensorsFile: WeightSource {
       throw .unreadable(path: path, reason: "it is no ordinary file, or there is not enough memory to map it")
     }
     self.url = url
-    (metadata, table) = try Self.parse(file, path: path)
+    (metadata, table) = try Self.parse(file, url: url, path: path)
   }
 
-  private static func parse(_ file: Data, path: String) throws(SafetensorsError) -> ([String: String], WeightTable) {
+  private static func parse(_ file: Data, url: URL, path: String) throws(SafetensorsError) -> ([String: String], WeightTable) {
     let announced = file.prefix(8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
     let limit = min(longestHeader, max(0, file.count - 8))
     // A safetensors file has its header's brace at the ninth byte, or white space before it.
@@ -75,7 +78,7 @@ public struct SafetensorsFile: WeightSource {
       guard end <= data.count else { continue }
       let stored = StoredTensor(
         shape: Shape(entry.shape), elementType: entry.elementType, data: data[data.startIndex + entry.begin..<data.startIndex + end],
-        isMapped: true)
+        origin: .file(url), isMapped: true)
       let (name, tensor) = try unquantized(entry.name, stored, path: path)
       guard tensors.updateValue(tensor, forKey: name) == nil else {
         throw .invalidTensor(path: path, name: name, reason: "is there twice, once quantised")

@@ -18,11 +18,11 @@ struct SafetensorsLayout {
     }
 
     /// - Parameter type: that the tensor will have.
-    init(_ name: String, _ shape: Shape, as type: ElementType) {
+    init(_ name: String, _ shape: Shape, as type: NumberFormat) {
       self.name = name
       let isQuantized = type == .q8
       storedName = isQuantized ? QuantizedLayout.storedName(name) : name
-      elementType = isQuantized ? "U8" : type.rawValue
+      elementType = isQuantized ? "U8" : type.name
       self.shape = isQuantized ? QuantizedLayout.storedShape(shape) : shape
       bytes = type.bytes(of: shape) ?? 0
     }

@@ -1,17 +1,27 @@
 import Foundation
 import Tensor
 
+extension TensorFileFormat {
+  /// Several safetensors files by their index.
+  public static let safetensorsIndex = TensorFileFormat("safetensors index") { url, _ in
+    url.pathExtension == "json" && url.lastPathComponent.contains(".safetensors.")
+  } opened: {
+    try ShardedSafetensors(index: $0)
+  }
+}
+
 /// Tensors that are spread over several safetensors files, and the `….safetensors.index.json` that says which is where.
-public struct ShardedSafetensors: WeightSource {
+public struct ShardedSafetensors: TensorFile {
+  /// Where the index is.
+  public let url: URL
   /// The files, sorted by path.
   public let shards: [SafetensorsFile]
-  let table: WeightTable
-
-  public var names: Set<String> { table.names }
   /// All tensors of the files that the index names.
-  public var tensors: [String: StoredTensor] { table.tensors }
+  public let table: WeightTable
 
-  public func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor { try table.tensor(name, shape: shape) }
+  /// That of the first file.
+  public var metadata: [String: String] { shards.first?.metadata ?? [:] }
+  public var parts: [any TensorFile] { shards }
 
   private struct Index: Decodable { let weight_map: [String: String] }
 
@@ -31,6 +41,7 @@ public struct ShardedSafetensors: WeightSource {
       guard FileManager.default.fileExists(atPath: shard.path(percentEncoded: false)) else { throw .missingShard(path: path, shard: name) }
       shards[name] = try SafetensorsFile(shard)
     }
+    self.url = url
     self.shards = shards.values.sorted { $0.url.path < $1.url.path }
     // The reference reads all that the files have: the index says which files belong together, not what is in them.
     var tensors: [String: StoredTensor] = [:]

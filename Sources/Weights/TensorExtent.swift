@@ -5,20 +5,20 @@ package struct TensorExtent: Sendable {
   package let name: String
   package let shape: Shape
   /// Of the elements, as they are held.
-  package let elementType: ElementType
-  /// Of the elements in the file; nil for a type that is converted when it is read.
-  package let storedType: ElementType?
+  package let elementType: NumberFormat
+  /// Of the elements in the file.
+  package let storedType: NumberFormat
   /// Bytes of the packed matrix, of the vector in float32, or of a table that is no page of its file.
   package let heldBytes: Int
 
   /// - Returns: nil where the bytes are more than can be counted: no file has such a tensor.
-  init?(name: String, shape: Shape, elementType: ElementType, storedType: ElementType?) {
+  init?(name: String, shape: Shape, elementType: NumberFormat, storedType: NumberFormat) {
     let kind = Kind(name, shape)
     let bytes: Int? =
       switch kind {
-      case .matrix: PackedMatrix.packedBytes(shape, as: elementType)
+      case .matrix: PackedMatrix.packedBytes(shape, of: elementType)
       case .table: elementType == storedType ? 0 : elementType.bytes(of: shape)
-      case .vector: ElementType.float32.bytes(of: shape)
+      case .vector: NumberFormat.float32.bytes(of: shape)
       }
     guard let bytes else { return nil }
     (self.name, self.shape, self.elementType, self.storedType) = (name, shape, elementType, storedType)

@@ -9,7 +9,7 @@ public enum WeightError: Error, Sendable, Equatable, CustomStringConvertible {
   /// An element is infinite or not a number.
   case notFinite(name: String)
   /// A value is larger than the form can hold that was asked for.
-  case outOfRange(name: String, type: ElementType)
+  case outOfRange(name: String, type: NumberFormat)
   /// Elements that cannot be computed with; `type` is as in the file.
   case unsupportedElementType(name: String, type: String)
 
@@ -22,7 +22,7 @@ public enum WeightError: Error, Sendable, Equatable, CustomStringConvertible {
     case .notFinite(let name):
       "The tensor \(name) holds values that are infinite or not numbers."
     case .outOfRange(let name, let type):
-      "The tensor \(name) holds values that are too large for \(type.rawValue); take bf16 or f32."
+      "The tensor \(name) holds values that are too large for \(type); take bf16 or f32."
     case .unsupportedElementType(let name, let type):
       "The tensor \(name) has elements of type \(type), which are no numbers that can be computed with; convert the file to F32, F16 or BF16."
     }

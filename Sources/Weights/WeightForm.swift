@@ -18,7 +18,7 @@ public enum WeightForm: String, Sendable, CaseIterable {
   ///   - stored: the type that it has.
   ///   - name: with or without what a single file puts before the component's names.
   ///   - rule: what 8 bits suit of the component.
-  func elementType(of stored: ElementType, shape: Shape, name: String, rule: QuantizationRule) -> ElementType {
+  func elementType(of stored: NumberFormat, shape: Shape, name: String, rule: QuantizationRule) -> NumberFormat {
     switch self {
     case .float32: .float32
     case .float16: .float16
@@ -27,7 +27,7 @@ public enum WeightForm: String, Sendable, CaseIterable {
       if stored == .q8 || rule.quantizes(name) {
         stored.converted(to: .q8, shape: shape)
       } else {
-        stored == .float32 ? .float16 : stored
+        stored.ofSixteenBits
       }
     }
   }
@@ -44,6 +44,7 @@ public enum WeightForm: String, Sendable, CaseIterable {
       switch error {
       case .notFinite: throw .notFinite(name: name)
       case .outOfRange(let type): throw .outOfRange(name: name, type: type)
+      case .readOnly(let type): throw .unsupportedElementType(name: name, type: type.name)
       }
     }
   }
@@ -57,6 +58,8 @@ struct ConvertedWeights: WeightSource {
   let context: ExecutionContext
 
   var names: Set<String> { source.names }
+
+  func origin(of name: String) -> WeightOrigin { source.origin(of: name) }
 
   func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor {
     try form.convert(source.tensor(name, shape: shape), name: name, rule: rule, in: context)

@@ -4,7 +4,7 @@ import Tensor
 
 /// A place in a tree of parameters, written as diffusers and PyTorch write it: `w["down_blocks"][0]["resnets"][1]`.
 ///
-/// A layer takes its tensors from its scope. What is missing or misshapen is noted under its whole name and replaced by
+/// A layer takes its parameters from its scope. What is missing or misshapen is noted under its whole name and replaced by
 /// zeros, so that one attempt finds every problem; `LoadReport.load` throws them together, and no such model leaves it.
 public struct WeightScope: Sendable {
   /// The names so far, joined by dots; empty at the root.
@@ -19,7 +19,7 @@ public struct WeightScope: Sendable {
   final class Ledger: Sendable {
     struct State {
       var used: Set<String> = []
-      var packedOnceUsed: Set<String> = []
+      var parameters: [ParameterLabel] = []
       var problems: [WeightError] = []
       var standInBytes = 0
     }
@@ -28,7 +28,7 @@ public struct WeightScope: Sendable {
     init(_ source: any WeightSource) { self.source = source }
   }
 
-  /// Beyond this, a checkpoint has so little of the model that looking further serves nobody.
+  /// A checkpoint that lacks more than so many bytes has too little of the model for a longer list of problems to help.
   private static let standInLimit = 64 << 20
 
   init(ledger: Ledger, prefix: String, residency: WeightResidency, context: ExecutionContext) {
@@ -50,7 +50,7 @@ public struct WeightScope: Sendable {
   /// True where the source has a tensor of this name here.
   public func has(_ name: String) -> Bool { ledger.source.names.contains(path(name)) }
 
-  /// The tensor of this name.
+  /// The tensor of this name as it stands in its source: for tables, whose rows are looked up.
   ///
   /// - Returns: zeros where there is none of this shape; the problem is noted.
   /// - Throws: `WeightErrors`, once so much is missing that the attempt is hopeless.
@@ -59,15 +59,32 @@ public struct WeightScope: Sendable {
     return try tensor.isFinite(in: context) ? tensor : standIn(.notFinite(name: path(name)), shape: shape)
   }
 
+  /// The vector of this name, as float32.
+  ///
+  /// - Parameter arrange: makes of the values what the layer computes with.
+  /// - Returns: zeros where there is none of this shape; the problem is noted.
+  /// - Throws: `WeightErrors`, once so much is missing that the attempt is hopeless.
+  public func vector(_ name: String, shape: Shape, arrangedBy arrange: (Tensor) -> Tensor = { $0 }) throws -> Parameter<Tensor> {
+    parameter(name, shape, arrange(try tensor(name, shape: shape).decoded()), residency: .packed)
+  }
+
   /// The matrix or kernel of this name, packed now or later, as the scope's residency says.
   ///
   /// - Returns: zeros where there is none of this shape; the problem is noted.
   /// - Throws: `WeightErrors`, once so much is missing that the attempt is hopeless, and `CancellationError`.
-  public func matrix(_ name: String, shape: Shape, isGated: Bool = false) throws -> PackedMatrix {
+  public func matrix(_ name: String, shape: Shape, isGated: Bool = false) throws -> Parameter<PackedMatrix> {
     let weights = try find(name, shape: shape)
-    if residency == .packedOnceUsed { ledger.state.withLock { _ = $0.packedOnceUsed.insert(path(name)) } }
-    if let matrix = try PackedMatrix(checking: weights, isGated: isGated, residency: residency, in: context) { return matrix }
-    return try PackedMatrix(standIn(.notFinite(name: path(name)), shape: shape), isGated: isGated, in: context)
+    let matrix =
+      try PackedMatrix(checking: weights, isGated: isGated, residency: residency, in: context)
+      ?? PackedMatrix(standIn(.notFinite(name: path(name)), shape: shape), isGated: isGated, in: context)
+    return parameter(name, shape, matrix, residency: residency)
+  }
+
+  private func parameter<Value>(_ name: String, _ shape: Shape, _ value: Value, residency: WeightResidency) -> Parameter<Value> {
+    let origin = ledger.source.origin(of: path(name))
+    let label = ParameterLabel(id: value.id, name: path(name), shape: shape, origin: origin, residency: residency)
+    ledger.state.withLock { $0.parameters.append(label) }
+    return Parameter(label: label, value: value)
   }
 
   private func find(_ name: String, shape: Shape) throws -> WeightTensor {
@@ -95,11 +112,11 @@ public struct WeightScope: Sendable {
 }
 
 /// What loading a component found besides the component.
-public struct LoadReport: Sendable, Equatable {
+public struct LoadReport: Sendable {
   /// Tensors of the source that the component did not ask for, sorted.
   public let unused: [String]
-  /// Matrices that the component does not need for everything that it does: packed once they are used.
-  public let packedOnceUsed: Set<String>
+  /// The component's parameters, in the order in which its layers were made.
+  public let parameters: [ParameterLabel]
 
   /// Builds a component from a source.
   ///
@@ -113,9 +130,9 @@ public struct LoadReport: Sendable, Equatable {
   ) throws -> (component: Component, report: LoadReport) {
     let ledger = WeightScope.Ledger(source)
     let component = try build(WeightScope(ledger: ledger, prefix: prefix, residency: residency, context: context))
-    let found = ledger.state.withLock(\.self)
+    let found = ledger.state.withLock { $0 }
     guard found.problems.isEmpty else { throw WeightErrors(problems: found.problems, isComplete: true) }
     let unused = source.names.subtracting(found.used).filter { prefix.isEmpty || $0.hasPrefix(prefix + ".") }
-    return (component, LoadReport(unused: unused.sorted(), packedOnceUsed: found.packedOnceUsed))
+    return (component, LoadReport(unused: unused.sorted(), parameters: found.parameters))
   }
 }

@@ -9,6 +9,8 @@ public struct StoredTensor: Sendable {
   public let elementType: String
   /// The elements, row-major, little-endian.
   public let data: Data
+  /// Where the elements come from.
+  public let origin: WeightOrigin
   /// True where the data are pages of a mapped file.
   public let isMapped: Bool
 
@@ -16,18 +18,30 @@ public struct StoredTensor: Sendable {
   ///   - shape: outermost extent first.
   ///   - elementType: as safetensors names it, or `Q8_0`.
   ///   - data: the elements; whether they are as many as the shape says is checked when they are asked for.
+  ///   - origin: where the elements come from.
   ///   - isMapped: whether the data are pages of a mapped file.
-  public init(shape: Shape, elementType: String, data: Data, isMapped: Bool = false) {
+  public init(shape: Shape, elementType: String, data: Data, origin: WeightOrigin = .memory, isMapped: Bool = false) {
     self.shape = shape
     self.elementType = elementType
     self.data = data
+    self.origin = origin
     self.isMapped = isMapped
+  }
+
+  /// The format of the elements; nil for types that hold no numbers, or that only mean something together with other tensors (`F4`, `F6_…`,
+  /// `C64`).
+  var format: NumberFormat? { NumberFormat(named: elementType) }
+
+  /// What layers compute with; nil where there are no numbers, or not as many as the shape says.
+  var weights: WeightTensor? {
+    guard let format, data.count == format.bytes(of: shape) else { return nil }
+    return WeightTensor(shape: shape, elementType: format, data: data, isMapped: isMapped)
   }
 
   /// The same bytes under another shape; nil where the counts differ.
   package func reshaped(_ shape: Shape) -> StoredTensor? {
     guard shape.count == self.shape.count else { return nil }
-    return StoredTensor(shape: shape, elementType: elementType, data: data, isMapped: isMapped)
+    return StoredTensor(shape: shape, elementType: elementType, data: data, origin: origin, isMapped: isMapped)
   }
 
   /// The outermost axis cut into equal parts; nil where it cannot be.
@@ -37,7 +51,8 @@ public struct StoredTensor: Sendable {
     let part = Shape([rows / parts] + shape.dimensions.dropFirst())
     return (0..<parts).map { index in
       let start = data.startIndex + index * bytes
-      return StoredTensor(shape: part, elementType: elementType, data: data[start..<start + bytes], isMapped: isMapped)
+      return StoredTensor(
+        shape: part, elementType: elementType, data: data[start..<start + bytes], origin: origin, isMapped: isMapped)
     }
   }
 }
@@ -54,10 +69,12 @@ public struct WeightTable: WeightSource {
     names = Set(tensors.keys)
   }
 
+  public func origin(of name: String) -> WeightOrigin { tensors[name]?.origin ?? .memory }
+
   public func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor {
     guard let stored = tensors[name] else { throw .missing(name: name, similar: nearestName(to: name)) }
-    guard let numbers = stored.numbers else { throw .unsupportedElementType(name: name, type: stored.elementType) }
-    guard stored.shape == shape, let tensor = numbers.tensor else {
+    guard stored.format != nil else { throw .unsupportedElementType(name: name, type: stored.elementType) }
+    guard stored.shape == shape, let tensor = stored.weights else {
       throw .wrongShape(name: name, expected: shape, found: stored.shape)
     }
     return tensor

@@ -84,7 +84,7 @@ import Testing
     for component in ["text_encoder", "unet", "vae"] {
       let (before, after) = (try weights(original, component), try weights(converted, component))
       #expect(before.names == after.names)
-      for (name, stored) in before.tensors where ElementType(rawValue: stored.elementType) != nil {
+      for (name, stored) in before.tensors where stored.elementType != "I64" {
         let wide = try after.tensor(name, shape: stored.shape)
         let values = try before.tensor(name, shape: stored.shape).decoded().elements
         #expect(wide.elementType == .float32 && wide.decoded().elements == values, "\(name)")

@@ -95,7 +95,7 @@ private func fnv(_ data: Data) -> String {
   ) throws -> (TemporaryFolder, ModelFiles) {
     let file = try SafetensorsFile(folder.appending(path: "\(name).safetensors"))
     var tensors: [String: WeightTensor] = [:]
-    for (key, stored) in file.tensors where ElementType(rawValue: stored.elementType) != nil {
+    for (key, stored) in file.tensors where stored.elementType != "I64" {
       tensors[key] = try file.tensor(key, shape: stored.shape)
     }
     for (key, tensor) in changes { tensors[key] = tensor }

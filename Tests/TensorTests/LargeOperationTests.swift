@@ -97,7 +97,7 @@ struct LargeOperationTests {
     }
   }
 
-  @Test(arguments: [ElementType.float16, .bfloat16]) func narrowWeights(type: ElementType) throws {
+  @Test(arguments: [NumberFormat.float16, .bfloat16]) func narrowWeights(type: NumberFormat) throws {
     var numbers = Numbers(seed: 5)
     let bits: [UInt16] = numbers.normal(130 * 700).map {
       // Any pattern of a moderate number will do.
@@ -223,7 +223,7 @@ struct LargeOperationTests {
     let even = numbers.tensor([2, 700, 672])
     let bytes = try PackedMatrix(WeightTensor(numbers.tensor([200, 672])).converted(to: .q8, in: context), in: context)
     let wide = numbers.tensor([3, 21, 26, 352]), small = numbers.tensor([5, 9, 8, 352]), windows = numbers.tensor([192, 352, 3, 3])
-    let forms = try [ElementType.float32, .float16, .q8].map { form in
+    let forms = try [NumberFormat.float32, .float16, .q8].map { form in
       (form, try PackedMatrix(WeightTensor(windows).converted(to: form, in: context), in: context))
     }
     return [

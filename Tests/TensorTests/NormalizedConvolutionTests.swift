@@ -11,7 +11,7 @@ import Testing
     /// Channels of the inputs.
     var inputs = [64]
     var outputs = 64
-    var form = ElementType.float32
+    var form = NumberFormat.float32
     var testDescription: String { "\(shape), \(inputs) to \(outputs)" }
   }
 

@@ -18,8 +18,8 @@ import Testing
     return WeightTensor(shape: weights.shape, elementType: weights.elementType, data: data[1...], isMapped: true)
   }
 
-  @Test(arguments: [ElementType.float32, .float16, .bfloat16, .q8], [[40, 96], [70, 64, 3, 3], [33, 32, 1, 1]])
-  func makesTheSameProducts(_ type: ElementType, _ shape: [Int]) throws {
+  @Test(arguments: [NumberFormat.float32, .float16, .bfloat16, .q8], [[40, 96], [70, 64, 3, 3], [33, 32, 1, 1]])
+  func makesTheSameProducts(_ type: NumberFormat, _ shape: [Int]) throws {
     var numbers = Numbers(seed: 3)
     let weights = try WeightTensor(numbers.tensor(Shape(shape))).converted(to: type, in: context)
     let (kernel, isKernel) = (shape.count > 2 ? shape[2] : 1, shape.count == 4)
@@ -49,8 +49,8 @@ import Testing
     }
   }
 
-  @Test(arguments: [ElementType.float32, .float16, .bfloat16], [Float.infinity, -.infinity, .nan])
-  func refusesWhatIsNoNumber(_ type: ElementType, _ value: Float) throws {
+  @Test(arguments: [NumberFormat.float32, .float16, .bfloat16], [Float.infinity, -.infinity, .nan])
+  func refusesWhatIsNoNumber(_ type: NumberFormat, _ value: Float) throws {
     for (shape, place) in [([700, 1000], 699_999), ([64, 32, 3, 3], 0), ([5, 3], 7)] {
       var elements = [Float](repeating: 0.5, count: shape.reduce(1, *))
       let bits = value.bitPattern

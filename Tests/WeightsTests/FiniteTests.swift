@@ -4,25 +4,25 @@ import Testing
 import LatentDiffusionWeights
 
 @Suite struct FiniteTests {
-  private static func tensor(_ type: ElementType, count: Int, at index: Int, bits: UInt32) -> WeightTensor {
+  private static func tensor(_ type: NumberFormat, count: Int, at index: Int, bits: UInt32) -> WeightTensor {
     // One byte more at the front: files align nothing.
-    var data = Data(count: 1 + count * type.bytes)
-    for byte in 0..<type.bytes { data[1 + index * type.bytes + byte] = UInt8(truncatingIfNeeded: bits >> (8 * UInt32(byte))) }
+    var data = Data(count: 1 + count * type.blockBytes)
+    for byte in 0..<type.blockBytes { data[1 + index * type.blockBytes + byte] = UInt8(truncatingIfNeeded: bits >> (8 * UInt32(byte))) }
     return WeightTensor(shape: [count], elementType: type, data: data.dropFirst())
   }
 
-  @Test(arguments: [ElementType.float32, .float16, .bfloat16]) func findsEveryBadValue(_ type: ElementType) {
+  @Test(arguments: [NumberFormat.float32, .float16, .bfloat16]) func findsEveryBadValue(_ type: NumberFormat) {
     let bad: [UInt32] =
       switch type {
       case .float32: [0x7F80_0000, 0xFF80_0000, 0x7FC0_0000, 0x7F80_0001, 0xFFFF_FFFF]
-      case .float16, .q8: [0x7C00, 0xFC00, 0x7E00, 0x7C01, 0xFFFF]
-      case .bfloat16: [0x7F80, 0xFF80, 0x7FC0, 0x7F81, 0xFFFF]
+      case .float16: [0x7C00, 0xFC00, 0x7E00, 0x7C01, 0xFFFF]
+      default: [0x7F80, 0xFF80, 0x7FC0, 0x7F81, 0xFFFF]
       }
     let good: [UInt32] =
       switch type {
       case .float32: [0x7F7F_FFFF, 0xFF7F_FFFF, 1, 0x8000_0000, 0x807F_FFFF]
-      case .float16, .q8: [0x7BFF, 0xFBFF, 1, 0x8000, 0x83FF]
-      case .bfloat16: [0x7F7F, 0xFF7F, 1, 0x8000, 0x807F]
+      case .float16: [0x7BFF, 0xFBFF, 1, 0x8000, 0x83FF]
+      default: [0x7F7F, 0xFF7F, 1, 0x8000, 0x807F]
       }
     for count in [1, 2, 7, 33, 100] {
       for index in 0..<count {

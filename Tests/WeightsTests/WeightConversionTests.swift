@@ -6,6 +6,7 @@ import LatentDiffusionWeights
 
 @Suite struct WeightConversionTests {
   private let context = ExecutionContext(threads: 3)
+  private static let written: [NumberFormat] = [.float32, .float16, .bfloat16, .q8]
 
   private func bits(_ tensor: WeightTensor) -> [UInt16] {
     stride(from: 0, to: tensor.data.count, by: 2).map {
@@ -13,14 +14,14 @@ import LatentDiffusionWeights
     }
   }
 
-  private func halves(_ bits: [UInt16], as type: ElementType = .float16) -> WeightTensor {
+  private func halves(_ bits: [UInt16], as type: NumberFormat = .float16) -> WeightTensor {
     WeightTensor(shape: [bits.count], elementType: type, data: Data(bits.flatMap { [UInt8(truncatingIfNeeded: $0), UInt8($0 >> 8)] }))
   }
 
   // MARK: 16 bits
 
   /// Numbers of all sizes, ties, subnormals, infinities, NaN.
-  @Test(arguments: [ElementType.float16, .bfloat16]) func roundsAsPyTorchDoes(_ type: ElementType) throws {
+  @Test(arguments: [NumberFormat.float16, .bfloat16]) func roundsAsPyTorchDoes(_ type: NumberFormat) throws {
     let file = try SafetensorsFile(fixtures.appending(path: "weights/rounding.safetensors"))
     let shape = try #require(file.tensors["exact"]?.shape)
     let exact = try file.tensor("exact", shape: shape).decoded().elements
@@ -48,7 +49,7 @@ import LatentDiffusionWeights
   }
 
   /// Widening is exact, so all 65536 patterns come back.
-  @Test(arguments: [ElementType.float16, .bfloat16]) func everyPatternComesBack(_ type: ElementType) throws {
+  @Test(arguments: [NumberFormat.float16, .bfloat16]) func everyPatternComesBack(_ type: NumberFormat) throws {
     let exponent: UInt16 = type == .float16 ? 0x7C00 : 0x7F80
     let all = (0...UInt16.max).filter { $0 & exponent != exponent || $0 & ~(0x8000 | exponent) == 0 }
     let narrow = halves(all, as: type)
@@ -77,10 +78,10 @@ import LatentDiffusionWeights
   }
 
   /// The pieces in which the work is shared out change nothing, nor does where the file puts the bytes.
-  @Test(arguments: ElementType.allCases) func threadsAndAlignmentChangeNothing(_ type: ElementType) throws {
+  @Test(arguments: Self.written) func threadsAndAlignmentChangeNothing(_ type: NumberFormat) throws {
     let source = try RandomWeights(seed: 9, elementType: type).tensor("a.weight", shape: [70, 64, 3, 3])
     let odd = WeightTensor(shape: source.shape, elementType: type, data: (Data(count: 1) + source.data).dropFirst())
-    for target in ElementType.allCases {
+    for target in Self.written {
       let alone = try source.converted(to: target)
       #expect(alone.elementType == target && alone.shape == source.shape)
       #expect(try source.converted(to: target, in: context).data == alone.data)
@@ -118,13 +119,13 @@ import LatentDiffusionWeights
   @Test func shapesThatAreNotQuantised() throws {
     for shape in [[64], [4, 33], [3, 4, 3, 3], [2, 32, 3], [2, 32, 1, 1, 1], [0, 32], []] as [Shape] {
       let wide = WeightTensor(Tensor(repeating: 1, shape: shape))
-      #expect(ElementType.q8.bytes(of: shape) == nil)
+      #expect(NumberFormat.q8.bytes(of: shape) == nil)
       #expect(try wide.converted(to: .q8).elementType == .float16, "\(shape)")
       #expect(try wide.converted(to: .bfloat16).converted(to: .q8).elementType == .bfloat16, "\(shape)")
     }
-    #expect(ElementType.q8.bytes(of: [3, 64, 3, 3]) == 3 * 9 * 2 * 34)
-    #expect(ElementType.q8.bytes(of: [.max, 32]) == nil && ElementType.float32.bytes(of: [.max / 2]) == nil)
-    #expect(ElementType.q8.bytes(of: [1 << 31, 1 << 31]) == nil)
+    #expect(NumberFormat.q8.bytes(of: [3, 64, 3, 3]) == 3 * 9 * 2 * 34)
+    #expect(NumberFormat.q8.bytes(of: [.max, 32]) == nil && NumberFormat.float32.bytes(of: [.max / 2]) == nil)
+    #expect(NumberFormat.q8.bytes(of: [1 << 31, 1 << 31]) == nil)
   }
 
   @Test func valuesThatHaveNoScale() throws {

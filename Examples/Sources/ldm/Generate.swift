@@ -168,14 +168,14 @@ struct GenerateOptions: ParsableArguments {
   }
 }
 
-struct TextToImage: AsyncParsableCommand {
+struct Txt2Img: AsyncParsableCommand {
   static let configuration = CommandConfiguration(commandName: "txt2img", abstract: "Draws a picture from words.")
   @OptionGroup var options: GenerateOptions
 
   func run() async throws { try await options.run(TextToImage()) }
 }
 
-struct ImageToImage: AsyncParsableCommand {
+struct Img2Img: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "img2img", abstract: "Draws a picture over another one.",
     discussion: """

@@ -17,7 +17,7 @@ struct StableDiffusionCheckpoint: CheckpointLayout {
 
   var marks: String { "tensors below model.diffusion_model, first_stage_model or cond_stage_model" }
 
-  func checkpoint(of file: SafetensorsFile) throws -> Checkpoint? {
+  func checkpoint(of file: any TensorFile) throws -> Checkpoint? {
     let path = file.url.path(percentEncoded: false)
     let unet = LDMKeys.unet(file.tensors.below([Self.unetPrefix]))
     let autoencoder = LDMKeys.autoencoder(file.tensors.below(Self.autoencoderPrefixes))

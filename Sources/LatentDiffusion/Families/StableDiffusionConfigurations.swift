@@ -163,7 +163,7 @@ enum DerivedConfiguration {
   /// The file's own marks decide: the empty tensors `v_pred` and `ztsnr` that ComfyUI and Forge look for, `modelspec.prediction_type`, and
   /// sd-scripts' `ss_v_parameterization` and `ss_zero_terminal_snr`. Without any, diffusers' rule holds: a text-to-image model of version 2 predicts v,
   /// except where `global_step` is 875000, which is how the published 512-pixel model is known; all others predict the noise.
-  static func scheduler(_ file: SafetensorsFile, isVersion2: Bool, inputChannels: Int?) -> Scheduler {
+  static func scheduler(_ file: any TensorFile, isVersion2: Bool, inputChannels: Int?) -> Scheduler {
     let prediction: PredictionMark? =
       file.names.contains("v_pred")
       ? .v : file.metadata["modelspec.prediction_type"].flatMap(PredictionMark.init) ?? (file.isMarked("ss_v_parameterization") ? .v : nil)
@@ -219,7 +219,7 @@ enum DerivedConfiguration {
   }
 }
 
-extension SafetensorsFile {
+extension TensorFile {
   /// Whether sd-scripts' metadata say that something was on.
   fileprivate func isMarked(_ key: String) -> Bool { metadata[key]?.lowercased() == "true" }
 }

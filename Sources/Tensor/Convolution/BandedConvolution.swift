@@ -102,7 +102,7 @@ struct BandedConvolution {
   private func convolve(_ band: Band, panels: Range<Int>, from source: ConvolvedLines, in context: ExecutionContext) {
     let most = min(map.channels, Self.runLength), words = BandWords(band, words: factors.words(most))
     let scratch =
-      map.weights.isSplit
+      map.weights.form.inPlace == factors
       ? nil : (floats: TensorStorage(count: most * Self.panel), words: TensorStorage(count: 9 * factors.words(most) * Self.panel))
     for begin in stride(from: 0, to: map.channels, by: Self.runLength) where !context.isCancelled {
       let run = begin..<min(map.channels, begin + Self.runLength)
@@ -117,7 +117,7 @@ struct BandedConvolution {
               map.weights, panel, rows: rows, widenedInto: scratch.floats.pointer, into: scratch.words.pointer + tap * place.step)
           }
         } else {
-          place = (map.weights.split(panel, rows: run), map.channels * Self.panel)
+          place = (map.weights.rows(run, ofPanel: panel).values(Float.self), map.channels * Self.panel)
         }
         multiply(words, words: factors.words(run.count), panel: panel, place.weights, step: place.step, isFirst: begin == 0)
       }

@@ -349,6 +349,7 @@ extension PackedMatrix {
   /// Transforms a panel's 3×3 windows over some channels for Winograd: 36 matrices `[channels][32]` at this stride.
   fileprivate func transformWindows(panel: Int, channels range: Range<Int>, into u: UnsafeMutablePointer<Float>, stride matrix: Int) {
     let channels = inputs / 9, width = Self.panelWidth
+    let isInPlace = form.inPlace == .floats
     let scratch = TensorStorage(count: isInPlace ? 0 : 9 * range.count * width)
     var taps = UnsafePointer(scratch.pointer), stride = range.count * width
     for tap in 0..<9 {

@@ -182,7 +182,7 @@ public struct CountingEngine: Engine {
     let buffers =
       !usesTiles
       ? MatrixProduct.bufferFloats(threads: threads)
-      : BandedConvolution.takes(weights.elementType == .q8 ? .pairs : .split, height: shape[1], width: shape[2])
+      : BandedConvolution.takes(weights.form.factors, height: shape[1], width: shape[2])
         ? BandedConvolution.bufferFloats(
           n: shape[0], height: shape[1], width: shape[2], channels: channels, threads: threads, isNormalized: isNormalized)
         : WinogradConvolution.bufferFloats(

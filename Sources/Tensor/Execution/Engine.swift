@@ -2,6 +2,9 @@
 /// `ExecutionContext`. So the same layers can compute, count what they take, or be differentiated.
 ///
 /// The operations are few. A fused one says which simple ones it equals. It saves memory and passes over memory.
+///
+/// Operations take values, not the layers' parameters, so they need to know nothing of names and files. An engine that records operations identifies
+/// tensors and matrices by their `id`, which is also the identity of the parameter that holds them.
 public protocol Engine: Sendable {
   /// activation(x · Wᵀ + bias + residual): see `Tensor.multiplied`.
   func product(

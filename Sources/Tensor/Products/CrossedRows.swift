@@ -87,8 +87,8 @@ extension PackedMatrix {
 
   /// The mean magnitude of a sample of the weights (32 inputs of up to four panels), within a factor of two.
   var level: Float {
-    let begin = inputs / 2 / QuantizedBlocks.blockValues * QuantizedBlocks.blockValues
-    let sample = begin..<min(inputs, begin + QuantizedBlocks.blockValues)
+    let begin = inputs / 2 / Int(CK_BLOCK) * Int(CK_BLOCK)
+    let sample = begin..<min(inputs, begin + Int(CK_BLOCK))
     let count = sample.count * Self.panelWidth
     let scratch = TensorStorage(count: 2 * count)
     var (one, magnitude, sum) = (Float(1), Float(0), Float(0))

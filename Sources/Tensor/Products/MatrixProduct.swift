@@ -301,8 +301,8 @@ struct MatrixProduct {
           target = Target(pointer: start, stride: weights.outputs)
         }
         let factor: Factors =
-          if let quantized {
-            .bytes(quantized, weights.bytes(panel, rows: chunk.inner))
+          if let quantized, let bytes = weights.form.bytes(weights.rows(chunk.inner, ofPanel: panel)) {
+            .bytes(quantized, bytes)
           } else if let crossed {
             .crossed(crossed, CrossedPanel(weights, panel: panel, rows: chunk.inner, scratch: widened.pointer))
           } else if factors != .floats {

@@ -31,8 +31,7 @@ enum ProductFactors {
   /// The form for products with weights whose inner dimension consists of runs of `channels` values. 8-bit weights are less exact than bfloat16, so
   /// with them both factors become bfloat16 if the processor multiplies pairs of these.
   static func ofWeights(_ weights: PackedMatrix, channels: Int) -> ProductFactors {
-    let wanted: ProductFactors = weights.isQuantized ? .pairs : .split
-    return wanted.takes(channels: channels) ? wanted : .floats
+    weights.form.factors.takes(channels: channels) ? weights.form.factors : .floats
   }
 
   /// Whether this processor has such products, and runs of `channels` values have whole words.
@@ -116,12 +115,7 @@ enum ProductFactors {
     _ weights: PackedMatrix, _ index: Int, rows k: Range<Int>, widenedInto scratch: UnsafeMutablePointer<Float>,
     into y: UnsafeMutablePointer<Float>
   ) -> UnsafePointer<Float> {
-    if self == .split, weights.isSplit { return weights.split(index, rows: k) }
-    if self == .pairs, weights.isQuantized {
-      let panel = weights.bytes(index, rows: k)
-      Kernels.active.narrow_q8(k.count, panel.values, panel.scales, y.words)
-      return UnsafePointer(y)
-    }
+    if let words = weights.form.words(weights.rows(k, ofPanel: index), as: self, into: y) { return words }
     takePanel(k: k.count, weights.panel(index, rows: k, scratch: scratch), into: y)
     return UnsafePointer(y)
   }

@@ -7,6 +7,9 @@ public struct Tensor: Sendable {
   public let shape: Shape
   var storage: TensorStorage
 
+  /// The identity of the storage: equal for all copies until one of them is written, and different from that of any other living tensor.
+  public var id: ObjectIdentifier { ObjectIdentifier(storage) }
+
   /// A tensor of arbitrary values; every element must be written before it is read.
   init(uninitialized shape: Shape) {
     precondition(shape.count < Int.max / 8, "A tensor of shape \(shape) is larger than memory.")

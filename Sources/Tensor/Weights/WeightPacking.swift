@@ -8,11 +8,11 @@ public enum WeightResidency: Sendable, Equatable {
   case packed
   /// In memory from their first use on: for what a task may never need.
   case packedOnceUsed
-  /// In their file, those that would take more than this many bytes: packed anew at each use, in memory that is given back after it. Smaller
-  /// ones cost most to pack for what they take, and are in memory.
+  /// Matrices that would take more than this many bytes stay in their file. They are packed anew at each use, and that memory is given back
+  /// after it. Smaller ones stay in memory, because packing them costs most for the memory that it saves.
   case streamed(above: Int)
 
-  /// What holds for a matrix of so many bytes.
+  /// Whether a matrix of so many bytes is packed at loading and stays in memory.
   package func isPacked(_ bytes: Int) -> Bool {
     switch self {
     case .packed: true
@@ -22,8 +22,8 @@ public enum WeightResidency: Sendable, Equatable {
   }
 }
 
-/// Where the panels of a matrix come from that were not packed at loading.
-final class WeightOrigin: Sendable {
+/// The weights of a matrix that was not packed at loading, and its panels once they are kept.
+final class UnpackedWeights: Sendable {
   private struct State {
     var weights: WeightTensor?
     var storage: PackedStorage?
@@ -40,7 +40,7 @@ final class WeightOrigin: Sendable {
   /// The panels, packed now where they are not kept.
   func storage(of matrix: PackedMatrix, in context: ExecutionContext) throws -> PackedStorage {
     let bytes = matrix.panels * matrix.panelBytes
-    // Who comes while another packs what will be kept waits for it.
+    // Waits while another thread packs the same matrix, if the panels are to be kept.
     let (weights, kept) = try state.withLock { state in
       if isKept, let weights = state.weights {
         let storage = PackedStorage(bytes: bytes)
@@ -60,7 +60,7 @@ final class WeightOrigin: Sendable {
 final class PackedStorage: @unchecked Sendable {
   let pointer: UnsafeMutableRawPointer
   let bytes: Int
-  /// What the bytes were borrowed from.
+  /// The buffer that the bytes were borrowed from; nil where they are this object's own.
   private let buffer: TensorStorage?
 
   init(bytes: Int) {
@@ -69,7 +69,7 @@ final class PackedStorage: @unchecked Sendable {
     buffer = nil
   }
 
-  /// Bytes from the pool of buffers, for a short time.
+  /// Borrows bytes from the pool of buffers, for a short time.
   init(borrowing bytes: Int) {
     let buffer = TensorStorage(count: (bytes + 3) / 4)
     pointer = UnsafeMutableRawPointer(buffer.pointer)
@@ -81,7 +81,7 @@ final class PackedStorage: @unchecked Sendable {
 }
 
 extension PackedMatrix {
-  /// Lays the weights out in panels, in parallel, and lets go of the file's pages on the way.
+  /// Lays the weights out in panels, in parallel. Pages of the file are dropped from memory as soon as they have been packed.
   ///
   /// - Returns: false where a weight is infinite or not a number, if that is to be checked.
   func pack(_ weights: WeightTensor, into storage: PackedStorage, checking: Bool, in context: ExecutionContext) throws -> Bool {
@@ -93,46 +93,37 @@ extension PackedMatrix {
       let parts = outputs(inPanels: range).map { weights.rows($0) }
       for part in parts { part.readPages() }
       if checking, !parts.allSatisfy(\.isFinite) { isFinite.store(false, ordering: .relaxed) }
-      weights.data.withUnsafeBytes { bytes in
-        for panel in range { pack(panel, from: bytes, into: storage.pointer + panel * panelBytes) }
-      }
+      pack(range, of: weights, into: storage)
       for part in parts { part.releasePages() }
     }
     weights.releasePages()
     return isFinite.load(ordering: .relaxed)
   }
 
-  private func pack(_ panel: Int, from bytes: UnsafeRawBufferPointer, into target: UnsafeMutableRawPointer) {
-    guard let source = bytes.baseAddress else { return }
-    let rowBytes = bytes.count / outputs
-    withUnsafeTemporaryAllocation(of: UnsafeRawPointer?.self, capacity: Self.panelWidth) { rows in
-      for column in 0..<Self.panelWidth { rows[column] = output(panel: panel, column: column).map { source + $0 * rowBytes } }
-      guard let rows = rows.baseAddress else { return }
-      if elementType == .q8 {
-        packBlocks(rows, into: target)
-      } else {
-        ck_pack_panel(Int32(elementType.bytes), inputs / taps, taps, rows, target)
-        if isSplit {
-          let values = target.assumingMemoryBound(to: Float.self)
-          ProductFactors.split.takePanel(k: inputs, values, into: values)
-        }
-      }
+  /// Packs some panels of rows as they stand in memory, or of rows that are made from them where panels are of another format.
+  private func pack(_ range: Range<Int>, of weights: WeightTensor, into storage: PackedStorage) {
+    guard weights.elementType != weights.elementType.packed else {
+      return pack(range, from: weights.data, rowBytes: weights.data.count / outputs, into: storage) { $0 }
+    }
+    let parts = outputs(inPanels: range)
+    // No error: a format is packed as one that holds all its finite values, and others have been refused.
+    let made = parts.compactMap { try? weights.rows($0).converted(to: weights.elementType.packed) }
+    guard let first = parts.first, let half = made.first?.data, made.count == parts.count, !half.isEmpty else { return }
+    let rows = made.dropFirst().reduce(half) { $0 + $1.data }
+    pack(range, from: rows, rowBytes: half.count / first.count, into: storage) { output in
+      first.contains(output) ? output - first.lowerBound : first.count + output - parts[parts.count - 1].lowerBound
     }
   }
 
-  /// Blocks as they stand in a file to a panel as the kernel takes it: four inputs of each output together, 128 added.
-  private func packBlocks(_ rows: UnsafePointer<UnsafeRawPointer?>, into target: UnsafeMutableRawPointer) {
-    let width = Self.panelWidth, block = QuantizedBlocks.blockValues
-    let values = target.assumingMemoryBound(to: UInt8.self)
-    let scales = (target + inputs * width).assumingMemoryBound(to: UInt16.self)
-    for column in 0..<width {
-      for index in 0..<inputs / block {
-        let place = rows[column].map { $0 + index * QuantizedBlocks.blockBytes }
-        scales[index * width + column] = place?.loadUnaligned(as: UInt16.self) ?? 0
-        for value in 0..<block {
-          let q = place?.load(fromByteOffset: 2 + value, as: Int8.self) ?? 0
-          let k = index * block + value
-          values[(k / 4 * width + column) * 4 + k % 4] = UInt8(bitPattern: q) ^ 0x80
+  /// - Parameter row: where in the data an output's weights are.
+  private func pack(_ range: Range<Int>, from data: Data, rowBytes: Int, into storage: PackedStorage, row: (_ output: Int) -> Int) {
+    data.withUnsafeBytes { bytes in
+      guard let source = bytes.baseAddress else { return }
+      withUnsafeTemporaryAllocation(of: UnsafeRawPointer?.self, capacity: Self.panelWidth) { rows in
+        guard let first = rows.baseAddress else { return }
+        for panel in range {
+          for column in 0..<Self.panelWidth { rows[column] = output(panel: panel, column: column).map { source + row($0) * rowBytes } }
+          form.pack(first, channels: inputs / taps, taps: taps, into: storage.pointer + panel * panelBytes)
         }
       }
     }
@@ -140,11 +131,11 @@ extension PackedMatrix {
 }
 
 extension WeightTensor {
-  /// Rows that a task takes: a quarter of a megabyte, so that what is checked is still in the cache when it is packed, and little of a mapped
+  /// How many bytes of rows a task takes. A quarter of a megabyte is still in the cache between checking and packing, and little of a mapped
   /// file is in memory at once.
   fileprivate static let taskBytes = 1 << 18
 
-  /// False where an element is infinite or not a number; checked in parallel, and the file's pages are let go of on the way.
+  /// False where an element is infinite or not a number. The check runs in parallel and drops the file's pages from memory as it goes.
   ///
   /// - Throws: `CancellationError`.
   public func isFinite(in context: ExecutionContext) throws -> Bool {

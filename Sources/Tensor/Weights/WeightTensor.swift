@@ -1,50 +1,21 @@
 import Foundation
 
-/// How numbers stand in a file.
-public enum ElementType: String, Sendable, CaseIterable {
-  /// IEEE single precision.
-  case float32 = "F32"
-  /// IEEE half precision.
-  case float16 = "F16"
-  /// The upper half of a float32.
-  case bfloat16 = "BF16"
-  /// 8 bits, in blocks of 32 values with a common scale: see `WeightTensor.data`. Source: GGUF's `Q8_0`.
-  case q8 = "Q8_0"
-
-  /// Of one element; the scales of `q8` come on top.
-  public var bytes: Int {
-    switch self {
-    case .float32: 4
-    case .float16, .bfloat16: 2
-    case .q8: 1
-    }
-  }
-
-  /// Of all elements of a tensor; nil where they are more than can be counted, or where no `q8` has this shape.
-  public func bytes(of shape: Shape) -> Int? {
-    guard self != .q8 else { return QuantizedBlocks(shape).map { $0.rows * $0.rowBytes } }
-    let (bytes, overflow) = shape.count.multipliedReportingOverflow(by: bytes)
-    return shape.count == Int.max || overflow ? nil : bytes
-  }
-}
-
 /// A tensor as it stands in a checkpoint: the file's own bytes (little-endian, row-major), usually mapped and not copied.
 public struct WeightTensor: Sendable {
   /// The extents, outermost first, as PyTorch has them.
   public let shape: Shape
   /// How the elements stand in `data`.
-  public let elementType: ElementType
+  public let elementType: NumberFormat
   /// `shape.count` elements, row-major, little-endian.
   ///
-  /// `q8` is for matrices `[O, I]` and kernels `[O, C, kh, kw]` whose I or C is a multiple of 32. For each of the O rows in turn stand
-  /// its blocks, of 34 bytes: a scale d in half precision, then 32 signed bytes q; a value is d · q. A kernel's row is `[kh, kw, C]`, so that
-  /// a block holds 32 channels of one tap, as they meet in a product.
+  /// Formats of blocks are for matrices `[O, I]` and kernels `[O, C, kh, kw]` whose I or C is a multiple of a block's values. For each of the
+  /// O rows in turn stand its blocks. A kernel's row is `[kh, kw, C]`, so that a block holds channels of one tap, as they meet in a product.
   public let data: Data
   /// True where the data are pages of a mapped file, which can be dropped from memory and read again.
   public let isMapped: Bool
 
-  /// - Precondition: `data` holds exactly `shape.count` elements, and `q8` has a shape for it.
-  public init(shape: Shape, elementType: ElementType, data: Data, isMapped: Bool = false) {
+  /// - Precondition: `data` holds exactly `shape.count` elements, and the shape can be cut into the format's blocks.
+  public init(shape: Shape, elementType: NumberFormat, data: Data, isMapped: Bool = false) {
     precondition(data.count == elementType.bytes(of: shape), "\(data.count) bytes cannot hold \(shape) as \(elementType).")
     self.shape = shape
     self.elementType = elementType
@@ -52,25 +23,25 @@ public struct WeightTensor: Sendable {
     self.isMapped = isMapped
   }
 
-  /// A weight of which only the extent is known: what networks are made of that are to be counted, not computed.
-  package init(extent shape: Shape, elementType: ElementType) {
+  /// A weight without values. Networks that are to be counted, not computed, are made of such.
+  package init(extent shape: Shape, elementType: NumberFormat) {
     (self.shape, self.elementType, data, isMapped) = (shape, elementType, Data(), false)
   }
 
   /// Whether the values are not there.
   var isExtent: Bool { data.isEmpty && elementType.bytes(of: shape) != 0 }
 
-  /// float32 values as a weight, for tests and for weights that are computed.
+  /// A weight of float32 values, for tests and for weights that are computed.
   public init(_ tensor: Tensor) {
     let bytes = UnsafeRawBufferPointer(start: tensor.pointer, count: tensor.count * 4)
     self.init(shape: tensor.shape, elementType: .float32, data: Data(bytes))
   }
 
   /// The same bytes under another shape.
-  /// - Precondition: the counts are equal. For `q8` only axes of length 1 may come or go, or the blocks would lie across rows.
+  /// - Precondition: the counts are equal. Where there are blocks, only axes of length 1 may come or go, or blocks would lie across rows.
   public func reshaped(_ shape: Shape) -> WeightTensor {
     precondition(
-      elementType != .q8 || shape.dimensions.filter { $0 != 1 } == self.shape.dimensions.filter { $0 != 1 },
+      elementType.blockValues == 1 || shape.dimensions.filter { $0 != 1 } == self.shape.dimensions.filter { $0 != 1 },
       "Blocks of \(self.shape) cannot lie in \(shape).")
     return WeightTensor(shape: shape, elementType: elementType, data: data, isMapped: isMapped)
   }
@@ -89,7 +60,7 @@ public struct WeightTensor: Sendable {
 
   /// The values as float32, in the same shape.
   public func decoded() -> Tensor {
-    // What is kept of weights is counted by what plans for them.
+    // A plan for memory counts the weights that are kept, so this engine does not.
     if isExtent { return Tensor(counted: shape, by: .elsewhere) }
     let result = Tensor(uninitialized: shape)
     forEachPiece { elements, values in (result.mutablePointer + elements.lowerBound).update(from: values, count: elements.count) }
@@ -99,13 +70,7 @@ public struct WeightTensor: Sendable {
   /// False where an element is infinite or not a number.
   public var isFinite: Bool {
     data.withUnsafeBytes { bytes in
-      switch elementType {
-      case .float32: exponentsLeaveRoom(bytes, mask: 0x7F80_0000 as UInt32)
-      case .float16: exponentsLeaveRoom(bytes, mask: 0x7C00 as UInt16)
-      case .bfloat16: exponentsLeaveRoom(bytes, mask: 0x7F80 as UInt16)
-      // The scales decide.
-      case .q8: exponentsLeaveRoom(bytes, mask: 0x7C00 as UInt16, stride: QuantizedBlocks.blockBytes)
-      }
+      bytes.baseAddress.map { elementType.coding.areFinite(bytes.count / elementType.blockBytes, at: $0) } ?? true
     }
   }
 
@@ -120,18 +85,4 @@ public struct WeightTensor: Sendable {
       if let pointer = UnsafeMutableRawPointer(bitPattern: begin), end > begin { _ = madvise(pointer, end - begin, MADV_DONTNEED) }
     }
   }
-}
-
-/// True where no exponent has all its bits set, as those of infinities and NaNs have.
-@inline(__always)
-private func exponentsLeaveRoom<Bits: FixedWidthInteger & UnsignedInteger>(
-  _ bytes: UnsafeRawBufferPointer, mask: Bits, stride: Int = MemoryLayout<Bits>.size
-) -> Bool {
-  // Such an exponent, and only such a one, carries into the sign's place when one is added. No branch: this runs as fast as memory.
-  let one = mask & (0 &- mask)
-  var carries: Bits = 0
-  for index in 0..<bytes.count / stride {
-    carries |= (bytes.loadUnaligned(fromByteOffset: index * stride, as: Bits.self) & mask) &+ one
-  }
-  return carries & ~(Bits.max >> 1) == 0
 }

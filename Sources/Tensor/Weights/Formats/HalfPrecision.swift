@@ -1,18 +1,20 @@
-/// A floating-point format of 16 bits, made of float32 by rounding to the nearest, ties to even.
-///
-/// In integers and without branches, so that loops over it become vectors; Swift has no `Float16` on Intel Macs.
-protocol RoundedFormat {
-  static var elementType: ElementType { get }
-  /// The bits of the smallest positive float32 that becomes infinite.
-  static var overflow: UInt32 { get }
-  static func rounded(_ value: Float) -> UInt16
+import CLatentDiffusionKernels
+
+extension NumberFormat {
+  /// IEEE half precision.
+  public static let float16 = NumberFormat(HalfPrecision.self)
 }
 
 /// IEEE half precision.
-enum HalfPrecision: RoundedFormat {
-  static let elementType = ElementType.float16
+enum HalfPrecision: SixteenBits {
+  static var name: String { "F16" }
+  static var exponent: UInt16 { 0x7C00 }
   /// 65520: half a step above the largest number.
-  static let overflow: UInt32 = 0x477F_F000
+  static var overflow: UInt32 { 0x477F_F000 }
+
+  static func widen(_ count: Int, _ bits: UnsafePointer<UInt16>, into values: UnsafeMutablePointer<Float>) {
+    Kernels.active.widen_f16(count, bits, values)
+  }
 
   @inline(__always)
   static func rounded(_ value: Float) -> UInt16 {
@@ -33,18 +35,5 @@ enum HalfPrecision: RoundedFormat {
     // The product moves the exponent's bias, also for numbers below the smallest normal one.
     let finite = (Float(bitPattern: size) * 0x1p112).bitPattern
     return Float(bitPattern: (bits & 0x7C00 == 0x7C00 ? size | 0x7F80_0000 : finite) | UInt32(bits & 0x8000) << 16)
-  }
-}
-
-/// bfloat16: the upper half of float32.
-enum BrainPrecision: RoundedFormat {
-  static let elementType = ElementType.bfloat16
-  static let overflow: UInt32 = 0x7F7F_8000
-
-  @inline(__always)
-  static func rounded(_ value: Float) -> UInt16 {
-    let bits = value.bitPattern
-    let nearest = (bits &+ 0x7FFF &+ (bits >> 16 & 1)) >> 16
-    return UInt16(truncatingIfNeeded: bits & 0x7FFF_FFFF > 0x7F80_0000 ? 0x7FC0 : nearest)
   }
 }

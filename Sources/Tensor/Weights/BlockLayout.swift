@@ -1,0 +1,75 @@
+/// How the values of a tensor lie in the blocks of its format.
+///
+/// Formats without blocks have the values in their order, whatever the shape. Blocks are for matrices `[O, I]` and kernels `[O, C, kh, kw]`
+/// whose I or C is a multiple of their length: for each of the O rows in turn stand its blocks. A kernel's row is `[kh, kw, C]`, so that a
+/// block holds channels of one tap, as they meet in a product.
+struct BlockLayout {
+  private let coding: any NumberCoding.Type
+  private let channels: Int
+  private let taps: Int
+  /// Values are read and written in multiples of so many: in whole rows where there are blocks.
+  let unit: Int
+  /// Of all values.
+  let bytes: Int
+
+  /// Nil for a shape that cannot be cut into blocks, or has more bytes than can be counted.
+  init?(_ shape: Shape, _ format: NumberFormat) {
+    let length = format.blockValues
+    coding = format.coding
+    guard shape.count != Int.max else { return nil }
+    if length == 1 {
+      (channels, taps, unit) = (1, 1, 1)
+    } else {
+      guard shape.rank == 2 || shape.rank == 4, shape.count > 0, shape.count < Int.max / 2, shape[1] % length == 0 else { return nil }
+      (channels, taps) = (shape[1], shape.rank == 4 ? shape[2] * shape[3] : 1)
+      unit = channels * taps
+    }
+    let (bytes, overflow) = (shape.count / length).multipliedReportingOverflow(by: format.blockBytes)
+    guard !overflow else { return nil }
+    self.bytes = bytes
+  }
+
+  private func place(of element: Int) -> Int { element / coding.blockValues * coding.blockBytes }
+
+  /// Values in their order, `[channels][taps]` in a row.
+  /// - Parameter elements: whole units.
+  func decode(_ elements: Range<Int>, of base: UnsafeRawPointer, into values: UnsafeMutablePointer<Float>) {
+    guard taps > 1 else {
+      return coding.decode(elements.count / coding.blockValues, from: base + place(of: elements.lowerBound), into: values)
+    }
+    forEachTap(of: elements) { first, place, run in
+      coding.decode(channels / coding.blockValues, from: base + place, into: run)
+      for channel in 0..<channels { values[first + channel * taps] = run[channel] }
+    }
+  }
+
+  /// Blocks of values in their order.
+  ///
+  /// - Parameters:
+  ///   - elements: whole units.
+  ///   - writer: the format's.
+  /// - Returns: false where a finite value is larger than the format can hold.
+  func encode(
+    _ elements: Range<Int>, of values: UnsafePointer<Float>, into base: UnsafeMutableRawPointer, by writer: any WritableNumbers.Type
+  ) -> Bool {
+    guard taps > 1 else {
+      return writer.encode(elements.count / coding.blockValues, of: values, into: base + place(of: elements.lowerBound))
+    }
+    var fits = true
+    forEachTap(of: elements) { first, place, run in
+      for channel in 0..<channels { run[channel] = values[first + channel * taps] }
+      fits = writer.encode(channels / coding.blockValues, of: run, into: base + place) && fits
+    }
+    return fits
+  }
+
+  /// Room for the channels of each tap in turn, with the place of the first among `elements`, and that of its block.
+  private func forEachTap(of elements: Range<Int>, _ body: (_ first: Int, _ place: Int, _ run: UnsafeMutablePointer<Float>) -> Void) {
+    withUnsafeTemporaryAllocation(of: Float.self, capacity: channels) { run in
+      guard let run = run.baseAddress else { return }
+      for row in 0..<elements.count / unit {
+        for tap in 0..<taps { body(row * unit + tap, place(of: elements.lowerBound + row * unit + tap * channels), run) }
+      }
+    }
+  }
+}
