@@ -25,7 +25,7 @@ import Testing
   @Test(arguments: [SchedulerKind.pndm, .heun, .eulerAncestral, .dpmSolverMultistep])
   func whatSavesNothingChangesNothing(_ kind: SchedulerKind) async throws {
     var model = try StableDiffusion.load(from: ReferenceModel("sd1").folder)
-    model.use(kind)
+    try model.use(kind)
     let tasks: [GenerationTask] = [
       .textToImage, .imageToImage(.pixels(Self.picture), strength: 0.7), .inpaint(Inpainting(image: Self.picture, mask: Self.mask)),
     ]
