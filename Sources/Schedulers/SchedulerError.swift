@@ -6,7 +6,7 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
   case unreadableConfiguration(String)
   /// The configuration does not say which scheduler it is for.
   case missingClassName
-  /// Nobody knows a scheduler of this name.
+  /// There is no scheduler of this name.
   case unknownScheduler(String)
   /// A model's own scheduler cannot be used; `others` can, with its configuration.
   case unusableOwn(className: String?, reason: String, others: [String])

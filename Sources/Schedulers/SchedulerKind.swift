@@ -61,12 +61,16 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
   /// The spacings of timesteps that diffusers' class has.
   public var timestepSpacings: [TimestepSpacing] { self == .lcm ? [] : TimestepSpacing.allCases }
 
-  /// Whether the timesteps follow σ where that has a spacing of its own, wherever they would lie otherwise.
+  /// Whether a spacing of σ decides on the timesteps alone, so that their own spacing has no effect.
   private var derivesTimesteps: Bool { self == .dpmSolverMultistep || self == .uniPC }
 
   /// A configuration with the spacings that somebody asks for; nil leaves what it says.
   ///
-  /// - Throws: `SchedulerError.missingSpacing` where diffusers' class does not have what is asked for, `idleSpacing` where it would change nothing,
+  /// - Parameters:
+  ///   - configuration: what the model's file says.
+  ///   - sigmas: how σ falls.
+  ///   - timesteps: how the steps are spread over the timesteps of training.
+  /// - Throws: `SchedulerError.missingSpacing` where diffusers' class does not have the spacing, `idleSpacing` where it would change nothing,
   ///   `conflictingKeys`.
   public func spacing(
     _ configuration: SchedulerConfiguration, sigmas: SigmaSpacing?, timesteps: TimestepSpacing?
