@@ -23,8 +23,10 @@ public struct DiffusionModel: Sendable {
   public private(set) var schedulerKind: SchedulerKind?
   /// Why the model's own scheduler cannot be used; nil where it can.
   public let schedulerProblem: SchedulerError?
-  /// What `scheduler_config.json` says, under the class that `model_index.json` names, which decides.
+  /// What `scheduler_config.json` says, under the class that `model_index.json` names, which decides, and with the spacings that `use` was asked for.
   public private(set) var schedulerConfiguration: SchedulerConfiguration
+  /// The same without those.
+  private var ownConfiguration: SchedulerConfiguration
   private var isSchedulerExchanged = false
   /// What the model recommends for what a request leaves open.
   public let defaults: GenerationDefaults
@@ -72,7 +74,8 @@ public struct DiffusionModel: Sendable {
     warnings = Self.warnings(files, of: family, reports)
     var assembly = try family.assembled(ModelParts(components), of: files)
     assembly.autoencoder = TiledAutoencoder(assembly.autoencoder, tiling: plan?.tiling ?? .automatic)
-    (schedulerConfiguration, schedulerKind, schedulerProblem) = try Self.scheduler(of: files)
+    (ownConfiguration, schedulerKind, schedulerProblem) = try Self.scheduler(of: files)
+    schedulerConfiguration = ownConfiguration
     defaults = try GenerationDefaults(json: files.generationDefaults)
     pipeline = DiffusionPipeline(
       predictor: assembly.predictor, autoencoder: assembly.autoencoder, conditioner: assembly.conditioner,
@@ -90,8 +93,18 @@ public struct DiffusionModel: Sendable {
 
   /// Lets another scheduler take the place of the model's own, as `from_config` does: what the model's file says holds for it too,
   /// and about what the file does not say it has its own defaults.
-  public mutating func use(_ kind: SchedulerKind) {
-    (schedulerKind, isSchedulerExchanged) = (kind, true)
+  ///
+  /// - Parameters:
+  ///   - kind: nil keeps the scheduler that is in use.
+  ///   - spacing: how its σ fall; nil for what the model's file says.
+  ///   - timesteps: where its timesteps lie; nil for what the model's file says.
+  /// - Throws: `SchedulerError` where the scheduler does not have a spacing, or there is none to keep.
+  public mutating func use(
+    _ kind: SchedulerKind? = nil, spacing: SigmaSpacing? = nil, timesteps: TimestepSpacing? = nil
+  ) throws(SchedulerError) {
+    guard let used = kind ?? schedulerKind else { throw schedulerProblem ?? .missingClassName }
+    schedulerConfiguration = try used.spacing(ownConfiguration, sigmas: spacing, timesteps: timesteps)
+    (schedulerKind, isSchedulerExchanged) = (used, isSchedulerExchanged || kind != nil)
     makeSchedule()
   }
 
@@ -100,6 +113,7 @@ public struct DiffusionModel: Sendable {
     get { schedulerConfiguration.predictionType.flatMap(PredictionType.init) ?? .epsilon }
     set {
       schedulerConfiguration.predictionType = newValue.rawValue
+      ownConfiguration.predictionType = newValue.rawValue
       makeSchedule()
     }
   }

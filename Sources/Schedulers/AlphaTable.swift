@@ -14,14 +14,14 @@ struct AlphaTable: Sendable, Codable {
     final = setsAlphaToOne ? 1 : table.alphasCumprod[0]
   }
 
-  /// ᾱ of a whole training timestep: below 0 what is left after the last step, beyond the last trained that of the last.
+  /// ᾱ of a training timestep, a whole number. Below 0 it is ᾱ after the last step; beyond the table it is the table's last.
   subscript(timestep: Float) -> Float {
     guard timestep >= 0, let last = alphasCumprod.indices.last else { return final }
     return alphasCumprod[Int(min(timestep, Float(last)))]
   }
 
   /// The schedule of some training timesteps.
-  /// - Parameter prediction: what is predicted; noise says nothing of a picture at a timestep without signal.
+  /// - Parameter prediction: what is predicted. A timestep without signal cannot be denoised from a prediction of its noise.
   func schedule(_ timesteps: [Int], prediction: PredictionType, scheduler: String) throws(SchedulerError) -> NoiseSchedule {
     guard timesteps.allSatisfy(alphasCumprod.indices.contains) else {
       throw .unusableSteps(

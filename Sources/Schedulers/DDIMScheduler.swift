@@ -1,7 +1,7 @@
 import LatentDiffusionComponents
 import Tensor
 
-/// Sampling that skips timesteps, without noise (η = 0) or with (η up to 1, where it is DDPM's).
+/// Sampling that skips timesteps. It is deterministic with η = 0, and adds DDPM's noise with η = 1.
 ///
 /// Source: Song, Meng and Ermon, "Denoising diffusion implicit models", arXiv 2010.02502; diffusers' `DDIMScheduler`.
 public struct DDIMScheduler: Scheduler {
@@ -9,7 +9,7 @@ public struct DDIMScheduler: Scheduler {
   private let alphas: AlphaTable
   private let prediction: PredictionType
   private let clipping: Clipping
-  /// Training timesteps to a step.
+  /// The number of training timesteps between two steps.
   private let stride: Int
   private let eta: Float
 

@@ -5,15 +5,15 @@ import Tensor
 /// Ancestral sampling of the diffusion's reverse Markov chain.
 ///
 /// Source: Ho, Jain and Abbeel, "Denoising diffusion probabilistic models", arXiv 2006.11239; diffusers' `DDPMScheduler`.
-/// Learned variances are not read; `fixed_large_log`, which diffusers cannot sample with, is refused.
+/// Learned variances are refused, and so is `fixed_large_log`, which diffusers cannot sample with.
 public struct DDPMScheduler: Scheduler {
   /// The variance of the noise that a step adds (`variance_type`).
   enum Variance: String, CaseIterable, Codable {
-    /// β̃_t, right where the data are a single point.
+    /// β̃_t, which is exact for data that are a single point.
     case fixedSmall = "fixed_small"
-    /// The same, by its logarithm.
+    /// β̃_t, computed through its logarithm.
     case fixedSmallLog = "fixed_small_log"
-    /// β_t, right where the data are normal noise.
+    /// β_t, which is exact for normally distributed data.
     case fixedLarge = "fixed_large"
   }
 

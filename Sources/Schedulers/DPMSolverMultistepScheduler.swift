@@ -9,15 +9,15 @@ import Tensor
 public struct DPMSolverMultistepScheduler: Scheduler {
   /// `algorithm_type`.
   enum Algorithm: String, CaseIterable, Codable {
-    /// On predictions of x₀.
+    /// The ODE, solved for predictions of x₀.
     case plusPlus = "dpmsolver++"
-    /// On predictions of ε.
+    /// The ODE, solved for predictions of ε.
     case plain = "dpmsolver"
-    /// The SDE, on predictions of x₀.
+    /// The SDE, solved for predictions of x₀.
     case stochasticPlusPlus = "sde-dpmsolver++"
-    /// The SDE, on predictions of ε.
+    /// The SDE, solved for predictions of ε.
     case stochastic = "sde-dpmsolver"
-    /// Another solver's, for which diffusers puts DPM-Solver++.
+    /// The name of another solver. diffusers takes DPM-Solver++ in its place.
     case deis
 
     var isStochastic: Bool { self == .stochasticPlusPlus || self == .stochastic }
@@ -28,7 +28,7 @@ public struct DPMSolverMultistepScheduler: Scheduler {
   enum Solver: String, CaseIterable, Codable {
     case midpoint
     case heun
-    /// Other solvers', for which diffusers puts `midpoint`.
+    /// Names that belong to other solvers. diffusers takes `midpoint` in their place.
     case logrho, bh1, bh2
   }
 
@@ -37,8 +37,9 @@ public struct DPMSolverMultistepScheduler: Scheduler {
   private let clipping: Clipping
   private let algorithm: Algorithm
   private let solver: Solver
-  /// Whether the last step is of first order, and the one before of at most second.
+  /// Whether the last step is of first order.
   private let lastIsFirstOrder: Bool
+  /// Whether the last step but one is of second order at most.
   private let lastButOneIsSecondOrder: Bool
   /// The last converted predictions, as many as `solver_order`.
   private var history: MultistepHistory
@@ -101,13 +102,13 @@ public struct DPMSolverMultistepScheduler: Scheduler {
     return StepResult(sample: result, predictedOriginal: original)
   }
 
-  /// ε, from x₀ where that was thresholded.
+  /// ε. Where x₀ was thresholded, ε follows from it.
   private func epsilon(_ sample: Tensor, _ output: Tensor, _ original: Tensor, at level: NoiseLevel) -> Tensor {
     if clipping == .none { return prediction.noise(sample, output, alpha: level.alpha, sigma: level.sigma) }
     return (sample - level.alpha * original) / level.sigma
   }
 
-  /// The order of a step: what is remembered allows, lower at the end.
+  /// The order of a step. The predictions so far limit it, and it falls at the end.
   private func order(at step: Int) -> Int {
     let left = schedule.timesteps.count - step
     if left == 1, lastIsFirstOrder { return 1 }

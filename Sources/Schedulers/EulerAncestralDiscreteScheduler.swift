@@ -1,10 +1,10 @@
 import LatentDiffusionComponents
 import Tensor
 
-/// Euler's method to a lower noise level than the next, and fresh noise up to it.
+/// Euler's method to a noise level below the next one, and fresh noise up to the next one.
 ///
-/// Source: `sample_euler_ancestral` of k-diffusion; diffusers' `EulerAncestralDiscreteScheduler`. Predictions of the clean sample, which
-/// diffusers refuses here, are taken as in Euler's method.
+/// Source: `sample_euler_ancestral` of k-diffusion; diffusers' `EulerAncestralDiscreteScheduler`. diffusers
+/// refuses predictions of the clean sample here; this scheduler takes them as Euler's method does.
 public struct EulerAncestralDiscreteScheduler: Scheduler {
   public let schedule: NoiseSchedule
   private let prediction: PredictionType

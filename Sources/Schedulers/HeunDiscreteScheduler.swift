@@ -10,7 +10,7 @@ public struct HeunDiscreteScheduler: Scheduler {
   public let schedule: NoiseSchedule
   private let prediction: PredictionType
   private let clipping: Clipping
-  /// Where the step began, while it waits for its second prediction.
+  /// The start of a step that waits for its second prediction.
   private var start: Start?
 
   private struct Start: Codable {

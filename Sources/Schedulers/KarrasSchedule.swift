@@ -2,7 +2,7 @@ import Foundation
 import LatentDiffusionComponents
 import Tensor
 
-/// What sets the samplers in Karras' form apart.
+/// The differences between the samplers in Karras' form.
 struct KarrasOptions {
   /// How σ is read off the training table between its entries (`interpolation_type`).
   enum Interpolation: String, CaseIterable {
@@ -41,14 +41,14 @@ extension NoiseSchedule {
     }
     let all = sigmas.map { Float($0) } + [options.final == .zero ? 0 : trained.sigmas[0]]
     let largest = all.max() ?? 1
-    // Leading timesteps leave the end of the table out: what starts there has signal, too.
+    // Leading timesteps leave out the end of the table, so that the first sample has signal, too.
     self.init(
       timesteps: timesteps.map { Float($0) }, levels: all.map { NoiseLevel(karras: $0) },
       initialNoiseScale: spaced.spacing == .leading ? (largest * largest + 1).squareRoot() : largest)
   }
 }
 
-/// The largest and smallest σ of spaced sigmas: the configuration's, or else the table's.
+/// The largest and smallest σ of a spacing: the configuration's, or else the table's.
 struct SigmaLimits {
   let largest: Double
   let smallest: Double

@@ -33,7 +33,7 @@ public struct LMSDiscreteScheduler: Scheduler {
     let sigma = schedule.levels[step].sigma
     let original = prediction.original(sample, output, sigma: sigma)
     history.add((sample - original) / sigma)
-    // The order goes by the place in the table, even where the loop began late and derivatives are missing, as in diffusers.
+    // As in diffusers, the order follows from the place in the table, even where the loop began late and derivatives are missing.
     let order = min(step + 1, max(history.capacity, 1))
     let weighted = zip(0..<order, history.outputs).map { Float(weight(of: $0, order: order, at: step)) * $1 }
     let change = weighted.dropFirst().reduce(weighted[0], +)

@@ -1,13 +1,13 @@
 import Tensor
 
-/// What a multistep method remembers: its last predictions, or what it made of them, newest first.
+/// The memory of a multistep method: its last predictions, or tensors made from them, newest first.
 struct MultistepHistory: Sendable, Codable {
-  /// How many it remembers, at least 1: the order of the method.
+  /// How many tensors it holds, at least 1. This is the order of the method.
   let capacity: Int
   private(set) var outputs: [Tensor] = []
 
   init(capacity: Int) { self.capacity = capacity }
 
-  /// Remembers an output, and forgets the oldest where there are too many.
+  /// Adds an output, and drops the oldest where there are too many.
   mutating func add(_ output: Tensor) { outputs = [output] + outputs.prefix(max(capacity, 1) - 1) }
 }

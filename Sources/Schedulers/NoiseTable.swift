@@ -28,7 +28,7 @@ struct NoiseTable: Sendable {
   /// `num_train_timesteps`: T.
   let trainTimesteps: Int
 
-  /// The longest table anybody may ask for: it is allocated.
+  /// The longest table that a configuration may ask for, since it is allocated.
   static let longest = 1_000_000
 
   /// A scheduler's defaults, which differ among diffusers' classes.
@@ -56,7 +56,7 @@ struct NoiseTable: Sendable {
     alphasCumprod = alphas
   }
 
-  /// Refuses a number of steps that the training timesteps do not have room for.
+  /// Throws where there are more steps than training timesteps, or none.
   func check(steps: Int, for scheduler: String) throws(SchedulerError) {
     guard 1...trainTimesteps ~= steps else {
       throw .unusableSteps(steps, scheduler: scheduler, needed: "1 to \(trainTimesteps), the timesteps it was trained on")

@@ -4,23 +4,23 @@ import Tensor
 /// Pseudo linear multistep sampling of fourth order, with or without a pseudo Runge–Kutta warm-up (`skip_prk_steps`).
 ///
 /// The warm-up takes four predictions a step for the first three steps. Without it the second timestep is visited twice, so
-/// there is one prediction more than steps. Both phases count the steps taken, not the table's, as diffusers does.
+/// there is one prediction more than steps. As in diffusers, both phases count the steps taken, not the places in the table.
 ///
 /// Source: Liu, Ren, Lin and Zhao, "Pseudo numerical methods for diffusion models on manifolds", arXiv 2202.09778; diffusers'
-/// `PNDMScheduler`. Predictions of the clean sample, which diffusers refuses, are converted where those of the velocity are.
+/// `PNDMScheduler`. diffusers refuses predictions of the clean sample; this scheduler converts them as it converts velocities.
 public struct PNDMScheduler: Scheduler {
   public let schedule: NoiseSchedule
   private let alphas: AlphaTable
   private let prediction: PredictionType
-  /// Training timesteps to a step.
+  /// The number of training timesteps between two steps.
   private let stride: Int
   /// The timestep that each prediction of the warm-up steps from.
   private let warmUp: [Float]
 
-  /// Steps taken.
+  /// The number of predictions so far.
   private var taken = 0
   private var history = MultistepHistory(capacity: 4)
-  /// The sample that a step of several predictions began with.
+  /// The sample at the start of a step of several predictions.
   private var origin: Tensor?
   /// The Runge–Kutta sum so far.
   private var weighted: Tensor?
@@ -91,7 +91,7 @@ public struct PNDMScheduler: Scheduler {
     return transfer(origin ?? sample, from: start, to: end, output: slope)
   }
 
-  /// A step by the last four predictions (equation 12), by fewer where there are not as many.
+  /// A step from the last four predictions (equation 12), or from fewer at the start.
   private mutating func linearMultistep(_ sample: Tensor, _ output: Tensor, _ timestep: Float) -> Tensor {
     var (start, end) = (timestep, timestep - Float(stride))
     if taken == 1 {

@@ -46,10 +46,10 @@ public enum PredictionType: String, CaseIterable, Sendable, Codable {
 struct Clipping: Sendable, Equatable, Encodable {
   static let none = Clipping(limit: nil, ratio: nil)
 
-  /// Values beyond ± the limit are cut; nil where nothing is done.
+  /// The magnitude at which values are cut. Nil does nothing.
   private let limit: Float?
-  /// `thresholding`: the limit is this quantile of the sample's own magnitudes instead, from 1 to `limit`, and what is left is scaled to ±1
-  /// (Saharia et al., "Photorealistic text-to-image diffusion models", arXiv 2205.11487, section 2.3). Nil is `clip_sample`.
+  /// Nil cuts at `limit` itself (`clip_sample`). Otherwise this quantile of the sample's magnitudes, from 1 to `limit`, is where values are cut, and
+  /// the result is scaled to ±1 (`thresholding`; Saharia et al., "Photorealistic text-to-image diffusion models", arXiv 2205.11487, section 2.3).
   private let ratio: Float?
 
   private static let limits = 1e-6...1e6
@@ -85,7 +85,7 @@ struct Clipping: Sendable, Equatable, Encodable {
 
   /// torch.quantile: linear between the two nearest, in float32.
   private static func quantile(_ ratio: Float, of values: [Float]) -> Float {
-    // A value that is no number has no place in an order. It would make the quantile one too, as would infinity: 1 cuts then.
+    // The quantile of values that are not all numbers may not be a number either. Values are cut at 1 then.
     guard !values.contains(where: \.isNaN), let last = values.indices.last else { return 1 }
     let sorted = values.sorted()
     let rank = ratio * Float(last)
@@ -97,12 +97,12 @@ struct Clipping: Sendable, Equatable, Encodable {
 }
 
 extension Clipping: Decodable {
-  /// - Throws: `DecodingError.dataCorrupted` where a number lies where no configuration can have it.
+  /// - Throws: `DecodingError.dataCorrupted` where a number is outside of what a configuration may say.
   init(from decoder: any Decoder) throws {
     let values = try decoder.container(keyedBy: CodingKeys.self)
     limit = try values.decodeIfPresent(Float.self, forKey: .limit)
     ratio = try values.decodeIfPresent(Float.self, forKey: .ratio)
-    // Rounded to single precision, the ends of the ranges may lie outside.
+    // The range is wider than a configuration's, whose ends are rounded to single precision.
     guard limit.map({ 1e-7...1e7 ~= $0 }) ?? true, ratio.map({ 0...1 ~= $0 }) ?? true else {
       throw DecodingError.dataCorruptedError(forKey: .limit, in: values, debugDescription: "Samples cannot be cut like this.")
     }
@@ -110,7 +110,7 @@ extension Clipping: Decodable {
 }
 
 extension Scheduler {
-  /// Refuses a step that the scheduler does not have, and a prediction, or a memory of steps before, that is none of the sample.
+  /// Throws where the scheduler does not have the step, or where the prediction or a remembered tensor does not have the sample's shape.
   func check(_ step: Int, _ sample: Tensor, _ prediction: Tensor, _ remembered: [Tensor] = []) throws(SchedulerError) {
     guard timesteps.indices.contains(step) else { throw .stepOutOfRange(step, count: timesteps.count) }
     guard sample.shape == prediction.shape else { throw .shapeMismatch(sample: sample.shape, prediction: prediction.shape) }

@@ -6,7 +6,7 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
   case unreadableConfiguration(String)
   /// The configuration does not say which scheduler it is for.
   case missingClassName
-  /// Nobody knows a scheduler of this name.
+  /// There is no scheduler of this name.
   case unknownScheduler(String)
   /// A model's own scheduler cannot be used; `others` can, with its configuration.
   case unusableOwn(className: String?, reason: String, others: [String])
@@ -16,6 +16,10 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
   case unusableValue(key: String, found: String, needed: String)
   /// Keys that exclude each other are all on.
   case conflictingKeys([String])
+  /// A scheduler does not have a spacing that somebody asks for; `known` have it.
+  case missingSpacing(String, scheduler: SchedulerKind, known: [SchedulerKind])
+  /// A spacing of timesteps would change nothing, as a scheduler's timesteps follow σ, which has a spacing of its own.
+  case idleSpacing(String, scheduler: SchedulerKind, beside: String)
   /// A number of steps that the scheduler cannot make.
   case unusableSteps(Int, scheduler: String, needed: String)
   /// A step beyond the table.
@@ -42,6 +46,12 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
       "\(key) is \(found) in the scheduler's configuration; it must be \(needed)."
     case .conflictingKeys(let keys):
       "The scheduler's configuration turns on \(keys.joined(separator: " and ")); keep one of them."
+    case .missingSpacing(let spacing, let scheduler, let known):
+      "The scheduler \(scheduler.rawValue) does not have the spacing \(spacing); those that have it are "
+        + "\(known.map(\.rawValue).joined(separator: ", "))."
+    case .idleSpacing(let spacing, let scheduler, let other):
+      "The spacing \(spacing) changes nothing, as the timesteps of \(scheduler.rawValue) follow its σ where those have the spacing \(other); "
+        + "leave one of them out."
     case .unusableSteps(let steps, let scheduler, let needed):
       "\(scheduler) cannot make \(steps) steps; ask for \(needed)."
     case .stepOutOfRange(let step, let count):

@@ -10,8 +10,6 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
   case heun
   /// DPM-Solver++ 2M (Lu et al. 2022).
   case dpmSolverMultistep = "dpmpp-2m"
-  /// The same with Karras' spacing of σ.
-  case dpmSolverMultistepKarras = "dpmpp-2m-karras"
   /// UniPC (Zhao et al. 2023).
   case uniPC = "unipc"
   /// For latent consistency models (Luo et al. 2023).
@@ -45,10 +43,56 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
     case .euler: "EulerDiscreteScheduler"
     case .eulerAncestral: "EulerAncestralDiscreteScheduler"
     case .heun: "HeunDiscreteScheduler"
-    case .dpmSolverMultistep, .dpmSolverMultistepKarras: "DPMSolverMultistepScheduler"
+    case .dpmSolverMultistep: "DPMSolverMultistepScheduler"
     case .uniPC: "UniPCMultistepScheduler"
     case .lcm: "LCMScheduler"
     }
+  }
+
+  /// The spacings of σ that diffusers' class has. Where none is chosen, σ follows the training table.
+  public var sigmaSpacings: [SigmaSpacing] {
+    switch self {
+    case .ddpm, .ddim, .pndm, .eulerAncestral, .lcm: []
+    case .lms, .euler, .heun, .uniPC: [.karras, .exponential, .beta]
+    case .dpmSolverMultistep: SigmaSpacing.allCases
+    }
+  }
+
+  /// The spacings of timesteps that diffusers' class has.
+  public var timestepSpacings: [TimestepSpacing] { self == .lcm ? [] : TimestepSpacing.allCases }
+
+  /// Whether a spacing of σ decides on the timesteps alone, so that their own spacing has no effect.
+  private var derivesTimesteps: Bool { self == .dpmSolverMultistep || self == .uniPC }
+
+  /// A configuration with the spacings that somebody asks for; nil leaves what it says.
+  ///
+  /// - Parameters:
+  ///   - configuration: what the model's file says.
+  ///   - sigmas: how σ falls.
+  ///   - timesteps: how the steps are spread over the timesteps of training.
+  /// - Throws: `SchedulerError.missingSpacing` where diffusers' class does not have the spacing, `idleSpacing` where it would change nothing,
+  ///   `conflictingKeys`.
+  public func spacing(
+    _ configuration: SchedulerConfiguration, sigmas: SigmaSpacing?, timesteps: TimestepSpacing?
+  ) throws(SchedulerError) -> SchedulerConfiguration {
+    var result = configuration
+    if let sigmas {
+      guard sigmaSpacings.contains(sigmas) else {
+        throw .missingSpacing(sigmas.rawValue, scheduler: self, known: Self.allCases.filter { $0.sigmaSpacings.contains(sigmas) })
+      }
+      (result.useKarrasSigmas, result.useExponentialSigmas) = (sigmas == .karras, sigmas == .exponential)
+      (result.useBetaSigmas, result.useLuLambdas) = (sigmas == .beta, sigmas == .lu)
+    }
+    if let timesteps {
+      guard timestepSpacings.contains(timesteps) else {
+        throw .missingSpacing(timesteps.rawValue, scheduler: self, known: Self.allCases.filter { $0.timestepSpacings.contains(timesteps) })
+      }
+      if derivesTimesteps, let sigmas = try SigmaSpacing(result, lu: sigmaSpacings.contains(.lu)) {
+        throw .idleSpacing(timesteps.rawValue, scheduler: self, beside: sigmas.rawValue)
+      }
+      result.timestepSpacing = timesteps.rawValue
+    }
+    return result
   }
 
   /// The scheduler with its tables for a number of steps.
@@ -69,10 +113,6 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
     case .eulerAncestral: return try EulerAncestralDiscreteScheduler(configuration, steps: steps)
     case .heun: return try HeunDiscreteScheduler(configuration, steps: steps)
     case .dpmSolverMultistep: return try DPMSolverMultistepScheduler(configuration, steps: steps)
-    case .dpmSolverMultistepKarras:
-      var karras = configuration
-      karras.useKarrasSigmas = true
-      return try DPMSolverMultistepScheduler(karras, steps: steps)
     case .uniPC: return try UniPCMultistepScheduler(configuration, steps: steps)
     case .lcm: return try LCMScheduler(configuration, steps: steps)
     }

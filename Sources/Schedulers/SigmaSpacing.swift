@@ -13,7 +13,7 @@ public enum SigmaSpacing: String, CaseIterable, Sendable, Codable {
   /// log σ in equal steps, σ_min and σ_max always the table's (Lu et al.; diffusers' `use_lu_lambdas`).
   case lu
 
-  /// What the configuration turns on; nil where that is nothing.
+  /// The spacing that the configuration turns on; nil where it turns on none.
   /// - Parameter lu: whether the scheduler has `use_lu_lambdas`.
   init?(_ configuration: SchedulerConfiguration, lu: Bool = false) throws(SchedulerError) {
     let exclusive: [(SchedulerConfiguration.CodingKeys, Bool?, SigmaSpacing)] = [
@@ -74,7 +74,7 @@ public enum SigmaSpacing: String, CaseIterable, Sendable, Codable {
   }
 }
 
-/// The training table of σ, read between its entries and backwards.
+/// The training table of σ, with interpolation in both directions.
 struct SigmaTable: Sendable {
   /// σ at each training timestep, rising.
   let sigmas: [Float]
@@ -95,7 +95,7 @@ struct SigmaTable: Sendable {
     return (high - low) * (timestep - Double(below)) + low
   }
 
-  /// The timestep at which the table has reached σ, linear in log σ (`_sigma_to_t`).
+  /// The timestep at which the table reaches σ, by linear interpolation of log σ (`_sigma_to_t`).
   func timestep(at sigma: Double) -> Double {
     guard sigmas.count > 1 else { return 0 }
     let logSigma = log(max(sigma, 1e-10))

@@ -2,16 +2,16 @@ import Foundation
 import LatentDiffusionComponents
 import Tensor
 
-/// What sets the solvers in λ apart.
+/// The differences between the solvers in λ.
 struct SolverOptions {
   /// Nil where σ follows the training table.
   var spacing: SigmaSpacing?
   var final: FinalSigma
   /// `lambda_min_clipped`: timesteps with a smaller λ are left out.
   var leastLambda = -Float.infinity
-  /// Whether timesteps that follow σ are rounded; else they are cut.
+  /// Whether timesteps that follow from σ are rounded to the nearest; otherwise they are rounded down.
   var rounded: Bool
-  /// Whether `sigma_min` leaves the least of the spaced σ at the end, rather than the table's.
+  /// Whether `final_sigmas_type` `sigma_min` means the least spaced σ, rather than the table's.
   var endsWithSpacing: Bool
   /// Whether steps may not share a σ, as differences between them divide.
   var needsDistinct: Bool

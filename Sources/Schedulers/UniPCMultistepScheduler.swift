@@ -5,7 +5,7 @@ import Tensor
 /// A predictor and corrector of one family: each step is corrected with the prediction that the next step makes anyway.
 ///
 /// Source: Zhao, Bai, Rao, Zhou and Lu, "UniPC: a unified predictor-corrector framework for fast sampling of diffusion models",
-/// arXiv 2302.04867; diffusers' `UniPCMultistepScheduler`. Flow matching and another solver as predictor are not taken.
+/// arXiv 2302.04867; diffusers' `UniPCMultistepScheduler`. Flow matching and other solvers as predictor are not supported.
 public struct UniPCMultistepScheduler: Scheduler {
   /// `solver_type`: B(h), the paper's free function of the step.
   enum Solver: String, CaseIterable, Codable {
@@ -13,7 +13,7 @@ public struct UniPCMultistepScheduler: Scheduler {
     case bh1
     /// B(h) = exp(h) − 1.
     case bh2
-    /// Other solvers', for which diffusers puts `bh2`.
+    /// Names that belong to other solvers. diffusers takes `bh2` in their place.
     case midpoint, heun, logrho
   }
 
@@ -24,6 +24,7 @@ public struct UniPCMultistepScheduler: Scheduler {
   private let predictsOriginal: Bool
   private let solver: Solver
   private let lowersOrder: Bool
+  /// The steps after which there is no correction (`disable_corrector`).
   private let uncorrected: Set<Int>
 
   /// The last converted predictions, as many as `solver_order`.
@@ -86,7 +87,7 @@ public struct UniPCMultistepScheduler: Scheduler {
     return StepResult(sample: move(corrected, from: step, order: order, correctingWith: nil), predictedOriginal: original)
   }
 
-  /// One step of UniP, or with the prediction at its end, of UniC (the paper's algorithms 1 and 2).
+  /// One step of UniP. With the prediction at its end, it is a step of UniC instead (the paper's algorithms 1 and 2).
   private func move(_ sample: Tensor, from step: Int, order: Int, correctingWith next: Tensor?) -> Tensor {
     let (start, end) = (schedule.levels[step], schedule.levels[step + 1])
     let lambdaStep = end.lambda - start.lambda

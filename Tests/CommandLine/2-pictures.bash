@@ -10,6 +10,24 @@ holds "a.png does not say how it was made" \
   grep -aq "Steps: 3, Sampler: ddim, CFG scale: 4.0, Seed: 1, Size: 64x64, Model: emoji" a.png
 holds "image elements are not from 0 to 1" awk '!($1 >= 0 && $1 <= 1) { exit 1 }' <(numbers ai.safetensors image)
 
+# A scheduler and its spacing are chosen one by one; the old name is short for both.
+works "${draw[@]}" --seed 1 --scheduler dpmpp-2m-karras --output k1.png --save-latents k1.safetensors
+works "${draw[@]}" --seed 1 --scheduler dpmpp-2m --spacing karras --output k2.png --save-latents k2.safetensors
+works "${draw[@]}" --seed 1 --scheduler dpmpp-2m-karras --spacing karras --output k3.png
+works "${draw[@]}" --seed 1 --scheduler dpmpp-2m --output k4.png --save-latents k4.safetensors
+same k1.png k2.png
+same k1.png k3.png
+same k1.safetensors k2.safetensors
+differ k1.safetensors k4.safetensors
+holds "k2.png does not say how it was made" grep -aq "Steps: 3, Sampler: dpmpp-2m-karras, .*Schedule type: karras" k2.png
+works "${draw[@]}" --seed 1 --scheduler euler --spacing beta --timesteps trailing --output k5.png
+holds "k5.png does not say how it was made" grep -aq "Sampler: euler, .*Schedule type: beta, Timestep spacing: trailing" k5.png
+# The model's own scheduler keeps everything else.
+works "${draw[@]}" --seed 1 --timesteps trailing --output k6.png --save-latents k6.safetensors
+differ a.safetensors k6.safetensors
+works img2img --image a.png --prompt "a red apple" --steps 3 --scheduler heun --spacing exponential --output k7.png
+rm k*.png k*.safetensors
+
 # The same seed is the same picture, whatever the threads; another is another; without one it is random, and told.
 for threads in 1 2 3; do
   works "${draw[@]}" --seed 1 --threads $threads --output b.png --save-latents b.safetensors --save-image-tensor bi.safetensors

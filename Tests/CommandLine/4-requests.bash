@@ -14,6 +14,16 @@ refused 64 "guidance" "${draw[@]}" --guidance nan --output made/x.png
 refused 64 "guidance" "${draw[@]}" --guidance -1 --output made/x.png
 refused 64 "guidance" "${draw[@]}" --guidance inf --output made/x.png
 refused 64 "scheduler.*dpmpp-2m-karras" "${draw[@]}" --scheduler best --output made/x.png
+for scheduler in ddpm ddim pndm euler-a lcm; do
+  refused 64 "The scheduler $scheduler does not have the spacing karras; those that have it are lms, euler, heun, dpmpp-2m, unipc" \
+    "${draw[@]}" --scheduler $scheduler --spacing karras --output made/x.png
+done
+refused 64 "euler does not have the spacing lu; those that have it are dpmpp-2m" "${draw[@]}" --scheduler euler --spacing lu --output made/x.png
+refused 64 "lcm does not have the spacing trailing" schedule --scheduler lcm --timesteps trailing --steps 4
+refused 64 "trailing changes nothing.* unipc" "${draw[@]}" --scheduler unipc --spacing beta --timesteps trailing --output made/x.png
+refused 64 "dpmpp-2m-karras has the spacing karras" "${draw[@]}" --scheduler dpmpp-2m-karras --spacing beta --output made/x.png
+refused 64 "spacing.*karras" "${draw[@]}" --scheduler euler --spacing narrow --output made/x.png
+refused 64 "timesteps.*trailing" "${draw[@]}" --timesteps all --output made/x.png
 refused 64 "threads" "${draw[@]}" --threads 0 --output made/x.png
 refused 64 "threads" "${draw[@]}" --threads -1 --output made/x.png
 refused 64 "threads" "${draw[@]}" --threads 1000000000 --output made/x.png
@@ -79,6 +89,9 @@ refused 1 "multiples" bench --pass unet --width 30 --height 30
 refused 1 "missing" bench --pass unet --model missing
 refused 1 "steps" schedule --scheduler pndm --steps 1
 refused 1 "steps" schedule --scheduler dpmpp-2m --steps 5000
+# The embedded model's own scheduler is DDIM.
+refused 1 "ddim does not have the spacing karras" "${draw[@]}" --spacing karras --output made/x.png
+refused 1 "karras" schedule --config "$models/sd1/scheduler/scheduler_config.json" --spacing karras --steps 4
 
 # Prompts through standard input, because an argument is limited to 128 KB.
 from_input() { timeout 60 "$ldm" txt2img --prompt - --steps 2 --output "$1" >out 2>err; }

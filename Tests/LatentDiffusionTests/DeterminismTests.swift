@@ -38,7 +38,7 @@ import Testing
     for threads in [1, 2, 3] {
       let context = ExecutionContext(threads: threads)
       var model = try StableDiffusion.load(from: ReferenceModel("sd1").folder, in: context)
-      model.use(kind)
+      try model.use(kind)
       var request = GenerationRequest("a photo of the cat", seed: 5)
       request.task = ImageToImage(.pixels(picture), strength: 0.7)
       request.steps = 4

@@ -32,7 +32,7 @@ import Testing
     let folder = try EmojiModel.folder()
     var model = try StableDiffusion.load(from: folder)
     #expect(model.reports.values.allSatisfy { $0.unused.isEmpty })
-    model.use(try SchedulerKind(named: reference.scheduler))
+    try model.use(SchedulerKind(named: reference.scheduler))
     var request = GenerationRequest(Prompt(reference.prompt), seed: reference.seed)
     request.negativePrompts = reference.negative_prompt.map { [Prompt($0)] } ?? []
     request.steps = reference.steps

@@ -27,11 +27,11 @@ import Testing
     var request = model.request("a cat", seed: 1)
     (request.steps, request.width, request.height) = (2, 32, 32)
     #expect(throws: problem) { try model.pipeline.generate(request) }
-    model.use(.euler)
+    try model.use(.euler)
     #expect(model.schedulerKind == .euler)
     let found = try await model.pipeline.images(for: request)[0].latents
     var usual = try StableDiffusion.load(from: ReferenceModel("sd1").folder)
-    usual.use(.euler)
+    try usual.use(.euler)
     #expect(try await usual.pipeline.images(for: request)[0].latents.elements == found.elements)
   }
 
@@ -57,11 +57,31 @@ import Testing
       #expect(model.predictionType == type)
       #expect(try next() == made(.pndm, type))
     }
-    model.use(.ddim)
+    try model.use(.ddim)
     model.predictionType = .vPrediction
     #expect(try next() == made(.ddim, .vPrediction))
     model.predictionType = .epsilon
     #expect(try next() == made(.ddim, .epsilon))
+  }
+
+  @Test func spacingsAreAskedForOneByOne() throws {
+    var model = try StableDiffusion.load(from: ReferenceModel("sd1").folder)
+    func timesteps() throws -> [Float] { try model.pipeline.schedule(10, .textToImage).scheduler.timesteps }
+    let own = try timesteps()
+    // The model's own scheduler stays what it is; only its timesteps lie elsewhere.
+    try model.use(timesteps: .trailing)
+    #expect(try model.schedulerKind == .pndm && timesteps() != own && timesteps().first == 999)
+    try model.use()
+    #expect(try timesteps() == own)
+    try model.use(.euler)
+    let plain = try timesteps()
+    try model.use(.euler, spacing: .karras)
+    #expect(try timesteps() != plain)
+    // What is not asked for is the file's again, and a refusal changes nothing.
+    try model.use(.euler)
+    #expect(try timesteps() == plain)
+    #expect(throws: SchedulerError.self) { try model.use(.ddim, spacing: .karras) }
+    #expect(try model.schedulerKind == .euler && timesteps() == plain)
   }
 
   // MARK: defaults

@@ -62,7 +62,11 @@ func standardDeviation(_ values: [Float]) -> Float {
 extension PipelineCase {
   fileprivate func loadModel() throws -> StableDiffusion {
     var loaded = try StableDiffusion.load(from: ReferenceModel(model).folder)
-    if let scheduler { loaded.use(try SchedulerKind(named: scheduler)) }
+    if scheduler == "dpmpp-2m-karras" {
+      try loaded.use(.dpmSolverMultistep, spacing: .karras)
+    } else if let scheduler {
+      try loaded.use(SchedulerKind(named: scheduler))
+    }
     if model == "lcm", pipeline == "image-to-image" {
       // The fixture is what the general image-to-image pipeline makes of a consistency model: it leaves steps out, as with any model.
       let (kind, configuration) = (try #require(loaded.schedulerKind), loaded.schedulerConfiguration)

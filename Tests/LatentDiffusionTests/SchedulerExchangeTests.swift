@@ -33,7 +33,7 @@ import Testing
         try copy.set("scheduler", "[\"diffusers\", \"\(name)\"]", in: "model_index.json")
       }
       var model = try StableDiffusion.load(from: copy.folder)
-      if let exchanged = reference.exchanged { model.use(try SchedulerKind(named: exchanged)) }
+      if let exchanged = reference.exchanged { try model.use(SchedulerKind(named: exchanged)) }
       let name = "\(String(decoding: json, as: UTF8.self)), \(reference.task), \(reference.exchanged ?? "as it is")"
 
       var scheduler = try model.pipeline.schedule(10, task(reference.task)).scheduler

@@ -25,7 +25,7 @@ import Testing
   @Test(arguments: [SchedulerKind.pndm, .heun, .eulerAncestral, .dpmSolverMultistep])
   func whatSavesNothingChangesNothing(_ kind: SchedulerKind) async throws {
     var model = try StableDiffusion.load(from: ReferenceModel("sd1").folder)
-    model.use(kind)
+    try model.use(kind)
     let tasks: [GenerationTask] = [
       TextToImage(), ImageToImage(.pixels(Self.picture), strength: 0.7), Inpainting(image: Self.picture, mask: Self.mask),
     ]

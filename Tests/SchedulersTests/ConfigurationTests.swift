@@ -23,19 +23,63 @@ import Testing
     let kind = try SchedulerKind(of: read)
     #expect(kind == .dpmSolverMultistep)
     let own = try kind.make(configuration: read, steps: 12)
-    let named = try SchedulerKind(named: "dpmpp-2m-karras").make(configuration: read, steps: 12)
-    #expect(own.timesteps == named.timesteps && own.sigmas == named.sigmas)
+    var plain = read
+    plain.useKarrasSigmas = nil
+    let asked = try kind.make(configuration: kind.spacing(plain, sigmas: .karras, timesteps: nil), steps: 12)
+    #expect(own.timesteps == asked.timesteps && own.sigmas == asked.sigmas)
   }
 
   @Test func namesAndClasses() throws {
-    let names = ["ddpm", "ddim", "pndm", "lms", "euler", "euler-a", "heun", "dpmpp-2m", "dpmpp-2m-karras", "unipc", "lcm"]
+    let names = ["ddpm", "ddim", "pndm", "lms", "euler", "euler-a", "heun", "dpmpp-2m", "unipc", "lcm"]
     #expect(SchedulerKind.allCases.map(\.rawValue) == names)
-    for kind in SchedulerKind.allCases where kind != .dpmSolverMultistepKarras {
-      #expect(try SchedulerKind(named: kind.className) == kind)
-    }
+    for kind in SchedulerKind.allCases { #expect(try SchedulerKind(named: kind.className) == kind) }
     #expect(throws: SchedulerError.unknownScheduler("Euler")) { try SchedulerKind(named: "Euler") }
     #expect(throws: SchedulerError.missingClassName) { try SchedulerKind(of: SchedulerConfiguration()) }
     #expect("\(SchedulerError.unknownScheduler("dpm"))".hasSuffix("known are \(names.joined(separator: ", "))."))
+  }
+
+  /// A spacing that is asked for is what the file's key turns on, in place of any other, and is refused where diffusers' class lacks it.
+  @Test(arguments: SchedulerKind.allCases)
+  func spacingsAreChosenOrRefused(_ kind: SchedulerKind) throws {
+    func table(_ configuration: SchedulerConfiguration) throws -> [Float] {
+      let made = try kind.make(configuration: configuration, steps: 7)
+      return made.timesteps + made.sigmas
+    }
+    let keys: [SigmaSpacing: WritableKeyPath<SchedulerConfiguration, Bool?>] = [
+      .karras: \.useKarrasSigmas, .exponential: \.useExponentialSigmas, .beta: \.useBetaSigmas, .lu: \.useLuLambdas,
+    ]
+    for (spacing, key) in keys {
+      var file = SchedulerConfiguration()
+      file[keyPath: key] = true
+      if kind.sigmaSpacings.contains(spacing) {
+        for other in keys.values {
+          var start = SchedulerConfiguration()
+          start[keyPath: other] = true
+          #expect(try table(kind.spacing(start, sigmas: spacing, timesteps: nil)) == table(file), "\(spacing)")
+        }
+        #expect(try table(file) != table(SchedulerConfiguration()), "\(spacing)")
+      } else {
+        let error = #expect(throws: SchedulerError.self) { try kind.spacing(file, sigmas: spacing, timesteps: nil) }
+        #expect(
+          error?.description.hasPrefix("The scheduler \(kind.rawValue) does not have the spacing \(spacing); those that have it are ")
+            ?? false)
+        // A file that says so is no request.
+        #expect(try table(file) == table(SchedulerConfiguration()), "\(spacing)")
+      }
+    }
+    for spacing in TimestepSpacing.allCases {
+      var file = SchedulerConfiguration()
+      file.timestepSpacing = spacing.rawValue
+      if kind == .lcm {
+        #expect(throws: SchedulerError.self) { try kind.spacing(file, sigmas: nil, timesteps: spacing) }
+      } else {
+        #expect(try table(kind.spacing(SchedulerConfiguration(), sigmas: nil, timesteps: spacing)) == table(file))
+      }
+      guard kind == .dpmSolverMultistep || kind == .uniPC else { continue }
+      #expect(throws: SchedulerError.idleSpacing(spacing.rawValue, scheduler: kind, beside: "karras")) {
+        try kind.spacing(file, sigmas: .karras, timesteps: spacing)
+      }
+    }
   }
 
   @Test func keepsEachClassesDefaults() throws {

@@ -125,7 +125,7 @@ import Testing
       Loop(name: "DPM-Solver++, with noise", kind: .dpmSolverMultistep, configuration: dpm(), begin: 5, sum: 318.4111, mean: 0.4146),
       Loop(name: "DPM-Solver++, thresholds", kind: .dpmSolverMultistep, configuration: dpm(threshold), mean: 1.1364),
       Loop(name: "DPM-Solver++, velocity", kind: .dpmSolverMultistep, configuration: dpm(velocity), mean: 0.2251),
-      Loop(name: "DPM-Solver++, Karras, velocity", kind: .dpmSolverMultistepKarras, configuration: dpm(velocity), mean: 0.2096),
+      Loop(name: "DPM-Solver++, Karras, velocity", kind: .dpmSolverMultistep, configuration: dpm(velocity + karras), mean: 0.2096),
       Loop(
         name: "DPM-Solver++, Lu, velocity", kind: .dpmSolverMultistep,
         configuration: dpm(velocity + #", "use_lu_lambdas": true"#), mean: 0.1554),

@@ -11,7 +11,7 @@ import Testing
 @Suite struct TrajectoryTests {
   private func tolerance(_ scheduler: any Scheduler) -> Float { scheduler.sigmas.allSatisfy { $0 < 100 } ? 1e-5 : 2e-4 }
 
-  @Test(arguments: SchedulerKind.allCases.filter { $0 != .dpmSolverMultistepKarras })
+  @Test(arguments: SchedulerKind.allCases)
   func equalsDiffusers(_ kind: SchedulerKind) throws {
     var worst: [Float: Float] = [:]
     let cases = try Trajectory.cases(of: kind)

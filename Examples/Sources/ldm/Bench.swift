@@ -140,7 +140,7 @@ extension Bench {
     var loaded = try await model.load(plan: plan, tiles: tiles, in: context)
     var request = loaded.request(Self.prompt, seed: 0)
     if loaded.defaults.steps == nil {
-      loaded.use(.dpmSolverMultistep)
+      try loaded.use(.dpmSolverMultistep)
       request.steps = 20
     }
     request.steps = steps ?? request.steps

@@ -8,6 +8,7 @@ struct GenerateOptions: ParsableArguments {
   @OptionGroup(title: "Model") var model: ModelOptions
   @OptionGroup(title: "Prompt") var prompt: PromptOptions
   @OptionGroup(title: "Sampling") var sampling: SamplingOptions
+  @OptionGroup(title: "Sampling") var scheduling: SchedulerOptions
   @OptionGroup(title: "Short cuts") var shortcuts: ShortcutOptions
   @OptionGroup(title: "Memory") var memory: MemoryOptions
   @OptionGroup(title: "Memory") var tiles: TileOptions
@@ -31,10 +32,9 @@ struct GenerateOptions: ParsableArguments {
       let plan = try memory.plan(model) { usual in extent(task, usual: usual) }
       var loaded = try await model.load(plan: plan, tiles: tiles, in: context)
       if let prediction = sampling.prediction { loaded.predictionType = prediction.type }
-      if let scheduler = sampling.scheduler {
-        loaded.use(scheduler)
-      } else if let problem = loaded.schedulerProblem {
-        throw Failure("\(problem) Name it with --scheduler.")
+      if scheduling.scheduler == nil, let problem = loaded.schedulerProblem { throw Failure("\(problem) Name it with --scheduler.") }
+      if scheduling.choosesAny {
+        try loaded.use(scheduling.scheduler?.kind, spacing: scheduling.sigmas, timesteps: scheduling.timesteps)
       }
       var request = request(prompt, task, for: loaded)
       if let noise, let path = sampling.loadNoise {
@@ -162,9 +162,11 @@ struct GenerateOptions: ParsableArguments {
     let clipSkip: [GenerationParameters.Setting] = prompt.clipSkip == 0 ? [] : [.init("Clip skip", "\(prompt.clipSkip + 1)")]
     return GenerationParameters(
       prompt: request.prompts[0].text, negativePrompt: prompt.negativePrompt ?? "", steps: request.steps,
-      sampler: loaded.schedulerKind?.rawValue ?? "", guidanceScale: Float(request.guidance), seed: request.seed,
+      sampler: loaded.schedulerKind.map { SchedulerName($0, scheduling.sigmas).description } ?? "", guidanceScale: Float(request.guidance),
+      seed: request.seed,
       width: width,
-      height: height, model: model.name, strength: strength.map { Float($0) }, others: clipSkip + shortcuts.settings + batch)
+      height: height, model: model.name, strength: strength.map { Float($0) },
+      others: scheduling.settings + clipSkip + shortcuts.settings + batch)
   }
 }
 

@@ -80,9 +80,6 @@ struct SamplingOptions: ParsableArguments {
     })
   var seed: UInt64?
 
-  @Option(parsing: .unconditional, help: "The scheduler. Without it, the model's own.")
-  var scheduler: SchedulerKind?
-
   @Option(
     parsing: .unconditional,
     help: "What the model predicts: \(Prediction.allCases.map(\.rawValue).joined(separator: ", ")). Without it, what its files say.")

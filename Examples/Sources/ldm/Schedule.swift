@@ -2,14 +2,11 @@ import ArgumentParser
 import Foundation
 import LatentDiffusion
 
-extension SchedulerKind: @retroactive ExpressibleByArgument {}
-
 struct ScheduleCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "schedule", abstract: "Prints a scheduler's timesteps and sigmas as JSON.")
 
-  @Option(help: "The scheduler. Without it, the one that the configuration names.")
-  var scheduler: SchedulerKind?
+  @OptionGroup var options: SchedulerOptions
 
   @Option(parsing: .unconditional, help: "Steps. Some schedulers make more predictions than steps.")
   var steps: Int
@@ -18,13 +15,15 @@ struct ScheduleCommand: ParsableCommand {
   var config: String?
 
   func validate() throws {
-    guard scheduler != nil || config != nil else { throw ValidationError("Name a scheduler with --scheduler, or give a --config.") }
+    guard options.scheduler != nil || config != nil else { throw ValidationError("Name a scheduler with --scheduler, or give a --config.") }
     guard (1...100_000).contains(steps) else { throw ValidationError("--steps must be from 1 to 100000.") }
   }
 
   func run() throws {
     let configuration = try config.map { try SchedulerConfiguration(json: contents($0)) } ?? SchedulerConfiguration()
-    let made = try (scheduler ?? SchedulerKind(of: configuration)).make(configuration: configuration, steps: steps)
+    let kind = try options.scheduler?.kind ?? SchedulerKind(of: configuration)
+    let made = try kind.make(
+      configuration: kind.spacing(configuration, sigmas: options.sigmas, timesteps: options.timesteps), steps: steps)
     try printJSON(Table(timesteps: made.timesteps, sigmas: made.sigmas), isPretty: false)
   }
 
