@@ -66,7 +66,7 @@ import Testing
 
   @Test func spacingsAreAskedForOneByOne() throws {
     var model = try StableDiffusion.load(from: ReferenceModel("sd1").folder)
-    func timesteps() throws -> [Float] { try model.pipeline.schedule(10, .textToImage).scheduler.timesteps }
+    func timesteps() throws -> [Float] { try model.pipeline.schedule(10, TextToImage()).scheduler.timesteps }
     let own = try timesteps()
     // The model's own scheduler stays what it is; only its timesteps lie elsewhere.
     try model.use(timesteps: .trailing)

@@ -101,11 +101,8 @@ struct GenerateOptions: ParsableArguments {
       }
     }
     guard let width = sampling.width ?? source?.width, let height = sampling.height ?? source?.height else { return nil }
-    let rows =
-      switch task {
-      case .edit: 3
-      default: (sampling.guidance ?? 2) > 1 ? 2 : 1
-      }
+    let guidance = sampling.guidance ?? 2
+    let rows = guidance > 1 ? task.guidance(scale: guidance, rescale: 0).rows.count : 1
     // The model takes the next size that its sides divide; all divide by 8 at least. What is too large is told of the request.
     func planned(_ side: Int) -> Int { max(64, (min(side, GenerationRequest.maximumPixels) + 63) / 64 * 64) }
     let size = PixelSize(width: planned(width), height: planned(height))
