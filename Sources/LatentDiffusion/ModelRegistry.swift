@@ -43,7 +43,8 @@ public struct ModelRegistry: Sendable {
       files.className.map(family.pipelineClasses.contains) ?? family.parts.allSatisfy { !Self.isForeign($0, in: files) }
     }
     guard let family = found else {
-      let kind = files.className.map { Self.foreignFamily($0) ?? "a model for \($0)" } ?? "a model that does not say for which pipeline it is"
+      let kind =
+        files.className.map { Self.foreignFamily($0) ?? "a model for \($0)" } ?? "a model that does not say for which pipeline it is"
       throw .unsupported(path: path, family: kind, supported: supported)
     }
     for part in family.parts where Self.isForeign(part, in: files) {
@@ -160,6 +161,8 @@ extension ModelComponent {
     let form = if let plan { plan.form(of: fitting) } else { try weights ?? files.usualForm(of: fitting) }
     let source = try files.weights(of: fitting, as: form, in: context)
     let json = try files.requiredConfiguration(of: fitting)
-    return try LoadReport.load(from: source, residency: plan?.residency(of: fitting) ?? .packed, in: context) { try Self(configuration: json, weights: $0) }.component
+    return try LoadReport.load(from: source, residency: plan?.residency(of: fitting) ?? .packed, in: context) {
+      try Self(configuration: json, weights: $0)
+    }.component
   }
 }

@@ -44,7 +44,9 @@ struct Plan: Sendable {
     guidance = request.guidance(embedded: pipeline.predictor.embedsGuidance)
     // Each text once, in the order of the request; without guidance nobody looks at the negative ones.
     var texts = request.conditioning == nil ? request.prompts : []
-    if guidance.rows.contains(where: { $0.text == .negativePrompt }), request.negativeConditioning == nil { texts += request.negativePrompts }
+    if guidance.rows.contains(where: { $0.text == .negativePrompt }), request.negativeConditioning == nil {
+      texts += request.negativePrompts
+    }
     truncations = texts.enumerated().filter { texts.firstIndex(of: $1) == $0 }.compactMap { pipeline.conditioner.truncation(of: $1) }
     try pipeline.checkChannels(for: request.task)
     try pipeline.predictor.check(request.shortcuts)
@@ -53,7 +55,8 @@ struct Plan: Sendable {
   }
 
   private var extent: GenerationExtent {
-    GenerationExtent(size: size, images: count, rowsPerImage: guidance.rows.count,
+    GenerationExtent(
+      size: size, images: count, rowsPerImage: guidance.rows.count,
       encodesPicture: request.task.source(scale: pipeline.autoencoder.spatialScale).isPixels)
   }
 
@@ -64,7 +67,9 @@ struct Plan: Sendable {
       }
       guard noise.isFinite else { throw GenerationError.notFinite(name: "The noise") }
     }
-    for (name, rows) in [("The conditioning", request.conditioning?.rows), ("The negative conditioning", request.negativeConditioning?.rows)] {
+    for (name, rows) in [
+      ("The conditioning", request.conditioning?.rows), ("The negative conditioning", request.negativeConditioning?.rows),
+    ] {
       guard let rows, ![1, request.prompts.count].contains(rows) else { continue }
       throw GenerationError.outOfRange(name: "\(name)'s number of rows", value: "\(rows)", allowed: "1 or \(request.prompts.count)")
     }
@@ -153,7 +158,8 @@ extension GenerationRequest {
     case .latents(let size):
       guard (width ?? size.width) == size.width, (height ?? size.height) == size.height else {
         throw .outOfRange(
-          name: "The size", value: "\(width ?? size.width)×\(height ?? size.height)", allowed: "\(size.width)×\(size.height), that of the latents")
+          name: "The size", value: "\(width ?? size.width)×\(height ?? size.height)",
+          allowed: "\(size.width)×\(size.height), that of the latents")
       }
       return size
     }

@@ -38,6 +38,6 @@ public struct CLIPTextConditioner: TextConditioner {
     let depths = Set(prompts.map(\.skippedLayers))
     if let depth = depths.first, depths.count == 1 { return try condition(prompts, skippedLayers: depth) }
     // Texts that end at different layers cannot go through the tower together.
-    return try .concatenated( prompts.map { try condition([$0], skippedLayers: $0.skippedLayers) })
+    return try .concatenated(prompts.map { try condition([$0], skippedLayers: $0.skippedLayers) })
   }
 }

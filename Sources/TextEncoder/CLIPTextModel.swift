@@ -55,7 +55,9 @@ public struct CLIPTextModel: ModelComponent {
     positionEmbedding = try embeddings["position_embedding"].vector("weight", shape: [configuration.positions, configuration.hidden])
     layers = try (0..<configuration.layers).map { try CLIPEncoderLayer(configuration, weights: weights["encoder"]["layers"][$0]) }
     finalLayerNorm = try LayerNorm(configuration.hidden, epsilon: configuration.epsilon, weights: weights["final_layer_norm"])
-    textProjection = try configuration.projection.map { try Linear(configuration.hidden, $0, bias: false, weights: weights["text_projection"]) }
+    textProjection = try configuration.projection.map {
+      try Linear(configuration.hidden, $0, bias: false, weights: weights["text_projection"])
+    }
   }
 
   public static var classNames: [String] { ["CLIPTextModel", "CLIPTextModelWithProjection"] }
@@ -127,7 +129,8 @@ private struct CLIPEncoderLayer: Sendable {
   init(_ configuration: CLIPTextConfiguration, weights: WeightScope) throws {
     layerNorm1 = try LayerNorm(configuration.hidden, epsilon: configuration.epsilon, weights: weights["layer_norm1"])
     selfAttention = try Attention(
-      configuration.hidden, heads: configuration.heads, headChannels: configuration.hidden / configuration.heads, bias: true, naming: .transformers,
+      configuration.hidden, heads: configuration.heads, headChannels: configuration.hidden / configuration.heads, bias: true,
+      naming: .transformers,
       weights: weights["self_attn"])
     layerNorm2 = try LayerNorm(configuration.hidden, epsilon: configuration.epsilon, weights: weights["layer_norm2"])
     fc1 = try Linear(configuration.hidden, configuration.intermediate, weights: weights["mlp"]["fc1"])

@@ -12,7 +12,8 @@ struct ResnetStack: Sendable {
   ///   - inChannels: of each resnet.
   ///   - index: of the level; no attention where `block` is plain.
   init(
-    inChannels: [Int], level index: Int, block: UNet2DConfiguration.Block, configuration: UNet2DConfiguration, timeChannels: Int, weights: WeightScope
+    inChannels: [Int], level index: Int, block: UNet2DConfiguration.Block, configuration: UNet2DConfiguration, timeChannels: Int,
+    weights: WeightScope
   ) throws {
     let level = configuration.levels[index]
     mergesTokens = index == configuration.mergingLevel
@@ -24,7 +25,9 @@ struct ResnetStack: Sendable {
     attentions =
       block == .plain
       ? []
-      : try inChannels.indices.map { try Transformer2DModel(level: level, configuration: configuration, weights: weights["attentions"][$0]) }
+      : try inChannels.indices.map {
+        try Transformer2DModel(level: level, configuration: configuration, weights: weights["attentions"][$0])
+      }
   }
 
   var count: Int { resnets.count }
@@ -57,7 +60,8 @@ struct UNetPass {
 extension Transformer2DModel {
   init(level: UNet2DConfiguration.Level, configuration: UNet2DConfiguration, weights: WeightScope) throws {
     try self.init(
-      level.channels, contextChannels: level.contextChannels, heads: level.heads, layers: level.transformerLayers, groups: configuration.groups,
+      level.channels, contextChannels: level.contextChannels, heads: level.heads, layers: level.transformerLayers,
+      groups: configuration.groups,
       linearProjection: configuration.linearProjection, onlyCrossAttention: level.onlyCrossAttention, weights: weights)
   }
 }
@@ -112,7 +116,8 @@ struct MidBlock: Sendable {
         weights: weights["resnets"][$0])
     }
     attention = try Transformer2DModel(
-      level.channels, contextChannels: level.contextChannels, heads: level.heads, layers: level.transformerLayers, groups: configuration.groups,
+      level.channels, contextChannels: level.contextChannels, heads: level.heads, layers: level.transformerLayers,
+      groups: configuration.groups,
       linearProjection: configuration.linearProjection, weights: weights["attentions"][0])
     path = weights.prefix
   }
@@ -145,7 +150,8 @@ struct UpBlock: Sendable {
       (layer == 0 ? entering : level.channels) + (layer == count - 1 ? below : level.channels)
     }
     stack = try ResnetStack(
-      inChannels: inChannels, level: levels.count - 1 - index, block: level.up, configuration: configuration, timeChannels: timeChannels, weights: weights)
+      inChannels: inChannels, level: levels.count - 1 - index, block: level.up, configuration: configuration, timeChannels: timeChannels,
+      weights: weights)
     upsampler =
       index == levels.count - 1 ? nil : try Upsample2D(level.channels, weights: weights["upsamplers"][0])
     skipsLeft = levels[(index + 1)...].reduce(0) { $0 + $1.resnets + 1 }

@@ -27,13 +27,15 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     timeEmbedding = try TimestepEmbedding(
       levels[0].channels, embedding: timeChannels, conditionChannels: configuration.conditionChannels, weights: weights["time_embedding"])
     convIn = try Convolution2D(
-      configuration.inChannels, levels[0].channels, kernel: configuration.inputKernel, padding: (configuration.inputKernel - 1) / 2, weights: weights["conv_in"])
+      configuration.inChannels, levels[0].channels, kernel: configuration.inputKernel, padding: (configuration.inputKernel - 1) / 2,
+      weights: weights["conv_in"])
     downBlocks = try levels.indices.map {
       try DownBlock(index: $0, configuration: configuration, timeChannels: timeChannels, weights: weights["down_blocks"][$0])
     }
     midBlock =
       configuration.hasMiddle
-      ? try MidBlock(configuration: configuration, level: levels[levels.count - 1], timeChannels: timeChannels, weights: weights["mid_block"]) : nil
+      ? try MidBlock(
+        configuration: configuration, level: levels[levels.count - 1], timeChannels: timeChannels, weights: weights["mid_block"]) : nil
     upBlocks = try levels.indices.map {
       try UpBlock(index: $0, configuration: configuration, timeChannels: timeChannels, weights: weights["up_blocks"][$0])
     }
@@ -49,7 +51,8 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   public static var quantization: QuantizationRule {
     // diffusers' names, then the original code's.
     .matrices(except: [
-      "conv_in.", "conv_out.", "time_embedding.", "class_embedding.", "input_blocks.0.0.", "diffusion_model.out.", "time_embed.", "label_emb.",
+      "conv_in.", "conv_out.", "time_embedding.", "class_embedding.", "input_blocks.0.0.", "diffusion_model.out.", "time_embed.",
+      "label_emb.",
     ])
   }
 

@@ -307,7 +307,9 @@ import Testing
     #expect(throws: ModelFilesError.self) { try StableDiffusion.inspect(EmojiModel.folder().appending(path: "vae")) }
   }
 
-  @Test(arguments: [("inpaint9", "Stable Diffusion 1.x inpainting, of its own size"), ("lcm", "Stable Diffusion 1.x latent consistency, of its own size")])
+  @Test(arguments: [
+    ("inpaint9", "Stable Diffusion 1.x inpainting, of its own size"), ("lcm", "Stable Diffusion 1.x latent consistency, of its own size"),
+  ])
   func familiesAreDescribed(_ name: String, _ description: String) throws {
     #expect(try StableDiffusion.inspect(ReferenceModel(name).folder).family == description)
   }

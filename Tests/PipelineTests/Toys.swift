@@ -36,7 +36,8 @@ struct ToyPredictor: NoisePredictor {
     let hidden = conditioning.contexts[0], latents = latents.repeated(conditioning.rows / latents.shape[0])
     diary.note(
       .init(
-        shape: latents.shape, timestep: timestep, hiddenStates: hidden.elements, guidance: conditioning.guidance.map { Float($0) }, input: latents))
+        shape: latents.shape, timestep: timestep, hiddenStates: hidden.elements, guidance: conditioning.guidance.map { Float($0) },
+        input: latents))
     try interlude(context)
     let (count, height, width) = (latents.shape[0], latents.shape[1], latents.shape[2])
     let (input, states) = (latents.elements, hidden.elements)

@@ -167,7 +167,9 @@ import LatentDiffusionWeights
 
   /// The folder of one component is opened for itself.
   @Test func opensTheFolderOfAComponent() throws {
-    for (json, className) in [("{\"_class_name\": \"AutoencoderKL\"}", "AutoencoderKL"), ("{\"architectures\": [\"CLIPTextModel\"]}", "CLIPTextModel")] {
+    for (json, className) in [
+      ("{\"_class_name\": \"AutoencoderKL\"}", "AutoencoderKL"), ("{\"architectures\": [\"CLIPTextModel\"]}", "CLIPTextModel"),
+    ] {
       let temporary = try TemporaryFolder()
       try temporary.write("part/config.json", json)
       let files = try ModelFiles(temporary.url.appending(path: "part"))

@@ -218,7 +218,7 @@ struct Inpaint: AsyncParsableCommand {
     try await options.run(
       reading: [image, mask],
       Inpainting(
-          image: picture(image).tensor(), mask: picture(mask).mask(), strength: strength, keepsPixelsOutsideMask: keepUnmasked))
+        image: picture(image).tensor(), mask: picture(mask).mask(), strength: strength, keepsPixelsOutsideMask: keepUnmasked))
   }
 }
 
@@ -265,7 +265,9 @@ struct Edit: AsyncParsableCommand {
     guard (0...1e6).contains(imageGuidance) else { throw ValidationError("--image-guidance must be a number from 0 to 1000000.") }
   }
 
-  func run() async throws { try await options.run(reading: [image], InstructionEditing(picture(image).tensor(), imageGuidance: imageGuidance)) }
+  func run() async throws {
+    try await options.run(reading: [image], InstructionEditing(picture(image).tensor(), imageGuidance: imageGuidance))
+  }
 }
 
 private func checkStrength(_ strength: Double) throws {

@@ -76,7 +76,8 @@ public struct StableDiffusionFamily: ModelFamily {
   }
 
   public func description(of files: ModelFiles) -> String {
-    guard let json = try? files.configuration(of: "unet"), let unet = try? decodeConfiguration(Facts.self, component: "unet", from: json) else {
+    guard let json = try? files.configuration(of: "unet"), let unet = try? decodeConfiguration(Facts.self, component: "unet", from: json)
+    else {
       return "unknown"
     }
     let context = unet.cross_attention_dim?.expanded(to: 1)?.first

@@ -59,7 +59,9 @@ let small = try await model.pipeline.images(for: request)[0].image
 check("in another size: \(small.shape)", small.shape == [1, 12, 20, 3] && small.elements[0] > 0.9)
 
 let report = try DiffusionModel.inspect(folder, registry: registry)
-check("it is inspected", report.family == "Squares of the first kind" && report.components.allSatisfy { $0.problem == nil && ($0.unused ?? []).isEmpty })
+check(
+  "it is inspected",
+  report.family == "Squares of the first kind" && report.components.allSatisfy { $0.problem == nil && ($0.unused ?? []).isEmpty })
 
 let converted = root.appending(path: "q8")
 try DiffusionModel.convert(folder, to: .q8, at: converted, registry: registry, in: ExecutionContext())

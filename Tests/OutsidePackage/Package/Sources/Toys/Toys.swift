@@ -26,6 +26,7 @@ struct Colours: NoisePredictor {
 
   func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor {
     try context.checkCancellation()
+    let latents = latents.repeated(conditioning.rows / latents.shape[0])
     let (colours, channels) = (conditioning.contexts[0].elements, 3)
     let pixels = latents.count / latents.shape[0]
     let originals = (0..<latents.count).map { colours[$0 / pixels * channels + $0 % channels] }
