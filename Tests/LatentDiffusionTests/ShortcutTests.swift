@@ -64,7 +64,7 @@ import Testing
     }
   }
 
-  /// What the embedded model draws stays the picture that it was: the figures in Docs/Architecture.md come from more pictures.
+  /// What the embedded model draws stays the picture that it was: the figures in Docs/Performance.md come from more pictures.
   @Test func theEmbeddedModelsPicturesStayAlike() async throws {
     let model = try StableDiffusion.load(from: EmojiModel.folder())
     func image(_ change: (inout GenerationRequest) -> Void) async throws -> [Float] {
