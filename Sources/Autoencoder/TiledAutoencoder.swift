@@ -24,11 +24,17 @@ public struct TiledAutoencoder: LatentAutoencoder {
     guard let tiles else { return try base.encode(image, in: context) }
     // Means and variances are blended alike, so they go through side by side.
     let channels = latentChannels
+    var columns: Int?
     let blended = try tiles.encode(image, scale: spatialScale, in: context) { tile in
-      switch try base.encode(tile, in: context) {
-      case .distribution(let gaussian): Tensor.concatenated([gaussian.mean, gaussian.logVariance], axis: -1)
-      case .latents(let latents): latents
+      let encoded = try base.checkedEncode(tile, in: context)
+      let parts = [encoded.mode] + (encoded.gaussian.map { [$0.logVariance] } ?? [])
+      // Tiles of a distribution and tiles of plain latents cannot meet.
+      guard columns ?? parts.count == parts.count else {
+        throw ComponentError.unexpectedShape(
+          component: "The autoencoder", argument: "tiles", expected: "all of one kind", found: encoded.mode.shape)
       }
+      columns = parts.count
+      return Tensor.concatenated(parts, axis: -1)
     }
     guard blended.shape.columns > channels else { return .latents(blended) }
     return .distribution(
@@ -39,7 +45,7 @@ public struct TiledAutoencoder: LatentAutoencoder {
     try checkLatents(latents)
     let tiles = tiling.tiles(height: latents.shape[1], width: latents.shape[2], scale: spatialScale)
     guard let tiles else { return try base.decode(latents, in: context) }
-    return try tiles.decode(latents, scale: spatialScale, in: context) { try base.decode($0, in: context) }
+    return try tiles.decode(latents, scale: spatialScale, in: context) { try base.checkedDecode($0, in: context) }
   }
 }
 

@@ -15,22 +15,25 @@ public struct Conditioning: Sendable {
   /// How many predictions this conditions.
   public let rows: Int
 
-  /// - Precondition: every tensor has this many rows.
+  /// A conditioning of these tensors; `check` says whether every one has this many rows.
   public init(
     rows: Int, contexts: [Tensor] = [], pooled: Tensor? = nil, inputs: [String: Tensor] = [:], guidance: Double? = nil
   ) {
     (self.rows, self.contexts, self.pooled, self.inputs, self.guidance) = (rows, contexts, pooled, inputs, guidance)
-    for tensor in tensors { precondition(tensor.shape.dimensions.first == rows, "\(tensor.shape) has not \(rows) rows.") }
   }
 
   /// One text context.
   /// - Parameter hiddenStates: `[rows, L, D]`.
-  /// - Precondition: all tensors have the same number of rows.
   public init(hiddenStates: Tensor, pooled: Tensor? = nil, inputs: [String: Tensor] = [:], guidance: Double? = nil) {
-    self.init(rows: hiddenStates.shape[0], contexts: [hiddenStates], pooled: pooled, inputs: inputs, guidance: guidance)
+    self.init(rows: hiddenStates.shape.dimensions.first ?? 0, contexts: [hiddenStates], pooled: pooled, inputs: inputs, guidance: guidance)
   }
 
-  private var tensors: [Tensor] { contexts + [pooled].compactMap(\.self) + inputs.values }
+  /// - Throws: `ComponentError` where there are no rows, or a tensor has not as many.
+  public func check() throws(ComponentError) {
+    for tensor in contexts + [pooled].compactMap(\.self) + inputs.values where rows < 1 || tensor.shape.dimensions.first != rows {
+      throw .unexpectedShape(component: "Conditioning", argument: "tensors", expected: "[\(max(rows, 1)), …]", found: tensor.shape)
+    }
+  }
 
   /// The same with every tensor changed, to as many rows as are named.
   private func mapped(rows: Int, _ change: (Tensor) -> Tensor) -> Conditioning {
@@ -40,9 +43,10 @@ public struct Conditioning: Sendable {
 
   /// The rows of several conditionings, one after the other.
   ///
-  /// - Throws: `ComponentError.differentConditionings` where one has an input that another lacks, or one of another shape: nothing is dropped.
+  /// - Throws: what `check` throws, and `ComponentError.differentConditionings` where one has an input that another lacks, or one of another shape: nothing is dropped.
   public static func concatenated(_ parts: [Conditioning]) throws(ComponentError) -> Conditioning {
     guard let first = parts.first else { return Conditioning(rows: 0) }
+    for part in parts { try part.check() }
     for part in parts.dropFirst() {
       if let difference = first.difference(from: part) { throw .differentConditionings(difference) }
     }
@@ -64,11 +68,10 @@ public struct Conditioning: Sendable {
       ("text context \(index)", row(contexts.dropFirst(index).first), row(other.contexts.dropFirst(index).first))
     }
     pairs += Set(inputs.keys).union(other.inputs.keys).sorted().map { ($0, row(inputs[$0]), row(other.inputs[$0])) }
-    pairs.append(("the guidance", "\(guidance ?? 0)", "\(other.guidance ?? 0)"))
     return pairs.first { $1 != $2 }.map { "\($0) of one is \($1), of another \($2)" }
   }
 
-  /// Each row `times` times, one after the other, for several pictures of a prompt.
+  /// Each row `times` times, one after the other, for several pictures of a prompt. Nothing is checked here.
   public func repeated(_ times: Int) -> Conditioning {
     guard times != 1 else { return self }
     return mapped(rows: rows * times) { tensor in

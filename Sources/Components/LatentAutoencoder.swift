@@ -35,6 +35,30 @@ extension LatentAutoencoder {
     }
   }
 
+  /// What `encode` gives, with its shape checked.
+  /// - Throws: what `encode` throws, and `ComponentError` where what it gives does not belong to the picture.
+  public func checkedEncode(_ image: Tensor, in context: ExecutionContext) throws -> EncodedPicture {
+    let encoded = try encode(image, in: context)
+    let expected: Shape = [image.shape[0], image.shape[1] / spatialScale, image.shape[2] / spatialScale, latentChannels]
+    for shape in [encoded.mode.shape, encoded.gaussian?.logVariance.shape ?? expected] where shape != expected {
+      throw ComponentError.unexpectedShape(
+        component: "The pipeline", argument: "encoded pictures", expected: expected.description, found: shape)
+    }
+    return encoded
+  }
+
+  /// What `decode` gives, with its shape checked.
+  /// - Throws: what `decode` throws, and `ComponentError` where what it gives does not belong to the latents.
+  public func checkedDecode(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor {
+    let decoded = try decode(latents, in: context)
+    let expected: Shape = [latents.shape[0], latents.shape[1] * spatialScale, latents.shape[2] * spatialScale, 3]
+    guard decoded.shape == expected else {
+      throw ComponentError.unexpectedShape(
+        component: "The pipeline", argument: "decoded pictures", expected: expected.description, found: decoded.shape)
+    }
+    return decoded
+  }
+
   /// - Throws: `ComponentError` unless latents are `[N, h, w, latentChannels]`.
   public func checkLatents(_ latents: Tensor) throws(ComponentError) {
     guard latents.shape.rank == 4, latents.shape[3] == latentChannels, latents.count > 0 else {

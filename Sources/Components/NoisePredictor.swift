@@ -89,6 +89,7 @@ extension NoisePredictor {
   /// - Throws: `ComponentError` for rows that are no multiple of N, inputs that are not declared or missing, and inputs of other shapes.
   public func check(_ conditioning: Conditioning, latents: Int) throws(ComponentError) {
     let component = "The noise predictor", rows = conditioning.rows
+    try conditioning.check()
     guard latents > 0, rows > 0, rows.isMultiple(of: latents) else {
       throw .unexpectedRows(component: component, rows: rows, latents: latents)
     }

@@ -63,16 +63,16 @@ public struct DiffusionModel: Sendable {
     _ files: ModelFiles, of family: any ModelFamily, weights form: WeightForm?, plan: MemoryPlan?, in context: ExecutionContext
   ) throws {
     self.family = family
-    var components: [String: any ModelComponent] = [:]
+    var parts = try family.accessories(of: files)
     var reports: [String: LoadReport] = [:]
     for part in family.parts where part.role != .accessory {
       let form = if let plan { plan.form(of: part.name) } else { try form ?? files.usualForm(of: part.name) }
-      (components[part.name], reports[part.name]) = try files.make(
+      (parts[part.name], reports[part.name]) = try files.make(
         part.name, as: form, residency: plan?.residency(of: part.name) ?? .packed, in: context)
     }
     self.reports = reports
     warnings = Self.warnings(files, of: family, reports)
-    var assembly = try family.assembled(ModelParts(components), of: files)
+    var assembly = try family.assembled(ModelParts(parts))
     assembly.autoencoder = TiledAutoencoder(assembly.autoencoder, tiling: plan?.tiling ?? .automatic)
     (ownConfiguration, schedulerKind, schedulerProblem) = try Self.scheduler(of: files)
     schedulerConfiguration = ownConfiguration

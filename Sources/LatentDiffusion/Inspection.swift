@@ -26,7 +26,7 @@ extension DiffusionModel {
       problem = "\(error)"
     }
     // Even of a model that is refused it may be said what its parts are.
-    var report = InspectReport(files, family: (family ?? registry.families.first)?.description(of: files) ?? "unknown")
+    var report = InspectReport(files, family: (family ?? registry.families.first)?.description(of: files) ?? family?.name ?? "unknown")
     report.problem = problem
     for index in report.components.indices where report.components[index].problem == nil {
       try report.components[index].load(from: files, in: context)

@@ -66,7 +66,7 @@ struct MemoryModel: Sendable {
 
     /// - Parameter form: of a component by its name.
     init(_ files: ModelFiles, of family: any ModelFamily, form: (String) throws -> WeightForm?) throws {
-      var parts: [Component] = [], made: [String: any ModelComponent] = [:]
+      var parts: [Component] = [], made: [String: any Sendable] = [:]
       for part in family.parts where part.role != .accessory {
         let form = try form(part.name)
         let extents = try files.extents(of: part.name, as: form)
@@ -75,7 +75,7 @@ struct MemoryModel: Sendable {
         parts.append(Component(part, extents, form: form, onceUsed: report))
       }
       self.parts = parts
-      assembly = try family.assembled(ModelParts(made), of: files)
+      assembly = try family.assembled(ModelParts(made, areExtents: true))
     }
 
     func parts(_ role: ModelPart.Role) -> [Component] { parts.filter { $0.part.role == role } }
@@ -253,7 +253,8 @@ struct MemoryModel: Sendable {
     let text = try followed(passes, .conditioner, choice) { try assembly.followConditioner(extent.images, size: extent.size, $0) }
     let pass = try followed(passes, .predictor, choice) { engine in
       let conditioning = text.conditioning?.extended(to: extent.images * extent.rowsPerImage, by: engine)
-      try assembly.followPass(conditioning, images: extent.images, height: height, width: width, engine)
+      try assembly.followPass(
+        conditioning, latents: extent.images * (extent.sharesLatents ? 1 : extent.rowsPerImage), height: height, width: width, engine)
       return nil
     }.work
     let tiles = choice.tiling.tiles(height: height, width: width, scale: scale)
@@ -295,14 +296,14 @@ extension ModelAssembly {
 
   /// A pass after the first, which leaves what every pass needs of the text.
   fileprivate func followPass(
-    _ conditioning: Conditioning?, images: Int, height: Int, width: Int, _ engine: CountingEngine
+    _ conditioning: Conditioning?, latents: Int, height: Int, width: Int, _ engine: CountingEngine
   ) throws {
     var memory = PassMemory()
     for _ in 0..<2 {
       engine.counter.beginPass()
       _ = try predictor.predict(
-        engine.input([images, height, width, predictor.inputChannels]), timestep: 0,
-        conditioning: conditioning ?? Conditioning(rows: images), memory: &memory, in: engine.context)
+        engine.input([latents, height, width, predictor.inputChannels]), timestep: 0,
+        conditioning: conditioning ?? Conditioning(rows: latents), memory: &memory, in: engine.context)
     }
   }
 
@@ -321,7 +322,7 @@ extension ModelAssembly {
     let engines = (0..<3).map { _ in CountingEngine(WorkCounter(), threads: 1) }
     do {
       let conditioning = try followConditioner(1, size: size, engines[0]).extended(to: 2, by: engines[1])
-      try followPass(conditioning, images: 1, height: sides.height, width: sides.width, engines[1])
+      try followPass(conditioning, latents: 1, height: sides.height, width: sides.width, engines[1])
       try followDecoder(height: sides.height, width: sides.width, engines[2])
     } catch { return false }
     return engines[2].counter.operations <= engines[1].counter.operations

@@ -18,16 +18,19 @@ public protocol ModelFamily: Sendable {
   /// How a single file holds such a model; nil: not at all.
   var checkpointLayout: (any CheckpointLayout)? { get }
 
-  /// What a model is, in words: its version and what it was made for. It may throw nothing: what cannot be read is as if it were not there.
-  func description(of files: ModelFiles) -> String
+  /// What a model is, in words: its version and what it was made for. What cannot be read is as if it were not there. Nil, without an implementation:
+  /// the family's name will do.
+  func description(of files: ModelFiles) -> String?
+
+  /// What has no weights, such as a tokenizer, by the names of its parts: read before the weights are. Nothing, without an implementation.
+  /// - Throws: what reading throws.
+  func accessories(of files: ModelFiles) throws -> [String: any Sendable]
 
   /// The components as the pipeline sees them.
   ///
-  /// - Parameters:
-  ///   - parts: those with weights, which may be made of extents alone, for a plan.
-  ///   - files: for what has no weights, such as a tokenizer.
+  /// - Parameter parts: those with weights and the accessories. For a plan, networks are made of extents alone, and there are no accessories.
   /// - Throws: what a component throws; `ConfigurationError` where components do not fit one another.
-  func assembled(_ parts: ModelParts, of files: ModelFiles) throws -> ModelAssembly
+  func assembled(_ parts: ModelParts) throws -> ModelAssembly
 
   /// The schedule of a generation. Without an implementation, what the scheduler's configuration says.
   /// - Throws: `SchedulerError`.
@@ -37,7 +40,8 @@ public protocol ModelFamily: Sendable {
 extension ModelFamily {
   public var ignoredParts: Set<String> { [] }
   public var checkpointLayout: (any CheckpointLayout)? { nil }
-  public func description(of files: ModelFiles) -> String { name }
+  public func description(of files: ModelFiles) -> String? { nil }
+  public func accessories(of files: ModelFiles) throws -> [String: any Sendable] { [:] }
 
   public func schedule(
     _ choice: SchedulerChoice, steps: Int, for task: any GenerationTask, predictor: any NoisePredictor
@@ -78,15 +82,17 @@ public struct ModelPart: Sendable {
   }
 }
 
-/// A model's components with weights, by name.
+/// A model's components with weights and its accessories, by name.
 public struct ModelParts: Sendable {
-  private let components: [String: any ModelComponent]
+  private let parts: [String: any Sendable]
+  /// Whether networks are made of extents alone, for a plan: then there are no accessories.
+  public let areExtents: Bool
 
-  init(_ components: [String: any ModelComponent]) { self.components = components }
+  init(_ parts: [String: any Sendable], areExtents: Bool = false) { (self.parts, self.areExtents) = (parts, areExtents) }
 
-  /// - Throws: `ComponentError.missingInput` where there is no such component of this type.
+  /// - Throws: `ComponentError.missingInput` where there is no such part of this type.
   public func part<Part>(_ name: String, as type: Part.Type = Part.self) throws(ComponentError) -> Part {
-    guard let part = components[name] as? Part else {
+    guard let part = parts[name] as? Part else {
       throw .missingInput(component: "The model's family", argument: "a \(name) that is a \(type)")
     }
     return part

@@ -40,7 +40,7 @@ public struct ModelRegistry: Sendable {
         path: path, ForeignFile("the folder of one component (\(printable(name)))", "give the folder above it, which has model_index.json"))
     }
     let found = families.first { family in
-      files.className.map(family.pipelineClasses.contains) ?? family.parts.allSatisfy { !Self.isForeign($0, in: files) }
+      files.className.map(family.pipelineClasses.contains) ?? family.parts.contains { files.components.contains($0.name) }
     }
     guard let family = found else {
       let kind =
@@ -131,7 +131,8 @@ extension ModelFiles {
 }
 
 extension ModelComponent {
-  /// A component by itself: from the folder of a whole model, its own folder, or a single file that holds a model.
+  /// A component by itself: from the folder of a whole model, its own folder, or a single file that holds a model. An autoencoder takes pictures whole:
+  /// `TiledAutoencoder` around it takes large ones in tiles.
   ///
   /// ```swift
   /// let autoencoder = try AutoencoderKL.load(from: URL(filePath: "stable-diffusion-v1-5/vae"))
@@ -156,7 +157,7 @@ extension ModelComponent {
       (name ?? component) == component && files.className(of: component).map(classNames.contains) ?? false
     }
     guard let fitting else {
-      throw ModelFilesError.noSuchComponent(name: name ?? classNames[0], model: url.path(percentEncoded: false))
+      throw ModelFilesError.noSuchComponent(name: name ?? classNames.first ?? "\(Self.self)", model: url.path(percentEncoded: false))
     }
     let form = if let plan { plan.form(of: fitting) } else { try weights ?? files.usualForm(of: fitting) }
     let source = try files.weights(of: fitting, as: form, in: context)

@@ -20,7 +20,7 @@ public struct Generation: AsyncSequence, Sendable {
     fileprivate let context: ExecutionContext
 
     /// Where the generation is between two steps; nil before the first and after the last.
-    /// - Throws: `EncodingError` where a scheduler or generator of another package cannot be encoded.
+    /// - Throws: `EncodingError` where a scheduler, generator or guidance cannot be encoded.
     public var place: GenerationPlace? {
       get throws { if case .denoising(let loop, _, _) = stage { try GenerationPlace(loop) } else { nil } }
     }

@@ -8,6 +8,8 @@ public struct GenerationExtent: Sendable, Equatable {
   public var images: Int
   /// Rows of a pass for each picture: 2 with guidance, 1 without, 3 for edits.
   public var rowsPerImage: Int
+  /// Whether all rows of a picture see the same latents, so that what comes before the text is computed once; not for edits.
+  public var sharesLatents: Bool
   /// Whether a picture is encoded first.
   public var encodesPicture: Bool
 
@@ -15,8 +17,10 @@ public struct GenerationExtent: Sendable, Equatable {
   ///   - size: of the pictures in the model.
   ///   - images: in the same passes.
   ///   - rowsPerImage: 2 with guidance, 1 without.
+  ///   - sharesLatents: whether all rows of a picture see the same latents.
   ///   - encodesPicture: whether the generation starts from a picture.
-  public init(size: PixelSize, images: Int = 1, rowsPerImage: Int = 2, encodesPicture: Bool = false) {
-    (self.size, self.images, self.rowsPerImage, self.encodesPicture) = (size, images, rowsPerImage, encodesPicture)
+  public init(size: PixelSize, images: Int = 1, rowsPerImage: Int = 2, sharesLatents: Bool = true, encodesPicture: Bool = false) {
+    (self.size, self.images, self.rowsPerImage) = (size, images, rowsPerImage)
+    (self.sharesLatents, self.encodesPicture) = (sharesLatents, encodesPicture)
   }
 }

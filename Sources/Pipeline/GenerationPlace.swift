@@ -48,7 +48,9 @@ public struct GenerationPlace: Sendable, Codable {
     guard latents.shape == loop.latents.shape else {
       throw .placeDoesNotFit(reason: "its latents are \(latents.shape), and the request's are \(loop.latents.shape)")
     }
-    guard latents.isFinite, timesteps == loop.scheduler.timesteps, passes >= 0, (loop.firstStep..<timesteps.count).contains(step) else {
+    guard latents.isFinite, timesteps == loop.scheduler.timesteps, (0...1 << 32).contains(passes),
+      (loop.firstStep..<timesteps.count).contains(step)
+    else {
       throw .placeDoesNotFit(reason: "its steps are others than the request's")
     }
     do {

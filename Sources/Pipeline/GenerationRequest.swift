@@ -34,7 +34,8 @@ public struct GenerationRequest: Sendable {
   /// `GenerationTask.usualSettings(ofConsistencyModel:)`.
   public var usual: (@Sendable (any GenerationTask) -> GenerationSettings)?
   private var usualNow: GenerationSettings { usual?(task) ?? task.usualSettings(ofConsistencyModel: false) }
-  /// How predictions are combined. Nil: as the task does, by `guidance` and `guidanceRescale`; neither has a meaning beside a method that is given.
+  /// How predictions are combined. Nil: as the task does, by `guidance` and `guidanceRescale`; beside a method that is given `guidance` is an input of networks
+  /// that embed it, and means nothing to others; what a task says of guidance means nothing.
   public var guidanceMethod: (any Guidance)?
   /// How much of the spread of the unguided prediction is restored, 0…1 (`guidance_rescale`, section 3.4 of arXiv:2305.08891).
   public var guidanceRescale = 0.0

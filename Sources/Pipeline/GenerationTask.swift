@@ -24,7 +24,8 @@ public protocol GenerationTask: Sendable {
   /// - Parameter ofConsistencyModel: whether the model embeds the guidance.
   func usualSettings(ofConsistencyModel: Bool) -> GenerationSettings
   /// How predictions are combined for a guidance above 1; classifier-free without an implementation.
-  func guidance(scale: Double, rescale: Double) -> any Guidance
+  /// - Throws: `GenerationError` where the task's guidance has no rescaling, and one is asked for.
+  func guidance(scale: Double, rescale: Double) throws(GenerationError) -> any Guidance
   /// Checks what it was given.
   /// - Throws: `GenerationError`.
   func check(latentChannels: Int) throws(GenerationError)
@@ -44,7 +45,7 @@ extension GenerationTask {
   public var fillsUp: Bool { false }
   public func inputChannels(latentChannels: Int) -> [Int] { [latentChannels] }
   public func usualSettings(ofConsistencyModel: Bool) -> GenerationSettings { GenerationSettings(steps: 50, guidance: 7.5) }
-  public func guidance(scale: Double, rescale: Double) -> any Guidance {
+  public func guidance(scale: Double, rescale: Double) throws(GenerationError) -> any Guidance {
     ClassifierFreeGuidance(scale: Float(scale), rescale: Float(rescale))
   }
   public func check(latentChannels: Int) throws(GenerationError) {}

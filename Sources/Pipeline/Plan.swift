@@ -41,7 +41,7 @@ struct Plan: Sendable {
     guard (0..<schedule.scheduler.timesteps.count).contains(schedule.firstStep), request.task.hasSteps(of: request.steps) else {
       throw GenerationError.noStepsLeft(steps: request.steps, strength: request.task.strength)
     }
-    guidance = request.guidance(embedded: pipeline.predictor.embedsGuidance)
+    guidance = try request.guidance(embedded: pipeline.predictor.embedsGuidance)
     // Each text once, in the order of the request; without guidance nobody looks at the negative ones.
     var texts = request.conditioning == nil ? request.prompts : []
     if guidance.rows.contains(where: { $0.text == .negativePrompt }), request.negativeConditioning == nil {
@@ -56,7 +56,7 @@ struct Plan: Sendable {
 
   private var extent: GenerationExtent {
     GenerationExtent(
-      size: size, images: count, rowsPerImage: guidance.rows.count,
+      size: size, images: count, rowsPerImage: guidance.rows.count, sharesLatents: guidance.rows.allSatisfy(\.seesPicture),
       encodesPicture: request.task.source(scale: pipeline.autoencoder.spatialScale).isPixels)
   }
 
@@ -73,7 +73,8 @@ struct Plan: Sendable {
       guard let rows, ![1, request.prompts.count].contains(rows) else { continue }
       throw GenerationError.outOfRange(name: "\(name)'s number of rows", value: "\(rows)", allowed: "1 or \(request.prompts.count)")
     }
-    for (name, tensor) in request.task.inputs where !count.isMultiple(of: tensor.shape[0]) {
+    for (name, tensor) in request.task.inputs where tensor.shape.rank == 0 || tensor.shape[0] < 1 || !count.isMultiple(of: tensor.shape[0])
+    {
       throw GenerationError.unexpectedShape(
         name: name, expected: "[N, …] where N divides the \(count) pictures of the request", found: tensor.shape)
     }
@@ -103,15 +104,22 @@ extension GenerationRequest {
   }
 
   /// How predictions are combined. Up to 1 there is nothing to guide with, and a network that embeds the guidance is told it instead.
-  fileprivate func guidance(embedded: Bool) -> any Guidance {
-    if let guidanceMethod { return guidanceMethod }
-    return guidance > 1 && !embedded ? task.guidance(scale: guidance, rescale: guidanceRescale) : Unguided()
+  fileprivate func guidance(embedded: Bool) throws(GenerationError) -> any Guidance {
+    if let guidanceMethod {
+      try checkNumber("The guidance rescaling beside a method of guidance", guidanceRescale, in: 0...0)
+      return guidanceMethod
+    }
+    return try guidance > 1 && !embedded ? task.guidance(scale: guidance, rescale: guidanceRescale) : Unguided()
   }
 
   /// The size in the model and the size of the result.
   fileprivate func sizes(for pipeline: DiffusionPipeline) throws(GenerationError) -> (PixelSize, PixelSize) {
     let multiple = pipeline.sideMultiple
     let source = try sourceSize(for: pipeline)
+    let sides = 1...Self.maximumPixels
+    guard sides.contains(source.width), sides.contains(source.height) else {
+      throw .imageTooSmall(width: source.width, height: source.height, multiple: multiple)
+    }
     // A side of the source fits by itself; a side that was asked for must.
     func fitted(_ side: Int) -> Int { (task.fillsUp ? (side + multiple - 1) : side) / multiple * multiple }
     // The other side of a picture of which one is asked for, in its proportions.
@@ -185,12 +193,28 @@ extension Plan {
   func loop(in context: ExecutionContext) throws -> DenoisingLoop {
     var preparation = Preparation(self, in: context)
     let start = try request.task.start(&preparation)
+    try check(start)
     let conditioning = try conditioning(in: context)
     try pipeline.predictor.check(conditioning, latents: count)
     return DenoisingLoop(
       predictor: pipeline.predictor, conditioning: conditioning, beside: start.beside, restoration: start.restoration,
       firstStep: schedule.firstStep, guidance: guidance, scheduler: schedule.scheduler, noise: preparation.noise,
       memory: PassMemory(request.shortcuts, seed: request.seed), latents: start.latents, step: schedule.firstStep)
+  }
+
+  /// A task of another package may begin with anything.
+  private func check(_ start: LoopStart) throws {
+    let beside = Shape(latentShape.dimensions.dropLast() + [pipeline.predictor.inputChannels - latentShape.columns])
+    let restored = start.restoration.map { [("a mask", $0.mask), ("an original", $0.original), ("noise", $0.noise)] } ?? []
+    let all = [("latents", Optional(start.latents), latentShape), ("what is beside the latents", start.beside, beside)]
+    for (name, tensor, expected) in all + restored.map({ ($0, Optional($1), latentShape) }) {
+      guard let tensor, tensor.shape != expected else { continue }
+      throw ComponentError.unexpectedShape(
+        component: "The loop", argument: "\(name) for \(request.task.name)", expected: expected.description, found: tensor.shape)
+    }
+    guard start.beside != nil || beside.columns == 0 else {
+      throw ComponentError.missingInput(component: "The loop", argument: "what is beside the latents for \(request.task.name)")
+    }
   }
 
   /// For each row of the guidance, a row for each picture.
@@ -211,6 +235,7 @@ extension Plan {
     let result =
       try given
       ?? pipeline.conditioner.condition(ConditioningRequest(prompts, size: size, isNegative: isNegative), in: context)
+    try result.check()
     guard given != nil || result.rows == prompts.count else {
       throw ComponentError.unexpectedRows(component: "The pipeline", rows: result.rows, latents: prompts.count)
     }

@@ -38,6 +38,7 @@ public struct Preparation {
   }
 
   /// A tensor of some pictures, repeated for all pictures of the request.
+  /// - Precondition: its outermost extent divides their number, as that of a task's `inputs` does.
   public func repeated(_ tensor: Tensor) -> Tensor { tensor.repeated(plan.count / tensor.shape[0]) }
 
   /// Latents with the noise of the first step.
@@ -79,8 +80,10 @@ extension Tensor {
   /// 0…1 to -1…1, as the autoencoder takes pictures.
   var centered: Tensor { map { 2 * $0 - 1 } }
 
-  /// The size in pixels of `[N, h, w, C]`.
-  func pixelSize(scale: Int = 1) -> PixelSize { PixelSize(width: shape[2] * scale, height: shape[1] * scale) }
+  /// The size in pixels of `[N, h, w, C]`; nothing of another tensor.
+  func pixelSize(scale: Int = 1) -> PixelSize {
+    shape.rank == 4 ? PixelSize(width: shape[2] * scale, height: shape[1] * scale) : PixelSize(width: 0, height: 0)
+  }
 
   /// - Throws: `GenerationError` unless this is `[N, H, W, channels]` of numbers, with no extent 0.
   func checkPicture(_ name: String, channels: Int) throws(GenerationError) {
@@ -95,26 +98,10 @@ extension LatentAutoencoder {
   /// Latents as the noise predictor takes them.
   func scaled(_ latents: Tensor) -> Tensor { latentScale * (latents - latentShift) }
 
-  /// - Parameter image: `[N, H, W, 3]`, -1…1.
-  func checkedEncode(_ image: Tensor, in context: ExecutionContext) throws -> EncodedPicture {
-    let encoded = try encode(image, in: context)
-    let expected: Shape = [image.shape[0], image.shape[1] / spatialScale, image.shape[2] / spatialScale, latentChannels]
-    for shape in [encoded.mode.shape, encoded.gaussian?.logVariance.shape ?? expected] where shape != expected {
-      throw ComponentError.unexpectedShape(
-        component: "The pipeline", argument: "encoded pictures", expected: expected.description, found: shape)
-    }
-    return encoded
-  }
-
   /// - Parameter latents: `[N, h, w, C]`, scaled.
   /// - Returns: `[N, H, W, 3]`, 0…1.
   func image(of latents: Tensor, in context: ExecutionContext) throws -> Tensor {
-    let decoded = try decode(latents / latentScale + latentShift, in: context)
-    let expected: Shape = [latents.shape[0], latents.shape[1] * spatialScale, latents.shape[2] * spatialScale, 3]
-    guard decoded.shape == expected else {
-      throw ComponentError.unexpectedShape(
-        component: "The pipeline", argument: "decoded pictures", expected: expected.description, found: decoded.shape)
-    }
+    let decoded = try checkedDecode(latents / latentScale + latentShift, in: context)
     guard decoded.isFinite else { throw GenerationError.notFinite(name: "The decoded picture") }
     return (decoded * 0.5 + 0.5).clamped(to: 0...1)
   }

@@ -138,6 +138,7 @@ struct UpBlock: Sendable {
   private let path: String
   /// Skips that it leaves for the blocks after it.
   let skipsLeft: Int
+  private let channels: (entering: Int, own: Int)
 
   /// - Parameter index: on the way up: 0 is the lowest resolution.
   init(index: Int, configuration: UNet2DConfiguration, timeChannels: Int, weights: WeightScope) throws {
@@ -154,11 +155,15 @@ struct UpBlock: Sendable {
       weights: weights)
     upsampler =
       index == levels.count - 1 ? nil : try Upsample2D(level.channels, weights: weights["upsamplers"][0])
+    channels = (entering, level.channels)
     skipsLeft = levels[(index + 1)...].reduce(0) { $0 + $1.resnets + 1 }
     path = weights.prefix
   }
 
   var attentions: [Transformer2DModel] { stack.attentions }
+
+  /// Channels of what enters the layer that finds so many skips.
+  func enteringChannels(skips: Int) -> Int { skips - skipsLeft == stack.count ? channels.entering : channels.own }
 
   /// Takes its skips from the end of `skips`; how many there are says which of its layers is next.
   /// - Parameter rest: skips that are left where the way up pauses.

@@ -159,7 +159,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     var skips = [x]
     x = try descend(x, skips: &skips, upTo: inputs.deepFeatures == nil ? .max : (branch ?? 0) + 1, pass)
     if let deepFeatures = inputs.deepFeatures {
-      try check(deepFeatures, meeting: x, batch: inputs.rows)
+      try check(deepFeatures, meeting: x, batch: inputs.rows, branch: branch ?? 0)
       x = deepFeatures
     } else {
       if let midBlock { x = try midBlock(x, pass) }
@@ -239,12 +239,12 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   }
 
   /// A memory belongs to passes of one shape.
-  private func check(_ deepFeatures: Tensor, meeting skip: Tensor, batch: Int) throws {
-    let expected = [batch] + skip.shape.dimensions[1..<3]
-    guard deepFeatures.shape.dimensions.dropLast() == expected[...] else {
+  private func check(_ deepFeatures: Tensor, meeting skip: Tensor, batch: Int, branch: Int) throws {
+    let block = upBlocks.first { $0.skipsLeft <= branch }
+    let expected = Shape([batch] + skip.shape.dimensions[1..<3] + [block?.enteringChannels(skips: branch + 1) ?? 0])
+    guard deepFeatures.shape == expected else {
       throw ComponentError.unexpectedShape(
-        component: "The U-Net", argument: "deep features", expected: "[\(expected.map(String.init).joined(separator: ", ")), C]",
-        found: deepFeatures.shape)
+        component: "The U-Net", argument: "deep features", expected: expected.description, found: deepFeatures.shape)
     }
   }
 

@@ -14,7 +14,7 @@ public struct ModelConversion: Sendable, Equatable {
 extension ModelFiles {
   /// Writes the model with its weights in another form, in the layout that it has.
   ///
-  /// A folder becomes a folder with the weights of each component in one file, under the names of the original, and with a copy of all
+  /// The folder of a model, or of one component, becomes a folder with the weights of each component in one file, under the names of the original, and with a copy of all
   /// other files of the components and of the files beside `model_index.json`. In a single file, what belongs to no component (averages
   /// that training keeps) stays as it is, as do whole numbers. One tensor at a time is in memory.
   ///
@@ -36,7 +36,7 @@ extension ModelFiles {
     switch source {
     case .folder(let folder):
       try FileWriting.makeFolder(at: url) { target in
-        try copy(folder.others(in: nil), from: folder.url, to: target, in: context)
+        if !folder.isComponent { try copy(folder.others(in: nil), from: folder.url, to: target, in: context) }
         for component in folder.components.map(\.name) {
           progress(component)
           try convert(component, of: folder, to: form, at: target, in: context, &result)
@@ -58,10 +58,11 @@ extension ModelFiles {
   ) throws {
     // Every picture needs what the library can make.
     let isNeeded = registry[className(of: component)] != nil
-    let (origin, place) = (folder.url.appending(path: component), target.appending(path: component, directoryHint: .isDirectory))
+    let origin = folder.url.appending(path: component)
+    let place = folder.isComponent ? target : target.appending(path: component, directoryHint: .isDirectory)
     guard isNeeded || FileManager.default.fileExists(atPath: origin.path(percentEncoded: false)) else { return }
     let others = try folder.others(in: component)
-    try makeDirectory(place)
+    if !folder.isComponent { try makeDirectory(place) }
     try copy(others, from: origin, to: place, in: context)
     guard !ComponentRegistry.isWeightless(className(of: component)) else { return }
     do {

@@ -184,7 +184,7 @@ public struct ModelFiles: Sendable {
   public var generationDefaults: Data? {
     get throws {
       switch source {
-      case .folder(let folder): try folder.contents(of: "generation_defaults.json")
+      case .folder(let folder): folder.isComponent ? nil : try folder.contents(of: "generation_defaults.json")
       case .checkpoint: nil
       }
     }

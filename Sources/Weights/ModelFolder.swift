@@ -24,7 +24,7 @@ struct ModelFolder: Sendable {
     let path = index.path(percentEncoded: false)
     guard FileManager.default.fileExists(atPath: path) else {
       // The folder of a component stands in that of its model.
-      guard let component = Self.component(alone: url) else { throw Self.noModel(url) }
+      guard let component = Self.component(alone: url), !Self.isForeign(url) else { throw Self.noModel(url) }
       (self.url, className, components, isComponent) = (url.deletingLastPathComponent(), nil, [component], true)
       return
     }
@@ -59,6 +59,12 @@ struct ModelFolder: Sendable {
         path: path, ForeignFile("a folder without model_index.json", "if \(printable(file)) in it is a whole model, give that file"))
     }
     return .missingIndex(folder: path)
+  }
+
+  /// Whether a folder without safetensors files is another program's.
+  private static func isForeign(_ url: URL) -> Bool {
+    let names = (try? FileManager.default.contentsOfDirectory(atPath: url.path(percentEncoded: false))) ?? []
+    return !names.contains { $0.hasSuffix(".safetensors") } && ForeignFile(files: names) != nil
   }
 
   /// The component in a folder of its own; nil where there is no configuration that names a class.

@@ -82,7 +82,7 @@ private func fnv(_ data: Data) -> String {
     }
     try expect(shapes.configurations, of: files)
     #expect(files.className(of: "scheduler") == scheduler)
-    let report = InspectReport(files, family: StableDiffusionFamily().description(of: files))
+    let report = InspectReport(files, family: StableDiffusionFamily().description(of: files) ?? "")
     #expect(report.parameters == parameters)
     #expect(report.family == (name == "sd15" ? "Stable Diffusion 1.x" : "Stable Diffusion 2.x"))
   }
@@ -212,7 +212,7 @@ private func fnv(_ data: Data) -> String {
     let stray = WeightTensor(Tensor([1]))
     let files = try variant(["model_ema.decay": stray, "betas": stray, "sqrt_alphas_cumprod": stray, "hypernet.x": stray, "a": stray]).1
     #expect(files.leftOver == ["a", "hypernet.x"])
-    #expect(InspectReport(files, family: StableDiffusionFamily().description(of: files)).leftOver == ["a", "hypernet.x"])
+    #expect(InspectReport(files, family: StableDiffusionFamily().description(of: files) ?? "").leftOver == ["a", "hypernet.x"])
   }
 
   @Test(arguments: [(9, "StableDiffusionInpaintPipeline"), (8, "StableDiffusionInstructPix2PixPipeline"), (4, "StableDiffusionPipeline")])
@@ -238,7 +238,7 @@ private func fnv(_ data: Data) -> String {
     #expect(try files.weights(of: "vae").names.isSuperset(of: ["encoder.x", "decoder.up.-1.block.0.norm1.weight", "x"]))
     #expect(try files.weights(of: "text_encoder").names.contains("y"))
     #expect(try JSONValue.of(files, "unet")["time_cond_proj_dim"] == .number(5))
-    #expect(InspectReport(files, family: StableDiffusionFamily().description(of: files)).ignoredTensors == 3)
+    #expect(InspectReport(files, family: StableDiffusionFamily().description(of: files) ?? "").ignoredTensors == 3)
   }
 
   @Test func aFileConvertedBackFromDiffusersHasNoLastBlock() throws {

@@ -115,7 +115,7 @@ import LatentDiffusionWeights
     var memory = PassMemory(Shortcuts(stepCaching: StepCaching(interval: 2)))
     _ = try unet.predict(inputs.first, timestep: 501, conditioning: inputs.text, memory: &memory, in: ExecutionContext())
     let error = ComponentError.unexpectedShape(
-      component: "The U-Net", argument: "deep features", expected: "[2, 8, 4, C]", found: [2, 8, 8, 8])
+      component: "The U-Net", argument: "deep features", expected: "[2, 8, 4, 8]", found: [2, 8, 8, 8])
     #expect(throws: error) {
       let narrow = Tensor(shape: [2, 8, 4, 4])
       _ = try unet.predict(narrow, timestep: 481, conditioning: inputs.text, memory: &memory, in: ExecutionContext())

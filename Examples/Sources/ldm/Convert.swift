@@ -32,7 +32,7 @@ struct Convert: AsyncParsableCommand {
     do {
       let (files, url, form) = (try ModelFiles.open(URL(filePath: path)), URL(filePath: output), to)
       progress.begin("Checking \(path)")
-      guard files.layout == .diffusers || url.pathExtension.lowercased() == "safetensors" else {
+      guard files.layout != .singleFile || url.pathExtension.lowercased() == "safetensors" else {
         throw Failure("\(output) would be a single file, as \(path) is; give a name that ends in .safetensors.")
       }
       let context = threads.map { ExecutionContext(threads: $0) } ?? ExecutionContext()

@@ -102,11 +102,13 @@ struct GenerateOptions: ParsableArguments {
     }
     guard let width = sampling.width ?? source?.width, let height = sampling.height ?? source?.height else { return nil }
     let guidance = sampling.guidance ?? 2
-    let rows = guidance > 1 ? task.guidance(scale: guidance, rescale: 0).rows.count : 1
+    let kinds = guidance > 1 ? (try? task.guidance(scale: guidance, rescale: 0))?.rows ?? [] : [GuidanceRow(.prompt)]
     // The model takes the next size that its sides divide; all divide by 8 at least. What is too large is told of the request.
     func planned(_ side: Int) -> Int { max(64, (min(side, GenerationRequest.maximumPixels) + 63) / 64 * 64) }
     let size = PixelSize(width: planned(width), height: planned(height))
-    return GenerationExtent(size: size, images: sampling.count, rowsPerImage: rows, encodesPicture: task.size != nil)
+    return GenerationExtent(
+      size: size, images: sampling.count, rowsPerImage: kinds.count, sharesLatents: kinds.allSatisfy(\.seesPicture),
+      encodesPicture: task.size != nil)
   }
 
   private func request(_ prompt: String, _ task: any GenerationTask, for model: StableDiffusion) -> GenerationRequest {

@@ -38,15 +38,27 @@ public struct StableDiffusionFamily: ModelFamily {
   public var ignoredParts: Set<String> { ["safety_checker", "feature_extractor"] }
   public var checkpointLayout: (any CheckpointLayout)? { StableDiffusionCheckpoint() }
 
-  public func assembled(_ parts: ModelParts, of files: ModelFiles) throws -> ModelAssembly {
+  public func accessories(of files: ModelFiles) throws -> [String: any Sendable] { ["tokenizer": try CLIPTokenizer(of: files)] }
+
+  public func assembled(_ parts: ModelParts) throws -> ModelAssembly {
     let unet: UNet2DConditionModel = try parts.part("unet")
     let text: CLIPTextModel = try parts.part("text_encoder")
     let autoencoder: any LatentAutoencoder = try parts.part("vae")
     try Self.check(text: text, unet: unet, autoencoder: autoencoder)
-    let tokenizer = try CLIPTokenizer(of: files)
+    let conditioner: any TextConditioner =
+      parts.areExtents ? LongestTexts(model: text) : try CLIPTextConditioner(tokenizer: parts.part("tokenizer"), model: text)
     return ModelAssembly(
-      predictor: unet, autoencoder: autoencoder, conditioner: try CLIPTextConditioner(tokenizer: tokenizer, model: text),
+      predictor: unet, autoencoder: autoencoder, conditioner: conditioner,
       otherBytes: Self.bytesPerToken * text.configuration.vocabulary)
+  }
+
+  /// Texts of all tokens that the tower has places for, whatever the prompts: what a plan counts.
+  private struct LongestTexts: TextConditioner {
+    let model: CLIPTextModel
+    func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning {
+      let ids = request.prompts.map { _ in Array(repeating: 0, count: model.configuration.positions) }
+      return Conditioning(hiddenStates: try model(ids, in: context).lastHiddenState)
+    }
   }
 
   /// What the tokenizer takes for each token that it knows.
@@ -75,10 +87,10 @@ public struct StableDiffusionFamily: ModelFamily {
     return Schedule(try choice.kind.make(configuration: configuration, steps: steps), steps: steps, strength: task.strength)
   }
 
-  public func description(of files: ModelFiles) -> String {
+  public func description(of files: ModelFiles) -> String? {
     guard let json = try? files.configuration(of: "unet"), let unet = try? decodeConfiguration(Facts.self, component: "unet", from: json)
     else {
-      return "unknown"
+      return nil
     }
     let context = unet.cross_attention_dim?.expanded(to: 1)?.first
     let version =

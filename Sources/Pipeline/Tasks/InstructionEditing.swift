@@ -20,8 +20,9 @@ public struct InstructionEditing: GenerationTask {
   public func inputChannels(latentChannels: Int) -> [Int] { [2 * latentChannels] }
   public func usualSettings(ofConsistencyModel: Bool) -> GenerationSettings { GenerationSettings(steps: 100, guidance: 7.5) }
 
-  public func guidance(scale: Double, rescale: Double) -> any Guidance {
-    imageGuidance >= 1 ? PictureGuidance(text: Float(scale), picture: Float(imageGuidance)) : Unguided()
+  public func guidance(scale: Double, rescale: Double) throws(GenerationError) -> any Guidance {
+    try checkNumber("The guidance rescaling of instruction editing", rescale, in: 0...0)
+    return imageGuidance >= 1 ? PictureGuidance(text: Float(scale), picture: Float(imageGuidance)) : Unguided()
   }
 
   public func check(latentChannels: Int) throws(GenerationError) {

@@ -23,6 +23,10 @@ extension Data {
     guard let start = mmap(nil, size, PROT_READ, MAP_PRIVATE, descriptor, 0), start != MAP_FAILED else {
       throw CocoaError(.fileReadUnknown, userInfo: [NSFilePathErrorKey: url.path])
     }
+    #if os(Linux)
+      // A file system may cache a file in folios of megabytes. Mapped whole, they would stay in memory beside a page that is dropped.
+      _ = madvise(start, size, Int32(MADV_NOHUGEPAGE))
+    #endif
     self.init(bytesNoCopy: start, count: size, deallocator: .custom { pointer, count in munmap(pointer, count) })
   }
 }

@@ -14,13 +14,13 @@ struct SquaresFamily: ModelFamily {
     ]
   }
 
-  func assembled(_ parts: ModelParts, of files: ModelFiles) throws -> ModelAssembly {
+  func assembled(_ parts: ModelParts) throws -> ModelAssembly {
     ModelAssembly(
       predictor: try parts.part("denoiser", as: SquareDenoiser.self), autoencoder: try parts.part("pixels", as: PixelShuffle.self),
       conditioner: try parts.part("palette", as: Palette.self))
   }
 
-  func description(of files: ModelFiles) -> String { "Squares of the first kind" }
+  func description(of files: ModelFiles) -> String? { "Squares of the first kind" }
 }
 
 extension ModelRegistry {

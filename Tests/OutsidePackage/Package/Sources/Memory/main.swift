@@ -1,0 +1,102 @@
+import EmojiModel
+import Foundation
+import LatentDiffusion
+
+// Whether a plan's bytes are those of real processes: a model of random weights, larger than any cache, is made on the spot, and this
+// program runs itself once for each way to hold it.
+
+struct Case: Codable {
+  var name: String
+  var side: Int
+  var images = 1
+  var limit: Int?
+  var weights: String?
+  var tile: Int?
+}
+
+/// The most memory that this process has had resident.
+func peakResidentBytes() -> Int {
+  let status = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""
+  let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") } ?? ""
+  return line.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap { Int($0) }.map { $0 * 1024 } ?? 0
+}
+
+/// Two steps and the decoding of a case; prints what was predicted and what it took.
+func run(_ text: String, model url: URL) async throws {
+  let used = try JSONDecoder().decode(Case.self, from: Data(text.utf8))
+  let form = used.weights.flatMap(WeightForm.init)
+  let extent = GenerationExtent(size: PixelSize(width: used.side, height: used.side), images: used.images)
+  let plan = try MemoryPlan(for: url, extent, limit: used.limit, weights: form, threads: 2)
+  var model = try DiffusionModel.load(from: url, plan: plan, in: ExecutionContext(threads: 2))
+  if let tile = used.tile, let whole = model.pipeline.autoencoder as? TiledAutoencoder {
+    model.pipeline.autoencoder = TiledAutoencoder(whole.base, tiling: .tiles(AutoencoderTiles(latentSide: tile / 8)))
+  }
+  var request = model.request("a cat", seed: 1)
+  (request.width, request.height, request.imagesPerPrompt, request.steps, request.guidance) = (used.side, used.side, used.images, 2, 3)
+  _ = try await model.pipeline.images(for: request, in: ExecutionContext(threads: 2))
+  print(plan.predictedPeakBytes, peakResidentBytes())
+}
+
+/// Gives random weights and remembers them, so that a configuration alone makes a checkpoint.
+final class Recorder: WeightSource, @unchecked Sendable {
+  private(set) var tensors: [String: WeightTensor] = [:]
+  private let lock = NSLock()
+  let names: Set<String> = []
+  func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor {
+    let tensor = try RandomWeights(seed: 1, elementType: .float16).tensor(name, shape: shape)
+    lock.withLock { tensors[name] = tensor }
+    return tensor
+  }
+}
+
+func write<Component: ModelComponent>(_ type: Component.Type, _ name: String, _ changes: [String: any Sendable], to folder: URL) throws {
+  let config = folder.appending(path: "\(name)/config.json")
+  var json = try JSONSerialization.jsonObject(with: Data(contentsOf: config)) as? [String: Any] ?? [:]
+  for (key, value) in changes { json[key] = value }
+  let data = try JSONSerialization.data(withJSONObject: json)
+  try data.write(to: config)
+  let recorder = Recorder()
+  _ = try LoadReport.load(from: recorder, in: ExecutionContext()) { try Component(configuration: data, weights: $0) }
+  try SafetensorsWriter.write(recorder.tensors, to: folder.appending(path: "\(name)/diffusion_pytorch_model.safetensors"))
+}
+
+if CommandLine.arguments.count == 3 {
+  try await run(CommandLine.arguments[1], model: URL(filePath: CommandLine.arguments[2]))
+} else {
+  let root = FileManager.default.temporaryDirectory.appending(path: "memory-" + UUID().uuidString, directoryHint: .isDirectory)
+  try FileManager.default.createDirectory(at: root, withIntermediateDirectories: true)
+  defer { try? FileManager.default.removeItem(at: root) }
+  let folder = root.appending(path: "model", directoryHint: .isDirectory)
+  try FileManager.default.copyItem(at: EmojiModel.folder(), to: folder)
+  let down = ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"]
+  let up = ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]
+  let unet: [String: any Sendable] = [
+    "block_out_channels": [160, 320, 480, 480], "down_block_types": down, "up_block_types": up, "layers_per_block": 2,
+    "attention_head_dim": 8, "norm_num_groups": 32, "sample_size": 32,
+  ]
+  let vae: [String: any Sendable] = [
+    "block_out_channels": [64, 128, 256, 256], "layers_per_block": 2, "norm_num_groups": 32, "sample_size": 256,
+    "down_block_types": Array(repeating: "DownEncoderBlock2D", count: 4), "up_block_types": Array(repeating: "UpDecoderBlock2D", count: 4),
+  ]
+  try write(UNet2DConditionModel.self, "unet", unet, to: folder)
+  try write(AutoencoderKL.self, "vae", vae, to: folder)
+  let cases = [
+    Case(name: "as the files have it", side: 256), Case(name: "a batch", side: 256, images: 3), Case(name: "larger", side: 512),
+    Case(name: "within a limit", side: 256, limit: 300_000_000), Case(name: "within a tight limit", side: 512, limit: 260_000_000),
+    Case(name: "8 bits", side: 256, weights: "q8"), Case(name: "float32", side: 256, weights: "f32"),
+    Case(name: "in tiles", side: 512, limit: 340_000_000),
+  ]
+  for used in cases {
+    let process = Process(), pipe = Pipe()
+    process.executableURL = URL(filePath: CommandLine.arguments[0])
+    process.arguments = [String(decoding: try JSONEncoder().encode(used), as: UTF8.self), folder.path(percentEncoded: false)]
+    process.standardOutput = pipe
+    try process.run()
+    let output = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+    process.waitUntilExit()
+    let numbers = output.split(whereSeparator: \.isWhitespace).compactMap { Double($0) }
+    let isRight = numbers.count == 2 && abs(numbers[0] / numbers[1] - 1) < 0.1 && numbers[1] < 1.03 * Double(used.limit ?? .max)
+    let megabytes = numbers.map { "\(Int($0 / 1e6))" }.joined(separator: " MB predicted, in fact ")
+    print(isRight ? "passed:" : "FAILED:", "memory \(used.name), \(used.side) pixels, \(used.images): \(megabytes) MB")
+  }
+}
