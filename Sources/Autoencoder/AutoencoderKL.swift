@@ -17,7 +17,7 @@ public struct AutoencoderKL: LatentAutoencoder, ModelComponent {
   public init(_ configuration: AutoencoderKLConfiguration, weights: WeightScope) throws {
     self.configuration = configuration
     let channels = configuration.latentChannels
-    // Pictures from words alone never meet the encoder.
+    // Text-to-image never uses the encoder.
     var encoderWeights = weights["encoder"]
     if encoderWeights.residency == .packed { encoderWeights.residency = .packedOnceUsed }
     encoder = try Encoder(configuration, weights: encoderWeights)
