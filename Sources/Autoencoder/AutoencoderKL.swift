@@ -6,7 +6,7 @@ import LatentDiffusionWeights
 
 /// The autoencoder of Stable Diffusion. Source: Rombach et al. 2022, diffusers' `AutoencoderKL`.
 public struct AutoencoderKL: LatentAutoencoder, ModelComponent {
-  /// What the configuration says.
+  /// The checked configuration.
   public let configuration: AutoencoderKLConfiguration
   private let encoder: Encoder
   private let decoder: Decoder

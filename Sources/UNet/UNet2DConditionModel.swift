@@ -6,7 +6,7 @@ import LatentDiffusionWeights
 
 /// The U-Net of Stable Diffusion. It predicts the noise in latents, guided by text. Source: Rombach et al. 2022, diffusers' `UNet2DConditionModel`.
 public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
-  /// What the configuration says.
+  /// The checked configuration.
   public let configuration: UNet2DConfiguration
   private let sinusoids: Timesteps
   private let timeEmbedding: TimestepEmbedding

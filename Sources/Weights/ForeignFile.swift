@@ -2,9 +2,9 @@ import Foundation
 
 /// A file or folder that was given as a model but is something else: what it is, and what the user can do about it.
 public struct ForeignFile: Sendable, Equatable {
-  /// What it is, with an article: "a Git LFS pointer".
+  /// The kind of file or folder, with an article: "a Git LFS pointer".
   public let kind: String
-  /// What to do, as the end of a sentence.
+  /// The advice to the user, as the end of a sentence.
   public let advice: String
 
   package init(_ kind: String, _ advice: String) { (self.kind, self.advice) = (kind, advice) }

@@ -1,6 +1,6 @@
 import Foundation
 
-/// What can be wrong with a component's `config.json`.
+/// Problems of a component's `config.json`.
 public enum ConfigurationError: Error, Sendable, Equatable, CustomStringConvertible {
   /// The file is not a JSON object, or a key has a value of the wrong type.
   case malformed(component: String, reason: String)

@@ -1,4 +1,4 @@
-/// What can be wrong with a safetensors file or the index of a set of them.
+/// Problems of a safetensors file, or of the index of a set of them.
 public enum SafetensorsError: Error, Sendable, Equatable, CustomStringConvertible {
   /// A file that does not exist or cannot be read.
   case unreadable(path: String, reason: String)

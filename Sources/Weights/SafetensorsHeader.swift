@@ -13,7 +13,7 @@ struct SafetensorsHeader {
     let end: Int
   }
 
-  /// What is wrong with a header, as the end of a sentence.
+  /// A problem of a header, as the end of a sentence.
   struct Problem: Error { let reason: String }
 
   /// No module is nested so deeply that its name is longer, and the limit protects the code that looks names up.

@@ -12,7 +12,7 @@ struct SafetensorsLayout {
     let shape: Shape
     let bytes: Int
 
-    /// A tensor as it stands in a file.
+    /// A tensor that is stored unchanged.
     init(_ name: String, _ tensor: StoredTensor) {
       (self.name, storedName, elementType, shape, bytes) = (name, name, tensor.elementType, tensor.shape, tensor.data.count)
     }

@@ -1,6 +1,6 @@
 import Tensor
 
-/// What can be wrong with parameters.
+/// Problems of a model's parameters.
 public enum WeightError: Error, Sendable, Equatable, CustomStringConvertible {
   /// The source has no tensor of this name; `similar` is the nearest name that it does have.
   case missing(name: String, similar: String?)
