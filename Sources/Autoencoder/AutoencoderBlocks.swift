@@ -32,7 +32,7 @@ struct AutoencoderMidBlock: Sendable {
   }
 }
 
-/// One head of attention over all pixels, with a way around it. Source: diffusers' `Attention` as `UNetMidBlock2D` makes it.
+/// One head of attention over all pixels, with a residual connection. Source: diffusers' `Attention` as `UNetMidBlock2D` makes it.
 private struct PixelAttention: Sendable {
   private let norm: GroupNorm
   private let attention: Attention
@@ -52,7 +52,7 @@ private struct PixelAttention: Sendable {
   }
 }
 
-/// Pictures to the moments of their latents. Source: diffusers' `Encoder`.
+/// Encodes pictures as the moments of their latents. Source: diffusers' `Encoder`.
 struct Encoder: Sendable {
   private let convIn: Convolution2D
   private let levels: [(resnets: [ResnetBlock2D], downsampler: Downsample2D?)]
@@ -84,7 +84,7 @@ struct Encoder: Sendable {
   /// `[N, H, W, 3]` → `[N, h, w, 2 · latentChannels]`.
   func callAsFunction(_ image: Tensor, in context: ExecutionContext) throws -> Tensor {
     var x = try convIn(image, in: context)
-    // Each layer is handed the only reference, so that it can work where its input is.
+    // Each layer gets the last reference to its input, so that it can reuse the memory.
     for (index, level) in levels.enumerated() {
       for resnet in level.resnets { x = try resnet([consume x], in: context) }
       if let downsampler = level.downsampler { x = try downsampler(x, in: context) }
@@ -95,7 +95,7 @@ struct Encoder: Sendable {
   }
 }
 
-/// Latents to pictures. Source: diffusers' `Decoder`.
+/// Decodes latents to pictures. Source: diffusers' `Decoder`.
 struct Decoder: Sendable {
   private let convIn: Convolution2D
   private let midBlock: AutoencoderMidBlock

@@ -6,7 +6,7 @@ import LatentDiffusionWeights
 
 /// The autoencoder of Stable Diffusion. Source: Rombach et al. 2022, diffusers' `AutoencoderKL`.
 public struct AutoencoderKL: LatentAutoencoder, ModelComponent {
-  /// What the configuration says.
+  /// The checked configuration.
   public let configuration: AutoencoderKLConfiguration
   private let encoder: Encoder
   private let decoder: Decoder
@@ -17,7 +17,7 @@ public struct AutoencoderKL: LatentAutoencoder, ModelComponent {
   public init(_ configuration: AutoencoderKLConfiguration, weights: WeightScope) throws {
     self.configuration = configuration
     let channels = configuration.latentChannels
-    // Pictures from words alone never meet the encoder.
+    // Text-to-image never uses the encoder.
     var encoderWeights = weights["encoder"]
     if encoderWeights.residency == .packed { encoderWeights.residency = .packedOnceUsed }
     encoder = try Encoder(configuration, weights: encoderWeights)

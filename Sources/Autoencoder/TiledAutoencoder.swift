@@ -1,16 +1,16 @@
 import LatentDiffusionComponents
 import Tensor
 
-/// An autoencoder that takes pictures through another one, whole or in tiles.
+/// An autoencoder that applies another one to whole pictures or to tiles.
 public struct TiledAutoencoder: LatentAutoencoder {
-  /// What each tile goes through.
+  /// The autoencoder that is applied to each tile.
   public var base: any LatentAutoencoder
-  /// Which pictures go through in tiles.
+  /// Which pictures are tiled.
   public var tiling: AutoencoderTiling
 
   /// - Parameters:
-  ///   - base: what each tile goes through.
-  ///   - tiling: which pictures go through in tiles.
+  ///   - base: the autoencoder that is applied to each tile.
+  ///   - tiling: which pictures are tiled.
   public init(_ base: any LatentAutoencoder, tiling: AutoencoderTiling = .automatic) { (self.base, self.tiling) = (base, tiling) }
 
   public var spatialScale: Int { base.spatialScale }
@@ -22,7 +22,7 @@ public struct TiledAutoencoder: LatentAutoencoder {
     try checkPicture(image)
     let tiles = tiling.tiles(height: image.shape[1] / spatialScale, width: image.shape[2] / spatialScale, scale: spatialScale)
     guard let tiles else { return try base.encode(image, in: context) }
-    // Means and variances are blended alike, so they go through side by side.
+    // Means and variances are blended in the same way, so they are joined along channels.
     let channels = latentChannels
     var columns: Int?
     let blended = try tiles.encode(image, scale: spatialScale, in: context) { tile in
@@ -49,20 +49,20 @@ public struct TiledAutoencoder: LatentAutoencoder {
   }
 }
 
-/// Whether pictures go through the autoencoder as a whole or in tiles, which overlap and are blended where they meet.
+/// Whether the autoencoder takes pictures as a whole or in tiles. Tiles overlap and are blended where they meet.
 ///
-/// In tiles the memory depends on the tile, not on the picture. The result differs a little: normalisation and attention see one tile.
+/// With tiles, the memory depends on the tile, not on the picture. The result differs a little, because normalisation and attention see one tile.
 public enum AutoencoderTiling: Sendable, Equatable {
-  /// Tiles of 512 pixels from 1024×1024 pixels up, the whole picture below.
+  /// Tiles of 512 pixels for pictures of 1024×1024 pixels or more, and otherwise the whole picture.
   case automatic
   /// The whole picture, whatever its size.
   case off
-  /// Tiles for all pictures that are larger than one.
+  /// Tiles for all pictures that are larger than one tile.
   case tiles(AutoencoderTiles)
 
-  /// Pixels of a picture from which on it is tiled by itself.
+  /// `automatic` tiles pictures of at least this many pixels.
   static let automaticPixels = 1024 * 1024
-  /// The side of such tiles, in pixels.
+  /// The side of the tiles of `automatic`, in pixels.
   static let automaticSide = 512
 
   /// The tiles for latents of this size; nil: the whole picture.
@@ -85,7 +85,7 @@ public enum AutoencoderTiling: Sendable, Equatable {
 public struct AutoencoderTiles: Sendable, Equatable {
   /// The side of a tile in latents; 64 are 512 pixels of Stable Diffusion.
   public let latentSide: Int
-  /// Latents from one tile to the next.
+  /// The distance from one tile to the next, in latents.
   public let latentStep: Int
 
   /// - Parameters:
@@ -98,7 +98,7 @@ public struct AutoencoderTiles: Sendable, Equatable {
     latentStep = max(1, Int(Double(latentSide) * (1 - overlap)))
   }
 
-  /// How much more is computed than for the whole picture: the tiles' areas, added up, as a multiple of the picture's.
+  /// How much more is computed than for the whole picture: the sum of the tiles' areas divided by the picture's area.
   public func areaFactor(height: Int, width: Int) -> Double {
     func covered(_ extent: Int) -> Int {
       stride(from: 0, to: extent, by: latentStep).reduce(0) { $0 + min(latentSide, extent - $1) }
@@ -106,13 +106,13 @@ public struct AutoencoderTiles: Sendable, Equatable {
     return Double(covered(height)) / Double(max(height, 1)) * Double(covered(width)) / Double(max(width, 1))
   }
 
-  /// Decodes tile after tile, each blended with the one above and the one before.
+  /// Decodes tile after tile. Each tile is blended with the tile above it and the tile to its left.
   func decode(_ latents: Tensor, scale: Int, in context: ExecutionContext, _ decode: (Tensor) throws -> Tensor) rethrows -> Tensor {
     try run(
       latents, side: latentSide, step: latentStep, resultSide: latentSide * scale, resultStep: latentStep * scale, in: context, decode)
   }
 
-  /// The same for the encoder, whose tiles are those of the latents in pixels.
+  /// The same for the encoder. Its tiles cover the same latents, in pixels.
   func encode(_ image: Tensor, scale: Int, in context: ExecutionContext, _ encode: (Tensor) throws -> Tensor) rethrows -> Tensor {
     try run(
       image, side: latentSide * scale, step: latentStep * scale, resultSide: latentSide, resultStep: latentStep, in: context, encode)
@@ -127,7 +127,7 @@ public struct AutoencoderTiles: Sendable, Equatable {
     let tilesInRow = (width + step - 1) / step, count = (height + step - 1) / step * tilesInRow
     defer { context.progress?(count, count) }
     var result: Tensor?
-    // The last rows of the tiles above, by column of tiles, and the last columns of the tile before: all that blending needs of them.
+    // All that blending needs: the last rows of the tiles above, one entry a column of tiles, and the last columns of the tile to the left.
     var above: [Tensor] = []
     for (i, top) in stride(from: 0, to: height, by: step).enumerated() {
       var edges: [Tensor] = []
@@ -135,7 +135,7 @@ public struct AutoencoderTiles: Sendable, Equatable {
       for (j, left) in stride(from: 0, to: width, by: step).enumerated() {
         context.progress?(i * tilesInRow + j, count)
         let tile = input.part(rows: top..<min(height, top + side), columns: left..<min(width, left + side))
-        // What a tile gives back on its way would otherwise stand beside what the tile before has left.
+        // Otherwise the idle buffers of the previous tile would add to the memory of this one.
         BufferPool.releaseIdle()
         var made = try pass(tile)
         if i > 0 { made = made.blended(.below, above[j], over: seam) }

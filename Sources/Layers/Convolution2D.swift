@@ -20,7 +20,7 @@ public struct Convolution2D: Sendable {
     geometry = ConvolutionGeometry(kernelHeight: kernel, kernelWidth: kernel, stride: stride, padding: padding)
   }
 
-  /// A square window with the same zeros on all sides.
+  /// A square kernel with the same zero padding on all sides.
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(
     _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1, padding: Int = 0, weights: WeightScope
@@ -31,10 +31,10 @@ public struct Convolution2D: Sendable {
   /// The convolution of pictures.
   ///
   /// - Parameters:
-  ///   - x: `[N, H, W, inChannels]`. If the caller hands over the last reference, its memory is given back as it is read.
+  ///   - x: `[N, H, W, inChannels]`. If the caller passes the last reference, its memory is returned to the system as it is read.
   ///   - size: the inputs are resized to this first. Each pixel becomes a copy of the nearest one.
   ///   - shift: `[N, outChannels]`, added to every pixel of its picture.
-  ///   - residual: of the result's shape. If the caller hands over the last reference, the result takes its memory.
+  ///   - residual: of the result's shape. If the caller passes the last reference, its memory is reused for the result.
   /// - Returns: `[N, H', W', outChannels]`.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
@@ -44,7 +44,7 @@ public struct Convolution2D: Sendable {
     try self([consume x], resizedTo: size, shiftedBy: shift, adding: consume residual, in: context)
   }
 
-  /// The same of inputs `[N, H, W, Cᵢ]` that lie side by side in channels, inChannels in all.
+  /// The same for inputs `[N, H, W, Cᵢ]` that are joined along channels, inChannels in all.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
     _ inputs: consuming [Tensor], resizedTo size: (height: Int, width: Int)? = nil, shiftedBy shift: Tensor? = nil,
@@ -58,14 +58,14 @@ public struct Convolution2D: Sendable {
     return result
   }
 
-  /// The convolution of inputs after a normalisation and SiLU. Beside it, a 1×1 convolution of the inputs themselves, if there is a shortcut.
+  /// The convolution of inputs after a normalisation and SiLU. With a shortcut, also its 1×1 convolution of the inputs themselves.
   ///
   /// - Parameters:
-  ///   - inputs: `[N, H, W, Cᵢ]`, side by side in channels. If the caller hands over the last reference to a single one, its memory is given
-  ///     back as it is read.
+  ///   - inputs: `[N, H, W, Cᵢ]`, joined along channels. If the caller passes the last reference to a single one, its memory is returned to the system as it
+  ///     is read.
   ///   - shift: `[N, outChannels]`, added to every pixel of its picture.
-  ///   - residual: of the result's shape. If the caller hands over the last reference, the result takes its memory.
-  /// - Returns: `[N, H', W', outChannels]`, and the shortcut's `[N, H, W, outChannels]` where there is one.
+  ///   - residual: of the result's shape. If the caller passes the last reference, its memory is reused for the result.
+  /// - Returns: `[N, H', W', outChannels]`, and the shortcut's `[N, H, W, outChannels]` if there is one.
   /// - Throws: `CancellationError`.
   func callAsFunction(
     _ inputs: consuming [Tensor], normalizedBy norm: GroupNorm, shiftedBy shift: Tensor? = nil, adding residual: consuming Tensor? = nil,

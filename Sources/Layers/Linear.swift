@@ -11,7 +11,7 @@ public struct Linear: Sendable {
 
   /// Takes `weight` `[outFeatures, inFeatures]` and `bias` `[outFeatures]`.
   ///
-  /// - Parameter isGated: the second half of the features are gates: the layer makes the first half times the GELU of the second, in one pass.
+  /// - Parameter isGated: whether the second half of the features are gates. The layer then returns the first half times the GELU of the second, in one pass.
   ///   Source: Shazeer 2020, diffusers' `GEGLU`.
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(_ inFeatures: Int, _ outFeatures: Int, bias: Bool = true, isGated: Bool = false, weights: WeightScope) throws {
@@ -19,12 +19,12 @@ public struct Linear: Sendable {
     self.bias = bias ? try weights.vector("bias", shape: [outFeatures], arrangedBy: weight.value.arranged) : nil
   }
 
-  /// activation(x · Wᵀ + b + residual); a gated layer has its own activation and no residual.
+  /// activation(x · Wᵀ + b + residual). A gated layer has its own activation and no residual.
   ///
   /// - Parameters:
   ///   - x: `[…, inFeatures]`.
   ///   - residual: `[…, outFeatures]`.
-  /// - Returns: `[…, outFeatures]`, half as many of a gated layer.
+  /// - Returns: `[…, outFeatures]`, or half as many features if the layer is gated.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
     _ x: Tensor, adding residual: Tensor? = nil, activation: Activation = .none, in context: ExecutionContext

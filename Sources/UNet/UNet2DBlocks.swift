@@ -2,15 +2,15 @@ import LatentDiffusionLayers
 import Tensor
 import LatentDiffusionWeights
 
-/// Resnets, each followed by attention where the block has it, as all blocks of the U-Net share them.
+/// Resnets, each followed by attention if the block has it. The blocks of the way down and of the way up share this.
 struct ResnetStack: Sendable {
   private let resnets: [ResnetBlock2D]
   let attentions: [Transformer2DModel]
   private let mergesTokens: Bool
 
   /// - Parameters:
-  ///   - inChannels: of each resnet.
-  ///   - index: of the level; no attention where `block` is plain.
+  ///   - inChannels: the input channels of each resnet.
+  ///   - index: the level. There is no attention if `block` is plain.
   init(
     inChannels: [Int], level index: Int, block: UNet2DConfiguration.Block, configuration: UNet2DConfiguration, timeChannels: Int,
     weights: WeightScope
@@ -41,17 +41,17 @@ struct ResnetStack: Sendable {
   }
 }
 
-/// What is the same for all blocks of one pass.
+/// The values that all blocks of one pass share.
 struct UNetPass {
   /// `[N, T]`, SiLU of the time embedding.
   let time: Tensor
-  /// `[N, L, D]`. Features have fewer rows before the first layer that looks at it, where all N would repeat those.
+  /// `[N, L, D]`. Before the first layer that attends to the text, features may have fewer rows, because all N would be repetitions.
   let text: TextStates
-  /// Of the tokens at the highest resolution with self-attention, where nearly all of its arithmetic is.
+  /// Merges tokens at the highest resolution with self-attention, which has nearly all of its arithmetic.
   let merging: TokenMerging?
   let context: ExecutionContext
 
-  /// The rows of the time embedding that belong to those of some features.
+  /// The rows of the time embedding for the rows of these features.
   func time(for features: Tensor) throws -> Tensor {
     features.shape[0] == time.shape[0] ? time : try time.rows(0..<features.shape[0], in: context)
   }
@@ -86,8 +86,8 @@ struct DownBlock: Sendable {
 
   var attentions: [Transformer2DModel] { stack.attentions }
 
-  /// Appends what every layer gives to `skips`, for the way up.
-  /// - Parameter most: skips after which the way down ends.
+  /// Appends the result of every layer to `skips`, for the way up.
+  /// - Parameter most: the number of skips at which the way down ends.
   func callAsFunction(_ x: Tensor, skips: inout [Tensor], upTo most: Int, _ pass: UNetPass) throws -> Tensor {
     var x = x
     for index in 0..<stack.count where skips.count < most {
@@ -131,16 +131,16 @@ struct MidBlock: Sendable {
   }
 }
 
-/// One resolution on the way up; each resnet also takes what the way down left. Source: diffusers' `UpBlock2D` and `CrossAttnUpBlock2D`.
+/// One resolution on the way up. Each resnet also takes a skip of the way down. Source: diffusers' `UpBlock2D` and `CrossAttnUpBlock2D`.
 struct UpBlock: Sendable {
   private let stack: ResnetStack
   private let upsampler: Upsample2D?
   private let path: String
-  /// Skips that it leaves for the blocks after it.
+  /// The number of skips that it leaves for the blocks after it.
   let skipsLeft: Int
   private let channels: (entering: Int, own: Int)
 
-  /// - Parameter index: on the way up: 0 is the lowest resolution.
+  /// - Parameter index: the place on the way up; 0 is the lowest resolution.
   init(index: Int, configuration: UNet2DConfiguration, timeChannels: Int, weights: WeightScope) throws {
     let levels = Array(configuration.levels.reversed())
     let level = levels[index]
@@ -165,8 +165,8 @@ struct UpBlock: Sendable {
   /// Channels of what enters the layer that finds so many skips.
   func enteringChannels(skips: Int) -> Int { skips - skipsLeft == stack.count ? channels.entering : channels.own }
 
-  /// Takes its skips from the end of `skips`; how many there are says which of its layers is next.
-  /// - Parameter rest: skips that are left where the way up pauses.
+  /// Takes its skips from the end of `skips`. Their number says which of its layers is next.
+  /// - Parameter rest: the number of skips at which the way up pauses.
   func callAsFunction(_ x: Tensor, skips: inout [Tensor], leaving rest: Int, _ pass: UNetPass) throws -> Tensor {
     var x = x
     while skips.count > max(rest, skipsLeft) {
@@ -178,7 +178,7 @@ struct UpBlock: Sendable {
       pass.context.observer?(path, x)
       return x
     }
-    // The size to meet is that of the next skip: with odd sides on the way down it is not twice as large.
+    // The result must have the size of the next skip, which is not twice as large if a side on the way down is odd.
     let size = skips.last.map { (height: $0.shape[1], width: $0.shape[2]) }
     x = try upsampler(x, size: size, in: pass.context)
     pass.context.observer?(path, x)

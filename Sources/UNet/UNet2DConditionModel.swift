@@ -4,10 +4,9 @@ import LatentDiffusionLayers
 import Tensor
 import LatentDiffusionWeights
 
-/// The U-Net of Stable Diffusion: guesses the noise in latents, guided by text. Source: Rombach et al. 2022, diffusers'
-/// `UNet2DConditionModel`.
+/// The U-Net of Stable Diffusion. It predicts the noise in latents, guided by text. Source: Rombach et al. 2022, diffusers' `UNet2DConditionModel`.
 public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
-  /// What the configuration says.
+  /// The checked configuration.
   public let configuration: UNet2DConfiguration
   private let sinusoids: Timesteps
   private let timeEmbedding: TimestepEmbedding
@@ -67,22 +66,22 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   public var sampleSides: (height: Int, width: Int)? { configuration.sampleSides }
   public var embedsGuidance: Bool { configuration.conditionChannels != nil }
 
-  /// `timestep_cond`, which takes the place of the guidance's embedding.
+  /// `timestep_cond`, which replaces the embedding of the guidance.
   public var declaredInputs: [PredictorInput] {
     configuration.conditionChannels.map { [PredictorInput("timestep_cond", shape: [$0], isRequired: false)] } ?? []
   }
 
-  /// - Throws: `ComponentError` where shapes do not fit, `CancellationError`.
+  /// - Throws: `ComponentError` if shapes do not fit, `CancellationError`.
   public func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor {
     var memory = PassMemory()
     return try predict(latents, timestep: timestep, conditioning: conditioning, memory: &memory, in: context)
   }
 
-  /// The same, by the short cuts that the memory names.
+  /// The same prediction, with the short cuts that the memory holds.
   ///
-  /// The layers of the way down are numbered by the skips that they leave, and those of the way up by the skips that they take. Deep
-  /// features are what enters the layer that takes the branch's skip.
-  /// - Throws: `ComponentError` where shapes do not fit, `CancellationError`.
+  /// A layer of the way down has the number of the skip that it leaves, and a layer of the way up that of the skip that it takes. Deep features are the input
+  /// of the layer that takes the branch's skip.
+  /// - Throws: `ComponentError` if shapes do not fit, `CancellationError`.
   public func predict(
     _ latents: Tensor, timestep: Float, conditioning: Conditioning, memory: inout PassMemory, in context: ExecutionContext
   ) throws -> Tensor {
@@ -103,23 +102,23 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     return try joined(outputs.map(\.prediction), in: context)
   }
 
-  /// Their name in a memory.
+  /// The name of the deep features in a memory.
   private static let deepFeatures = "deep_features"
 
   private func joined(_ tensors: [Tensor], in context: ExecutionContext) throws -> Tensor {
     tensors.count == 1 ? tensors[0] : try Tensor.concatenated(tensors, axis: 0, in: context)
   }
 
-  /// Whether each thread makes a pass of its own of its part of the rows. In a small net threads that share every layer wait for one another,
-  /// and for what is in each other's caches, longer than it takes each to read all weights: those come from the caches too. Who observes a pass
-  /// sees all its rows.
+  /// Whether each thread computes a whole pass of its own part of the rows. In a small net, threads that share every layer wait for one another and for data
+  /// in each other's caches. That takes longer than reading all weights in each thread, because the weights come from the caches, too. An observer sees all
+  /// rows of a pass.
   private func isParted(_ inputs: Inputs, in context: ExecutionContext) -> Bool {
     let rows = inputs.rows, features = inputs.latents.count / inputs.latents.shape[0] / inputChannels * configuration.levels[0].channels
     return context.threads > 1 && rows.isMultiple(of: context.threads) && context.mayRearrange && inputs.deepFeatures == nil
       && features <= 1 << 16 && configuration.levels.allSatisfy { $0.channels <= 256 }
   }
 
-  /// What a pass begins with.
+  /// The inputs of a pass.
   private struct Inputs: Sendable {
     var latents: Tensor
     let timestep: Float
@@ -129,10 +128,10 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     let merging: TokenMerging?
     let branch: Int?
 
-    /// Of the conditioning and of the prediction.
+    /// The rows of the conditioning and of the prediction.
     var rows: Int { text.states.shape[0] }
 
-    /// The same for a part of the rows, each with latents of its own.
+    /// The same inputs for a part of the rows. Each row has its own latents.
     func part(_ index: Int, of count: Int, in context: ExecutionContext) throws -> Inputs {
       let rows = rows / count * index..<rows / count * (index + 1)
       var part = self
@@ -143,10 +142,10 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     }
   }
 
-  /// What a pass ends with.
+  /// The results of a pass.
   private struct Outputs: Sendable {
     let prediction: Tensor
-    /// Where the next pass may want them.
+    /// Nil unless the next pass may reuse them.
     let deepFeatures: Tensor?
   }
 
@@ -165,7 +164,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
       if let midBlock { x = try midBlock(x, pass) }
       if let branch { x = try ascend(x, skips: &skips, leaving: branch + 1, pass) }
     }
-    // Without any attention to the text the rows have not parted yet.
+    // If no layer has attended to the text yet, the rows are still shared.
     x = try x.repeated(inputs.rows / x.shape[0], in: context)
     let kept = branch == nil ? nil : x
     x = try ascend(x, skips: &skips, leaving: 0, pass)
@@ -173,9 +172,9 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     return Outputs(prediction: prediction, deepFeatures: kept)
   }
 
-  /// - Throws: `ComponentError` where there is no such branch.
+  /// - Throws: `ComponentError` if there is no such branch.
   public func check(_ shortcuts: Shortcuts) throws {
-    // The deepest layers on the way up take a skip of their own, and have nothing below that could be left out but the middle.
+    // The deepest layers on the way up take their own skips. Only the middle lies below them and can be left out.
     let branches = 0..<configuration.levels.reduce(0) { $0 + $1.resnets + 1 }
     if let caching = shortcuts.stepCaching, !branches.contains(caching.branch) {
       throw ComponentError.outOfRange(
@@ -183,7 +182,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     }
   }
 
-  /// A text with what all layers make of it alone, which the first of a generation's passes leaves for the others.
+  /// A text with the projections that depend on it alone. The first pass of a generation keeps them for the others.
   private func read(_ states: Tensor, memory: inout PassMemory, in context: ExecutionContext) throws -> TextStates {
     if let text = memory.cache as? TextStates, text.states.isIdentical(to: states) { return text }
     var text = TextStates(states)
@@ -205,12 +204,12 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     return x
   }
 
-  /// `[N, 4C]`: the embedding of the time, activated as every block wants it.
+  /// `[N, 4C]`: the time embedding after SiLU, as every block takes it.
   private func embed(_ timestep: Float, conditioning: Conditioning, batch: Int, in context: ExecutionContext) throws -> Tensor {
     let time = sinusoids([timestep])
     if let observer = context.observer { observer("time_proj", try time.repeated(batch, in: context)) }
     guard let channels = configuration.conditionChannels else {
-      // The same for all rows; who observes a pass sees all of them.
+      // All rows are equal, so one is enough unless an observer must see all of them.
       let distinct = context.mayRearrange ? time : try time.repeated(batch, in: context)
       return try timeEmbedding(distinct, in: context).activated(.silu, in: context).repeated(batch / distinct.shape[0], in: context)
     }
@@ -238,7 +237,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     return conditioning.contexts[0]
   }
 
-  /// A memory belongs to passes of one shape.
+  /// Deep features must come from a pass of the same shape.
   private func check(_ deepFeatures: Tensor, meeting skip: Tensor, batch: Int, branch: Int) throws {
     let block = upBlocks.first { $0.skipsLeft <= branch }
     let expected = Shape([batch] + skip.shape.dimensions[1..<3] + [block?.enteringChannels(skips: branch + 1) ?? 0])
@@ -248,8 +247,8 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     }
   }
 
-  /// Whether what comes before the first layer that looks at the text is computed once for all rows of the same latents. An observer sees all
-  /// rows, and inputs of a row's own part it from the others at once.
+  /// Whether the layers before the first that attends to the text are computed once for all rows of the same latents. An observer sees all rows, and
+  /// additional inputs differ from row to row.
   private func sharesRows(_ inputs: Inputs, in context: ExecutionContext) -> Bool {
     context.mayRearrange && inputs.conditioning.inputs.isEmpty
   }

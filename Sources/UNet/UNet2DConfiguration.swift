@@ -60,7 +60,7 @@ private struct MiddleBlock: Decodable {
 public struct UNet2DConfiguration: Sendable {
   let inChannels: Int
   let outChannels: Int
-  /// The sides of the latents it was trained on, where the configuration says so.
+  /// The sides of the latents that it was trained on, if the configuration has them.
   public let sampleSides: (height: Int, width: Int)?
   let centersInput: Bool
   let flipSinToCos: Bool
@@ -80,7 +80,7 @@ public struct UNet2DConfiguration: Sendable {
     let channels: Int
     let resnets: Int
     let down: Block
-    /// What stands at this resolution on the way up.
+    /// The block at this resolution on the way up.
     let up: Block
     let heads: Int
     let contextChannels: Int
@@ -90,15 +90,15 @@ public struct UNet2DConfiguration: Sendable {
 
   enum Block: Sendable { case plain, crossAttention }
 
-  /// The level of the highest resolution at which tokens attend to one another; nil where there is none.
+  /// The level of the highest resolution at which tokens attend to one another; nil if there is none.
   var mergingLevel: Int? {
     levels.firstIndex { ($0.down == .crossAttention || $0.up == .crossAttention) && !$0.onlyCrossAttention }
   }
 
-  /// The longer side of the latents it was trained on, where the configuration says so.
+  /// The longer side of the latents that it was trained on, if the configuration has it.
   public var sampleSize: Int? { sampleSides.map { max($0.height, $0.width) } }
 
-  /// The features of a token of the text.
+  /// The number of features of a text token.
   public var contextChannels: Int { levels.first?.contextChannels ?? 0 }
 
   /// - Parameter json: a U-Net's `config.json`.
@@ -144,7 +144,7 @@ public struct UNet2DConfiguration: Sendable {
       "it leaves no frequencies")
   }
 
-  /// Larger windows are no model that anybody has, and their products would not fit.
+  /// No known model has larger kernels, and their products would overflow.
   private static let largestKernel = 63
 
   private static func refuseUnsupported(_ c: UNet2DKeys, _ check: ConfigurationCheck) throws {

@@ -1,30 +1,30 @@
 import Foundation
 import Tensor
 
-/// A way in which a single file holds a whole model, under names of its own.
+/// A layout in which a single file holds a whole model, under its own tensor names.
 public protocol CheckpointLayout: Sendable {
-  /// What such files have, for the message about a file that has it not: "tensors below model.diffusion_model".
+  /// What files of this layout contain, for the error about a file that lacks it: "tensors below model.diffusion_model".
   var marks: String { get }
-  /// The model in a file; nil where the file is laid out in another way.
-  /// - Throws: `ModelFilesError` where it is this layout, but a part cannot be made out.
+  /// The model in a file; nil if the file has another layout.
+  /// - Throws: `ModelFilesError` if the file has this layout, but a part cannot be identified.
   func checkpoint(of file: any TensorFile) throws -> Checkpoint?
 }
 
-/// A model in a single file, as its layout has made it out.
+/// A model in a single file, as its layout reads it.
 public struct Checkpoint: Sendable {
-  /// One of its components.
+  /// A component of the model.
   public struct Component: Sendable {
-    /// In diffusers or transformers.
+    /// The class in diffusers or transformers.
     public let className: String
-    /// The JSON of a `config.json` that follows from the tensors' shapes.
+    /// The JSON of a `config.json`, derived from the tensors' shapes.
     public let configuration: Data
-    /// Under the names of diffusers and transformers; nil for what has no parameters.
+    /// The tensors, under the names of diffusers and transformers; nil for a component without parameters.
     public let table: WeightTable?
 
     /// - Parameters:
-    ///   - className: in diffusers or transformers.
+    ///   - className: the class in diffusers or transformers.
     ///   - configuration: the JSON of a `config.json`.
-    ///   - table: its tensors; nil for what has none.
+    ///   - table: the component's tensors; nil if it has none.
     public init(className: String, configuration: Data, table: WeightTable?) {
       (self.className, self.configuration, self.table) = (className, configuration, table)
     }
@@ -34,16 +34,16 @@ public struct Checkpoint: Sendable {
   public let file: any TensorFile
   /// The pipeline's class in diffusers.
   public let className: String?
-  /// By name.
+  /// The components by name.
   public let components: [String: Component]
-  /// The component of each of the file's tensors; those that belong to none are not in it.
+  /// The component of each tensor in the file. Tensors that belong to no component are not listed.
   public let owners: [String: String]
-  /// Tensors that belong to no component and are nothing known, sorted.
+  /// Tensors that belong to no component and are not recognised, sorted.
   public let leftOver: [String]
 
   /// - Parameters:
-  ///   - owners: the component of each of the file's tensors.
-  ///   - leftOver: tensors that belong to no component and are nothing known.
+  ///   - owners: the component of each tensor in the file.
+  ///   - leftOver: tensors that belong to no component and are not recognised.
   public init(
     file: any TensorFile, className: String?, components: [String: Component], owners: [String: String], leftOver: [String]
   ) {

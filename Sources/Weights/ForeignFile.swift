@@ -1,25 +1,25 @@
 import Foundation
 
-/// Something that is given for a model or its weights and is something else: what it is, and what to do about it, so that a person need not guess.
+/// A file or folder that was given as a model but is something else: what it is, and what the user can do about it.
 public struct ForeignFile: Sendable, Equatable {
-  /// With its article: "a Git LFS pointer".
+  /// The kind of file or folder, with an article: "a Git LFS pointer".
   public let kind: String
-  /// What to do, as the end of a sentence.
+  /// The advice to the user, as the end of a sentence.
   public let advice: String
 
   package init(_ kind: String, _ advice: String) { (self.kind, self.advice) = (kind, advice) }
 
-  /// In a sentence about a path.
+  /// The sentence for an error about a path.
   func described(at path: String) -> String { "\(path) is \(kind); \(advice)." }
 }
 
 // MARK: by its first bytes
 
 extension ForeignFile {
-  /// How many bytes tell what a file is.
+  /// How many bytes at the beginning identify a file.
   static let signatureBytes = 512
 
-  /// - Parameter beginning: the first bytes of a file that is no safetensors file.
+  /// - Parameter beginning: the first bytes of a file that is not a safetensors file.
   init?(beginning: Data) {
     let bytes = Array(beginning.prefix(Self.signatureBytes))
     func has(_ signature: [UInt8]) -> Bool { bytes.starts(with: signature) }
@@ -46,7 +46,7 @@ extension ForeignFile {
     }
   }
 
-  /// PyTorch's archives hold a `data.pkl`; older files begin with the pickle itself, of protocol 2 and later.
+  /// PyTorch's archives contain a `data.pkl`. Older files begin with the pickle itself, of protocol 2 to 5.
   private static func isPickle(_ bytes: [UInt8]) -> Bool {
     if bytes.count > 2, bytes[0] == 0x80, (2...5).contains(bytes[1]) { return true }
     guard bytes.starts(with: [0x50, 0x4B, 0x03, 0x04]) else { return false }
@@ -58,7 +58,7 @@ extension ForeignFile {
 // MARK: by its extension
 
 extension ForeignFile {
-  /// Formats whose files do not begin with anything that tells them.
+  /// Identifies formats whose first bytes do not.
   init?(extension name: String) {
     let kinds = [
       "onnx": "an ONNX file", "msgpack": "a Flax (JAX) file", "tflite": "a TensorFlow Lite file", "mlmodel": "a Core ML file",
@@ -72,8 +72,8 @@ extension ForeignFile {
 // MARK: by its tensors' names
 
 extension ForeignFile {
-  /// What a file of tensors is that is no whole model in the layout of the original code.
-  /// - Parameter names: of all tensors.
+  /// Identifies a file of tensors that is not a whole model in the original code's layout.
+  /// - Parameter names: the names of all tensors.
   init?(names: Set<String>) {
     func has(_ parts: String...) -> Bool { names.contains { name in parts.contains { name.contains($0) } } }
     func begins(_ prefixes: String...) -> Bool { names.contains { name in prefixes.contains { name.hasPrefix($0) } } }
@@ -140,8 +140,8 @@ extension ForeignFile {
 // MARK: by the files of a folder
 
 extension ForeignFile {
-  /// What a folder holds in place of the weights, or the index, that are looked for.
-  /// - Parameter names: of the files and folders in it.
+  /// Identifies a folder in which the expected weights or the expected index are missing.
+  /// - Parameter names: the names of the files and folders in it.
   init?(files names: [String]) {
     func ends(_ endings: String...) -> Bool { names.contains { name in endings.contains { name.lowercased().hasSuffix($0) } } }
     if ends("openvino_model.xml", "openvino_model.bin") {

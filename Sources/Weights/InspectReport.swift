@@ -1,7 +1,7 @@
 import Foundation
 import Tensor
 
-/// What a model is, as far as its files say: the report of `ldm inspect`.
+/// What a model's files say about it: the report of `ldm inspect`.
 public struct InspectReport: Codable, Sendable, Equatable {
   /// One of the model's parts.
   public struct Component: Codable, Sendable, Equatable {
@@ -11,7 +11,7 @@ public struct InspectReport: Codable, Sendable, Equatable {
     public var className: String?
     /// How many tensors its files have.
     public var tensors: Int
-    /// Numbers in all tensors.
+    /// The number of values in all tensors.
     public var parameters: Int
     /// Bytes of all tensors.
     public var bytes: Int
@@ -19,11 +19,11 @@ public struct InspectReport: Codable, Sendable, Equatable {
     public var elementTypes: [String: Int]
     /// The files' names.
     public var files: [String]
-    /// Tensors that the component does not use; filled in by whoever loads it.
+    /// Tensors that the component does not use. Loading the component fills this in.
     public var unused: [String]?
-    /// Tensors that the component asks for and the files lack; filled in by whoever loads it.
+    /// Tensors that the component needs and the files lack. Loading the component fills this in.
     public var missing: [String]?
-    /// Why the component's files cannot be used; nil where they can.
+    /// Why the component's files cannot be used; nil if they can.
     public var problem: String?
   }
 
@@ -31,28 +31,28 @@ public struct InspectReport: Codable, Sendable, Equatable {
   public var path: String
   /// How its files are laid out.
   public var layout: ModelFiles.Layout
-  /// The pipeline's class in diffusers, where the files say it.
+  /// The pipeline's class in diffusers, if the files name it.
   public var className: String?
-  /// What kind of model it seems to be, in words.
+  /// The probable kind of model, in words.
   public var family: String
   /// `epsilon`, `v_prediction` or `sample`, where the scheduler's configuration says it.
   public var predictionType: String?
   /// All parts, sorted by name.
   public var components: [Component]
-  /// Numbers in all tensors of all parts.
+  /// The number of values in all tensors of all parts.
   public var parameters: Int
   /// Bytes of all weight files.
   public var bytesOnDisk: Int
-  /// Tensors of a single file that belong to no component, such as averages that training keeps.
+  /// How many tensors of a single file belong to no component, such as the averages that training keeps.
   public var ignoredTensors: Int
-  /// Those of them that are nothing known, and may matter.
+  /// The names of those tensors that are not recognised and may matter.
   public var leftOver: [String]?
-  /// Why the model cannot be used as a whole, whatever its components are; nil where it can.
+  /// Why the model as a whole cannot be used, even if every component can; nil if it can.
   public var problem: String?
 
-  /// Looks at the files without loading them. What is wrong with a component is noted there.
+  /// Inspects the files without loading them. Problems of a component are recorded in that component.
   ///
-  /// - Parameter family: what kind of model it seems to be, in words.
+  /// - Parameter family: the probable kind of model, in words.
   public init(_ files: ModelFiles, family: String) {
     var all: Set<URL> = []
     components = files.components.map { Self.component($0, of: files, &all) }

@@ -1,15 +1,15 @@
 import Tensor
 
-/// Names that older versions of diffusers and transformers wrote, and what stands for them now.
+/// Maps parameter names of older diffusers and transformers versions to the current names.
 package enum KeyNames {
-  /// The name that a layer asks for; nil for what is no parameter.
+  /// The name that a layer asks for; nil if the tensor is not a parameter.
   static func current(_ name: String, className: String) -> String? {
     if className.hasPrefix("CLIPText") { return textEncoder(name) }
     if className.hasPrefix("Autoencoder") { return autoencoder(name) }
     return name
   }
 
-  /// CLIP as transformers 5 writes it. Version 4 puts `text_model.` before, and its early releases keep a table of the numbers 0, 1, 2, ….
+  /// CLIP's names in transformers 5. Version 4 adds the prefix `text_model.`, and its early releases store a table of the numbers 0, 1, 2, ….
   package static func textEncoder(_ name: String) -> String? {
     let name = name.hasPrefix("text_model.") ? String(name.dropFirst("text_model.".count)) : name
     return name == "embeddings.position_ids" ? nil : name
@@ -29,7 +29,7 @@ package enum KeyNames {
 }
 
 extension WeightTable {
-  /// The same tensors under new names; those whose name is nil are left out. What has its new name already stays before what would take it.
+  /// The same tensors under new names. A nil name leaves a tensor out. If two tensors claim a name, the one that already has it keeps it.
   package func renamed(_ rename: (String) -> String?) -> WeightTable {
     var result: [String: StoredTensor] = [:]
     for (name, tensor) in tensors {
@@ -41,7 +41,7 @@ extension WeightTable {
 }
 
 extension StoredTensor {
-  /// Attention's projections of an autoencoder were once written as 1×1 convolutions `[O, I, 1, 1]`: the same bytes are a matrix `[O, I]`.
+  /// Old autoencoders store attention projections as 1×1 convolutions `[O, I, 1, 1]`. The same bytes are a matrix `[O, I]`.
   package func withoutKernelAxes(for name: String) -> StoredTensor {
     let isProjection = [".to_q.weight", ".to_k.weight", ".to_v.weight", ".to_out.0.weight"].contains { name.hasSuffix($0) }
     guard isProjection, shape.rank > 2, shape.dimensions.dropFirst(2).allSatisfy({ $0 == 1 }) else { return self }

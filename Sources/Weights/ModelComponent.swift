@@ -1,11 +1,11 @@
 import Foundation
 import Tensor
 
-/// A part of a model that is made of its configuration and its weights: a U-Net, an autoencoder, a text encoder.
+/// A part of a model that is built from a configuration and weights: a U-Net, an autoencoder, a text encoder.
 public protocol ModelComponent: Sendable {
-  /// The classes of diffusers or transformers that it stands for.
+  /// The classes of diffusers or transformers that it implements.
   static var classNames: [String] { get }
-  /// What 8 bits suit; nothing, without an implementation.
+  /// Which tensors can have 8 bits. The default is none.
   static var quantization: QuantizationRule { get }
 
   /// - Parameters:
@@ -19,17 +19,17 @@ extension ModelComponent {
   public static var quantization: QuantizationRule { .none }
 }
 
-/// Which tensors of a component are held in 8 bits where those are asked for; the others keep 16.
+/// Which tensors of a component have 8 bits if the caller asks for 8 bits. The others keep 16.
 public struct QuantizationRule: Sendable {
-  /// Beginnings of names, of the whole or after a dot, that keep 16 bits; nil: all do.
+  /// A tensor keeps 16 bits if its name, or a part of it after a dot, begins with one of these; nil: all tensors do.
   private let fragile: [String]?
 
-  /// No tensor.
+  /// No tensor has 8 bits.
   public static let none = QuantizationRule(fragile: nil)
 
-  /// All matrices and kernels but those that are named: what the whole picture passes through at once, and tables that are no products.
+  /// All matrices and kernels except the listed ones: layers that the whole picture passes through at once, and lookup tables.
   ///
-  /// - Parameter fragile: beginnings of names, of the whole or after a dot, in diffusers and in other layouts.
+  /// - Parameter fragile: how the names of the exceptions begin, at the start or after a dot, in diffusers' and in other layouts.
   public static func matrices(except fragile: [String]) -> QuantizationRule { QuantizationRule(fragile: fragile) }
 
   private init(fragile: [String]?) { self.fragile = fragile }
@@ -39,20 +39,20 @@ public struct QuantizationRule: Sendable {
   }
 }
 
-/// The classes that components can be made of, by their names in `model_index.json`. A value: a copy with another class changes nothing elsewhere.
+/// The component types by their class names in `model_index.json`. It is a value: registering a class in a copy changes nothing elsewhere.
 public struct ComponentRegistry: Sendable {
   private var types: [String: any ModelComponent.Type] = [:]
 
-  /// - Parameter types: of which a later one takes the place of an earlier one with the same class name.
+  /// - Parameter types: a later type replaces an earlier one with the same class name.
   public init(_ types: [any ModelComponent.Type] = []) { for type in types { register(type) } }
 
   /// Adds a class, under all its names.
   public mutating func register(_ type: any ModelComponent.Type) { for name in type.classNames { types[name] = type } }
 
-  /// The type of a class; nil for one that nobody registered.
+  /// The type for a class name; nil if none is registered.
   public subscript(className: String?) -> (any ModelComponent.Type)? { className.flatMap { types[$0] } }
 
-  /// Whether a class is one of those without weights: schedulers, tokenizers, what prepares pictures.
+  /// Whether a class has no weights: schedulers, tokenizers, image processors.
   static func isWeightless(_ className: String?) -> Bool {
     let endings = ["Scheduler", "Tokenizer", "TokenizerFast", "Processor", "ProcessorFast", "FeatureExtractor"]
     return className.map { name in endings.contains { name.hasSuffix($0) } } ?? false

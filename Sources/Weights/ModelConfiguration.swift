@@ -1,12 +1,12 @@
 import Foundation
 
-/// What can be wrong with a component's `config.json`.
+/// Problems of a component's `config.json`.
 public enum ConfigurationError: Error, Sendable, Equatable, CustomStringConvertible {
-  /// The file is no JSON object, or a key has a value of another type than it should.
+  /// The file is not a JSON object, or a key has a value of the wrong type.
   case malformed(component: String, reason: String)
-  /// A value that makes no model.
+  /// A value with which no model is possible.
   case invalid(component: String, key: String, reason: String)
-  /// A value that diffusers knows and this library does not yet.
+  /// A value that diffusers supports and this library does not support yet.
   case unsupported(component: String, key: String, value: String)
 
   public var description: String {
@@ -27,7 +27,7 @@ public struct PerLevel<Value: Decodable & Sendable>: Decodable, Sendable {
   /// The same value for all levels.
   public init(_ value: Value) { (values, isList) = ([value], false) }
 
-  /// - Throws: `DecodingError` where it is neither a value nor a list of values.
+  /// - Throws: `DecodingError` if it is neither a value nor a list of values.
   public init(from decoder: any Decoder) throws {
     let container = try decoder.singleValueContainer()
     if let one = try? container.decode(Value.self) {
@@ -65,14 +65,14 @@ public func decodeConfiguration<Configuration: Decodable>(
   func key(_ context: DecodingError.Context) -> String { context.codingPath.map(\.stringValue).joined(separator: ".") }
 }
 
-/// Checks of configuration values, each of which throws `ConfigurationError.invalid`.
+/// Checks of configuration values. Each throws a `ConfigurationError`.
 public struct ConfigurationCheck: Sendable {
-  /// What errors call the component.
+  /// The component's name in errors.
   public let component: String
-  /// - Parameter component: what errors call it.
+  /// - Parameter component: its name in errors.
   public init(_ component: String) { self.component = component }
 
-  /// Larger extents are no model that anybody has; products of two of them still fit.
+  /// No known model has larger extents, and the product of two such extents fits in an `Int`.
   public static let largestExtent = 1 << 20
 
   /// A number of channels, layers, heads, … must be from 1 to `largestExtent`.
@@ -83,18 +83,18 @@ public struct ConfigurationCheck: Sendable {
     }
   }
 
-  /// What must hold in any model.
+  /// Checks a condition that must hold in any model.
   ///
   /// - Parameters:
   ///   - condition: what must be true.
-  ///   - key: of the configuration.
+  ///   - key: the configuration's key.
   ///   - reason: why the value makes no model, as the end of a sentence.
   /// - Throws: `ConfigurationError.invalid`.
   public func require(_ condition: Bool, _ key: String, _ reason: @autoclosure () -> String) throws {
     guard condition else { throw ConfigurationError.invalid(component: component, key: key, reason: reason()) }
   }
 
-  /// What diffusers knows and this library does not yet.
+  /// Checks that this library supports a value that diffusers supports.
   /// - Throws: `ConfigurationError.unsupported`.
   public func supported(_ condition: Bool, _ key: String, _ value: @autoclosure () -> String) throws {
     guard condition else { throw ConfigurationError.unsupported(component: component, key: key, value: value()) }

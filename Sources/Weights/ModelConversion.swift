@@ -1,30 +1,30 @@
 import Foundation
 import Tensor
 
-/// What a conversion made.
+/// The result of a conversion.
 public struct ModelConversion: Sendable, Equatable {
   /// Bytes of the weights that were read.
   public fileprivate(set) var bytesRead = 0
   /// Bytes of the weight files that were written.
   public fileprivate(set) var bytesWritten = 0
-  /// Components that no picture needs and whose weights cannot be read; only their other files are in the result.
+  /// Components that no picture needs and whose weights cannot be read. The result has only their other files.
   public fileprivate(set) var leftOut: [String] = []
 }
 
 extension ModelFiles {
-  /// Writes the model with its weights in another form, in the layout that it has.
+  /// Writes the model with its weights in another form. The layout stays the same.
   ///
-  /// The folder of a model, or of one component, becomes a folder with the weights of each component in one file, under the names of the original, and with a copy of all
-  /// other files of the components and of the files beside `model_index.json`. In a single file, what belongs to no component (averages
-  /// that training keeps) stays as it is, as do whole numbers. One tensor at a time is in memory.
+  /// A model's folder, or a component's, becomes a folder. The weights of each component become one file with the original tensor names. All other files of the
+  /// components, and the files beside `model_index.json`, are copied. Whole numbers stay unchanged, and so do the tensors of a single file that belong to
+  /// no component (averages that training keeps). Only one tensor at a time is in memory.
   ///
   /// - Parameters:
-  ///   - form: of the weights.
-  ///   - url: where nothing is yet.
-  ///   - context: whose threads convert, and whose cancellation ends the writing.
-  ///   - progress: told which component comes next.
-  /// - Throws: `ModelFilesError`, `SafetensorsError`, `WeightError` where the form cannot hold a value, `FileWriteError`,
-  ///   `CancellationError`; nothing is left at `url` then.
+  ///   - form: the form of the new weights.
+  ///   - url: where the model goes; nothing may exist there yet.
+  ///   - context: its threads convert, and its cancellation stops the writing.
+  ///   - progress: gets the name of the component that comes next.
+  /// - Throws: `ModelFilesError`, `SafetensorsError`, `WeightError` if the form cannot hold a value, `FileWriteError`, `CancellationError`. Nothing is left
+  ///   at `url` then.
   @discardableResult
   public func convert(
     to form: WeightForm, at url: URL, in context: ExecutionContext, progress: (_ component: String) -> Void = { _ in }
@@ -56,7 +56,7 @@ extension ModelFiles {
     _ component: String, of folder: ModelFolder, to form: WeightForm, at target: URL, in context: ExecutionContext,
     _ result: inout ModelConversion
   ) throws {
-    // Every picture needs what the library can make.
+    // Every picture needs the components that the library can build.
     let isNeeded = registry[className(of: component)] != nil
     let origin = folder.url.appending(path: component)
     let place = folder.isComponent ? target : target.appending(path: component, directoryHint: .isDirectory)
@@ -111,15 +111,15 @@ extension ModelFiles {
   }
 }
 
-/// A tensor on its way from one file to another.
+/// A tensor that is copied or converted from one file to another.
 private struct ConvertedTensor {
   let original: StoredTensor
   let entry: SafetensorsLayout.Entry
   private let rule: QuantizationRule
-  /// Nil for what stays as it is.
+  /// Nil if the tensor stays unchanged.
   private let form: WeightForm?
 
-  /// - Parameter rule: of the component that the tensor belongs to; nil for what belongs to none and stays as it is.
+  /// - Parameter rule: the rule of the tensor's component; nil if it belongs to none and stays unchanged.
   init(_ name: String, _ original: StoredTensor, rule: QuantizationRule?, form: WeightForm) {
     self.original = original
     self.rule = rule ?? .none
@@ -139,12 +139,12 @@ private struct ConvertedTensor {
     tensor.releasePages()
   }
 
-  /// Whole numbers and truth values count or number something, and stay as they are: a layer that computes with them converts them.
+  /// Whole numbers and booleans are counts or indices, so they stay unchanged. A layer that computes with them converts them.
   private static func isConverted(_ tensor: StoredTensor) -> Bool {
     !["BOOL", "I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"].contains(tensor.elementType)
   }
 
-  /// In pieces, since a slow disk would keep whoever wants to stop waiting for a large tensor.
+  /// Writes in pieces, so that a cancellation need not wait for a large tensor on a slow disk.
   private func append(_ data: Data, to append: (Data) throws(FileWriteError) -> Void, in context: ExecutionContext) throws {
     var rest = data[...]
     while !rest.isEmpty {

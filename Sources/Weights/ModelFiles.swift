@@ -1,9 +1,9 @@
 import Foundation
 import Tensor
 
-/// The files of a model, whichever way they are laid out: what its components are, their configurations and their weights.
+/// The files of a model in any layout: its components, their configurations and their weights.
 ///
-/// All names are diffusers': those of `config.json` and of the tensors. A single file answers as its `CheckpointLayout` has made it out.
+/// All names of configuration keys and tensors are those of diffusers. For a single file, a `CheckpointLayout` translates them.
 public struct ModelFiles: Sendable {
   /// How a model's files are laid out.
   public enum Layout: String, Codable, Sendable {
@@ -24,13 +24,13 @@ public struct ModelFiles: Sendable {
   public let url: URL
   let source: Source
 
-  /// The classes that its components can be made of.
+  /// The types that components can have.
   package let registry: ComponentRegistry
 
   /// - Parameters:
   ///   - url: a model's folder, the folder of one component, or a `.safetensors` file.
-  ///   - registry: the classes that components can be made of.
-  ///   - layouts: those of single files, of which the first that knows the file decides.
+  ///   - registry: the types that components can have.
+  ///   - layouts: the layouts of single files. The first that recognises the file is used.
   /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`.
   package init(_ url: URL, registry: ComponentRegistry = ComponentRegistry(), layouts: [any CheckpointLayout] = []) throws {
     let path = url.path(percentEncoded: false)
@@ -63,7 +63,7 @@ public struct ModelFiles: Sendable {
     }
   }
 
-  /// The pipeline's class in diffusers, where the files say it.
+  /// The pipeline's class in diffusers, if the files name it.
   public var className: String? {
     switch source {
     case .folder(let folder): folder.className
@@ -71,7 +71,7 @@ public struct ModelFiles: Sendable {
     }
   }
 
-  /// What the model consists of: `unet`, `vae`, `text_encoder`, `scheduler`, …, sorted.
+  /// The names of the components: `unet`, `vae`, `text_encoder`, `scheduler`, …, sorted.
   public var components: [String] {
     switch source {
     case .folder(let folder): folder.components.map(\.name)
@@ -79,7 +79,7 @@ public struct ModelFiles: Sendable {
     }
   }
 
-  /// A component's class in diffusers or transformers; nil where there is no such component.
+  /// A component's class in diffusers or transformers; nil if there is no such component.
   public func className(of component: String) -> String? {
     switch source {
     case .folder(let folder): folder.components.first { $0.name == component }?.className
@@ -87,7 +87,7 @@ public struct ModelFiles: Sendable {
     }
   }
 
-  /// The JSON of a component's `config.json`, `scheduler_config.json` or `tokenizer_config.json`; nil where it has none.
+  /// The JSON of a component's `config.json`, `scheduler_config.json` or `tokenizer_config.json`; nil if it has none.
   ///
   /// - Throws: `ModelFilesError`.
   public func configuration(of component: String) throws -> Data? {
@@ -102,20 +102,20 @@ public struct ModelFiles: Sendable {
   /// - Throws: `ModelFilesError`, `SafetensorsError`.
   public func weights(of component: String) throws -> any WeightSource { try table(of: component).table }
 
-  /// The same in another form, each tensor converted when a layer asks for it; nil: as the files have them.
+  /// The same weights in another form. A tensor is converted when a layer asks for it. With a nil form, tensors are as in the files.
   ///
-  /// - Parameter context: whose threads convert.
-  /// - Throws: `ModelFilesError`, `SafetensorsError`; the source throws `WeightError.outOfRange` where the form cannot hold a value.
+  /// - Parameter context: its threads convert.
+  /// - Throws: `ModelFilesError`, `SafetensorsError`; the source throws `WeightError.outOfRange` if the form cannot hold a value.
   public func weights(of component: String, as form: WeightForm?, in context: ExecutionContext) throws -> any WeightSource {
     let source = try weights(of: component)
     return form.map { ConvertedWeights(source: source, form: $0, rule: quantization(of: component), context: context) } ?? source
   }
 
-  /// What 8 bits suit of a component; nothing of one whose class nobody registered.
+  /// The rule for a component's 8-bit tensors; none are allowed if its class is not registered.
   func quantization(of component: String) -> QuantizationRule { registry[className(of: component)]?.quantization ?? .none }
 
-  /// A component's configuration, without which it cannot be made.
-  /// - Throws: `ConfigurationError.malformed` where there is none, `ModelFilesError`.
+  /// The configuration of a component, which cannot be built without one.
+  /// - Throws: `ConfigurationError.malformed` if there is none, `ModelFilesError`.
   package func requiredConfiguration(of component: String) throws -> Data {
     guard let json = try configuration(of: component) else {
       throw ConfigurationError.malformed(component: component, reason: "there is no config.json")
@@ -123,18 +123,18 @@ public struct ModelFiles: Sendable {
     return json
   }
 
-  /// The form in which a component is held where none is asked for: nil, as the file has it, or float32 for 16-bit weights that are few. They
-  /// fit a processor's cache then too, and widening them at every use would take a tenth of a small model's time.
+  /// The form of a component's weights if the caller chooses none: nil (as in the file), or float32 for a small component with 16-bit weights. As float32
+  /// these still fit in the cache, and widening them at every use would cost a small model a tenth of its time.
   ///
   /// - Throws: `ModelFilesError`, `SafetensorsError`.
   public func usualForm(of component: String) throws -> WeightForm? {
     let extents = try extents(of: component, as: .float32)
-    // 8 bits were somebody's choice.
+    // A file with 8 bits was made so on purpose.
     guard !extents.contains(where: { $0.storedType == .q8 }), extents.contains(where: { $0.storedType != .float32 }) else { return nil }
     return extents.reduce(0) { $0 + $1.heldBytes } > Self.cachedBytes ? nil : .float32
   }
 
-  /// What the last level of most processors' caches holds.
+  /// The size of the last-level cache of most processors.
   private static let cachedBytes = 32 << 20
 
   func table(of component: String) throws -> (table: WeightTable, files: [any TensorFile]) {
@@ -148,15 +148,15 @@ public struct ModelFiles: Sendable {
     }
   }
 
-  /// A component's weights without their values: for networks that are followed by a `CountingEngine`, and not computed.
+  /// A component's weights without values, for networks that a `CountingEngine` counts and nothing computes.
   ///
   /// - Throws: `ModelFilesError`, `SafetensorsError`.
   public func extentSource(of component: String, as form: WeightForm? = nil) throws -> any WeightSource {
     ExtentSource(try extents(of: component, as: form))
   }
 
-  /// A component's tensors as layers would be given them in a form: what a plan for memory counts. Those without elements take no room, and no
-  /// layer asks for one; their other extents can be anything.
+  /// The sizes of a component's tensors in a form, as a memory plan counts them. Tensors without elements are left out: they take no memory, no layer asks
+  /// for one, and their other extents can be anything.
   ///
   /// - Throws: `ModelFilesError`, `SafetensorsError`.
   package func extents(of component: String, as form: WeightForm?) throws -> [TensorExtent] {
@@ -170,7 +170,7 @@ public struct ModelFiles: Sendable {
     }
   }
 
-  /// A file of a component, such as `vocab.json` of `tokenizer`; nil where there is none, and always for a single file.
+  /// A file of a component, such as `vocab.json` of `tokenizer`; nil if there is none. A single file has none.
   public func file(_ component: String, _ name: String) -> URL? {
     switch source {
     case .folder(let folder): folder.file(component, name)
@@ -178,7 +178,7 @@ public struct ModelFiles: Sendable {
     }
   }
 
-  /// The contents of `generation_defaults.json`, in which a model recommends steps and guidance; nil where there is none.
+  /// The contents of `generation_defaults.json`, in which a model recommends steps and guidance; nil if there is none.
   ///
   /// - Throws: `ModelFilesError`.
   public var generationDefaults: Data? {
@@ -190,7 +190,7 @@ public struct ModelFiles: Sendable {
     }
   }
 
-  /// Tensors of a single file that belong to no component and are nothing that training is known to leave there, sorted.
+  /// Tensors of a single file that belong to no component and that training is not known to leave there, sorted.
   public var leftOver: [String] {
     switch source {
     case .folder: []
@@ -198,7 +198,7 @@ public struct ModelFiles: Sendable {
     }
   }
 
-  /// Tensors of a single file that belong to no component: averages kept for training, noise schedules.
+  /// How many tensors of a single file belong to no component: averages kept for training, noise schedules.
   var ignoredTensors: Int {
     switch source {
     case .folder: 0

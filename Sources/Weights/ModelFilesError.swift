@@ -10,19 +10,19 @@ public enum ModelFilesError: Error, Sendable, Equatable, CustomStringConvertible
   case missingComponent(name: String, path: String)
   /// A component that the model does not have.
   case noSuchComponent(name: String, model: String)
-  /// A file that is there and cannot be read.
+  /// A file that exists but cannot be read.
   case unreadable(path: String, reason: String)
   /// A component's folder without any weights.
   case missingWeights(folder: String)
   /// There are weights, but only in a format that can run programs when it is read.
   case pickledWeights(path: String)
-  /// A safetensors file with other tensors than a model's.
+  /// A safetensors file whose tensors are not those of a model.
   case notAModel(path: String, reason: String)
-  /// A file or folder that is something else than a model.
+  /// A file or folder that is something other than a model.
   case foreign(path: String, ForeignFile)
   /// A single file that lacks parts of a model, which are named in words.
   case incomplete(path: String, found: [String], missing: [String])
-  /// A model of a family that this library does not know yet; `supported` are those that it knows.
+  /// A model of a family that this library does not support yet; `supported` names those that it does.
   case unsupported(path: String, family: String, supported: String)
 
   /// Parts in words, with their articles.

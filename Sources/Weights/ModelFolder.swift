@@ -6,10 +6,10 @@ struct ModelFolder: Sendable {
   let url: URL
   /// The pipeline's class.
   let className: String?
-  /// The components' names, sorted, and the class of each with the library that has it.
+  /// The components, sorted by name, each with its class and the library of that class.
   let components: [Component]
 
-  /// Whether the folder is that of one component.
+  /// Whether the folder holds a single component.
   let isComponent: Bool
 
   struct Component: Sendable {
@@ -81,7 +81,7 @@ struct ModelFolder: Sendable {
     var architectures: [String]?
   }
 
-  /// What a member of `model_index.json` says.
+  /// The value of a key in `model_index.json`.
   private enum IndexEntry: Decodable {
     case text(String)
     case component(library: String, className: String)
@@ -100,7 +100,7 @@ struct ModelFolder: Sendable {
     }
   }
 
-  /// True for a name that stays in its folder.
+  /// True for a file name that cannot lead out of its folder.
   static func isPlain(_ name: String) -> Bool {
     !name.isEmpty && name != "." && name != ".." && !name.contains { $0 == "/" || $0 == "\\" || $0 == "\0" }
   }
@@ -126,13 +126,13 @@ struct ModelFolder: Sendable {
     return folder
   }
 
-  /// A file of a component; nil where there is none of this name.
+  /// A file of a component; nil if there is none of this name.
   func file(_ component: String, _ name: String) -> URL? {
     guard Self.isPlain(name), let file = try? folder(component).appending(path: name) else { return nil }
     return FileManager.default.fileExists(atPath: file.path(percentEncoded: false)) ? file : nil
   }
 
-  /// The component's configuration, or nil where its folder has none.
+  /// The component's configuration; nil if its folder has none.
   func configuration(of component: String) throws(ModelFilesError) -> Data? {
     _ = try folder(component)
     for name in ["config.json", "scheduler_config.json", "tokenizer_config.json"] {
@@ -141,13 +141,13 @@ struct ModelFolder: Sendable {
     return nil
   }
 
-  /// A file of the model itself; nil where there is none of this name.
+  /// A file of the model itself; nil if there is none of this name.
   func contents(of name: String) throws(ModelFilesError) -> Data? {
     let file = url.appending(path: name)
     return FileManager.default.fileExists(atPath: file.path(percentEncoded: false)) ? try Self.read(file) : nil
   }
 
-  /// The ordinary files of a component, or of the model itself, that hold no weights; hidden ones are left out.
+  /// The ordinary files of a component, or of the model itself, that hold no weights. Hidden files are left out.
   func others(in component: String?) throws(ModelFilesError) -> [String] {
     let path = (try component.map { name throws(ModelFilesError) in try folder(name) } ?? url).path(percentEncoded: false)
     guard let names = try? FileManager.default.contentsOfDirectory(atPath: path) else {
@@ -181,7 +181,7 @@ struct ModelFolder: Sendable {
 
 /// The weight files in a component's folder, of which there may be several variants.
 private struct WeightFiles {
-  /// The file, or the index of several files, that diffusers would take; a variant only where there is nothing else.
+  /// The file, or the index of several files, that diffusers would choose. A variant is chosen only if there is nothing else.
   let preferred: URL
 
   init(in folder: URL, library: String) throws(ModelFilesError) {
@@ -201,7 +201,7 @@ private struct WeightFiles {
     }
   }
 
-  /// Whether a file holds weights, in this form or another, or says where they are.
+  /// Whether a file holds weights in any format, or is an index of such files.
   static func holdsWeights(_ name: String) -> Bool {
     endings.contains { name.hasSuffix($0) } || name.contains(".safetensors.") && name.hasSuffix(".json")
   }
@@ -210,8 +210,8 @@ private struct WeightFiles {
     pickles + [".safetensors", ".fp16.json", ".msgpack", ".msgpack.index.json", ".h5", ".onnx", ".onnx_data", ".pb", ".gguf"]
   private static let pickles = [".bin", ".ckpt", ".pt", ".pth", ".bin.index.json"]
 
-  /// How good a choice a file is, the smaller the better: without a variant before `fp16`, that before others. diffusers takes an index before a single
-  /// file, transformers a single file before an index. Nil for what is no weights, and for a part that only an index makes sense of.
+  /// The rank of a file, the smaller the better: first no variant, then `fp16`, then other variants. diffusers prefers an index to a single file,
+  /// transformers the reverse. Nil if the file has no weights, or is a shard, which only an index makes usable.
   private static func rank(_ name: String, library: String) -> Int? {
     let stems = ["diffusion_pytorch_model", "model"]
     for (order, stem) in (library != "diffusers" ? stems.reversed() : stems).enumerated() where name.hasPrefix(stem + ".") {
@@ -223,8 +223,8 @@ private struct WeightFiles {
     return nil
   }
 
-  /// What stands between the stem and the ending, in every spelling that diffusers and transformers have had: `V.safetensors`,
-  /// `safetensors.index.V.json`, `safetensors.V.index.json`, `V.safetensors.index.json`; V may be several words, or none.
+  /// The variant V between the stem and the ending, in every spelling of diffusers and transformers: `V.safetensors`, `safetensors.index.V.json`,
+  /// `safetensors.V.index.json`, `V.safetensors.index.json`. V may be several words, or none.
   private static func variant(_ parts: [String]) -> (variant: String, isIndex: Bool)? {
     if parts.last == "safetensors" {
       let words = parts.dropLast()

@@ -1,28 +1,28 @@
 import Foundation
 import Tensor
 
-/// A parameter of a layer: its values as the layer computes with them, and what is known of them.
+/// A parameter of a layer: the values that the layer computes with, and a label that describes them.
 ///
-/// What is to be added to a parameter belongs here, beside its value, where a layer's call finds it: low-rank factors of an adapter, or what a
-/// training changes. Nothing is added yet.
+/// Additions to a parameter belong here beside its value, where a layer's call finds them: the low-rank factors of an adapter, or the changes that a training
+/// makes. There are none yet.
 public struct Parameter<Value: ParameterValue>: Sendable, Identifiable {
-  /// What is known besides the values.
+  /// The description of the values.
   public let label: ParameterLabel
   /// The packed matrix or kernel, or the vector.
   public let value: Value
 
-  /// The same for all copies of a layer, and as long as one of them lives, no other parameter's. An engine that records operations is handed the value
-  /// and finds the parameter by it.
+  /// All copies of a layer share this identity, and no other parameter has it while one of them exists. An engine that records operations gets the value and
+  /// finds the parameter by its identity.
   public var id: ObjectIdentifier { value.id }
 }
 
-/// What is known of a parameter besides its values.
+/// Describes a parameter without its values.
 public struct ParameterLabel: Sendable, Identifiable {
-  /// That of the parameter.
+  /// The parameter's identity.
   public let id: ObjectIdentifier
-  /// The whole name, as the layer asked for it: `down_blocks.0.resnets.1.conv1.weight`.
+  /// The full name, as the layer asked for it: `down_blocks.0.resnets.1.conv1.weight`.
   public let name: String
-  /// As the checkpoint has it, outermost extent first.
+  /// The shape in the checkpoint, outermost extent first.
   public let shape: Shape
   /// Where the values come from.
   public let origin: WeightOrigin
@@ -30,9 +30,9 @@ public struct ParameterLabel: Sendable, Identifiable {
   public let residency: WeightResidency
 }
 
-/// What layers compute with: a matrix or kernel, or a vector.
+/// A value that layers compute with: a matrix or kernel, or a vector.
 public protocol ParameterValue: Sendable {
-  /// The same for all copies.
+  /// All copies of the value share this identity.
   var id: ObjectIdentifier { get }
 }
 
@@ -41,7 +41,7 @@ extension Tensor: ParameterValue {}
 
 /// Where weights come from.
 public enum WeightOrigin: Sendable, Hashable {
-  /// A file, whether its values are as it has them or converted.
+  /// A file. The values may have been converted.
   case file(URL)
   /// Numbers that a program made.
   case memory

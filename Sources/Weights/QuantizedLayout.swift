@@ -1,8 +1,8 @@
 import Tensor
 
-/// How quantised tensors stand in a safetensors file, whose format has no type for blocks: the tensor `NAME` is there as `NAME.q8_0`, of
-/// type U8 and with its axes in the order in which the bytes lie, the last of which is a block's 34 bytes: `[O, I/32, 34]` for a matrix
-/// `[O, I]` and `[O, kh, kw, C/32, 34]` for a kernel `[O, C, kh, kw]`.
+/// How quantised tensors are stored in a safetensors file, whose format has no type for blocks. The tensor `NAME` is stored as `NAME.q8_0` of type U8. Its
+/// axes follow the order of the bytes, and the last axis is a block's 34 bytes: `[O, I/32, 34]` for a matrix `[O, I]` and `[O, kh, kw, C/32, 34]` for a
+/// kernel `[O, C, kh, kw]`.
 enum QuantizedLayout {
   private static let form = "q8_0"
 
@@ -12,13 +12,13 @@ enum QuantizedLayout {
     Shape([shape[0]] + shape.dimensions.dropFirst(2) + [shape[1] / NumberFormat.q8.blockValues, NumberFormat.q8.blockBytes])
   }
 
-  /// What is wrong with a tensor that says it is quantised.
+  /// Why a tensor whose name says that it is quantised cannot be used.
   enum Problem: Error {
     case unknownForm(String)
     case wrongShape
   }
 
-  /// The tensor that a file's tensor stands for, and its name; nil for what is not quantised.
+  /// The tensor that a file's tensor encodes, and its name; nil if it is not quantised.
   static func tensor(_ name: String, _ stored: StoredTensor) throws(Problem) -> (name: String, tensor: StoredTensor)? {
     guard let dot = name.lastIndex(of: "."), isForm(name[name.index(after: dot)...]) else { return nil }
     let form = name[name.index(after: dot)...]
@@ -38,7 +38,7 @@ enum QuantizedLayout {
     return overflow ? nil : Shape([extents[0], inner] + extents[1..<extents.count - 2])
   }
 
-  /// True for GGUF's names of forms with one scale or more a block: `q8_0`, `q4_k`.
+  /// True for GGUF's names of block formats: `q8_0`, `q4_k`.
   private static func isForm(_ word: Substring) -> Bool {
     let parts = word.split(separator: "_", omittingEmptySubsequences: false)
     guard parts.count == 2, parts[0].first == "q", let bits = Int(parts[0].dropFirst()) else { return false }

@@ -1,21 +1,21 @@
 import Foundation
 import Tensor
 
-/// Weights out of nothing, for tests and measurements: any name of any shape, always with the same values for a seed.
+/// Random weights for tests and measurements: a tensor for any name and shape, always with the same values for a seed.
 ///
-/// Matrices and kernels keep the variance of what passes through them, normalisations stay near one, biases small.
+/// Matrices and kernels preserve the variance of their inputs. Normalisation weights are near one, and biases are small.
 public struct RandomWeights: WeightSource {
-  /// All values follow from it, the name and the shape.
+  /// The values depend only on the seed, the name and the shape.
   public let seed: UInt64
-  /// Of all tensors; of those that can be quantised for `q8`, which leaves 16 bits to the others.
+  /// The format of all tensors. With `q8`, tensors that cannot be quantised have 16 bits.
   public let elementType: NumberFormat
-  /// What the source claims to have; it gives everything else too.
+  /// The names that the source reports. It has a tensor for every other name, too.
   public let names: Set<String>
 
   /// - Parameters:
-  ///   - seed: all values follow from it.
-  ///   - elementType: of all tensors.
-  ///   - names: what the source claims to have.
+  ///   - seed: the values depend only on the seed, the name and the shape.
+  ///   - elementType: the format of all tensors.
+  ///   - names: the names that the source reports.
   public init(seed: UInt64, elementType: NumberFormat = .float32, names: Set<String> = []) {
     self.seed = seed
     self.elementType = elementType
@@ -32,11 +32,11 @@ public struct RandomWeights: WeightSource {
     let fanIn = shape.dimensions.dropFirst().reduce(1, *)
     let (mean, deviation): (Float, Float) =
       if shape.rank > 1 { (0, 1 / Float(max(fanIn, 1)).squareRoot()) } else if name.hasSuffix("weight") { (1, 0.1) } else { (0, 0.1) }
-    // Uniform with this deviation: nothing here asks for a bell, and it is fast.
+    // Uniform values with this deviation: they are fast, and nothing here needs a normal distribution.
     let width = deviation * Float(3).squareRoot()
     let values = (0..<shape.count).map { _ in mean + width * generator.next() }
     let exact = WeightTensor(Tensor(values, shape: shape))
-    // Small values fit into every form.
+    // Small values fit into every format.
     return (try? exact.converted(to: elementType)) ?? exact
   }
 }
@@ -49,7 +49,7 @@ private struct SplitMix {
     state = bits() ^ value
   }
 
-  /// From -1 up to 1.
+  /// A value from -1 to below 1.
   mutating func next() -> Float { Float(Int64(bitPattern: bits()) >> 40) * 0x1p-23 }
 
   private mutating func bits() -> UInt64 {

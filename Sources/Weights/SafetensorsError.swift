@@ -1,14 +1,14 @@
-/// What can be wrong with a safetensors file or the index of a set of them.
+/// Problems of a safetensors file, or of the index of a set of them.
 public enum SafetensorsError: Error, Sendable, Equatable, CustomStringConvertible {
-  /// A file that is not there or cannot be read.
+  /// A file that does not exist or cannot be read.
   case unreadable(path: String, reason: String)
   /// A file of another kind.
   case foreign(path: String, ForeignFile)
-  /// Fewer bytes than the length of the header takes.
+  /// The file has fewer bytes than the field for the header's length.
   case tooShort(path: String, bytes: Int)
-  /// The length that the file gives for its header goes beyond the file, or beyond what is accepted.
+  /// The header's length exceeds the file or the accepted limit.
   case headerTooLong(path: String, bytes: UInt64, limit: Int)
-  /// A header that is no JSON of the form that the format prescribes.
+  /// A header that is not JSON in the form that the format prescribes.
   case malformedHeader(path: String, reason: String)
   /// A `dtype` that the format does not know.
   case unknownElementType(path: String, name: String, type: String)
@@ -18,9 +18,9 @@ public enum SafetensorsError: Error, Sendable, Equatable, CustomStringConvertibl
   case unknownForm(path: String, name: String, form: String)
   /// The header describes more or fewer bytes than follow it.
   case wrongLength(path: String, described: Int, found: Int)
-  /// An index without a map from names to files beside it.
+  /// An index that has no map from names to files beside it.
   case malformedIndex(path: String, reason: String)
-  /// A file that the index names and that is not there.
+  /// A file that the index names and that does not exist.
   case missingShard(path: String, shard: String)
   /// A tensor that is not in the file where the index says it is.
   case missingFromShard(name: String, path: String)
@@ -57,7 +57,7 @@ public enum SafetensorsError: Error, Sendable, Equatable, CustomStringConvertibl
   }
 }
 
-/// Text out of a file, fit to stand in a message: of bearable length, without control characters.
+/// Text from a file, made fit for a message: at most 300 characters, without control characters.
 package func printable(_ text: String) -> String {
   let shown = String(text.unicodeScalars.prefix(300).map { $0.properties.generalCategory == .control ? "\u{FFFD}" : Character($0) })
   return text.unicodeScalars.count > 300 ? shown + "…" : shown

@@ -10,11 +10,11 @@ extension TensorFileFormat {
   }
 }
 
-/// A safetensors file, mapped into memory: a tensor is read when something touches it.
+/// A safetensors file, mapped into memory. A tensor is read from disk when it is used.
 ///
-/// The checks are those of the format's reference implementation: tensors lie one after the other without gap or overlap, and fill the
-/// file exactly. Elements in formats that are no `NumberFormat` are refused when a layer asks for them. A tensor `NAME.q8_0` is
-/// listed as `NAME`, of the type `Q8_0` and with the shape that its values have.
+/// The checks are those of the format's reference implementation: tensors lie one after the other without gap or overlap, and fill the file exactly. A tensor
+/// in a format that no `NumberFormat` describes is refused when a layer asks for it. A tensor `NAME.q8_0` is listed as `NAME`, of the type `Q8_0` and with
+/// the shape of its values.
 public struct SafetensorsFile: TensorFile {
   /// Where the file is.
   public let url: URL
@@ -27,7 +27,7 @@ public struct SafetensorsFile: TensorFile {
 
   private static let headerBeginnings = Array("{ \n\r\t".utf8)
 
-  /// Bits an element of each type that the format knows.
+  /// Bits per element of each type in the format.
   static let elementBits = [
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F4": 4, "F6_E2M3": 6,
     "F6_E3M2": 6, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
@@ -88,7 +88,7 @@ public struct SafetensorsFile: TensorFile {
     return (header.metadata, WeightTable(tensors))
   }
 
-  /// What a tensor of the file stands for.
+  /// The tensor that a tensor of the file encodes.
   private static func unquantized(
     _ name: String, _ stored: StoredTensor, path: String
   ) throws(SafetensorsError) -> (name: String, tensor: StoredTensor) {

@@ -1,8 +1,8 @@
 /// The header of a safetensors file: a JSON object of `{"dtype": …, "shape": […], "data_offsets": [begin, end]}` for each name.
 ///
-/// It is read by a scanner of its own, because a general JSON reader does not tell names that occur twice, rounds large numbers, and
-/// builds trees of whatever a hostile file contains. It accepts and refuses what the reference implementation does, but for names that occur twice,
-/// which the format forbids and the reference lets pass.
+/// It has its own scanner, because a general JSON reader does not report duplicate names, rounds large numbers, and builds a tree of anything in a hostile
+/// file. The scanner accepts what the reference implementation accepts, except duplicate names: the format forbids them, but the reference does not refuse
+/// them.
 struct SafetensorsHeader {
   struct Entry {
     let name: String
@@ -13,10 +13,10 @@ struct SafetensorsHeader {
     let end: Int
   }
 
-  /// What is wrong with a header, as the end of a sentence.
+  /// A problem of a header, as the end of a sentence.
   struct Problem: Error { let reason: String }
 
-  /// No module is nested so deeply that a name gets longer, and what looks names up should not have to expect it.
+  /// No module is nested so deeply that its name is longer, and the limit protects the code that looks names up.
   private static let longestName = 4096
 
   private(set) var metadata: [String: String] = [:]
@@ -41,7 +41,7 @@ struct SafetensorsHeader {
   private static func metadata(_ scanner: inout HeaderScanner) throws(Problem) -> [String: String] {
     var metadata: [String: String] = [:]
     guard try !scanner.skipsNull() else { return metadata }
-    // Of a key that occurs twice the last value counts.
+    // If a key occurs twice, the last value counts.
     try scanner.object { scanner, key throws(Problem) in metadata[key] = try scanner.string() }
     return metadata
   }
@@ -74,12 +74,12 @@ private struct HeaderScanner {
   typealias Problem = SafetensorsHeader.Problem
   private let bytes: [UInt8]
   private var position = 0
-  /// Deeper nesting than this has no meaning in a header, and would cost stack; the reference's limit.
+  /// The reference's limit. Deeper nesting has no meaning in a header and would take stack space.
   private static let deepest = 126
 
   init(_ bytes: [UInt8]) { self.bytes = bytes }
 
-  /// Writers may pad a header in front, so that what follows is aligned.
+  /// Writers may pad a header at its beginning, to align what follows.
   var beginsObject: Bool { bytes.first { !Self.isSpace($0) } == UInt8(ascii: "{") }
 
   var isAtEnd: Bool { bytes[position...].allSatisfy(Self.isSpace) }
@@ -94,7 +94,7 @@ private struct HeaderScanner {
     return bytes[position]
   }
 
-  /// The next byte that is no white space, left where it is.
+  /// The next byte that is not white space. It is not consumed.
   private mutating func peek() -> UInt8? {
     while position < bytes.count, Self.isSpace(bytes[position]) { position += 1 }
     return position < bytes.count ? bytes[position] : nil
@@ -105,7 +105,7 @@ private struct HeaderScanner {
     position += 1
   }
 
-  /// What stands between two brackets, with commas between.
+  /// The elements between two brackets, separated by commas.
   private mutating func list(
     _ open: Unicode.Scalar, _ close: Unicode.Scalar, _ element: (inout HeaderScanner) throws(Problem) -> Void
   ) throws(Problem) {
@@ -197,7 +197,7 @@ private struct HeaderScanner {
     return value
   }
 
-  /// Passes over a value that a later version of the format may have put there.
+  /// Skips a value that a later version of the format may have added.
   mutating func skipValue(depth: Int = 0) throws(Problem) {
     guard depth < Self.deepest else { throw Problem(reason: "it is nested too deeply") }
     switch peek() {
@@ -212,13 +212,13 @@ private struct HeaderScanner {
     }
   }
 
-  /// Whether this is a number as JSON writes it, and one that a double can hold.
+  /// Whether this is a JSON number that a double can hold.
   private static func isNumber(_ word: String) -> Bool {
     guard word.wholeMatch(of: /-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?/) != nil, let value = Double(word) else { return false }
     return value.isFinite
   }
 
-  /// Passes over `null`, if it stands here.
+  /// Skips `null` if it comes next.
   mutating func skipsNull() throws(Problem) -> Bool {
     guard peek() == UInt8(ascii: "n") else { return false }
     try skipValue()

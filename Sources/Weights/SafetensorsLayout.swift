@@ -1,23 +1,23 @@
 import Foundation
 import Tensor
 
-/// Where the tensors of a safetensors file lie, which is known before their values are.
+/// Where the tensors of a safetensors file lie. This is known before their values are.
 struct SafetensorsLayout {
   /// A tensor of the file.
   struct Entry {
-    /// What the tensor is called by those who read it; in the file it may have an addition.
+    /// The tensor's name for readers. The name in the file may have a suffix.
     let name: String
     let storedName: String
     let elementType: String
     let shape: Shape
     let bytes: Int
 
-    /// A tensor as it stands in a file.
+    /// A tensor that is stored unchanged.
     init(_ name: String, _ tensor: StoredTensor) {
       (self.name, storedName, elementType, shape, bytes) = (name, name, tensor.elementType, tensor.shape, tensor.data.count)
     }
 
-    /// - Parameter type: that the tensor will have.
+    /// - Parameter type: the format that the tensor will have.
     init(_ name: String, _ shape: Shape, as type: NumberFormat) {
       self.name = name
       let isQuantized = type == .q8
@@ -30,14 +30,14 @@ struct SafetensorsLayout {
     fileprivate var bits: Int { SafetensorsFile.elementBits[elementType] ?? 0 }
   }
 
-  /// In the order of their data: the widest elements first, so that all lie at multiples of their size, then by name.
+  /// In the order of their data: the widest elements first, so that all are aligned to their size, then by name.
   let entries: [Entry]
-  /// What stands before the data.
+  /// The bytes before the data.
   let header: Data
-  /// Of the whole file.
+  /// The size of the whole file.
   let bytes: Int
 
-  /// - Precondition: no tensor is called `__metadata__`, the one name that the format keeps for itself.
+  /// - Precondition: no tensor is called `__metadata__`, the one name that the format reserves.
   init(_ entries: [Entry], metadata: [String: String]) {
     precondition(!entries.contains { $0.name == "__metadata__" }, "A tensor cannot be called __metadata__.")
     self.entries = entries.sorted { ($1.bits, $0.storedName) < ($0.bits, $1.storedName) }

@@ -5,21 +5,21 @@ import Tensor
 public enum SafetensorsWriter {
   /// Writes float32 tensors, whole or not at all.
   ///
-  /// - Throws: `FileWriteError`; what was there before is then still there.
+  /// - Throws: `FileWriteError`; an existing file is then unchanged.
   public static func write(_ tensors: [String: Tensor], metadata: [String: String] = [:], to url: URL) throws(FileWriteError) {
     try write(tensors.mapValues { WeightTensor($0) }, metadata: metadata, to: url)
   }
 
-  /// Writes tensors as they stand, whole or not at all. A quantised tensor is called `NAME.q8_0` in the file.
+  /// Writes tensors in their own formats, whole or not at all. A quantised tensor is called `NAME.q8_0` in the file.
   ///
-  /// - Throws: `FileWriteError`; what was there before is then still there.
+  /// - Throws: `FileWriteError`; an existing file is then unchanged.
   public static func write(_ tensors: [String: WeightTensor], metadata: [String: String] = [:], to url: URL) throws(FileWriteError) {
     try encode(tensors, metadata: metadata).writeBesideThenRename(to: url)
   }
 
   /// A file's bytes: the same tensors give the same bytes.
   ///
-  /// - Precondition: no tensor is called `__metadata__`, the one name that the format keeps for itself.
+  /// - Precondition: no tensor is called `__metadata__`, the one name that the format reserves.
   public static func encode(_ tensors: [String: WeightTensor], metadata: [String: String] = [:]) -> Data {
     let entries = tensors.map { SafetensorsLayout.Entry($0.key, $0.value.shape, as: $0.value.elementType) }
     let layout = SafetensorsLayout(entries, metadata: metadata)

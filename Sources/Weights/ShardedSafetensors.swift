@@ -10,7 +10,7 @@ extension TensorFileFormat {
   }
 }
 
-/// Tensors that are spread over several safetensors files, and the `….safetensors.index.json` that says which is where.
+/// Tensors in several safetensors files, and the `….safetensors.index.json` that says which file has which tensor.
 public struct ShardedSafetensors: TensorFile {
   /// Where the index is.
   public let url: URL
@@ -19,13 +19,13 @@ public struct ShardedSafetensors: TensorFile {
   /// All tensors of the files that the index names.
   public let table: WeightTable
 
-  /// That of the first file.
+  /// The metadata of the first file.
   public var metadata: [String: String] { shards.first?.metadata ?? [:] }
   public var parts: [any TensorFile] { shards }
 
   private struct Index: Decodable { let weight_map: [String: String] }
 
-  /// - Parameter index: the index; the shards are looked for beside it.
+  /// - Parameter index: the index. The shards must lie beside it.
   /// - Throws: `SafetensorsError`.
   public init(index url: URL) throws(SafetensorsError) {
     let path = url.path(percentEncoded: false)
@@ -33,7 +33,7 @@ public struct ShardedSafetensors: TensorFile {
     let folder = url.deletingLastPathComponent()
     var shards: [String: SafetensorsFile] = [:]
     for name in Set(map.values).sorted() {
-      // A plain name: an index must not lead out of its folder.
+      // Only a plain name is allowed, because an index must not lead out of its folder.
       guard !name.isEmpty, !name.contains("/"), !name.contains("\\"), !name.utf8.contains(0), name != ".", name != ".." else {
         throw .malformedIndex(path: path, reason: "\(name) is not the name of a file beside it")
       }
@@ -43,7 +43,7 @@ public struct ShardedSafetensors: TensorFile {
     }
     self.url = url
     self.shards = shards.values.sorted { $0.url.path < $1.url.path }
-    // The reference reads all that the files have: the index says which files belong together, not what is in them.
+    // Like the reference, this takes all tensors of the files. The index only says which files belong together.
     var tensors: [String: StoredTensor] = [:]
     for shard in self.shards { tensors.merge(shard.tensors) { first, _ in first } }
     for (name, file) in map.sorted(by: { $0.key < $1.key }) {

@@ -1,17 +1,17 @@
 import Tensor
 
-/// How much room a component's tensor takes.
+/// How much memory a component's tensor takes.
 package struct TensorExtent: Sendable {
   package let name: String
   package let shape: Shape
-  /// Of the elements, as they are held.
+  /// The format of the elements in memory.
   package let elementType: NumberFormat
-  /// Of the elements in the file.
+  /// The format of the elements in the file.
   package let storedType: NumberFormat
-  /// Bytes of the packed matrix, of the vector in float32, or of a table that is no page of its file.
+  /// Bytes of the packed matrix, of the float32 vector, or of a table that is not mapped from its file.
   package let heldBytes: Int
 
-  /// - Returns: nil where the bytes are more than can be counted: no file has such a tensor.
+  /// - Returns: nil if the bytes do not fit in an `Int`: no file has such a tensor.
   init?(name: String, shape: Shape, elementType: NumberFormat, storedType: NumberFormat) {
     let kind = Kind(name, shape)
     let bytes: Int? =
@@ -27,7 +27,7 @@ package struct TensorExtent: Sendable {
 
   private let kind: Kind
 
-  /// True where the tensor is a matrix or a kernel, and packed.
+  /// True if the tensor is a matrix or a kernel, which is packed.
   package var isMatrix: Bool { kind == .matrix }
 
   private enum Kind {
@@ -41,7 +41,7 @@ package struct TensorExtent: Sendable {
   }
 }
 
-/// A component's tensors as extents, for networks that are followed and not computed.
+/// A component's tensors without values, for networks that are counted and not computed.
 package struct ExtentSource: WeightSource {
   private let extents: [String: TensorExtent]
   package let names: Set<String>

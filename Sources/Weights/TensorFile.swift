@@ -5,11 +5,11 @@ import Tensor
 public protocol TensorFile: WeightSource {
   /// Where the file is, or the index of several.
   var url: URL { get }
-  /// What the file says of itself.
+  /// The file's description of itself, by key.
   var metadata: [String: String] { get }
   /// All tensors, whatever the format of their elements.
   var table: WeightTable { get }
-  /// The files in which the tensors are: this one, if nothing else is said.
+  /// The files that hold the tensors. The default is this file.
   var parts: [any TensorFile] { get }
 }
 
@@ -23,17 +23,17 @@ extension TensorFile {
   public func origin(of name: String) -> WeightOrigin { table.origin(of: name) }
 }
 
-/// A format of files with tensors. A new one is a type that conforms to `TensorFile`, a value of this beside it, and an entry of `all`.
+/// A format of files with tensors. A new format needs a type that conforms to `TensorFile`, a value of this type, and an entry in `all`.
 public struct TensorFileFormat: Sendable {
-  /// For people.
+  /// The name for people.
   public let name: String
   private let isRecognized: @Sendable (_ url: URL, _ beginning: Data) -> Bool
   private let opened: @Sendable (URL) throws -> any TensorFile
 
   /// - Parameters:
-  ///   - name: for people.
-  ///   - isRecognized: whether a file has this format, by its name and its first 512 bytes.
-  ///   - opened: opens a file that has.
+  ///   - name: the name for people.
+  ///   - isRecognized: whether a file has this format, judged by its name and its first 512 bytes.
+  ///   - opened: opens a file of this format.
   public init(
     _ name: String, isRecognized: @escaping @Sendable (_ url: URL, _ beginning: Data) -> Bool,
     opened: @escaping @Sendable (URL) throws -> any TensorFile
@@ -41,10 +41,10 @@ public struct TensorFileFormat: Sendable {
     (self.name, self.isRecognized, self.opened) = (name, isRecognized, opened)
   }
 
-  /// Every format that can be read. A file that none recognises is opened as the last, whose errors say what it may be instead.
+  /// Every format that can be read. A file that no format recognises is opened as the last one, whose errors say what it may be.
   public static let all: [TensorFileFormat] = [.safetensorsIndex, .safetensors]
 
-  /// Opens a file in whichever of the formats it has.
+  /// Opens a file of any of these formats.
   ///
   /// - Throws: what the format throws: `SafetensorsError`.
   public static func open(_ url: URL, as formats: [TensorFileFormat] = all) throws -> any TensorFile {

@@ -1,6 +1,6 @@
 import Tensor
 
-/// What can be wrong with parameters.
+/// Problems of a model's parameters.
 public enum WeightError: Error, Sendable, Equatable, CustomStringConvertible {
   /// The source has no tensor of this name; `similar` is the nearest name that it does have.
   case missing(name: String, similar: String?)
@@ -8,9 +8,9 @@ public enum WeightError: Error, Sendable, Equatable, CustomStringConvertible {
   case wrongShape(name: String, expected: Shape, found: Shape)
   /// An element is infinite or not a number.
   case notFinite(name: String)
-  /// A value is larger than the form can hold that was asked for.
+  /// A value is too large for the requested form.
   case outOfRange(name: String, type: NumberFormat)
-  /// Elements that cannot be computed with; `type` is as in the file.
+  /// Elements that layers cannot compute with; `type` is the name in the file.
   case unsupportedElementType(name: String, type: String)
 
   public var description: String {
@@ -29,11 +29,11 @@ public enum WeightError: Error, Sendable, Equatable, CustomStringConvertible {
   }
 }
 
-/// Everything that a loading attempt found wrong.
+/// All problems that a loading attempt found.
 public struct WeightErrors: Error, Sendable, Equatable, CustomStringConvertible {
   /// In the order in which the layers met them.
   public let problems: [WeightError]
-  /// False where the attempt ended before the whole model had been looked at.
+  /// False if the attempt ended before the whole model was checked.
   public let isComplete: Bool
 
   public var description: String {

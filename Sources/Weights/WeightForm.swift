@@ -1,23 +1,23 @@
 import Tensor
 
-/// The forms in which a model's weights can be held and written, whatever its files have.
+/// The forms in which a model's weights can be held and written, whatever form its files have.
 public enum WeightForm: String, Sendable, CaseIterable {
-  /// float32, in twice the memory of the files that most models come in. What was narrower is widened exactly.
+  /// float32. Most models' files have 16 bits, so this takes twice their size. Narrower weights are widened exactly.
   case float32 = "f32"
   /// IEEE half precision: 11 significant bits, up to 65504.
   case float16 = "f16"
   /// bfloat16: 8 significant bits, and float32's range.
   case bfloat16 = "bf16"
-  /// 8 bits in blocks of 32 with a common scale (8.5 bits a weight) for matrices and kernels whose inputs are a multiple of 32, as far as
-  /// their component's `QuantizationRule` says. All else keeps 16 bits.
+  /// 8 bits in blocks of 32 with a common scale (8.5 bits a weight), for matrices and kernels whose inputs are a multiple of 32 and that their component's
+  /// `QuantizationRule` allows. All other tensors keep 16 bits.
   case q8
 
   /// The element type that a tensor gets.
   ///
   /// - Parameters:
-  ///   - stored: the type that it has.
-  ///   - name: with or without what a single file puts before the component's names.
-  ///   - rule: what 8 bits suit of the component.
+  ///   - stored: the type that the tensor has.
+  ///   - name: with or without the prefix that a single file adds to the component's names.
+  ///   - rule: the component's rule for 8 bits.
   func elementType(of stored: NumberFormat, shape: Shape, name: String, rule: QuantizationRule) -> NumberFormat {
     switch self {
     case .float32: .float32
@@ -33,7 +33,7 @@ public enum WeightForm: String, Sendable, CaseIterable {
   }
 
   /// The tensor in this form.
-  /// - Throws: `WeightError`, where the form cannot hold it.
+  /// - Throws: `WeightError` if the form cannot hold it.
   func convert(
     _ tensor: WeightTensor, name: String, rule: QuantizationRule, in context: ExecutionContext?
   ) throws(WeightError) -> WeightTensor {
@@ -50,7 +50,7 @@ public enum WeightForm: String, Sendable, CaseIterable {
   }
 }
 
-/// A component's weights in another form: each tensor is converted when a layer asks for it, so that no more than one is there twice.
+/// A component's weights in another form. A tensor is converted when a layer asks for it, so at most one is in memory twice.
 struct ConvertedWeights: WeightSource {
   let source: any WeightSource
   let form: WeightForm

@@ -4,18 +4,18 @@ import Tensor
 
 /// A place in a tree of parameters, written as diffusers and PyTorch write it: `w["down_blocks"][0]["resnets"][1]`.
 ///
-/// A layer takes its parameters from its scope. What is missing or misshapen is noted under its whole name and replaced by
-/// zeros, so that one attempt finds every problem; `LoadReport.load` throws them together, and no such model leaves it.
+/// A layer takes its parameters from its scope. A missing or misshapen tensor is recorded under its full name and replaced by zeros, so that one attempt
+/// finds every problem. `LoadReport.load` then throws all problems together and never returns such a model.
 public struct WeightScope: Sendable {
   /// The names so far, joined by dots; empty at the root.
   public let prefix: String
-  /// Where weights are packed: its threads work on them, and its cancellation ends the loading.
+  /// Its threads pack the weights, and its cancellation stops the loading.
   public let context: ExecutionContext
   /// Where matrices of this scope are between uses.
   public var residency: WeightResidency
   private let ledger: Ledger
 
-  /// What a loading attempt has met so far.
+  /// The state of a loading attempt.
   final class Ledger: Sendable {
     struct State {
       var used: Set<String> = []
@@ -28,7 +28,7 @@ public struct WeightScope: Sendable {
     init(_ source: any WeightSource) { self.source = source }
   }
 
-  /// A checkpoint that lacks more than so many bytes has too little of the model for a longer list of problems to help.
+  /// If a checkpoint lacks more bytes than this, it has too little of the model for a longer list of problems to help.
   private static let standInLimit = 64 << 20
 
   init(ledger: Ledger, prefix: String, residency: WeightResidency, context: ExecutionContext) {
@@ -40,19 +40,19 @@ public struct WeightScope: Sendable {
 
   private func path(_ name: String) -> String { prefix.isEmpty ? name : prefix + "." + name }
 
-  /// The place of this name below.
+  /// The scope of this name below this one.
   public subscript(name: String) -> WeightScope {
     WeightScope(ledger: ledger, prefix: path(name), residency: residency, context: context)
   }
-  /// The place of this number below.
+  /// The scope of this number below this one.
   public subscript(index: Int) -> WeightScope { self[String(index)] }
 
-  /// True where the source has a tensor of this name here.
+  /// True if the source has a tensor of this name here.
   public func has(_ name: String) -> Bool { ledger.source.names.contains(path(name)) }
 
-  /// The tensor of this name as it stands in its source: for tables, whose rows are looked up.
+  /// The tensor of this name as stored in its source, for tables whose rows are looked up.
   ///
-  /// - Returns: zeros where there is none of this shape; the problem is noted.
+  /// - Returns: zeros if there is none of this shape; the problem is recorded.
   /// - Throws: `WeightErrors`, once so much is missing that the attempt is hopeless.
   public func tensor(_ name: String, shape: Shape) throws -> WeightTensor {
     let tensor = try find(name, shape: shape)
@@ -61,8 +61,8 @@ public struct WeightScope: Sendable {
 
   /// The vector of this name, as float32.
   ///
-  /// - Parameter arrange: makes of the values what the layer computes with.
-  /// - Returns: zeros where there is none of this shape; the problem is noted.
+  /// - Parameter arrange: turns the values into what the layer computes with.
+  /// - Returns: zeros if there is none of this shape; the problem is recorded.
   /// - Throws: `WeightErrors`, once so much is missing that the attempt is hopeless.
   public func vector(_ name: String, shape: Shape, arrangedBy arrange: (Tensor) -> Tensor = { $0 }) throws -> Parameter<Tensor> {
     parameter(name, shape, arrange(try tensor(name, shape: shape).decoded()), residency: .packed)
@@ -70,7 +70,7 @@ public struct WeightScope: Sendable {
 
   /// The matrix or kernel of this name, packed now or later, as the scope's residency says.
   ///
-  /// - Returns: zeros where there is none of this shape; the problem is noted.
+  /// - Returns: zeros if there is none of this shape; the problem is recorded.
   /// - Throws: `WeightErrors`, once so much is missing that the attempt is hopeless, and `CancellationError`.
   public func matrix(_ name: String, shape: Shape, isGated: Bool = false) throws -> Parameter<PackedMatrix> {
     let weights = try find(name, shape: shape)
@@ -97,7 +97,7 @@ public struct WeightScope: Sendable {
     }
   }
 
-  /// Notes a problem and gives zeros in place of the tensor.
+  /// Records a problem and returns zeros instead of the tensor.
   private func standIn(_ error: WeightError, shape: Shape) throws -> WeightTensor {
     let (bytes, overflow) = shape.count.multipliedReportingOverflow(by: 2)
     let problems: [WeightError]? = ledger.state.withLock { state in
@@ -111,7 +111,7 @@ public struct WeightScope: Sendable {
   }
 }
 
-/// What loading a component found besides the component.
+/// What loading a component found out about its tensors.
 public struct LoadReport: Sendable {
   /// Tensors of the source that the component did not ask for, sorted.
   public let unused: [String]
@@ -121,8 +121,8 @@ public struct LoadReport: Sendable {
   /// Builds a component from a source.
   ///
   /// - Parameters:
-  ///   - prefix: where in the source the component begins; only names below it count as unused.
-  ///   - residency: where the component's matrices are between uses, if the component has no reason to decide otherwise.
+  ///   - prefix: the place of the component in the source. Only names below it count as unused.
+  ///   - residency: where the component's matrices are between uses, unless the component decides otherwise.
   /// - Throws: `WeightErrors` with everything that is missing or misshapen; what `build` throws.
   public static func load<Component>(
     from source: any WeightSource, prefix: String = "", residency: WeightResidency = .packed, in context: ExecutionContext,

@@ -1,12 +1,12 @@
 import Tensor
 
-/// What parameters are taken from: a file, a checkpoint with other names, seeded random numbers in a test.
+/// A source of parameters: a file, a checkpoint with other names, seeded random numbers in a test.
 public protocol WeightSource: Sendable {
-  /// All tensors there are.
+  /// The names of all tensors.
   var names: Set<String> { get }
-  /// - Throws: `WeightError` where there is no such tensor, or not of this shape.
+  /// - Throws: `WeightError` if there is no such tensor, or if it has another shape.
   func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor
-  /// Where the tensor of this name comes from; without an implementation, from memory.
+  /// Where the tensor of this name comes from. The default is memory.
   func origin(of name: String) -> WeightOrigin
 }
 

@@ -11,13 +11,13 @@ public struct StoredTensor: Sendable {
   public let data: Data
   /// Where the elements come from.
   public let origin: WeightOrigin
-  /// True where the data are pages of a mapped file.
+  /// True if the data are pages of a mapped file.
   public let isMapped: Bool
 
   /// - Parameters:
   ///   - shape: outermost extent first.
   ///   - elementType: as safetensors names it, or `Q8_0`.
-  ///   - data: the elements; whether they are as many as the shape says is checked when they are asked for.
+  ///   - data: the elements. Their number is checked against the shape when they are used.
   ///   - origin: where the elements come from.
   ///   - isMapped: whether the data are pages of a mapped file.
   public init(shape: Shape, elementType: String, data: Data, origin: WeightOrigin = .memory, isMapped: Bool = false) {
@@ -28,23 +28,22 @@ public struct StoredTensor: Sendable {
     self.isMapped = isMapped
   }
 
-  /// The format of the elements; nil for types that hold no numbers, or that only mean something together with other tensors (`F4`, `F6_…`,
-  /// `C64`).
+  /// The format of the elements; nil for types that hold no numbers, or that have a meaning only together with other tensors (`F4`, `F6_…`, `C64`).
   var format: NumberFormat? { NumberFormat(named: elementType) }
 
-  /// What layers compute with; nil where there are no numbers, or not as many as the shape says.
+  /// The tensor for layers; nil if its elements are not numbers, or not as many as the shape says.
   var weights: WeightTensor? {
     guard let format, data.count == format.bytes(of: shape) else { return nil }
     return WeightTensor(shape: shape, elementType: format, data: data, isMapped: isMapped)
   }
 
-  /// The same bytes under another shape; nil where the counts differ.
+  /// The same bytes under another shape; nil if the counts differ.
   package func reshaped(_ shape: Shape) -> StoredTensor? {
     guard shape.count == self.shape.count else { return nil }
     return StoredTensor(shape: shape, elementType: elementType, data: data, origin: origin, isMapped: isMapped)
   }
 
-  /// The outermost axis cut into equal parts; nil where it cannot be.
+  /// Splits the outermost axis into equal parts; nil if it cannot be split.
   package func split(_ parts: Int) -> [StoredTensor]? {
     guard let rows = shape.dimensions.first, rows % parts == 0, data.count % parts == 0 else { return nil }
     let bytes = data.count / parts
@@ -57,7 +56,7 @@ public struct StoredTensor: Sendable {
   }
 }
 
-/// Tensors by name: what is left of any checkpoint once it has been opened and its names are those the layers ask for.
+/// Tensors by name. An opened checkpoint becomes such a table, with the names that layers ask for.
 public struct WeightTable: WeightSource {
   /// By name.
   public let tensors: [String: StoredTensor]
@@ -80,7 +79,7 @@ public struct WeightTable: WeightSource {
     return tensor
   }
 
-  /// The name that shares the longest beginning and end with the one looked for, where that is most of it.
+  /// The name that shares the longest beginning and end with the wanted one, if they are at least three quarters of the longer name.
   private func nearestName(to name: String) -> String? {
     guard names.count <= 20_000 else { return nil }
     let wanted = Array(name.utf8)
@@ -89,7 +88,7 @@ public struct WeightTable: WeightSource {
       let start = zip(wanted, candidate.utf8).prefix { $0 == $1 }.count
       let end = zip(wanted.reversed(), candidate.utf8.reversed()).prefix { $0 == $1 }.count
       let shared = min(start + end, wanted.count, candidate.utf8.count)
-      // Equals are decided by the alphabet, so that a message is the same every time.
+      // Ties are decided alphabetically, so that the message is the same every time.
       if best.map({ shared > $0.shared || (shared == $0.shared && candidate < $0.name) }) ?? true { best = (candidate, shared) }
     }
     return best.flatMap { 4 * $0.shared >= 3 * max(wanted.count, $0.name.utf8.count) ? $0.name : nil }

@@ -1,4 +1,4 @@
-// What `swift run` does here: this package is a library, and people look for its tool.
+// `swift run` prints this: the package is a library, and people look for its tool.
 print(
   """
   This package is a library. Its tool is in the package Examples:

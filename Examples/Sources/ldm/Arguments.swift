@@ -1,10 +1,9 @@
 import ArgumentParser
 import Foundation
 
-/// A command line as the parser should see it.
+/// Prepares a command line for the parser.
 enum CommandLineArguments {
-  /// `--name=` with nothing behind it becomes `--name ""`: swift-argument-parser 1.8 takes the next word of the command line as the option's value
-  /// otherwise, whatever that is.
+  /// `--name=` without a value becomes `--name ""`. Otherwise swift-argument-parser 1.8 takes the next word of the command line as the option's value.
   static func separatingEmptyValues(_ arguments: [String], of command: any ParsableCommand.Type) -> [String] {
     guard arguments.contains(where: { $0.hasPrefix("-") && $0.hasSuffix("=") }) else { return arguments }
     let options = optionNames(of: command)
@@ -19,7 +18,7 @@ enum CommandLineArguments {
       } else {
         result.append(argument)
       }
-      // What follows an option is its value, even if it looks like another option.
+      // The word after an option is its value, even if it looks like another option.
       isValue = !isValue && options.contains(argument)
     }
     return result

@@ -62,7 +62,7 @@ struct Bench: AsyncParsableCommand {
     let start = ContinuousClock.now
     let work = try await prepared(in: model.context)
     if !json {
-      // At once, also into a pipe, so that a reader can tell from the process's start.
+      // Written at once, even into a pipe, so that a reader can measure the time from the process's start.
       let loading = String(format: "loaded in %.2f s\n", (ContinuousClock.now - start) / .seconds(1))
       try? FileHandle.standardOutput.write(contentsOf: Data(loading.utf8))
     }
@@ -89,7 +89,7 @@ struct Bench: AsyncParsableCommand {
 }
 
 extension Bench {
-  /// Told whether it is the first time, which is not counted.
+  /// The work to time. It is told whether this is the first run, which is not counted.
   private typealias Work = @Sendable (_ isWarmUp: Bool) async throws -> Void
   private static let prompt = Prompt("a photograph of an astronaut riding a horse")
 
@@ -146,7 +146,7 @@ extension Bench {
     request.steps = steps ?? request.steps
     (request.width, request.height, request.imagesPerPrompt) = (width, height, batch)
     shortcuts.apply(to: &request)
-    // Two steps are enough to have run everything once.
+    // Two steps are enough to run everything once.
     var first = request
     first.steps = min(request.steps, 2)
     return { [pipeline = loaded.pipeline, request, first] isWarmUp in
@@ -166,7 +166,7 @@ extension Bench {
     guard width.isMultiple(of: scale), height.isMultiple(of: scale) else {
       throw GenerationError.indivisibleSize(width: width, height: height, multiple: scale)
     }
-    // A shape says `Int.max` where the product does not fit.
+    // The count is `Int.max` if the product overflows.
     guard Shape([batch, width, height]).count <= GenerationRequest.maximumPixels else {
       throw GenerationError.tooLarge(width: width, height: height, images: batch)
     }
@@ -174,13 +174,13 @@ extension Bench {
   }
 }
 
-/// Always the same.
+/// The same noise every time.
 private func noise(_ shape: Shape) -> Tensor {
   var generator = TorchGenerator(seed: 0)
   return Tensor(generator.normal(shape.count), shape: shape)
 }
 
-/// The most memory that the process has had resident.
+/// The process's peak resident memory.
 private func peakResidentBytes() -> Int {
   #if os(Linux)
     // Not `getrusage`, which begins with the peak of the program that started this one.

@@ -3,7 +3,7 @@ import Foundation
 import ImageFiles
 import LatentDiffusion
 
-/// What all commands that make pictures share.
+/// The options of all commands that make pictures.
 struct GenerateOptions: ParsableArguments {
   @OptionGroup(title: "Model") var model: ModelOptions
   @OptionGroup(title: "Prompt") var prompt: PromptOptions
@@ -17,8 +17,8 @@ struct GenerateOptions: ParsableArguments {
   /// Makes pictures and writes them.
   ///
   /// - Parameters:
-  ///   - files: that the task reads, as they are to be called.
-  ///   - task: what the pictures start from; read before the model, since its mistakes are the quicker ones to tell.
+  ///   - files: the names of the files that the task reads, for the progress.
+  ///   - task: what the pictures start from. It is read before the model, because its errors are found faster.
   func run(reading files: [String] = [], _ task: @autoclosure () throws -> any GenerationTask) async throws {
     try output.check(count: sampling.count)
     let progress = Progress(keepsOutputFree: output.isStandardOutput)
@@ -61,8 +61,8 @@ struct GenerateOptions: ParsableArguments {
     }
   }
 
-  /// A picture of far more pixels than the model was made for would take minutes, and come out badly: it is drawn in the model's own size, in its
-  /// proportions, unless a size is asked for or its pixels are to come back.
+  /// A picture of far more pixels than the model was made for would take minutes and look bad. It is drawn at the model's size in its own proportions, unless
+  /// the user asks for a size or its pixels must come back.
   private func fitToModel(_ request: inout GenerationRequest, _ pipeline: DiffusionPipeline, _ progress: Progress) {
     request.resizeMode = sampling.resizeMode ?? .stretch
     guard let picture = request.task.size, let own = pipeline.usualSize(inProportionsOf: picture), isFitted(request.task, own) else {
@@ -78,7 +78,7 @@ struct GenerateOptions: ParsableArguments {
     return sampling.resizeMode != nil || picture.width * picture.height > 4 * own.width * own.height
   }
 
-  /// A prompt that is cut: enough of what is left out to know it by.
+  /// Warns that a prompt is cut, and shows the beginning of the part that is left out.
   private func tell(_ truncation: PromptTruncation, _ progress: Progress) {
     let shown = truncation.dropped.count > 200 ? truncation.dropped.prefix(200) + " …" : truncation.dropped[...]
     let name = truncation.prompt.text == prompt.negativePrompt ? "negative prompt" : "prompt"
@@ -86,12 +86,12 @@ struct GenerateOptions: ParsableArguments {
       "The model reads \(truncation.limit) tokens, and the \(name) has \(truncation.tokens); this is left out: \"\(shown)\".")
   }
 
-  /// What is to be made, as far as it is known before the model is there.
+  /// The size of the work, as far as it is known before the model is loaded.
   private func extent(_ task: any GenerationTask, usual: PixelSize?) -> GenerationExtent? {
     var source = task.size ?? usual
     if let picture = task.size, let own = usual, isFitted(task, own) { source = own.inProportions(of: picture, multiple: 8) }
     if let picture = task.size {
-      // One side alone decides on the other.
+      // If one side is given, the other follows from it.
       let (w, h) = (Double(picture.width), Double(picture.height))
       if let width = sampling.width, sampling.height == nil {
         source = PixelSize(width: width, height: Int(min(h * Double(width) / w, 1e9)))
@@ -103,7 +103,7 @@ struct GenerateOptions: ParsableArguments {
     guard let width = sampling.width ?? source?.width, let height = sampling.height ?? source?.height else { return nil }
     let guidance = sampling.guidance ?? 2
     let kinds = guidance > 1 ? (try? task.guidance(scale: guidance, rescale: 0))?.rows ?? [] : [GuidanceRow(.prompt)]
-    // The model takes the next size that its sides divide; all divide by 8 at least. What is too large is told of the request.
+    // The model takes the next size that it can divide, so this rounds up to multiples of 64. The request reports a size that is too large.
     func planned(_ side: Int) -> Int { max(64, (min(side, GenerationRequest.maximumPixels) + 63) / 64 * 64) }
     let size = PixelSize(width: planned(width), height: planned(height))
     return GenerationExtent(
@@ -153,11 +153,11 @@ struct GenerateOptions: ParsableArguments {
       case is TextToImage, is InstructionEditing: nil
       default: request.task.strength
       }
-    // One seed draws the noise of all pictures of a batch; which of them this is belongs to it.
+    // One seed draws the noise of all pictures of a batch, so the picture's index is needed, too.
     let batch: [GenerationParameters.Setting] =
       request.imagesPerPrompt == 1
       ? [] : [.init("Batch size", "\(request.imagesPerPrompt)"), .init("Batch pos", "\(image.index)")]
-    // Other programs count the layer after the last as the first to be left out.
+    // Other programs count from 1: their clip skip 1 leaves out no layer.
     let clipSkip: [GenerationParameters.Setting] = prompt.clipSkip == 0 ? [] : [.init("Clip skip", "\(prompt.clipSkip + 1)")]
     return GenerationParameters(
       prompt: request.prompts[0].text, negativePrompt: prompt.negativePrompt ?? "", steps: request.steps,
@@ -277,6 +277,6 @@ private func checkStrength(_ strength: Double) throws {
 }
 
 extension GenerationTask {
-  /// Of the picture that it starts from; nil where there is none.
+  /// The size of the picture that the task starts from; nil if there is none.
   fileprivate var size: PixelSize? { if case .pixels(let size) = source(scale: 1) { size } else { nil } }
 }

@@ -41,7 +41,7 @@ struct Inspect: AsyncParsableCommand {
     try printJSON(try await ExecutionContext().run { try StableDiffusion.inspect(url, in: $0) }, isPretty: true)
   }
 
-  /// With --memory-limit: how guided pictures would keep within it.
+  /// Prints how guided pictures would keep within the memory limit.
   private func printPlan() async throws {
     let url = URL(filePath: path)
     var extent =

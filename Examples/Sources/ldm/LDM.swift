@@ -4,8 +4,8 @@ import LatentDiffusion
 
 /// `ldm`: latent diffusion from a command line.
 ///
-/// Exit status: 0 done, 1 a failure that one sentence on standard error tells, 64 a command line that makes no sense, 130 and 143
-/// stopped by an interrupt or termination signal.
+/// Exit status: 0 for success, 1 for a failure that a sentence on standard error explains, 64 for an invalid command line, 130 and 143 after an interrupt or
+/// termination signal.
 @main struct LDM: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "ldm", abstract: "Makes and changes pictures by latent diffusion, on the CPU.",
@@ -40,13 +40,13 @@ import LatentDiffusion
     }
   }
 
-  /// Ends the program with one line on standard error, whatever a path or a file has put into the message. Help comes as it is.
+  /// Ends the program with one line on standard error, even if a path or a file put line breaks into the message. Help is printed unchanged.
   private static func tell(_ error: any Error) -> Never {
     let code = exitCode(for: error)
     guard code != .success else { exit(withError: error) }
     var sentence = ""
     for line in message(for: error).split(whereSeparator: \.isNewline) {
-      // What may be given, after a colon, one on each line.
+      // After a colon come the allowed values, one on each line.
       let item = line.firstRange(of: "  - ").map { line[$0.upperBound...] }
       sentence += (sentence.isEmpty ? "" : item == nil || sentence.hasSuffix(":") ? " " : ", ") + (item ?? line)
     }

@@ -12,7 +12,7 @@ struct MemorySize: ExpressibleByArgument {
     guard let unit = units.first(where: { text.hasSuffix($0.key) }) else { return nil }
     let number = text.dropLast(unit.key.count)
     guard !number.isEmpty, number.allSatisfy({ $0.isASCII && ($0.isNumber || $0 == ".") }), let value = Double(number) else { return nil }
-    // Beyond 2^53 no number of bytes is exact, and no machine has as many.
+    // Above 2^53 a number of bytes is not exact, and no machine has as many.
     guard (1...0x1p53).contains(value * unit.value) else { return nil }
     bytes = Int(value * unit.value)
   }
@@ -33,7 +33,7 @@ struct MemoryOptions: ParsableArguments {
     })
   var memoryLimit: Int?
 
-  /// - Parameter extent: what is to be made; nil: what the model was made for.
+  /// - Parameter extent: makes the extent of the work from the model's usual size. If it returns nil, the model's own extent is used.
   func plan(_ model: ModelOptions, _ extent: (PixelSize?) -> GenerationExtent?) throws -> MemoryPlan? {
     guard let memoryLimit else { return nil }
     let (url, threads) = (try model.url, model.threads ?? ProcessInfo.processInfo.activeProcessorCount)
@@ -43,7 +43,7 @@ struct MemoryOptions: ParsableArguments {
 }
 
 extension MemoryPlan {
-  /// The seconds that so many steps are expected to take, as words.
+  /// The predicted time for this many steps, in words.
   func time(steps: Int, in context: ExecutionContext) async throws -> String {
     let seconds = try await context.run { try predictedSeconds(steps: steps, in: $0) }
     return "about \(String(format: seconds < 10 ? "%.1f" : "%.0f", seconds)) s for \(steps) steps on this machine"
@@ -77,7 +77,7 @@ struct TileOptions: ParsableArguments {
     var defaultValueDescription: String { "auto" }
   }
 
-  /// Nil where nothing was asked for.
+  /// Nil if the user asked for nothing.
   func tiling(scale: Int) throws -> AutoencoderTiling? {
     switch tile {
     case .auto: return nil
@@ -91,7 +91,7 @@ struct TileOptions: ParsableArguments {
   func apply(to model: inout StableDiffusion) throws {
     let autoencoder = model.pipeline.autoencoder
     guard let tiling = try tiling(scale: autoencoder.spatialScale) else { return }
-    // One that is in tiles already takes other ones.
+    // An autoencoder that is tiled already gets the new tiles instead of its own.
     model.pipeline.autoencoder = TiledAutoencoder((autoencoder as? TiledAutoencoder)?.base ?? autoencoder, tiling: tiling)
   }
 }

@@ -31,10 +31,10 @@ struct ModelOptions: ParsableArguments {
     get throws { try model.map { URL(filePath: $0) } ?? EmojiModel.folder() }
   }
 
-  /// What messages and pictures call the model.
+  /// The model's name in messages and pictures.
   var name: String { model.map { URL(filePath: $0).deletingPathExtension().lastPathComponent } ?? "emoji" }
 
-  /// Loads the model, on an engine thread, so that a signal ends it. What of its files is not used is told on standard error.
+  /// Loads the model on an engine thread, so that a signal can end it. Parts of its files that are not used are reported on standard error.
   func load(plan: MemoryPlan? = nil, tiles: TileOptions? = nil, in context: ExecutionContext) async throws -> StableDiffusion {
     let (url, weights) = (try url, weights)
     var model = try await context.run { try StableDiffusion.load(from: url, weights: weights, plan: plan, in: $0) }

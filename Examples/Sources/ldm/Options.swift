@@ -23,7 +23,7 @@ struct PromptOptions: ParsableArguments {
     guard (0...1000).contains(clipSkip) else { throw ValidationError("--clip-skip must be from 0 to 1000.") }
   }
 
-  /// The prompt, from standard input where it is asked for.
+  /// The prompt; `-` reads it from standard input.
   func text() throws -> String {
     guard prompt == "-" else { return prompt }
     let most = GenerationRequest.maximumPromptBytes
@@ -41,7 +41,7 @@ struct PromptOptions: ParsableArguments {
   }
 }
 
-/// What a U-Net predicts, in the words of a command line.
+/// What a U-Net predicts, as the command line names it.
 enum Prediction: String, CaseIterable, ExpressibleByArgument {
   case epsilon, v, sample
 
@@ -143,7 +143,7 @@ struct ShortcutOptions: ParsableArguments {
     request.tokenMerging = mergeTokens
   }
 
-  /// As they are written into pictures.
+  /// The settings that are written into pictures.
   var settings: [GenerationParameters.Setting] {
     let all = [("Step cache interval", stepCache.map { "\($0)" }), ("Token merging ratio", mergeTokens.map { "\($0)" })]
     return all.compactMap { name, value in value.map { .init(name, $0) } }
@@ -166,7 +166,7 @@ struct OutputOptions: ParsableArguments {
   /// Whether the picture goes to standard output.
   var isStandardOutput: Bool { output == "-" }
 
-  /// Said before the work is done, not after.
+  /// Reports errors before the work begins, not after it.
   func check(count: Int) throws {
     for path in [saveLatents, saveImageTensor] where path == "-" {
       throw Failure("A tensor cannot go to standard output; give the name of a file.")
@@ -182,7 +182,7 @@ struct OutputOptions: ParsableArguments {
   }
 
   /// Writes a picture to its file, or to standard output.
-  /// - Parameter parameters: that tell how it was made.
+  /// - Parameter parameters: a text that tells how the picture was made.
   func write(_ picture: Picture, to file: URL, parameters: String? = nil) throws {
     guard isStandardOutput else { return try picture.write(to: file, parameters: parameters) }
     let data = try picture.pngData(parameters: parameters)
@@ -198,7 +198,7 @@ struct OutputOptions: ParsableArguments {
   }
 }
 
-/// - Throws: a `Failure` where a file cannot be put there.
+/// - Throws: a `Failure` if a file cannot be written there.
 func checkWritable(_ url: URL) throws {
   let path = url.path(percentEncoded: false)
   let folder = url.deletingLastPathComponent().path(percentEncoded: false)

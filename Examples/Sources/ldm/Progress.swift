@@ -2,25 +2,24 @@ import Foundation
 import LatentDiffusion
 import Synchronization
 
-/// What is under way: a bar on standard error where that is a terminal, else a few quiet lines on standard output. Standard error is for
-/// what went wrong, and for warnings.
+/// Shows progress: a bar on standard error if that is a terminal, otherwise a few lines on standard output. Standard error is for errors and warnings.
 final class Progress: Sendable {
   private let isTerminal = isatty(2) == 1
   private let start = ContinuousClock.now
   /// When the first step began.
   private let firstStep = Mutex<ContinuousClock.Instant?>(nil)
-  /// Where lines go that are no warnings: standard output, unless a picture goes there.
+  /// Where lines go that are not warnings: standard output, unless the picture goes there.
   private let lines: FileHandle
 
   /// - Parameter keepsOutputFree: whether standard output is for the picture.
   init(keepsOutputFree: Bool = false) { lines = keepsOutputFree ? .standardError : .standardOutput }
 
-  /// Something that takes a moment and has no steps.
+  /// Shows work that takes a moment and has no steps.
   func begin(_ what: String) {
     if isTerminal { show("\(what) …") }
   }
 
-  /// A phase of a generation, other than its steps.
+  /// Shows a phase of a generation other than its steps.
   func phase(_ phase: GenerationPhase) {
     func part(_ done: Int, _ count: Int) -> String { count > 1 ? ", part \(min(done + 1, count)) of \(count)" : "" }
     switch phase {
@@ -37,7 +36,7 @@ final class Progress: Sendable {
     let (done, count) = (step.index + 1, step.count)
     if isTerminal {
       let text = "step \(done) of \(count), \(elapsed)\(left(done, count))"
-      // A bar where there is room for one beside the text.
+      // There is a bar if it has room beside the text.
       let width = min(30, Self.columns - text.count - 2)
       guard width >= 5 else { return show(text) }
       let filled = width * done / count
@@ -47,7 +46,7 @@ final class Progress: Sendable {
     }
   }
 
-  /// The time that the steps to come will take if they take as long as those before.
+  /// The time that the remaining steps will take if they take as long as those before.
   private func left(_ done: Int, _ count: Int) -> String {
     guard done < count, let began = firstStep.withLock({ $0 }) else { return "" }
     let seconds = (ContinuousClock.now - began) / .seconds(1) / Double(done) * Double(count - done)
@@ -56,13 +55,13 @@ final class Progress: Sendable {
       : String(format: ", %d:%02d left", Int(min(seconds, 1e9)) / 60, Int(min(seconds, 1e9)) % 60)
   }
 
-  /// Something to know before the work begins.
+  /// Prints something to know before the work begins.
   func tell(_ what: String) {
     clear()
     write("\(what)\n", to: lines)
   }
 
-  /// Something that is not as the person may think, on standard error.
+  /// Prints a warning on standard error.
   func warn(_ what: String) {
     clear()
     Progress.warn(what)
@@ -74,28 +73,28 @@ final class Progress: Sendable {
     try? FileHandle.standardError.write(contentsOf: Data("Warning: \(sentence)\n".utf8))
   }
 
-  /// The last word.
+  /// Prints the result as the last line.
   func end(_ result: String) {
     clear()
     write("\(result) (\(elapsed))\n", to: lines)
   }
 
-  /// Takes the bar away, before an error is told.
+  /// Removes the bar before an error is printed.
   func clear() {
     if isTerminal { write("\r\u{1B}[K", to: .standardError) }
   }
 
   private var elapsed: String { String(format: "%.1f s", (ContinuousClock.now - start) / .seconds(1)) }
 
-  /// In place of what stands there; a line that is wider than the terminal would be left behind.
+  /// Replaces the current line. The text is cut, because a line wider than the terminal could not be erased.
   private func show(_ text: String) { write("\r\u{1B}[K\(text.prefix(max(1, Self.columns - 1)))", to: .standardError) }
 
-  /// Of the terminal behind standard error.
+  /// The width of the terminal behind standard error.
   private static var columns: Int {
     var size = winsize()
     return ioctl(2, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0 ? Int(size.ws_col) : 80
   }
 
-  /// A reader of the progress that has gone away does not end the work.
+  /// Ignores errors: if the reader of the progress goes away, the work continues.
   private func write(_ text: String, to handle: FileHandle) { try? handle.write(contentsOf: Data(text.utf8)) }
 }

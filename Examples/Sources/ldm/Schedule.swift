@@ -36,7 +36,7 @@ struct ScheduleCommand: ParsableCommand {
   }
 }
 
-/// On standard output.
+/// Prints a value as JSON on standard output.
 func printJSON(_ value: some Encodable, isPretty: Bool) throws {
   let encoder = JSONEncoder()
   encoder.outputFormatting = isPretty ? [.sortedKeys, .withoutEscapingSlashes, .prettyPrinted] : [.sortedKeys, .withoutEscapingSlashes]

@@ -8,12 +8,12 @@ extension TimestepSpacing: @retroactive ExpressibleByArgument {}
 /// A scheduler as a command line names it: `dpmpp-2m-karras` is `dpmpp-2m` with Karras' spacing.
 struct SchedulerName: ExpressibleByArgument, CustomStringConvertible {
   let kind: SchedulerKind
-  /// Nil where the name says nothing of it.
+  /// Nil if the name does not include one.
   let spacing: SigmaSpacing?
 
   private static let karras = "dpmpp-2m-karras"
 
-  /// The name of a scheduler with a spacing, which is left out where names have none.
+  /// The name of a scheduler with a spacing. The spacing is left out if no name includes it.
   init(_ kind: SchedulerKind, _ spacing: SigmaSpacing?) {
     (self.kind, self.spacing) = (kind, kind == .dpmSolverMultistep && spacing == .karras ? .karras : nil)
   }
@@ -31,7 +31,7 @@ struct SchedulerName: ExpressibleByArgument, CustomStringConvertible {
   }
 }
 
-/// Three choices that are made one by one: what is not chosen is as the model's files say.
+/// Three independent choices. Anything not chosen is as the model's files say.
 struct SchedulerOptions: ParsableArguments {
   @Option(
     parsing: .unconditional,
@@ -51,7 +51,7 @@ struct SchedulerOptions: ParsableArguments {
     help: "How the steps are spread over the timesteps of training: linspace, leading or trailing. Without it, as the model's files say.")
   var timesteps: TimestepSpacing?
 
-  /// The spacing of noise levels that is asked for, by itself or in the scheduler's name.
+  /// The requested spacing of noise levels, from its own option or from the scheduler's name.
   var sigmas: SigmaSpacing? { spacing ?? scheduler?.spacing }
 
   var choosesAny: Bool { scheduler != nil || spacing != nil || timesteps != nil }
@@ -61,13 +61,13 @@ struct SchedulerOptions: ParsableArguments {
     if let own = scheduler.spacing, let spacing, spacing != own {
       throw ValidationError("\(scheduler) has the spacing \(own.rawValue); for another, ask for --scheduler \(scheduler.kind.rawValue).")
     }
-    // What no file can change is told before one is read.
+    // Errors that no file can change are reported before one is read.
     do { _ = try scheduler.kind.spacing(SchedulerConfiguration(), sigmas: sigmas, timesteps: timesteps) } catch {
       throw ValidationError("\(error)")
     }
   }
 
-  /// As they are written into pictures, the first by webui's name.
+  /// The settings that are written into pictures. The first has webui's name.
   var settings: [GenerationParameters.Setting] {
     let all = [("Schedule type", sigmas?.rawValue), ("Timestep spacing", timesteps?.rawValue)]
     return all.compactMap { name, value in value.map { .init(name, $0) } }

@@ -2,16 +2,16 @@ import Dispatch
 import Foundation
 import Synchronization
 
-/// Interrupt (Ctrl-C) and termination: the work is cancelled, and if it has not ended soon the program ends without it.
+/// Handles interrupt (Ctrl-C) and termination: cancels the work, and ends the program if the work does not end soon.
 ///
-/// Files are written beside and renamed, and nothing ends the program in between, so that nothing half-written is left.
+/// Files are written under another name and then renamed. The program does not end in between, so nothing half-written is left.
 struct Signals {
   private let sources: [any DispatchSourceSignal]
   private static let received = Atomic<Int32>(0)
   private static let writing = Mutex<Void>(())
 
   init(cancel: @escaping @Sendable () -> Void) {
-    // Writing to a pipe that nobody reads is an error like others.
+    // Writing to a pipe that nobody reads is then an ordinary error.
     signal(SIGPIPE, SIG_IGN)
     sources = [SIGINT, SIGTERM].map { number in
       signal(number, SIG_IGN)
@@ -19,7 +19,7 @@ struct Signals {
       source.setEventHandler {
         let isFirst = Self.received.exchange(number, ordering: .relaxed) == 0
         cancel()
-        // Whoever asks twice does not want to wait.
+        // A second signal ends the program at once.
         let patience: DispatchTimeInterval = isFirst ? .milliseconds(700) : .milliseconds(0)
         DispatchQueue.global().asyncAfter(deadline: .now() + patience) { Self.leave(number) }
       }
@@ -28,7 +28,7 @@ struct Signals {
     }
   }
 
-  /// Writes a file; a signal waits until it is there as a whole.
+  /// Writes a file. A signal waits until it is written as a whole.
   static func whole<Result>(_ write: () throws -> Result) rethrows -> Result {
     try writing.withLock { _ in try write() }
   }

@@ -2,7 +2,7 @@ import Foundation
 import LatentDiffusion
 
 /// Reads `[N, C, h, w]` from a safetensors file.
-/// - Parameter names: the tensor's name, by preference; a tensor that is alone in its file may have any.
+/// - Parameter names: the tensor's name, the preferred one first. The only tensor of a file may have any name.
 /// - Returns: `[N, h, w, C]`.
 func readLatents(_ path: String, names: [String]) throws -> Tensor {
   let file = try SafetensorsFile(URL(filePath: path))
@@ -21,5 +21,5 @@ func writeTensor(_ name: String, _ tensor: Tensor, to path: String) throws {
   try SafetensorsWriter.write([name: tensor], to: URL(filePath: path))
 }
 
-/// `[N, h, w, C]` as it is in files.
+/// The shape `[N, h, w, C]` as files have it.
 func channelsFirst(_ shape: Shape) -> Shape { [shape[0], shape[3], shape[1], shape[2]] }

@@ -1,12 +1,12 @@
 import Foundation
 
-/// Why a file could not be written. Nothing half-written is left behind by any of them.
+/// Why a file could not be written. No error leaves a half-written file behind.
 public enum FileWriteError: Error, Sendable, Equatable, CustomStringConvertible {
-  /// What was given names no file.
+  /// The argument is not the path of a file.
   case notAPath(String)
-  /// A folder is where the file would be.
+  /// There is a folder at the path of the file.
   case isFolder(path: String)
-  /// Something is where a new folder would be.
+  /// There is something at the path of the new folder.
   case exists(path: String)
   /// The folder that the file would be in does not exist.
   case missingFolder(path: String, folder: String)
@@ -41,9 +41,9 @@ public enum FileWriteError: Error, Sendable, Equatable, CustomStringConvertible 
 }
 
 extension Data {
-  /// Writes a file so that it is there as a whole or not at all: see `FileWriting.writeBesideThenRename`.
+  /// Writes a whole file or nothing: see `FileWriting.writeBesideThenRename`.
   ///
-  /// - Throws: `FileWriteError`; what was at `url` before is then still there.
+  /// - Throws: `FileWriteError`; an existing file at `url` is then unchanged.
   public func writeBesideThenRename(to url: URL) throws(FileWriteError) {
     do {
       try FileWriting.writeBesideThenRename(to: url) { append in try append(self) }
@@ -55,16 +55,15 @@ extension Data {
   }
 }
 
-/// Writing files and folders so that they are there as a whole or not at all.
+/// Writes whole files and folders, or nothing.
 public enum FileWriting {
-  /// Writes a file piece by piece: into a new one beside it, which then takes its name.
+  /// Writes a file piece by piece: into a new file beside it, which is then renamed.
   ///
-  /// A link is followed and stays a link; a file that exists keeps its permissions, a new one gets those of the process. What is no
-  /// ordinary file (a device, a pipe) is never replaced but written to; the process's own setting says what becomes of it when the reader
-  /// of a pipe goes away.
+  /// A link is followed and stays a link. An existing file keeps its permissions, and a new one gets those of the process. Anything but an ordinary file (a
+  /// device, a pipe) is written to and never replaced. If the reader of a pipe goes away, the process's own signal setting decides what happens.
   ///
   /// - Parameter contents: calls `append` with the file's bytes, from the first to the last.
-  /// - Throws: `FileWriteError`, and what `contents` throws; what was at `url` before is then still there.
+  /// - Throws: `FileWriteError`, and what `contents` throws; an existing file at `url` is then unchanged.
   public static func writeBesideThenRename(
     to url: URL, _ contents: (_ append: (Data) throws(FileWriteError) -> Void) throws -> Void
   ) throws {
@@ -79,7 +78,7 @@ public enum FileWriting {
     case S_IFDIR:
       throw FileWriteError.isFolder(path: path)
     case S_IFREG:
-      // Renaming asks only for the folder's permission; a file that is write-protected is meant to stay.
+      // Renaming checks only the folder's permission, but a write-protected file must not be replaced.
       guard access(path, W_OK) == 0, let resolved = realpath(path, nil) else { throw FileWriteError(path: path, code: errno) }
       defer { free(resolved) }
       try replace(String(cString: resolved), permissions: status.st_mode & 0o777, reportedAs: path, contents)
@@ -103,8 +102,8 @@ public enum FileWriting {
     }
   }
 
-  /// A full disk may show only when the file is synchronised; without that a crash of the machine could leave the name with nothing
-  /// behind it. Every so often, since a large file at once would keep whoever wants to stop waiting.
+  /// How many bytes are written between calls of `fsync`. A full disk may show only there, and without it a crash could leave a name without contents.
+  /// Synchronising a large file in one call would delay a cancellation.
   private static let synchronizedBytes = 8 << 20
 
   /// Writes everything and closes the descriptor.
@@ -156,7 +155,7 @@ private func writeAll(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32) -> 
   return 0
 }
 
-/// Where a chain of links that ends at nothing would put a new file.
+/// The path at the end of a chain of links that ends at nothing.
 private func endOfLinks(from path: String) -> String {
   var path = path
   for _ in 0..<40 {
@@ -171,7 +170,7 @@ func folder(of path: String) -> String {
   return slash == path.startIndex ? "/" : String(path[..<slash])
 }
 
-/// - Parameter result: of a system call that leaves its reason in `errno`.
+/// - Parameter result: the result of a system call that leaves its reason in `errno`.
 func check(_ result: Int32, path: String) throws(FileWriteError) {
   if result != 0 { throw FileWriteError(path: path, code: errno) }
 }

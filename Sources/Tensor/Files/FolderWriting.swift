@@ -1,7 +1,7 @@
 import Foundation
 
 extension FileWriting {
-  /// Makes a folder: under another name beside it first, which is filled and then renamed.
+  /// Makes a folder under another name beside it, fills it, and then renames it.
   ///
   /// - Parameter fill: writes files and folders into the folder that it is given.
   /// - Throws: `FileWriteError`, and what `fill` throws; nothing is left then.
@@ -27,7 +27,7 @@ extension FileWriting {
 }
 
 extension FileWriteError {
-  /// The same about the place where a file was to be in the end.
+  /// The same error with the final path instead of the temporary one.
   fileprivate func moved(from old: String, to new: String) -> FileWriteError {
     func moved(_ path: String) -> String {
       path.hasPrefix(old + "/") ? new + "/" + path.dropFirst(old.count + 1).drop { $0 == "/" } : path

@@ -1,11 +1,11 @@
 import Foundation
 
 extension Data {
-  /// A file's bytes, mapped into memory: read as they are touched, and free to be dropped again.
+  /// A file's bytes, mapped into memory. The system reads pages when they are used, and may drop them again.
   ///
-  /// - Throws: `CocoaError` where the file cannot be opened or mapped.
+  /// - Throws: `CocoaError` if the file cannot be opened or mapped.
   public init(mapping url: URL) throws {
-    // Without waiting for whoever writes to a pipe, which cannot be mapped anyway.
+    // O_NONBLOCK: opening a pipe must not wait for a writer. A pipe cannot be mapped anyway.
     let descriptor = open(url.path(percentEncoded: false), O_RDONLY | O_CLOEXEC | O_NONBLOCK)
     guard descriptor >= 0 else {
       throw CocoaError(errno == ENOENT ? .fileReadNoSuchFile : .fileReadNoPermission, userInfo: [NSFilePathErrorKey: url.path])

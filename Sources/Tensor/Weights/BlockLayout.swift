@@ -1,18 +1,18 @@
 /// How the values of a tensor lie in the blocks of its format.
 ///
-/// Formats without blocks have the values in their order, whatever the shape. Blocks are for matrices `[O, I]` and kernels `[O, C, kh, kw]`
-/// whose I or C is a multiple of their length: for each of the O rows in turn stand its blocks. A kernel's row is `[kh, kw, C]`, so that a
-/// block holds channels of one tap, as they meet in a product.
+/// Formats without blocks store the values in order, for any shape. Blocks are for matrices `[O, I]` and kernels `[O, C, kh, kw]` whose I or C is a multiple
+/// of the block length. The blocks of the O rows follow one another. A kernel's row is `[kh, kw, C]`, so that a block holds channels of one tap, in the order
+/// of a product.
 struct BlockLayout {
   private let coding: any NumberCoding.Type
   private let channels: Int
   private let taps: Int
-  /// Values are read and written in multiples of so many: in whole rows where there are blocks.
+  /// Values are read and written in multiples of this number. With blocks, it is a whole row.
   let unit: Int
-  /// Of all values.
+  /// The bytes of all values.
   let bytes: Int
 
-  /// Nil for a shape that cannot be cut into blocks, or has more bytes than can be counted.
+  /// Nil if the shape cannot be cut into blocks, or if its bytes do not fit in an `Int`.
   init?(_ shape: Shape, _ format: NumberFormat) {
     let length = format.blockValues
     coding = format.coding
@@ -31,7 +31,7 @@ struct BlockLayout {
 
   private func place(of element: Int) -> Int { element / coding.blockValues * coding.blockBytes }
 
-  /// Values in their order, `[channels][taps]` in a row.
+  /// Decodes values in the tensor's order: a row is `[channels][taps]`.
   /// - Parameter elements: whole units.
   func decode(_ elements: Range<Int>, of base: UnsafeRawPointer, into values: UnsafeMutablePointer<Float>) {
     guard taps > 1 else {
@@ -43,12 +43,12 @@ struct BlockLayout {
     }
   }
 
-  /// Blocks of values in their order.
+  /// Encodes values in the tensor's order.
   ///
   /// - Parameters:
   ///   - elements: whole units.
-  ///   - writer: the format's.
-  /// - Returns: false where a finite value is larger than the format can hold.
+  ///   - writer: the format's encoder.
+  /// - Returns: false if a finite value is larger than the format can hold.
   func encode(
     _ elements: Range<Int>, of values: UnsafePointer<Float>, into base: UnsafeMutableRawPointer, by writer: any WritableNumbers.Type
   ) -> Bool {
@@ -63,7 +63,7 @@ struct BlockLayout {
     return fits
   }
 
-  /// Room for the channels of each tap in turn, with the place of the first among `elements`, and that of its block.
+  /// Calls `body` for each tap with a buffer for its channels, the index of its first value in `elements`, and the byte offset of its first block.
   private func forEachTap(of elements: Range<Int>, _ body: (_ first: Int, _ place: Int, _ run: UnsafeMutablePointer<Float>) -> Void) {
     withUnsafeTemporaryAllocation(of: Float.self, capacity: channels) { run in
       guard let run = run.baseAddress else { return }

@@ -1,33 +1,33 @@
-/// How numbers stand in a file or in memory: each for itself, or in blocks whose values have something in common, such as a scale.
+/// How numbers are stored in a file or in memory: each on its own, or in blocks whose values share something, such as a scale.
 ///
-/// What a format does is written in a file of its own in `Formats`. A new one is such a file and an entry of `all`.
+/// Each format has its own file in `Formats`. A new format needs such a file and an entry in `all`.
 public struct NumberFormat: Sendable, Hashable, CustomStringConvertible {
   let coding: any NumberCoding.Type
 
-  /// A format that does what a type says.
+  /// The format that a type implements.
   package init(_ coding: any NumberCoding.Type) { self.coding = coding }
 
   /// Every format that layers can compute with.
   public static let all: [NumberFormat] = [.float32, .float16, .bfloat16, .q8] + smallFloats + convertedNumbers
 
-  /// The format that files call so; nil where there is none.
+  /// The format that has this name in files; nil if there is none.
   public init?(named name: String) {
     guard let known = Self.all.first(where: { $0.name == name }) else { return nil }
     self = known
   }
 
-  /// What files call it: `F32`, `BF16`, `Q8_0`, …
+  /// The name in files: `F32`, `BF16`, `Q8_0`, …
   public var name: String { coding.name }
-  /// How many values a block has; 1 where each value stands for itself.
+  /// How many values a block has; 1 if each value is stored on its own.
   public var blockValues: Int { coding.blockValues }
   /// How many bytes a block takes.
   public var blockBytes: Int { coding.blockBytes }
-  /// The format of packed panels: this one, or the one that they are made of for lack of products with this one.
+  /// The format of packed panels: this one, or a format that this one is converted to because no product takes this one.
   var packed: NumberFormat { coding.packedAs }
-  /// The format that `converted(to:)` gives to shapes that have no blocks.
+  /// The format that `converted(to:)` gives to shapes that cannot be cut into blocks.
   package var ofSixteenBits: NumberFormat { self == .bfloat16 ? self : .float16 }
 
-  /// Of all elements of a tensor; nil where they are more than can be counted, or where the shape cannot be cut into blocks.
+  /// The bytes of all elements of a tensor; nil if they do not fit in an `Int`, or if the shape cannot be cut into blocks.
   public func bytes(of shape: Shape) -> Int? { BlockLayout(shape, self)?.bytes }
 
   public var description: String { name }
@@ -35,27 +35,27 @@ public struct NumberFormat: Sendable, Hashable, CustomStringConvertible {
   public func hash(into hasher: inout Hasher) { hasher.combine(name) }
 }
 
-/// What a number format does with bytes. It is asked about many blocks at once, never about a single value.
+/// How a number format reads bytes. Each call is for many blocks, never for a single value.
 package protocol NumberCoding: Sendable {
-  /// What files call it.
+  /// The name in files.
   static var name: String { get }
-  /// How many values a block has; 1 where each value stands for itself.
+  /// How many values a block has; 1 if each value is stored on its own.
   static var blockValues: Int { get }
   /// How many bytes a block takes.
   static var blockBytes: Int { get }
-  /// The values of some blocks, which may begin at any address.
+  /// Decodes blocks, which may begin at any address.
   static func decode(_ blocks: Int, from source: UnsafeRawPointer, into values: UnsafeMutablePointer<Float>)
-  /// False where a value of some blocks is infinite or not a number. Without an implementation, the decoded values are looked at.
+  /// False if a value of the blocks is infinite or not a number. The default implementation checks the decoded values.
   static func areFinite(_ blocks: Int, at source: UnsafeRawPointer) -> Bool
-  /// A format of `PackedNumbers` that holds every finite value of this one. Without an implementation, it is float32.
+  /// A format of `PackedNumbers` that holds every finite value of this one. The default is float32.
   static var packedAs: NumberFormat { get }
 }
 
-/// A format that numbers can also be written in.
+/// A format that can also be written.
 package protocol WritableNumbers: NumberCoding {
-  /// Blocks of values, each rounded to the nearest. In formats of blocks all values are finite.
-  /// - Parameter target: aligned for the elements, where each stands for itself.
-  /// - Returns: false where a finite value is larger than the format can hold.
+  /// Encodes values as blocks, each value rounded to the nearest. If the format has blocks, all values must be finite.
+  /// - Parameter target: aligned for the elements if each value is stored on its own.
+  /// - Returns: false if a finite value is larger than the format can hold.
   static func encode(_ blocks: Int, of values: UnsafePointer<Float>, into target: UnsafeMutableRawPointer) -> Bool
 }
 
@@ -77,12 +77,12 @@ extension NumberCoding {
   }
 }
 
-/// True where no exponent has all its bits set, as those of infinities and NaNs have.
+/// True if no exponent has all bits set. Infinities and NaNs have such exponents.
 @inline(__always)
 func exponentsLeaveRoom<Bits: FixedWidthInteger & UnsignedInteger>(
   _ count: Int, at source: UnsafeRawPointer, mask: Bits, stride: Int = MemoryLayout<Bits>.size
 ) -> Bool {
-  // Such an exponent, and only such a one, carries into the sign's place when one is added. No branch: this runs as fast as memory.
+  // Adding one to such an exponent, and to no other, carries into the sign bit. There is no branch, so this runs as fast as memory.
   let one = mask & (0 &- mask)
   var carries: Bits = 0
   for index in 0..<count {

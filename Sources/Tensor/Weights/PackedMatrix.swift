@@ -1,14 +1,13 @@
 import CLatentDiffusionKernels
 import Foundation
 
-/// Constant weights `[outputs, inputs]`, laid out for the matrix kernel: panels of 32 outputs, within a panel a row for each input.
+/// Constant weights `[outputs, inputs]`, laid out for the matrix kernel: panels of 32 outputs, each with a row for each input.
 ///
-/// Packed once at loading, since they never change and a general BLAS would repack them at every call. How panels lie in memory depends on
-/// the weights' format: those of 16 bits stay 16 bits wide, for example, and are widened a panel's chunk at a time while they are used, which
-/// costs under 1 % of a product.
+/// Weights never change, so they are packed once at loading; a general BLAS would repack them at every call. The layout of a panel depends on the weights'
+/// format. Weights of 16 bits, for example, stay 16 bits wide and are widened a chunk of a panel at a time during use, which costs under 1 % of a product.
 ///
-/// The weights of a gated layer, whose outputs are values and then as many gates, have both halves side by side: 16 values and their 16 gates
-/// in each panel, so that a product can end with the gating.
+/// The outputs of a gated layer are values, then as many gates. Each panel has 16 values and their 16 gates side by side, so that a product can end with the
+/// gating.
 public struct PackedMatrix: Sendable {
   /// Rows of the matrix: features or channels of the result.
   public let outputs: Int
@@ -16,17 +15,17 @@ public struct PackedMatrix: Sendable {
   public let isGated: Bool
   /// The length of the product's inner sum; for a convolution kernelHeight · kernelWidth · channels, in this order.
   public let inputs: Int
-  /// Places of a convolution's window, 1 for a linear layer.
+  /// Taps of a convolution's kernel; 1 for a linear layer.
   let taps: Int
-  /// How a panel lies in memory.
+  /// The layout of a panel in memory.
   let form: any PanelForm.Type
-  /// Of one panel.
+  /// The bytes of one panel.
   let panelBytes: Int
   let storage: PackedStorage
-  /// The weights that the panels are packed of when they are used; nil where the panels are in `storage`.
+  /// The weights that the panels are packed from at each use or at the first; nil if the panels are in `storage`.
   private let unpacked: UnpackedWeights?
 
-  /// The same for all copies of a layer's matrix, and no other matrix's while one of them lives.
+  /// All copies of a layer's matrix share this identity. No other matrix has it while one of them exists.
   public var id: ObjectIdentifier { unpacked.map { ObjectIdentifier($0) } ?? ObjectIdentifier(storage) }
 
   static let panelWidth = Int(CK_PANEL)
@@ -34,10 +33,10 @@ public struct PackedMatrix: Sendable {
   var panels: Int { isGated ? (outputs / 2 + Self.half - 1) / Self.half : (outputs + Self.panelWidth - 1) / Self.panelWidth }
   /// Columns of a product's result.
   var resultColumns: Int { isGated ? outputs / 2 : outputs }
-  /// Columns of the bias that a product adds: of gated weights, all that the panels have.
+  /// Columns of the bias that a product adds. For gated weights, these are all columns of the panels.
   var biasColumns: Int { isGated ? panels * Self.panelWidth : outputs }
 
-  /// Bytes that a matrix takes when it is packed; nil where they are more than can be counted, or where the shape cannot be cut into blocks.
+  /// The bytes of a packed matrix; nil if they do not fit in an `Int`, or if the shape cannot be cut into blocks.
   ///
   /// - Parameter shape: of rank 2 or 4.
   public static func packedBytes(_ shape: Shape, of format: NumberFormat) -> Int? {
@@ -50,23 +49,23 @@ public struct PackedMatrix: Sendable {
   /// as PyTorch stores them.
   ///
   /// - Parameters:
-  ///   - isGated: the second half of the outputs are gates of the first.
-  ///   - residency: where the panels are between uses. Only weights that are mapped from a file can be streamed; others are packed once they are
-  ///     used.
-  /// - Returns: nil where a weight is infinite or not a number.
+  ///   - isGated: whether the second half of the outputs are gates of the first.
+  ///   - residency: where the panels are between uses. Only weights that are mapped from a file can be streamed. Others are packed at their first use and
+  ///     kept.
+  /// - Returns: nil if a weight is infinite or not a number.
   /// - Precondition: the shape has rank 2 or 4, and gated weights an even number of outputs.
   /// - Throws: `CancellationError`.
   public init?(
     checking weights: WeightTensor, isGated: Bool = false, residency: WeightResidency = .packed, in context: ExecutionContext
   ) throws {
-    // What is in a file or in memory can be counted. Of an extent there is nothing to pack.
+    // The bytes of weights in a file or in memory can be counted. An extent has nothing to pack.
     let isPacked = !weights.isExtent && residency.isPacked(Self.packedBytes(weights.shape, of: weights.elementType) ?? weights.data.count)
     let isKept = residency == .packedOnceUsed || !weights.isMapped
     self.init(weights, isGated: isGated, unpacked: isPacked ? nil : UnpackedWeights(weights, isKept: isKept))
     guard try isPacked ? pack(weights, into: storage, checking: true, in: context) : weights.isFinite(in: context) else { return nil }
   }
 
-  /// Packs weights at once that need no check.
+  /// Packs weights at once, without a check.
   ///
   /// - Precondition: the shape has rank 2 or 4, and gated weights an even number of outputs.
   /// - Throws: `CancellationError`.
@@ -75,7 +74,7 @@ public struct PackedMatrix: Sendable {
     _ = try pack(weights, into: storage, checking: false, in: context)
   }
 
-  /// A matrix whose storage, if it is to have one, is not written yet.
+  /// A matrix whose storage, if any, is not written yet.
   private init(_ weights: WeightTensor, isGated: Bool, unpacked: UnpackedWeights?) {
     precondition(weights.shape.rank == 2 || weights.shape.rank == 4, "Weights of shape \(weights.shape) are no matrix.")
     precondition(!isGated || weights.shape[0] % 2 == 0, "\(weights.shape[0]) outputs have no two halves.")
@@ -98,7 +97,7 @@ public struct PackedMatrix: Sendable {
     (self.storage, unpacked) = (storage, nil)
   }
 
-  /// The same matrix with its panels in memory: kept there, or for as long as the result lives. Every product begins with this.
+  /// The same matrix with its panels in memory, kept there or freed with the result. Every product begins with this.
   ///
   /// - Throws: `CancellationError`.
   func resident(in context: ExecutionContext) throws -> PackedMatrix {
@@ -106,7 +105,7 @@ public struct PackedMatrix: Sendable {
     return PackedMatrix(self, storage: try unpacked.storage(of: self, in: context))
   }
 
-  /// The output at a column of a panel; nil where the panel has more columns than there are outputs.
+  /// The output at a column of a panel; nil if the panel has more columns than there are outputs.
   func output(panel: Int, column: Int) -> Int? {
     guard isGated else {
       let output = panel * Self.panelWidth + column
@@ -134,7 +133,7 @@ public struct PackedMatrix: Sendable {
 
   /// Whether the weights are less exact than bfloat16, as those of 8 bits are.
   public var isQuantized: Bool { form.factors == .pairs }
-  /// Whether products are made with bytes.
+  /// Whether products multiply bytes.
   var hasIntegerProduct: Bool { biasColumns % Self.panelWidth == 0 && form.hasIntegerProduct }
 
   /// Rows `k` of a panel.
@@ -142,8 +141,8 @@ public struct PackedMatrix: Sendable {
     PanelRows(panel: storage.pointer + index * panelBytes, inputs: inputs, rows: k)
   }
 
-  /// Rows `k` of a panel as floats: in place or made in `scratch`, 32 values a row. Where weights are in blocks or in words, the rows begin and
-  /// end with whole ones.
+  /// Rows `k` of a panel as floats, in place or in `scratch`, 32 values a row. If weights are in blocks or in words, the rows must begin and end with whole
+  /// ones.
   @inline(__always)
   func panel(_ index: Int, rows k: Range<Int>, scratch: UnsafeMutablePointer<Float>) -> UnsafePointer<Float> {
     form.floats(rows(k, ofPanel: index), scratch: scratch)

@@ -1,22 +1,22 @@
 import CLatentDiffusionKernels
 
-/// How a panel of 32 columns lies in memory, and what products take of it. All of it is asked about a panel's chunk, never about a value.
+/// The layout of a panel of 32 columns in memory, and how products read it. Each call is for a chunk of a panel, never for a value.
 protocol PanelForm: Sendable {
-  /// A panel out of 32 rows as they stand in a file, `[channels][taps]` or in blocks; rows that are not there are zeros.
+  /// Packs a panel from 32 rows in a file's order, `[channels][taps]` or in blocks. Missing rows become zeros.
   static func pack(_ rows: UnsafePointer<UnsafeRawPointer?>, channels: Int, taps: Int, into target: UnsafeMutableRawPointer)
-  /// The floats of some rows, 32 in each: in place, or in `scratch`.
+  /// Rows as floats, 32 in each, in place or in `scratch`.
   static func floats(_ rows: PanelRows, scratch: UnsafeMutablePointer<Float>) -> UnsafePointer<Float>
 
-  /// What products are made of, where the processor has those.
+  /// The factors of products, if the processor has such products.
   static var factors: ProductFactors { get }
-  /// The factors as which the rows stand in memory; nil where each use makes them.
+  /// The factors that the rows are stored as; nil if each use converts them.
   static var inPlace: ProductFactors? { get }
-  /// Some rows as factors, in place or in `target`; nil where those are made of the floats.
+  /// Rows as factors, in place or in `target`; nil if the factors are made from the floats.
   static func words(_ rows: PanelRows, as factors: ProductFactors, into target: UnsafeMutablePointer<Float>) -> UnsafePointer<Float>?
 
-  /// Whether the processor multiplies the rows as the bytes that they are.
+  /// Whether the processor multiplies the rows as bytes, without widening them.
   static var hasIntegerProduct: Bool { get }
-  /// Some rows as bytes; nil where they are none.
+  /// Rows as bytes; nil if they are not bytes.
   static func bytes(_ rows: PanelRows) -> QuantizedPanel?
 }
 
@@ -30,9 +30,9 @@ extension PanelForm {
   static func bytes(_ rows: PanelRows) -> QuantizedPanel? { nil }
 }
 
-/// Numbers that panels are packed of as they are.
+/// A format that is packed into panels without a conversion.
 protocol PackedNumbers: NumberCoding {
-  /// How panels lie in memory whose weights have so many channels.
+  /// The layout of panels for weights with this many channels.
   static func panels(channels: Int) -> any PanelForm.Type
 }
 
@@ -48,10 +48,10 @@ struct PanelRows {
   let inputs: Int
   let rows: Range<Int>
 
-  /// How many values they have.
+  /// The number of values in these rows.
   var count: Int { rows.count * PackedMatrix.panelWidth }
 
-  /// Where they begin, where a value follows the other.
+  /// The first value, if values follow one another without gaps.
   func values<Value>(_ type: Value.Type) -> UnsafePointer<Value> {
     panel.assumingMemoryBound(to: type) + rows.lowerBound * PackedMatrix.panelWidth
   }

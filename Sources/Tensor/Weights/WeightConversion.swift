@@ -1,13 +1,13 @@
 import Foundation
 import Synchronization
 
-/// Why a tensor cannot stand in another form.
+/// Why a tensor cannot be converted to another format.
 public enum WeightConversionError: Error, Sendable, Equatable, CustomStringConvertible {
-  /// A finite value is larger than the form can hold.
+  /// A finite value is larger than the format can hold.
   case outOfRange(NumberFormat)
   /// A block with a value that is infinite or not a number has no scale.
   case notFinite
-  /// A format that numbers are read in, and not written.
+  /// A format that can be read but not written.
   case readOnly(NumberFormat)
 
   public var description: String {
@@ -21,24 +21,24 @@ public enum WeightConversionError: Error, Sendable, Equatable, CustomStringConve
 }
 
 extension NumberFormat {
-  /// The format that a tensor of this one and a shape gets where another is asked for: see `WeightTensor.elementType(convertedTo:)`.
+  /// The format of a tensor of this format and shape after a conversion: see `WeightTensor.elementType(convertedTo:)`.
   package func converted(to format: NumberFormat, shape: Shape) -> NumberFormat {
     format.blockValues > 1 && BlockLayout(shape, format) == nil ? ofSixteenBits : format
   }
 }
 
 extension WeightTensor {
-  /// The format that `converted(to:)` gives: shapes that cannot be cut into blocks keep 16 bits, those they have or half precision.
+  /// The format that `converted(to:)` gives. Shapes that cannot be cut into blocks get 16 bits: bfloat16 stays, all else gets half precision.
   public func elementType(convertedTo format: NumberFormat) -> NumberFormat { elementType.converted(to: format, shape: shape) }
 
-  /// The same values in another format: to the nearest that it has, ties to even, as PyTorch rounds. Widening is exact.
+  /// The same values in another format, rounded to the nearest, ties to even, as PyTorch rounds. Widening is exact.
   ///
-  /// Infinities and NaNs stay what they are, but not in blocks. What is in the format already is given back as it is; else the pages of the
-  /// file are let go.
+  /// Infinities and NaNs are kept, except in formats with blocks, where they are an error. A tensor that has the format already is returned unchanged.
+  /// Otherwise the pages of its file are released.
   ///
   /// - Parameters:
-  ///   - format: of the result, where the shape allows it: see `elementType(convertedTo:)`.
-  ///   - context: whose threads share the work; its cancellation is not heeded. Nil: only this one works.
+  ///   - format: the format of the result, if the shape allows it: see `elementType(convertedTo:)`.
+  ///   - context: its threads share the work, and its cancellation is ignored. Nil: only this thread works.
   /// - Throws: `WeightConversionError`.
   public func converted(to format: NumberFormat, in context: ExecutionContext? = nil) throws(WeightConversionError) -> WeightTensor {
     let format = elementType(convertedTo: format)
@@ -51,24 +51,24 @@ extension WeightTensor {
     forEachPiece(of: layout.unit, in: context) { elements, values in
       if !layout.encode(elements, of: values, into: target, by: writer) { overflows.store(true, ordering: .relaxed) }
     }
-    // Only now: `Data` copies what is short, and lets go of it at once.
+    // This comes after the writing, because `Data` copies short contents and frees the original at once.
     let data = Data(bytesNoCopy: target, count: layout.bytes, deallocator: .custom { AlignedMemory.deallocate($0, bytes: $1) })
     if overflows.load(ordering: .relaxed) { throw .outOfRange(format) }
     releasePages()
     return WeightTensor(shape: shape, elementType: format, data: data)
   }
 
-  /// Hands out all values as float32, some at a time.
+  /// Calls `body` with all values as float32, a piece at a time.
   ///
   /// - Parameters:
-  ///   - unit: pieces are multiples of it.
-  ///   - context: whose threads call `body`, several at once; nil: this one does.
+  ///   - unit: the length of a piece is a multiple of it.
+  ///   - context: its threads call `body`, several at once. Nil: this thread does.
   func forEachPiece(
     of unit: Int = 1, in context: ExecutionContext? = nil, _ body: (_ elements: Range<Int>, _ values: UnsafePointer<Float>) -> Void
   ) {
     let count = shape.count
     guard count > 0, let layout = BlockLayout(shape, elementType) else { return }
-    // Two formats of blocks have the same rows.
+    // If both formats have blocks, both units are whole rows.
     let unit = max(unit, layout.unit)
     let length = max(1, (1 << 14) / unit) * unit
     data.withUnsafeBytes { bytes in

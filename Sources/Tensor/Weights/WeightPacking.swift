@@ -6,13 +6,13 @@ import Synchronization
 public enum WeightResidency: Sendable, Equatable {
   /// In memory, from the moment of loading.
   case packed
-  /// In memory from their first use on: for what a task may never need.
+  /// In memory from their first use on, for weights that a task may never need.
   case packedOnceUsed
-  /// Matrices that would take more than this many bytes stay in their file. They are packed anew at each use, and that memory is given back
-  /// after it. Smaller ones stay in memory, because packing them costs most for the memory that it saves.
+  /// Matrices that would take more than this many bytes stay in their file. They are packed anew at each use, and the memory is freed after it. Smaller ones
+  /// stay in memory, because packing them costs most for the memory that it saves.
   case streamed(above: Int)
 
-  /// Whether a matrix of so many bytes is packed at loading and stays in memory.
+  /// Whether a matrix of this many bytes is packed at loading and stays in memory.
   package func isPacked(_ bytes: Int) -> Bool {
     switch self {
     case .packed: true
@@ -37,7 +37,7 @@ final class UnpackedWeights: Sendable {
     state = Mutex(State(weights: weights))
   }
 
-  /// The panels, packed now where they are not kept.
+  /// The panels. They are packed now unless they are kept already.
   func storage(of matrix: PackedMatrix, in context: ExecutionContext) throws -> PackedStorage {
     let bytes = matrix.panels * matrix.panelBytes
     // Waits while another thread packs the same matrix, if the panels are to be kept.
@@ -60,7 +60,7 @@ final class UnpackedWeights: Sendable {
 final class PackedStorage: @unchecked Sendable {
   let pointer: UnsafeMutableRawPointer
   let bytes: Int
-  /// The buffer that the bytes were borrowed from; nil where they are this object's own.
+  /// The buffer that the bytes are borrowed from; nil if this object owns the bytes.
   private let buffer: TensorStorage?
 
   init(bytes: Int) {
@@ -83,7 +83,7 @@ final class PackedStorage: @unchecked Sendable {
 extension PackedMatrix {
   /// Lays the weights out in panels, in parallel. Pages of the file are dropped from memory as soon as they have been packed.
   ///
-  /// - Returns: false where a weight is infinite or not a number, if that is to be checked.
+  /// - Returns: false if a weight is infinite or not a number and `checking` is true.
   func pack(_ weights: WeightTensor, into storage: PackedStorage, checking: Bool, in context: ExecutionContext) throws -> Bool {
     guard panels > 0, inputs > 0 else { return true }
     let isFinite = Atomic(true)
@@ -100,13 +100,13 @@ extension PackedMatrix {
     return isFinite.load(ordering: .relaxed)
   }
 
-  /// Packs some panels of rows as they stand in memory, or of rows that are made from them where panels are of another format.
+  /// Packs some panels from the rows in memory, or from converted rows if panels have another format.
   private func pack(_ range: Range<Int>, of weights: WeightTensor, into storage: PackedStorage) {
     guard weights.elementType != weights.elementType.packed else {
       return pack(range, from: weights.data, rowBytes: weights.data.count / outputs, into: storage) { $0 }
     }
     let parts = outputs(inPanels: range)
-    // No error: a format is packed as one that holds all its finite values, and others have been refused.
+    // This throws no error: the packed format holds all finite values, and others have been refused.
     let made = parts.compactMap { try? weights.rows($0).converted(to: weights.elementType.packed) }
     guard let first = parts.first, let half = made.first?.data, made.count == parts.count, !half.isEmpty else { return }
     let rows = made.dropFirst().reduce(half) { $0 + $1.data }
@@ -115,7 +115,7 @@ extension PackedMatrix {
     }
   }
 
-  /// - Parameter row: where in the data an output's weights are.
+  /// - Parameter row: the row of an output in the data.
   private func pack(_ range: Range<Int>, from data: Data, rowBytes: Int, into storage: PackedStorage, row: (_ output: Int) -> Int) {
     data.withUnsafeBytes { bytes in
       guard let source = bytes.baseAddress else { return }
@@ -135,7 +135,7 @@ extension WeightTensor {
   /// file is in memory at once.
   fileprivate static let taskBytes = 1 << 18
 
-  /// False where an element is infinite or not a number. The check runs in parallel and drops the file's pages from memory as it goes.
+  /// False if an element is infinite or not a number. The check runs in parallel and drops the file's pages from memory as it goes.
   ///
   /// - Throws: `CancellationError`.
   public func isFinite(in context: ExecutionContext) throws -> Bool {
@@ -152,7 +152,7 @@ extension WeightTensor {
     return isFinite.load(ordering: .relaxed)
   }
 
-  /// Maps the pages of the file that hold this tensor in one call, where the system can: much cheaper than a fault for each few of them.
+  /// Maps all pages of the file that hold this tensor in one call, if the system can. This is much cheaper than a page fault for every few of them.
   fileprivate func readPages() {
     #if os(Linux)
       guard isMapped else { return }
@@ -160,7 +160,7 @@ extension WeightTensor {
         let page = Int(sysconf(Int32(_SC_PAGESIZE)))
         let begin = Int(bitPattern: bytes.baseAddress) / page * page
         let end = Int(bitPattern: bytes.baseAddress) + bytes.count
-        // MADV_POPULATE_READ, of Linux 5.14; where it is refused the pages come one by one.
+        // MADV_POPULATE_READ needs Linux 5.14. If it is refused, page faults map the pages.
         if let pointer = UnsafeMutableRawPointer(bitPattern: begin) { _ = madvise(pointer, end - begin, 22) }
       }
     #endif

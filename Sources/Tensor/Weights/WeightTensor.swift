@@ -1,17 +1,17 @@
 import Foundation
 
-/// A tensor as it stands in a checkpoint: the file's own bytes (little-endian, row-major), usually mapped and not copied.
+/// A tensor as stored in a checkpoint: the file's own bytes (little-endian, row-major), usually mapped and not copied.
 public struct WeightTensor: Sendable {
   /// The extents, outermost first, as PyTorch has them.
   public let shape: Shape
-  /// How the elements stand in `data`.
+  /// The format of the elements in `data`.
   public let elementType: NumberFormat
   /// `shape.count` elements, row-major, little-endian.
   ///
-  /// Formats of blocks are for matrices `[O, I]` and kernels `[O, C, kh, kw]` whose I or C is a multiple of a block's values. For each of the
-  /// O rows in turn stand its blocks. A kernel's row is `[kh, kw, C]`, so that a block holds channels of one tap, as they meet in a product.
+  /// Formats of blocks are for matrices `[O, I]` and kernels `[O, C, kh, kw]` whose I or C is a multiple of the block length. The blocks of the O rows follow
+  /// one another. A kernel's row is `[kh, kw, C]`, so that a block holds channels of one tap, in the order of a product.
   public let data: Data
-  /// True where the data are pages of a mapped file, which can be dropped from memory and read again.
+  /// True if the data are pages of a mapped file, which can be dropped from memory and read again.
   public let isMapped: Bool
 
   /// - Precondition: `data` holds exactly `shape.count` elements, and the shape can be cut into the format's blocks.
@@ -23,12 +23,12 @@ public struct WeightTensor: Sendable {
     self.isMapped = isMapped
   }
 
-  /// A weight without values. Networks that are to be counted, not computed, are made of such.
+  /// A weight without values, for networks that are counted and not computed.
   package init(extent shape: Shape, elementType: NumberFormat) {
     (self.shape, self.elementType, data, isMapped) = (shape, elementType, Data(), false)
   }
 
-  /// Whether the values are not there.
+  /// Whether the tensor has no values.
   var isExtent: Bool { data.isEmpty && elementType.bytes(of: shape) != 0 }
 
   /// A weight of float32 values, for tests and for weights that are computed.
@@ -38,7 +38,7 @@ public struct WeightTensor: Sendable {
   }
 
   /// The same bytes under another shape.
-  /// - Precondition: the counts are equal. Where there are blocks, only axes of length 1 may come or go, or blocks would lie across rows.
+  /// - Precondition: the counts are equal. With blocks, only axes of length 1 may be added or removed, because a block must not span two rows.
   public func reshaped(_ shape: Shape) -> WeightTensor {
     precondition(
       elementType.blockValues == 1 || shape.dimensions.filter { $0 != 1 } == self.shape.dimensions.filter { $0 != 1 },
@@ -67,14 +67,14 @@ public struct WeightTensor: Sendable {
     return result
   }
 
-  /// False where an element is infinite or not a number.
+  /// False if an element is infinite or not a number.
   public var isFinite: Bool {
     data.withUnsafeBytes { bytes in
       bytes.baseAddress.map { elementType.coding.areFinite(bytes.count / elementType.blockBytes, at: $0) } ?? true
     }
   }
 
-  /// Lets the system drop the pages of the file that hold this tensor; they come back from the file if read again.
+  /// Lets the system drop the pages of the file that hold this tensor. The system reads them again when they are used.
   package func releasePages() {
     guard isMapped else { return }
     data.withUnsafeBytes { bytes in

@@ -44,7 +44,7 @@ extension UInt16: ConvertedNumber { fileprivate static var formatName: String { 
 extension Int8: ConvertedNumber { fileprivate static var formatName: String { "I8" } }
 extension UInt8: ConvertedNumber { fileprivate static var formatName: String { "U8" } }
 
-/// A byte that says yes or no.
+/// A boolean in a byte.
 private struct TruthValue: ConvertedNumber {
   static var formatName: String { "BOOL" }
   let byte: UInt8

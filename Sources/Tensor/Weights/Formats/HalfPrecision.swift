@@ -22,7 +22,7 @@ enum HalfPrecision: SixteenBits {
     let size = value.bitPattern & 0x7FFF_FFFF
     // The exponent's bias goes from 127 to 15, the fraction from 23 bits to 10.
     let normal = (size &- 112 << 23 &+ 0xFFF &+ (size >> 13 & 1)) >> 13
-    // Below 2⁻¹⁴ steps are 2⁻²⁴, those that float32 has from 0.5 to 1.
+    // Below 2⁻¹⁴, steps are 2⁻²⁴. float32 has the same steps from 0.5 to 1.
     let subnormal = (Float(bitPattern: min(size, 0x3880_0000)) + 0.5).bitPattern &- Float(0.5).bitPattern
     let finite = size < 0x3880_0000 ? subnormal : normal
     let special: UInt32 = size > 0x7F80_0000 ? 0x7E00 : 0x7C00

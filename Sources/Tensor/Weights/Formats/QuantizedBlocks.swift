@@ -1,13 +1,13 @@
 import CLatentDiffusionKernels
 
 extension NumberFormat {
-  /// 8 bits, in blocks of 32 values with a common scale. A block has 34 bytes: a scale d in half precision, then 32 signed bytes q; a value is
-  /// d · q. Source: GGUF's `Q8_0`.
+  /// 8 bits, in blocks of 32 values with a common scale. A block has 34 bytes: a scale d in half precision, then 32 signed bytes q. A value is d · q. Source:
+  /// GGUF's `Q8_0`.
   public static let q8 = NumberFormat(QuantizedBlocks.self)
 }
 
-/// Blocks of 32 values of 8 bits with a common scale. Panels are multiplied as they are, with activations of 8 bits, where the processor has
-/// an instruction for it, and widened elsewhere.
+/// Blocks of 32 values of 8 bits with a common scale. If the processor has an instruction for it, panels are multiplied without widening, with activations of
+/// 8 bits. Otherwise they are widened.
 enum QuantizedBlocks: WritableNumbers, PackedNumbers, PanelForm {
   static var name: String { "Q8_0" }
   static var blockValues: Int { Int(CK_BLOCK) }
@@ -29,7 +29,7 @@ enum QuantizedBlocks: WritableNumbers, PackedNumbers, PanelForm {
     var fits = true
     for index in 0..<blocks {
       let x = values + index * blockValues, block = target + index * blockBytes
-      // Without the sign, the bits of floats are ordered as their sizes are.
+      // Without the sign, the bits of floats have the same order as their magnitudes.
       var most: UInt32 = 0
       for index in 0..<blockValues { most = max(most, x[index].bitPattern & 0x7FFF_FFFF) }
       let bits = HalfPrecision.rounded(Float(bitPattern: most) / largest)
@@ -37,8 +37,7 @@ enum QuantizedBlocks: WritableNumbers, PackedNumbers, PanelForm {
       block.storeBytes(of: bits, as: UInt16.self)
       let scale = HalfPrecision.widened(bits)
       for index in 0..<blockValues {
-        // Where the scale is nothing, so are the values. A scale below half precision's normal numbers may round down by more than one step
-        // of 127.
+        // If the scale is zero, so are the values. A subnormal scale may be rounded down by more than one part in 127, so the step is clamped.
         let step = scale > 0 ? min(max(x[index] / scale, -largest), largest) : 0
         block.storeBytes(of: Int8(truncatingIfNeeded: nearest(step)), toByteOffset: 2 + index, as: Int8.self)
       }
@@ -46,20 +45,20 @@ enum QuantizedBlocks: WritableNumbers, PackedNumbers, PanelForm {
     return fits
   }
 
-  /// The nearest whole number, ties to the even one, of what is small: adding 1.5 · 2²³ leaves no room for a fraction.
+  /// The nearest whole number to a small value, ties to even. Adding 1.5 · 2²³ leaves no bits for a fraction.
   @inline(__always)
   private static func nearest(_ value: Float) -> Int32 {
     Int32(bitPattern: (value + 0x1.8p23).bitPattern) &- Int32(bitPattern: Float(0x1.8p23).bitPattern)
   }
 
-  /// The scales decide.
+  /// Only a scale can be infinite or not a number.
   static func areFinite(_ blocks: Int, at source: UnsafeRawPointer) -> Bool {
     exponentsLeaveRoom(blocks, at: source, mask: HalfPrecision.exponent, stride: blockBytes)
   }
 
   static func panels(channels: Int) -> any PanelForm.Type { Self.self }
 
-  /// Blocks as they stand in a file to a panel as the kernel takes it: four inputs of each output together, 128 added, then the scales.
+  /// Packs blocks from a file into a panel for the kernel: four inputs of each output together, 128 added, then the scales.
   static func pack(_ rows: UnsafePointer<UnsafeRawPointer?>, channels: Int, taps: Int, into target: UnsafeMutableRawPointer) {
     let width = PackedMatrix.panelWidth, inputs = channels * taps
     let values = target.assumingMemoryBound(to: UInt8.self)
@@ -77,7 +76,7 @@ enum QuantizedBlocks: WritableNumbers, PackedNumbers, PanelForm {
     }
   }
 
-  /// Less exact than bfloat16, so with them both factors are that where the processor multiplies pairs of it.
+  /// These weights are less exact than bfloat16, so both factors are bfloat16 if the processor multiplies pairs of it.
   static var factors: ProductFactors { .pairs }
   static var hasIntegerProduct: Bool { Kernels.active.gemm_panel_q8 != nil }
 

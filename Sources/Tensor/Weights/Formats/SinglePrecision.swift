@@ -5,7 +5,7 @@ extension NumberFormat {
   public static let float32 = NumberFormat(SinglePrecision.self)
 }
 
-/// IEEE single precision. Panels are used where they are.
+/// IEEE single precision. Panels are used in place.
 enum SinglePrecision: WritableNumbers, PackedNumbers, PanelForm {
   static var name: String { "F32" }
   static var blockBytes: Int { 4 }
@@ -36,7 +36,7 @@ enum SinglePrecision: WritableNumbers, PackedNumbers, PanelForm {
   static func floats(_ rows: PanelRows, scratch: UnsafeMutablePointer<Float>) -> UnsafePointer<Float> { rows.values(Float.self) }
 }
 
-/// float32 in two parts of 16 bits, as some processors multiply it. It takes no more room, so weights are that from packing on.
+/// float32 in two parts of 16 bits, as some processors multiply it. It takes no more memory, so weights are split when they are packed.
 enum SplitPanels: PanelForm {
   static var inPlace: ProductFactors? { .split }
 

@@ -2,14 +2,14 @@ import CLatentDiffusionKernels
 
 /// A floating-point format of 16 bits, made of float32 by rounding to the nearest, ties to even.
 ///
-/// In integers and without branches, so that loops over it become vectors; Swift has no `Float16` on Intel Macs.
+/// Rounding uses integers and no branches, so that the compiler vectorises its loops. Swift has no `Float16` on Intel Macs.
 protocol SixteenBits: WritableNumbers, PackedNumbers, PanelForm {
   /// The bits of the exponent.
   static var exponent: UInt16 { get }
   /// The bits of the smallest positive float32 that becomes infinite.
   static var overflow: UInt32 { get }
   static func rounded(_ value: Float) -> UInt16
-  /// Values in an instruction's vectors.
+  /// Widens values with vector instructions.
   static func widen(_ count: Int, _ bits: UnsafePointer<UInt16>, into values: UnsafeMutablePointer<Float>)
 }
 
@@ -17,7 +17,7 @@ extension SixteenBits {
   static var blockBytes: Int { 2 }
 
   static func decode(_ blocks: Int, from source: UnsafeRawPointer, into values: UnsafeMutablePointer<Float>) {
-    // The file's alignment is not ours: go through a buffer that is aligned for its elements.
+    // Bytes in a file may not be aligned for their elements, so they are copied to a buffer that is.
     withUnsafeTemporaryAllocation(of: UInt16.self, capacity: blocks) { aligned in
       guard let aligned = aligned.baseAddress else { return }
       UnsafeMutableRawPointer(aligned).copyMemory(from: source, byteCount: blocks * 2)

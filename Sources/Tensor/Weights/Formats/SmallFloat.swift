@@ -1,9 +1,9 @@
 extension NumberFormat {
-  /// Floats of 8 bits, which are read and not written.
+  /// Floats of 8 bits, which can be read but not written.
   static let smallFloats = [NumberFormat(E4M3.self), NumberFormat(E5M2.self), NumberFormat(E4M3FNUZ.self), NumberFormat(E5M2FNUZ.self)]
 }
 
-/// A float of 8 bits. Half precision holds all its values exactly, so panels are that.
+/// A float of 8 bits. Half precision holds all its values exactly, so panels use it.
 ///
 /// Source: Micikevicius et al. 2022, "FP8 formats for deep learning" (arXiv:2209.05433); the variants without negative zero (`FNUZ`): Noune et al.
 /// 2022 (arXiv:2206.02915), as PyTorch has them.
