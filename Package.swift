@@ -31,7 +31,8 @@ let package = Package(
     .target(name: "CLatentDiffusionKernels", path: "Sources/CKernels"),
     .target(name: "Tensor", dependencies: ["CLatentDiffusionKernels"] + blas),
     .target(name: "LatentDiffusionComponents", dependencies: ["Tensor"], path: "Sources/Components"),
-    .target(name: "LatentDiffusionWeights", dependencies: ["Tensor"], path: "Sources/Weights"),
+    .target(name: "LatentDiffusionFiles", path: "Sources/Files"),
+    .target(name: "LatentDiffusionWeights", dependencies: ["Tensor", "LatentDiffusionFiles"], path: "Sources/Weights"),
     .target(name: "LatentDiffusionLayers", dependencies: ["Tensor", "LatentDiffusionWeights"], path: "Sources/Layers"),
     .target(name: "Autoencoder", dependencies: ["Tensor", "LatentDiffusionWeights", "LatentDiffusionLayers", "LatentDiffusionComponents"]),
     .target(name: "UNet", dependencies: ["Tensor", "LatentDiffusionWeights", "LatentDiffusionLayers", "LatentDiffusionComponents"]),
@@ -43,19 +44,23 @@ let package = Package(
     .target(
       name: "LatentDiffusion",
       dependencies: [
-        "Tensor", "LatentDiffusionComponents", "LatentDiffusionWeights", "LatentDiffusionLayers", "Autoencoder", "UNet", "TextEncoder",
-        "Schedulers", "Pipeline",
+        "Tensor", "LatentDiffusionFiles", "LatentDiffusionComponents", "LatentDiffusionWeights", "LatentDiffusionLayers", "Autoencoder",
+        "UNet",
+        "TextEncoder", "Schedulers", "Pipeline",
       ]),
     .target(name: "EmojiModel", resources: [.copy("Resources/emoji")]),
-    .target(name: "ImageFiles", dependencies: ["Tensor"] + imageLibraries),
+    .target(name: "ImageFiles", dependencies: ["Tensor", "LatentDiffusionFiles"] + imageLibraries),
     // The only program here: it says where the tool is to who asks with `swift run`.
     .executableTarget(name: "where-is-ldm", path: "Sources/WhereIsLDM"),
 
     .target(
       name: "LatentDiffusionTestSupport", dependencies: ["Tensor", "LatentDiffusionWeights", "LatentDiffusionComponents"],
       path: "Tests/TestSupport"),
-    .testTarget(name: "TensorTests", dependencies: ["Tensor", "CLatentDiffusionKernels", "LatentDiffusionTestSupport"]),
-    .testTarget(name: "WeightsTests", dependencies: ["LatentDiffusionWeights", "Tensor", "LatentDiffusionTestSupport"]),
+    .testTarget(name: "FilesTests", dependencies: ["LatentDiffusionFiles"]),
+    .testTarget(
+      name: "TensorTests", dependencies: ["Tensor", "LatentDiffusionFiles", "CLatentDiffusionKernels", "LatentDiffusionTestSupport"]),
+    .testTarget(
+      name: "WeightsTests", dependencies: ["LatentDiffusionWeights", "LatentDiffusionFiles", "Tensor", "LatentDiffusionTestSupport"]),
     .testTarget(
       name: "LayersTests", dependencies: ["LatentDiffusionLayers", "LatentDiffusionWeights", "Tensor", "LatentDiffusionTestSupport"]),
     .testTarget(
@@ -77,6 +82,6 @@ let package = Package(
         "Pipeline", "Schedulers", "LatentDiffusionComponents", "LatentDiffusionWeights", "Tensor", "LatentDiffusionTestSupport",
       ]),
     .testTarget(name: "LatentDiffusionTests", dependencies: ["LatentDiffusion", "EmojiModel", "ImageFiles", "LatentDiffusionTestSupport"]),
-    .testTarget(name: "ImageFilesTests", dependencies: ["ImageFiles", "Tensor", "LatentDiffusionTestSupport"]),
+    .testTarget(name: "ImageFilesTests", dependencies: ["ImageFiles", "LatentDiffusionFiles", "Tensor", "LatentDiffusionTestSupport"]),
   ]
 )

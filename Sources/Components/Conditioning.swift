@@ -43,7 +43,8 @@ public struct Conditioning: Sendable {
 
   /// The rows of several conditionings, one after the other.
   ///
-  /// - Throws: what `check` throws, and `ComponentError.differentConditionings` where one has an input that another lacks, or one of another shape: nothing is dropped.
+  /// - Throws: what `check` throws, and `ComponentError.differentConditionings` if one has an input that another lacks, or one of another shape. Nothing is
+  ///   dropped.
   public static func concatenated(_ parts: [Conditioning]) throws(ComponentError) -> Conditioning {
     guard let first = parts.first else { return Conditioning(rows: 0) }
     for part in parts { try part.check() }

@@ -1,3 +1,5 @@
+import LatentDiffusionFiles
+
 /// Why a picture could not be read or encoded. `name` is the file's path, or "The picture" for one that came as data.
 ///
 /// Errors while a file is written are `FileWriteError`s of the module Tensor.

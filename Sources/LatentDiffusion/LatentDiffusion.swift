@@ -1,3 +1,4 @@
+@_exported import LatentDiffusionFiles
 @_exported import Tensor
 @_exported import LatentDiffusionComponents
 @_exported import LatentDiffusionWeights

@@ -1,3 +1,4 @@
+import LatentDiffusionFiles
 import Foundation
 import ImageFiles
 import Tensor

@@ -1,5 +1,5 @@
 import Foundation
-import Tensor
+import LatentDiffusionFiles
 import Testing
 
 /// A folder that is gone when the test is over.
