@@ -210,7 +210,7 @@ struct MemoryModel: Sendable {
   private static let bytesPerStreamedMatrix = 1 << 16
   /// What pages and gaps add to weights that are kept, to buffers, and to those of the autoencoder, whose results are large and take turns in
   /// memory; measured.
-  private static let waste = (kept: 1.02, buffers: 1.04, pictures: 1.21)
+  private static let waste = (kept: 1.02, buffers: 1.04, pictures: 1.1)
 
   /// What passes take, each of which belongs to several choices: followed once for each.
   final class Passes {

@@ -5,11 +5,12 @@ import LatentDiffusion
 func passes() {
   measure("emoji, text encoder") { context -> Work in
     let conditioner = try emoji(in: context).conditioner
-    return { try conditioner.condition(["red apple"], in: $0) }
+    return { try conditioner.condition(ConditioningRequest(["red apple"], size: PixelSize(width: 64, height: 64)), in: $0) }
   }
   measure("emoji, U-Net, batch 2") { context -> Work in
     let pipeline = try emoji(in: context)
-    let conditioning = try pipeline.conditioner.condition(["red apple", ""], in: context)
+    let conditioning = try pipeline.conditioner.condition(
+      ConditioningRequest(["red apple", ""], size: PixelSize(width: 64, height: 64)), in: context)
     let (predictor, latents) = (pipeline.predictor, try noise(latentShape(pipeline, batch: 2)))
     return { try predictor.predict(latents, timestep: 501, conditioning: conditioning, in: $0) }
   }

@@ -1,10 +1,40 @@
 import Synchronization
 
-/// Counts what a computation takes: bytes that live at once, multiplications and additions, and weights that are packed.
+/// Counts what a computation takes: memory, multiplications and additions, and weights that are packed.
+///
+/// Large buffers get addresses in an arena without memory, which places them as `BufferPool` places real ones. So the peak includes gaps that are touched
+/// and too small for what comes next.
 public final class WorkCounter: Sendable {
   private struct State {
     var live = 0
     var peak = 0
+    var arena = MemoryArena(isImaginary: true)
+    /// What of the arena takes memory: what lives in it, and gaps that something lived in.
+    var touched = AddressSet()
+    /// Bytes that do not live in the arena.
+    var small = 0
+    /// Bytes of results whose memory an input returns while they are written.
+    var exchanged = 0
+
+    /// Notes the memory that is taken now, with so many bytes more.
+    mutating func measure(more bytes: Int = 0) { peak = max(peak, small + touched.count - exchanged + bytes) }
+
+    mutating func take(_ bytes: Int) -> UInt {
+      defer { measure() }
+      guard bytes >= BufferPool.large, let place = arena.take(bytes) else {
+        small += bytes
+        return 0
+      }
+      let address = UInt(bitPattern: place)
+      touched.insert(address..<address + UInt(bytes))
+      return address
+    }
+
+    mutating func giveBack(_ bytes: Int, at address: UInt, isForgotten: Bool = false) {
+      guard let place = UnsafeMutableRawPointer(bitPattern: address) else { return small -= bytes }
+      arena.giveBack(place, bytes: bytes)
+      if isForgotten { touched.remove(address..<address + UInt(bytes)) }
+    }
     var operations = 0.0
     var packedBytes = 0.0
   }
@@ -20,7 +50,7 @@ public final class WorkCounter: Sendable {
 
   /// Bytes that are held now.
   public var liveBytes: Int { state.withLock(\.live) }
-  /// The most bytes that were held at once.
+  /// The most bytes that were taken at once.
   public var peakBytes: Int { state.withLock(\.peak) }
   /// Multiplications and additions.
   public var operations: Double { state.withLock(\.operations) }
@@ -30,14 +60,20 @@ public final class WorkCounter: Sendable {
   /// Resets operations and packed bytes, but not live bytes, for the next of several passes.
   public func beginPass() { state.withLock { ($0.operations, $0.packedBytes) = (0, 0) } }
 
-  func hold(_ bytes: Int) {
-    state.withLock {
-      $0.live += bytes
-      $0.peak = max($0.peak, $0.live)
+  /// - Returns: the address at which the bytes would lie in the arena; 0 for few, and for what is counted in another way.
+  func hold(_ bytes: Int) -> UInt {
+    state.withLock { state in
+      state.live += bytes
+      return self === Self.elsewhere ? 0 : state.take(bytes)
     }
   }
 
-  func drop(_ bytes: Int) { state.withLock { $0.live -= bytes } }
+  func drop(_ bytes: Int, at address: UInt, isForgotten: Bool) {
+    state.withLock { state in
+      state.live -= bytes
+      if self !== Self.elsewhere { state.giveBack(bytes, at: address, isForgotten: isForgotten) }
+    }
+  }
 
   /// - Parameters:
   ///   - operations: multiplications and additions.
@@ -47,15 +83,35 @@ public final class WorkCounter: Sendable {
     state.withLock {
       $0.operations += operations
       $0.packedBytes += Double(packed)
-      $0.peak = max($0.peak, $0.live + buffers)
+      $0.giveBack(buffers, at: $0.take(buffers))
     }
   }
 
-  /// Counts an operation that returns its input's memory while it writes results: the larger of both is live, and `input` is counted already.
+  /// Counts an operation that returns its input's memory while it writes results: of the two, which `body` makes and drops, the larger is live.
   fileprivate func exchange(_ input: Int, for results: Int, _ body: () -> Void) {
-    state.withLock { $0.live += max(input, results) - input }
+    state.withLock { $0.exchanged += min(input, results) }
     body()
-    state.withLock { $0.live -= max(input, results) - input }
+    state.withLock { $0.exchanged -= min(input, results) }
+  }
+}
+
+/// Ranges of addresses, in order and apart.
+private struct AddressSet {
+  private var ranges: [Range<UInt>] = []
+
+  var count: Int { ranges.reduce(0) { $0 + $1.count } }
+
+  mutating func remove(_ range: Range<UInt>) {
+    ranges = ranges.flatMap { old -> [Range<UInt>] in
+      guard old.overlaps(range) else { return [old] }
+      return [old.lowerBound..<max(old.lowerBound, range.lowerBound), min(old.upperBound, range.upperBound)..<old.upperBound]
+        .filter { !$0.isEmpty }
+    }
+  }
+
+  mutating func insert(_ range: Range<UInt>) {
+    remove(range)
+    ranges.insert(range, at: ranges.firstIndex { $0.lowerBound > range.lowerBound } ?? ranges.count)
   }
 }
 
@@ -196,14 +252,19 @@ public struct CountingEngine: Engine {
     }
     if canForget, place == nil {
       let results = BufferPool.bytes(for: shape.count) + (shortcut == nil ? aroundShape.map { BufferPool.bytes(for: $0.count) } ?? 0 : 0)
-      counter.exchange(inputs[0].storage.bytes, for: results) { note(weights, rows: pixels, buffers: buffers) }
-      inputs = []
+      counter.exchange(inputs[0].storage.bytes, for: results) {
+        place = new(shape)
+        if shortcut == nil { shortcut = aroundShape.map { new($0) } }
+        note(weights, rows: pixels, buffers: buffers)
+        inputs[0].storage.isForgotten = true
+        inputs = []
+      }
     } else {
       if place == nil { place = new(shape) }
       if shortcut == nil { shortcut = aroundShape.map { new($0) } }
       note(weights, rows: pixels, buffers: buffers)
     }
-    return (place ?? new(shape), shortcut ?? aroundShape.map { new($0) })
+    return (place ?? new(shape), shortcut)
   }
 
   public func groupNormalization(

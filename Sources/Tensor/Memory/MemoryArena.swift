@@ -6,7 +6,10 @@ import Foundation
 /// network asks for the same sizes again, but in an order for which free lists by size would take ever more memory, or would have pages cleared
 /// again. The memory that is ever touched is little more than the peak in use.
 package struct MemoryArena {
-  package init() {}
+  /// Whether addresses are made up, and no memory belongs to them: for counting what an arena would take.
+  private let isImaginary: Bool
+
+  package init(isImaginary: Bool = false) { self.isImaginary = isImaginary }
 
   /// A run of free bytes.
   private struct Gap {
@@ -70,6 +73,13 @@ package struct MemoryArena {
   }
 
   private mutating func reserve(_ bytes: Int) -> Int? {
+    if isImaginary {
+      // Reservations lie apart, so that they are never merged.
+      guard let block = UnsafeMutableRawPointer(bitPattern: 1 << 46 + borders.count << 41), bytes < 1 << 40 else { return nil }
+      borders.insert(block)
+      insert(Gap(start: block, bytes: 1 << 40, touched: 0))
+      return gaps.firstIndex { $0.start == block }
+    }
     // A system that counts address space as memory may refuse a large reservation. Then only the needed bytes are reserved.
     for size in [max(Self.reservation, bytes), bytes] {
       guard let block = mmap(nil, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0), block != MAP_FAILED else {

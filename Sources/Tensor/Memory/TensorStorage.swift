@@ -9,16 +9,20 @@ final class TensorStorage: @unchecked Sendable {
   private let capacity: Int
   /// The counter of counted storage; nil if there is memory.
   let counter: WorkCounter?
+  /// The address at which counted storage would lie in the arena; 0 for small ones.
+  private let address: UInt
+  /// Whether counted storage would have returned its memory to the system before it goes away.
+  var isForgotten = false
 
   init(count: Int) {
     (pointer, capacity) = BufferPool.take(count)
-    (self.count, counter) = (count, nil)
+    (self.count, counter, address) = (count, nil, 0)
   }
 
   init(count: Int, countedBy counter: WorkCounter) {
     (pointer, capacity) = (WorkCounter.nowhere, BufferPool.bytes(for: count) / 4)
     (self.count, self.counter) = (count, counter)
-    counter.hold(bytes)
+    address = counter.hold(capacity * 4)
   }
 
   /// The bytes that these floats take, or would take.
@@ -40,7 +44,7 @@ final class TensorStorage: @unchecked Sendable {
   }
 
   deinit {
-    if let counter { counter.drop(bytes) } else { BufferPool.giveBack(pointer, capacity: capacity) }
+    if let counter { counter.drop(bytes, at: address, isForgotten: isForgotten) } else { BufferPool.giveBack(pointer, capacity: capacity) }
   }
 }
 
@@ -59,7 +63,7 @@ public enum BufferPool {
   nonisolated(unsafe) private static var state = State()
   private static let lock = Mutex<Void>(())
   /// The size in bytes from which a buffer comes from the arena.
-  private static let large = 1 << 18
+  static let large = 1 << 18
 
   /// The floats of a buffer for `count`. Small buffers have size classes an eighth of a power of two apart, so that similar shapes
   /// share them.
