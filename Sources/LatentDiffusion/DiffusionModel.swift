@@ -73,6 +73,7 @@ public struct DiffusionModel: Sendable {
     self.reports = reports
     warnings = Self.warnings(files, of: family, reports)
     var assembly = try family.assembled(ModelParts(parts))
+    let decodesQuickly = assembly.decodesQuickly
     assembly.autoencoder = TiledAutoencoder(assembly.autoencoder, tiling: plan?.tiling ?? .automatic)
     (ownConfiguration, schedulerKind, schedulerProblem) = try Self.scheduler(of: files)
     schedulerConfiguration = ownConfiguration
@@ -85,7 +86,7 @@ public struct DiffusionModel: Sendable {
       let usual = task.usualSettings(ofConsistencyModel: isConsistencyModel)
       return GenerationSettings(steps: defaults.steps ?? usual.steps, guidance: defaults.guidance ?? usual.guidance)
     }
-    pipeline.decodesPreviews = assembly.decodesQuickly
+    pipeline.decodesPreviews = decodesQuickly
     if let plan { pipeline.admission = { try plan.admit($0) } }
     if let width = defaults.width, let height = defaults.height { pipeline.defaultSize = PixelSize(width: width, height: height) }
     makeSchedule()

@@ -77,4 +77,14 @@ import Testing
     try run()
     #expect(counter.liveBytes == 0 && counter.peakBytes > 1_000_000 && counter.operations > 1e9)
   }
+
+  /// Tiles of tensors without elements are cut out and put together without any.
+  @Test func tilesAreFollowed() throws {
+    let model = try StableDiffusion.load(from: EmojiModel.folder())
+    let whole = try #require(model.pipeline.autoencoder as? TiledAutoencoder)
+    let tiled = TiledAutoencoder(whole.base, tiling: .tiles(AutoencoderTiles(latentSide: 8)))
+    #expect(try tiled.decode(engine.input([1, 20, 12, 4]), in: context).shape == [1, 80, 48, 3])
+    #expect(try tiled.encode(engine.input([1, 80, 48, 3]), in: context).mode.shape == [1, 20, 12, 4])
+    #expect(counter.operations > 1e8)
+  }
 }

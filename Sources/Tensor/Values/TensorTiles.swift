@@ -6,7 +6,9 @@ extension Tensor {
     precondition(
       shape.rank == 4 && rows.lowerBound >= 0 && rows.upperBound <= shape[1] && columns.lowerBound >= 0 && columns.upperBound <= shape[2],
       "Rows \(rows) and columns \(columns) of \(shape).")
-    let result = Tensor(uninitialized: [shape[0], rows.count, columns.count, shape[3]])
+    let part: Shape = [shape[0], rows.count, columns.count, shape[3]]
+    if let counted = Tensor.counted(part, like: [self]) { return counted }
+    let result = Tensor(uninitialized: part)
     let run = columns.count * shape[3]
     for image in 0..<shape[0] {
       for (index, row) in rows.enumerated() {
@@ -24,6 +26,7 @@ extension Tensor {
       shape.rank == 4 && part.shape.rank == 4 && part.shape[0] == shape[0] && part.shape[3] == shape[3] && row >= 0 && column >= 0
         && row + part.shape[1] <= shape[1] && column + part.shape[2] <= shape[2],
       "\(part.shape) does not fit into \(shape) at \(row), \(column).")
+    guard !part.isCounted, !isCounted else { return }
     if !isKnownUniquelyReferenced(&storage) { self = rows(0..<shape[0]) }
     let run = part.shape[2] * shape[3]
     for image in 0..<shape[0] {
@@ -47,7 +50,7 @@ extension Tensor {
   package func blended(_ side: Side, _ other: Tensor, over extent: Int) -> Tensor {
     let axis = side == .below ? 1 : 2
     let extent = min(extent, shape[axis], other.shape[axis])
-    guard extent > 0 else { return self }
+    guard extent > 0, !isCounted, !other.isCounted else { return self }
     let seam: (Range<Int>, Range<Int>) = side == .below ? (0..<extent, 0..<shape[2]) : (0..<shape[1], 0..<extent)
     let last = other.shape[axis] - extent..<other.shape[axis]
     let before = side == .below ? other.part(rows: last, columns: seam.1) : other.part(rows: seam.0, columns: last)
