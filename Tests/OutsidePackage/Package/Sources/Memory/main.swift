@@ -76,15 +76,22 @@ if CommandLine.arguments.count == 3 {
   ]
   try write(UNet2DConditionModel.self, "unet", unet, to: folder)
   try write(AutoencoderKL.self, "vae", vae, to: folder)
+  // A file that was written at once lies in the system's cache in pieces of megabytes, of which more stays mapped than of a file that was copied.
+  let copied = root.appending(path: "copied", directoryHint: .isDirectory)
+  let copying = Process()
+  copying.executableURL = URL(filePath: "/bin/cp")
+  copying.arguments = ["-r", folder.path(percentEncoded: false), copied.path(percentEncoded: false)]
+  try copying.run()
+  copying.waitUntilExit()
   let cases = [
     Case(name: "as the files have it", side: 256), Case(name: "a batch", side: 256, images: 3), Case(name: "larger", side: 512),
-    Case(name: "within a limit", side: 256, limit: 310_000_000), Case(name: "8 bits", side: 256, weights: "q8"),
+    Case(name: "within a limit", side: 256, limit: 300_000_000), Case(name: "8 bits", side: 256, weights: "q8"),
     Case(name: "float32", side: 256, weights: "f32"), Case(name: "in tiles", side: 384, images: 2, limit: 400_000_000),
   ]
   for used in cases {
     let process = Process(), pipe = Pipe()
     process.executableURL = URL(filePath: CommandLine.arguments[0])
-    process.arguments = [String(decoding: try JSONEncoder().encode(used), as: UTF8.self), folder.path(percentEncoded: false)]
+    process.arguments = [String(decoding: try JSONEncoder().encode(used), as: UTF8.self), copied.path(percentEncoded: false)]
     process.standardOutput = pipe
     try process.run()
     let output = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
