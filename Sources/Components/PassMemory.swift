@@ -2,7 +2,7 @@ import Tensor
 
 /// What a generation's passes share: the short cuts that they may take, and what one leaves for the next.
 ///
-/// A value that belongs to its generation: a copy is a checkpoint, and two generations share nothing. What is kept is the predictor's own affair.
+/// It is a value that belongs to one generation, so a copy is a checkpoint. Only the predictor reads and writes what is kept.
 public struct PassMemory: Sendable {
   /// The same for all passes.
   public let shortcuts: Shortcuts

@@ -32,7 +32,7 @@ public struct DiffusionModel: Sendable {
   public let defaults: GenerationDefaults
   /// For each component the tensors of its files that nothing asked for.
   public let reports: [String: LoadReport]
-  /// What the files hold and is not used, though it may matter: to be told to whoever loads the model.
+  /// Parts of the files that are not used and may matter. A program should show them to the person who loads the model.
   public let warnings: [LoadWarning]
 
   /// The tokenizer of a model with one CLIP text encoder; nil for others.

@@ -11,7 +11,7 @@ public protocol ModelFamily: Sendable {
   var name: String { get }
   /// The classes of diffusers' pipelines whose folders are of this family.
   var pipelineClasses: Set<String> { get }
-  /// What is read of such a model.
+  /// The components that are loaded.
   var parts: [ModelPart] { get }
   /// Components that nothing here runs, on purpose; others are told as warnings.
   var ignoredParts: Set<String> { get }

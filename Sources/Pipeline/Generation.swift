@@ -3,8 +3,8 @@ import Tensor
 
 /// A generation under way: first its steps, then its pictures.
 ///
-/// It is pulled: one `next()` runs one step or decodes one picture, on the engine's threads; whoever does not ask for more has
-/// stopped it. Cancelling the task ends the step that is running, within milliseconds, with `CancellationError`.
+/// It is pulled: one `next()` runs one step or decodes one picture, on the engine's threads. It stops when nothing more is asked
+/// for. Cancelling the task ends the step that is running, within milliseconds, with `CancellationError`.
 public struct Generation: AsyncSequence, Sendable {
   let plan: Plan
   /// Where it begins; nil: before the first step.

@@ -9,9 +9,9 @@ public protocol GenerationTask: Sendable {
   var name: String { get }
   /// The part of the steps that are run, 0…1; 1 without an implementation.
   var strength: Double { get }
-  /// The pictures and masks that it was given, with their names in errors. Each outermost extent must divide the number of pictures of the request.
+  /// The pictures and masks of the task, with their names in errors. Each outermost extent must divide the number of pictures of the request.
   var inputs: [(name: String, tensor: Tensor)] { get }
-  /// What it starts from, whose size is the picture's unless the request names another.
+  /// The start of the task. Its size is the size of the result, unless the request names another.
   ///
   /// - Parameter scale: pixels a side for each latent a side.
   func source(scale: Int) -> TaskSource

@@ -8,19 +8,18 @@ public final class WorkCounter: Sendable {
   private struct State {
     var live = 0
     var peak = 0
+    var operations = 0.0
+    var packedBytes = 0.0
     var arena = MemoryArena(isImaginary: true)
-    /// What of the arena takes memory: what lives in it, and gaps that something lived in.
+    /// The addresses that take memory: those of living buffers, and of gaps where buffers lived.
     var touched = AddressSet()
-    /// Bytes that do not live in the arena.
+    /// Bytes of buffers that are too small for the arena.
     var small = 0
-    /// Bytes of results whose memory an input returns while they are written.
+    /// Bytes that are in `touched` twice, because an input returns its memory while a result is written.
     var exchanged = 0
 
-    /// Notes the memory that is taken now, with so many bytes more.
-    mutating func measure(more bytes: Int = 0) { peak = max(peak, small + touched.count - exchanged + bytes) }
-
     mutating func take(_ bytes: Int) -> UInt {
-      defer { measure() }
+      defer { peak = max(peak, small + touched.count - exchanged) }
       guard bytes >= BufferPool.large, let place = arena.take(bytes) else {
         small += bytes
         return 0
@@ -35,8 +34,6 @@ public final class WorkCounter: Sendable {
       arena.giveBack(place, bytes: bytes)
       if isForgotten { touched.remove(address..<address + UInt(bytes)) }
     }
-    var operations = 0.0
-    var packedBytes = 0.0
   }
   private let state = Mutex(State())
 
