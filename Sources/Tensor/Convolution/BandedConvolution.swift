@@ -24,11 +24,11 @@ struct BandedConvolution {
     return factors == .pairs || factors == .split && height * width < 64 * 64
   }
 
-  /// The approximate size of all temporary buffers of a convolution, in floats.
-  static func bufferFloats(n: Int, height: Int, width: Int, channels: Int, threads: Int, isNormalized: Bool) -> Int {
+  /// The temporary buffers of a convolution that live at once, in floats each; approximate.
+  static func buffers(n: Int, height: Int, width: Int, channels: Int, threads: Int, isNormalized: Bool) -> [Int] {
     let run = min(channels, runLength), band = (bandPixels / bandWidth + 2) * (bandWidth + 2) * (run + 16)
     let lines = isNormalized ? min(n * height * width * channels, threads * threadFloats) : 0
-    return threads * (band + 10 * run * panel) + lines
+    return [lines] + Array(repeating: [band, run * panel, 9 * run * panel], count: threads).flatMap { $0 }
   }
 
   /// Nil if the map is not convolved in this way.

@@ -19,10 +19,10 @@ struct WinogradConvolution {
   /// Stands for pixels beyond the picture's edge, and for a bias if there is none.
   private let zeros: Tensor
 
-  /// The largest size of all temporary buffers of a convolution, in floats.
-  static func bufferFloats(
+  /// The temporary buffers of a convolution that live at once, in floats each.
+  static func buffers(
     n: Int, height: Int, width: Int, channels: Int, outputs: Int, threads: Int, isNormalized: Bool
-  ) -> Int {
+  ) -> [Int] {
     let columns = (width + 3) / 4, tiles = n * ((height + 3) / 4) * columns
     let panels = (outputs + panel - 1) / panel, run = min(channels, longRun)
     // Crossed products add a row of sums after the weights of each product, and scales and sums of the tiles.
@@ -33,11 +33,16 @@ struct WinogradConvolution {
       keepsWeights
       ? threads * ownTiles(channels + 16, ofTiles: ofTiles) : max(blockTiles, threads * threadFloats / (36 * (channels + 16)))
     let group = min(tiles, own)
-    let transformed = 36 * matrixStride(group * (channels + 16)) + 72 * group * ((channels + shortRun - 1) / shortRun)
-    let kept = keepsWeights ? panels * ((channels + longRun - 1) / longRun) * 36 * matrix : threads * 36 * matrix
-    let sums = threads * (ofTiles ? min(wordSums, panels * sumFloats(wordTiles)) : sumFloats(min(tiles, blockTiles)))
+    func transformed(_ tiles: Int) -> Int {
+      36 * matrixStride(tiles * (channels + 16)) + 72 * tiles * ((channels + shortRun - 1) / shortRun)
+    }
+    let shared = keepsWeights ? panels * ((channels + longRun - 1) / longRun) * 36 * matrix : transformed(group)
+    let single = keepsWeights ? transformed((group + threads - 1) / threads) : 36 * matrix
+    let sums = ofTiles ? min(wordSums, panels * sumFloats(wordTiles)) : sumFloats(min(tiles, blockTiles))
     let lines = isNormalized ? min(n * height, 4 * (group / columns + 2) + 2) * width * channels : 0
-    return transformed + kept + sums + threads * 9 * run * panel + lines
+    // Windows are gathered before tiles are multiplied if the weights are kept.
+    let task = [single, sums] + (keepsWeights ? [] : [9 * run * panel])
+    return [lines, shared] + Array(repeating: task, count: threads).flatMap { $0 }
   }
 
   /// Floats for each thread in the transformed tiles of a group: one megabyte, so that all panels read them from the last-level cache.

@@ -75,12 +75,13 @@ public final class WorkCounter: Sendable {
   /// - Parameters:
   ///   - operations: multiplications and additions.
   ///   - packed: bytes of weights that are packed during the operation only.
-  ///   - buffers: bytes of temporary buffers during the operation.
-  fileprivate func note(operations: Double, packed: Int = 0, buffers: Int) {
-    state.withLock {
-      $0.operations += operations
-      $0.packedBytes += Double(packed)
-      $0.giveBack(buffers, at: $0.take(buffers))
+  ///   - buffers: temporary buffers that live at once during the operation, in floats each.
+  fileprivate func note(operations: Double, packed: Int = 0, buffers: [Int]) {
+    state.withLock { state in
+      state.operations += operations
+      state.packedBytes += Double(packed)
+      let taken = buffers.filter { $0 > 0 }.map(BufferPool.bytes).map { (bytes: $0, address: state.take($0)) }
+      for buffer in taken { state.giveBack(buffer.bytes, at: buffer.address) }
     }
   }
 
@@ -143,13 +144,13 @@ public struct CountingEngine: Engine {
 
   /// Counts parts that will run in parallel: one after the other, each by itself, with the memory of all added up.
   func apart<Output>(_ count: Int, in context: ExecutionContext, _ body: (Int, ExecutionContext) throws -> Output) throws -> [Output] {
-    var buffers = 0, operations = 0.0, packed = 0.0
+    var buffers: [Int] = [], operations = 0.0, packed = 0.0
     let outputs = try (0..<count).map { index in
       let part = WorkCounter()
       var own = context
       own.engine = CountingEngine(part, threads: 1, residency: residency)
       let output = try body(index, own)
-      (buffers, operations, packed) = (buffers + part.peakBytes, operations + part.operations, packed + part.packedBytes)
+      (buffers, operations, packed) = (buffers + [part.peakBytes / 4], operations + part.operations, packed + part.packedBytes)
       return output
     }
     counter.note(operations: operations, packed: Int(packed), buffers: buffers)
@@ -171,18 +172,18 @@ public struct CountingEngine: Engine {
     return bytes
   }
 
-  private func note(_ weights: PackedMatrix, rows: Int, buffers: Int) {
+  private func note(_ weights: PackedMatrix, rows: Int, buffers: [Int]) {
     let packed = packed(weights)
     counter.note(
       operations: 2 * Double(rows) * Double(weights.inputs) * Double(weights.outputs), packed: packed,
-      buffers: buffers * 4 + (packed > 0 ? BufferPool.bytes(for: packed / 4) : 0))
+      buffers: buffers + [packed / 4])
   }
 
   public func product(
     _ x: Tensor, with weights: PackedMatrix, bias: Tensor?, adding residual: Tensor?, activation: Activation, in context: ExecutionContext
   ) throws -> Tensor {
     let result = new(Shape(x.shape.dimensions.dropLast() + [weights.resultColumns]))
-    note(weights, rows: x.shape.rows, buffers: MatrixProduct.bufferFloats(threads: threads))
+    note(weights, rows: x.shape.rows, buffers: MatrixProduct.buffers(threads: threads))
     return result
   }
 
@@ -230,15 +231,15 @@ public struct CountingEngine: Engine {
     var shortcut: Tensor?
     if let around, let aroundShape {
       if !canForget { shortcut = new(aroundShape) }
-      note(around, rows: pixels, buffers: MatrixProduct.bufferFloats(threads: threads))
+      note(around, rows: pixels, buffers: MatrixProduct.buffers(threads: threads))
     }
     let buffers =
       !usesTiles
-      ? MatrixProduct.bufferFloats(threads: threads)
+      ? MatrixProduct.buffers(threads: threads)
       : BandedConvolution.takes(weights.form.factors, height: shape[1], width: shape[2])
-        ? BandedConvolution.bufferFloats(
+        ? BandedConvolution.buffers(
           n: shape[0], height: shape[1], width: shape[2], channels: channels, threads: threads, isNormalized: isNormalized)
-        : WinogradConvolution.bufferFloats(
+        : WinogradConvolution.buffers(
           n: shape[0], height: shape[1], width: shape[2], channels: channels, outputs: shape[3], threads: threads,
           isNormalized: isNormalized)
     // A result in the residual's memory takes no memory of its own, and the input's memory is kept.
@@ -287,7 +288,7 @@ public struct CountingEngine: Engine {
     let packedValues = n * heads * ((width + 31) / 32 * 32) * factors.words(others)
     counter.note(
       operations: 4 * Double(n * heads * width) * Double(length) * Double(others),
-      buffers: BufferPool.bytes(for: packedKeys) + BufferPool.bytes(for: packedValues))
+      buffers: [packedKeys, packedValues])
     return result
   }
 

@@ -120,9 +120,11 @@ struct MatrixProduct {
   /// The stride between rows of `words` words: no power of two, so that rows do not compete for the same cache sets.
   private static func gatheredStride(_ words: Int) -> Int { (words + 31) / 32 * 32 + 16 }
 
-  /// The largest size of all temporary buffers of a product of many rows, in floats.
-  static func bufferFloats(threads: Int) -> Int {
-    threads * (ProductFactors.split.isAvailable ? wordRows + 2 * PackedMatrix.panelWidth : floatRows) * gatheredStride
+  /// The temporary buffers of a product of many rows that live at once, in floats each.
+  static func buffers(threads: Int) -> [Int] {
+    let isOfTiles = ProductFactors.split.isAvailable, widened = (chunkLength + 1) * PackedMatrix.panelWidth
+    let own = [(isOfTiles ? wordRows : floatRows) * gatheredStride, widened] + (isOfTiles ? [widened] : [])
+    return Array(repeating: own, count: threads).flatMap { $0 }
   }
 
   func run(in context: ExecutionContext) throws {
