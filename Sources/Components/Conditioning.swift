@@ -81,6 +81,18 @@ public struct Conditioning: Sendable {
   }
 }
 
+extension Conditioning {
+  /// The conditioning of prompts by a body that takes only prompts of which the same number of layers is skipped.
+  ///
+  /// - Throws: what the body throws, and `ComponentError` where its results differ in shape.
+  public static func byDepth(
+    _ prompts: [Prompt], _ body: (_ prompts: [Prompt], _ skippedLayers: Int) throws -> Conditioning
+  ) throws -> Conditioning {
+    if let depth = prompts.first?.skippedLayers, prompts.allSatisfy({ $0.skippedLayers == depth }) { return try body(prompts, depth) }
+    return try .concatenated(prompts.map { try body([$0], $0.skippedLayers) })
+  }
+}
+
 /// Turns prompts into what guides the prediction.
 public protocol TextConditioner: Sendable {
   /// - Returns: a row for each prompt.
@@ -103,12 +115,25 @@ public struct ConditioningRequest: Sendable {
   public var size: PixelSize
   /// Whether these are prompts to stay away from.
   public var isNegative: Bool
+  /// Whether nobody gave these prompts. They are empty then, which is not the same to all models.
+  public var isAbsent: Bool
+  /// What a model of the kind of SDXL is told of sizes.
+  public var sizes: SizeConditioning
+  /// The same for negative prompts; nil: what the model's pipeline in diffusers makes of `sizes`.
+  public var negativeSizes: SizeConditioning?
 
   /// - Parameters:
   ///   - prompts: a row of conditioning is made of each.
   ///   - size: of the pictures.
   ///   - isNegative: whether these are prompts to stay away from.
-  public init(_ prompts: [Prompt], size: PixelSize, isNegative: Bool = false) {
-    (self.prompts, self.size, self.isNegative) = (prompts, size, isNegative)
+  ///   - isAbsent: whether nobody gave these prompts.
+  ///   - sizes: what a model of the kind of SDXL is told.
+  ///   - negativeSizes: the same for negative prompts.
+  public init(
+    _ prompts: [Prompt], size: PixelSize, isNegative: Bool = false, isAbsent: Bool = false, sizes: SizeConditioning = SizeConditioning(),
+    negativeSizes: SizeConditioning? = nil
+  ) {
+    (self.prompts, self.size, self.isNegative, self.isAbsent) = (prompts, size, isNegative, isAbsent)
+    (self.sizes, self.negativeSizes) = (sizes, negativeSizes)
   }
 }

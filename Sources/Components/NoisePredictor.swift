@@ -49,14 +49,14 @@ public protocol NoisePredictor: Sendable {
 public struct PredictorInput: Sendable, Hashable {
   /// In diffusers: `time_ids`.
   public let name: String
-  /// Of one row.
+  /// Of one row; an extent of 0 stands for any.
   public let shape: [Int]
   /// Whether a pass without it is an error.
   public let isRequired: Bool
 
   /// - Parameters:
   ///   - name: in diffusers.
-  ///   - shape: of one row.
+  ///   - shape: of one row; an extent of 0 stands for any.
   ///   - isRequired: whether a pass without it is an error.
   public init(_ name: String, shape: [Int], isRequired: Bool = true) {
     (self.name, self.shape, self.isRequired) = (name, shape, isRequired)
@@ -102,7 +102,8 @@ extension NoisePredictor {
         guard input.isRequired else { continue }
         throw .missingInput(component: component, argument: input.name)
       }
-      guard tensor.shape == expected else {
+      let fits = zip(expected.dimensions, tensor.shape.dimensions).allSatisfy { $0 == 0 || $0 == $1 }
+      guard tensor.shape.rank == expected.rank, fits else {
         throw .unexpectedShape(component: component, argument: input.name, expected: expected.description, found: tensor.shape)
       }
     }

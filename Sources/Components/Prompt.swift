@@ -4,11 +4,14 @@ public struct Prompt: Hashable, Sendable, ExpressibleByStringLiteral {
   public var text: String
   /// How many of the text encoder's last layers this text does without (`clip_skip`).
   public var skippedLayers: Int
+  /// Another text for the second text encoder of a model that has two (`prompt_2`). Nil or empty: the same text.
+  public var second: String?
 
   /// A prompt of this text; it may be empty.
-  public init(_ text: String, skippedLayers: Int = 0) {
+  public init(_ text: String, skippedLayers: Int = 0, second: String? = nil) {
     self.text = text
     self.skippedLayers = skippedLayers
+    self.second = second
   }
 
   public init(stringLiteral text: String) { self.init(text) }

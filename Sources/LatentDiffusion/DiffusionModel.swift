@@ -65,7 +65,7 @@ public struct DiffusionModel: Sendable {
     self.family = family
     var parts = try family.accessories(of: files)
     var reports: [String: LoadReport] = [:]
-    for part in family.parts where part.role != .accessory {
+    for part in family.parts(of: files) where part.role != .accessory {
       let form = if let plan { plan.form(of: part.name) } else { try form ?? files.usualForm(of: part.name) }
       (parts[part.name], reports[part.name]) = try files.make(
         part.name, as: form, residency: plan?.residency(of: part.name) ?? .packed, in: context)
@@ -81,10 +81,10 @@ public struct DiffusionModel: Sendable {
     pipeline = DiffusionPipeline(
       predictor: assembly.predictor, autoencoder: assembly.autoencoder, conditioner: assembly.conditioner,
       schedule: { _, _ in throw SchedulerError.missingClassName })
-    let isConsistencyModel = assembly.predictor.embedsGuidance
-    pipeline.usual = { [defaults] task in
-      let usual = task.usualSettings(ofConsistencyModel: isConsistencyModel)
-      return GenerationSettings(steps: defaults.steps ?? usual.steps, guidance: defaults.guidance ?? usual.guidance)
+    pipeline.usual = { [defaults, predictor = assembly.predictor] task in
+      var usual = family.usualSettings(for: task, predictor: predictor)
+      (usual.steps, usual.guidance) = (defaults.steps ?? usual.steps, defaults.guidance ?? usual.guidance)
+      return usual
     }
     pipeline.decodesPreviews = decodesQuickly
     if let plan { pipeline.admission = { try plan.admit($0) } }
@@ -125,7 +125,9 @@ public struct DiffusionModel: Sendable {
     }
     pipeline.schedule = { [family, schedulerProblem, predictor = pipeline.predictor] steps, task in
       guard let choice else { throw schedulerProblem ?? .missingClassName }
-      return try family.schedule(choice, steps: steps, for: task, predictor: predictor)
+      var schedule = try family.schedule(choice, steps: steps, for: task, predictor: predictor)
+      schedule.trainingSteps = choice.configuration.trainTimesteps ?? schedule.trainingSteps
+      return schedule
     }
   }
 

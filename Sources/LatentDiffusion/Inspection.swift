@@ -45,7 +45,7 @@ extension DiffusionModel {
     progress: (_ component: String) -> Void = { _ in }
   ) throws -> ModelConversion {
     let files = try ModelFiles.open(url, registry: registry)
-    for part in try registry.family(of: files).parts where part.role != .accessory {
+    for part in try registry.family(of: files).parts(of: files) where part.role != .accessory {
       _ = try files.make(part.name, as: nil, in: context)
       BufferPool.releaseIdle()
     }

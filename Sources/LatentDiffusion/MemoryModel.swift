@@ -67,7 +67,7 @@ struct MemoryModel: Sendable {
     /// - Parameter form: of a component by its name.
     init(_ files: ModelFiles, of family: any ModelFamily, form: (String) throws -> WeightForm?) throws {
       var parts: [Component] = [], made: [String: any Sendable] = [:]
-      for part in family.parts where part.role != .accessory {
+      for part in family.parts(of: files) where part.role != .accessory {
         let form = try form(part.name)
         let extents = try files.extents(of: part.name, as: form)
         let (component, report) = try files.make(part.name, from: ExtentSource(extents), in: ExecutionContext())

@@ -32,6 +32,9 @@ public protocol ModelFamily: Sendable {
   /// - Throws: what a component throws; `ConfigurationError` where components do not fit one another.
   func assembled(_ parts: ModelParts) throws -> ModelAssembly
 
+  /// What a request leaves open: the defaults of the family's pipelines in diffusers. Without an implementation, those of the task.
+  func usualSettings(for task: any GenerationTask, predictor: any NoisePredictor) -> GenerationSettings
+
   /// The schedule of a generation. Without an implementation, what the scheduler's configuration says.
   /// - Throws: `SchedulerError`.
   func schedule(_ choice: SchedulerChoice, steps: Int, for task: any GenerationTask, predictor: any NoisePredictor) throws -> Schedule
@@ -42,6 +45,13 @@ extension ModelFamily {
   public var checkpointLayout: (any CheckpointLayout)? { nil }
   public func description(of files: ModelFiles) -> String? { nil }
   public func accessories(of files: ModelFiles) throws -> [String: any Sendable] { [:] }
+
+  public func usualSettings(for task: any GenerationTask, predictor: any NoisePredictor) -> GenerationSettings {
+    task.usualSettings(ofConsistencyModel: predictor.embedsGuidance)
+  }
+
+  /// The parts that a model has: all but the optional ones that it lacks.
+  func parts(of files: ModelFiles) -> [ModelPart] { parts.filter { !$0.isOptional || files.components.contains($0.name) } }
 
   public func schedule(
     _ choice: SchedulerChoice, steps: Int, for task: any GenerationTask, predictor: any NoisePredictor
@@ -71,14 +81,17 @@ public struct ModelPart: Sendable {
   public let words: String
   /// The classes that it may have; empty: any.
   public let classNames: [String]
+  /// Whether some models of the family lack it.
+  public let isOptional: Bool
 
   /// - Parameters:
   ///   - name: in `model_index.json`.
   ///   - role: what it does.
   ///   - words: what messages call it.
   ///   - classNames: that it may have; empty: any.
-  public init(_ name: String, _ role: Role, words: String, classNames: [String] = []) {
-    (self.name, self.role, self.words, self.classNames) = (name, role, words, classNames)
+  ///   - isOptional: whether some models of the family lack it.
+  public init(_ name: String, _ role: Role, words: String, classNames: [String] = [], isOptional: Bool = false) {
+    (self.name, self.role, self.words, self.classNames, self.isOptional) = (name, role, words, classNames, isOptional)
   }
 }
 
@@ -97,6 +110,9 @@ public struct ModelParts: Sendable {
     }
     return part
   }
+
+  /// A part that some models lack; nil where there is none of this type.
+  public func optionalPart<Part>(_ name: String, as type: Part.Type = Part.self) -> Part? { parts[name] as? Part }
 }
 
 /// Components that play together.

@@ -21,7 +21,7 @@ public struct ModelRegistry: Sendable {
 
   /// What the library brings.
   public static let standard = ModelRegistry(
-    components: ComponentRegistry([UNet2DConditionModel.self, AutoencoderKL.self, CLIPTextModel.self]), families: [StableDiffusionFamily()])
+    components: ComponentRegistry([UNet2DConditionModel.self, AutoencoderKL.self, CLIPTextModel.self]), families: [StableDiffusionFamily(), StableDiffusionXLFamily()])
 
   /// - Parameters:
   ///   - components: by the names of their classes.
@@ -47,11 +47,11 @@ public struct ModelRegistry: Sendable {
         files.className.map { Self.foreignFamily($0) ?? "a model for \($0)" } ?? "a model that does not say for which pipeline it is"
       throw .unsupported(path: path, family: kind, supported: supported)
     }
-    for part in family.parts where Self.isForeign(part, in: files) {
+    for part in family.parts(of: files) where Self.isForeign(part, in: files) {
       let name = files.className(of: part.name) ?? ""
       throw .unsupported(path: path, family: "a model whose \(part.name) is a \(Self.componentNames[name] ?? name)", supported: supported)
     }
-    let parts = family.parts.filter { $0.role != .accessory }
+    let parts = family.parts(of: files).filter { $0.role != .accessory }
     let missing = parts.filter { !files.components.contains($0.name) }
     // A folder names the parts that it should have, and whoever asks for one that is missing says so.
     guard files.layout == .diffusers || missing.isEmpty else {
@@ -78,7 +78,7 @@ public struct ModelRegistry: Sendable {
   private static func foreignFamily(_ pipeline: String) -> String? {
     let beginnings = [
       ("OV", "an OpenVINO model"), ("Onnx", "an ONNX model"), ("ORT", "an ONNX model"), ("Flax", "a Flax (JAX) model"),
-      ("StableDiffusionXL", "a Stable Diffusion XL model"), ("StableDiffusion3", "a Stable Diffusion 3 model"),
+      ("StableDiffusion3", "a Stable Diffusion 3 model"),
       ("StableVideoDiffusion", "a Stable Video Diffusion model"), ("StableCascade", "a Stable Cascade model"),
       ("Wuerstchen", "a Stable Cascade (Würstchen) model"), ("Flux", "a Flux model"), ("StableUnCLIP", "a Stable Diffusion unCLIP model"),
       ("StableDiffusionLatentUpscale", "a latent upscaler"), ("StableDiffusionUpscale", "a Stable Diffusion upscaler"),

@@ -13,6 +13,8 @@ struct DenoisingLoop: Sendable {
   /// What is put back after every step.
   let restoration: Restoration?
   let firstStep: Int
+  /// The step before which it ends.
+  let endStep: Int
 
   var guidance: any Guidance
   var scheduler: any Scheduler
@@ -24,7 +26,7 @@ struct DenoisingLoop: Sendable {
   /// The next one, an index into the scheduler's timesteps.
   var step: Int
 
-  var isFinished: Bool { step >= scheduler.timesteps.count }
+  var isFinished: Bool { step >= endStep }
 
   /// Runs one step.
   /// - Returns: the clean latents as they look from here, where the scheduler knows them.
@@ -33,11 +35,11 @@ struct DenoisingLoop: Sendable {
     let predictions = try predict(in: context)
     let sigmas = scheduler.sigmas
     let place = GuidanceStep(
-      index: step - firstStep, count: scheduler.timesteps.count - firstStep, sigma: step < sigmas.count ? sigmas[step] : nil,
+      index: step - firstStep, count: endStep - firstStep, sigma: step < sigmas.count ? sigmas[step] : nil,
       latents: latents)
     let prediction = guidance.combined(predictions, at: place)
     let result = try scheduler.advance(latents, prediction: prediction, at: step, noise: &noise)
-    latents = restoration?.applied(to: result.sample, scheduler: scheduler, after: step) ?? result.sample
+    latents = restoration?.applied(to: result.sample, scheduler: scheduler, after: step, isLast: step + 1 >= endStep) ?? result.sample
     guard latents.isFinite else { throw GenerationError.diverged(step: step - firstStep) }
     step += 1
     return result.predictedOriginal

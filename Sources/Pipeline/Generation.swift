@@ -73,7 +73,7 @@ extension DenoisingLoop {
     let predictedOriginal = try advance(in: context)
     let isDue = plan.request.previewInterval.map { (index + 1).isMultiple(of: $0) } ?? false
     return GenerationStep(
-      index: index, count: scheduler.timesteps.count - firstStep, timestep: timestep, latents: latents,
+      index: index, count: endStep - firstStep, timestep: timestep, latents: latents,
       preview: isDue ? try preview?.image(of: predictedOriginal ?? latents, in: context) : nil, truncations: plan.truncations)
   }
 }

@@ -49,7 +49,7 @@ public struct GenerationPlace: Sendable, Codable {
       throw .placeDoesNotFit(reason: "its latents are \(latents.shape), and the request's are \(loop.latents.shape)")
     }
     guard latents.isFinite, timesteps == loop.scheduler.timesteps, (0...1 << 32).contains(passes),
-      (loop.firstStep..<timesteps.count).contains(step)
+      (loop.firstStep..<loop.endStep).contains(step)
     else {
       throw .placeDoesNotFit(reason: "its steps are others than the request's")
     }

@@ -46,6 +46,15 @@ public struct GenerationRequest: Sendable {
   public var height: Int?
   /// How a picture of other proportions becomes one of this size.
   public var resizeMode = ResizeMode.stretch
+  /// What models of the kind of SDXL are told of sizes; others do not look at it.
+  public var sizes = SizeConditioning()
+  /// The same for the negative prompts; its `original` and `target` are those of `sizes` if nil. Nil: the same, but for the aesthetic score.
+  public var negativeSizes: SizeConditioning?
+  /// The part of the denoising, 0…1, before which another model did its work (`denoising_start`): the picture of the task is taken as it is then, without noise,
+  /// and its strength means nothing. Nil: none.
+  public var denoisingStart: Double?
+  /// The part of the denoising, 0…1, after which another model goes on (`denoising_end`). Nil: all of it.
+  public var denoisingEnd: Double?
   /// Everything random follows from it.
   public var seed: UInt64
   /// The stream of random numbers of a seed; PyTorch's CPU generator by default.
@@ -92,9 +101,13 @@ public struct GenerationSettings: Sendable, Equatable {
   public var steps: Int
   /// How closely to follow the prompt.
   public var guidance: Double
+  /// The part of the steps that are run, for tasks that start from a picture; nil: the task's own.
+  public var strength: Double?
 
   /// Settings of these values.
-  public init(steps: Int, guidance: Double) { (self.steps, self.guidance) = (steps, guidance) }
+  public init(steps: Int, guidance: Double, strength: Double? = nil) {
+    (self.steps, self.guidance, self.strength) = (steps, guidance, strength)
+  }
 }
 
 /// How a picture takes another size. Source: `resize_mode` of diffusers' `VaeImageProcessor`.

@@ -97,8 +97,7 @@ public struct Restoration: Sendable {
   public init(mask: Tensor, original: Tensor, noise: Tensor) { (self.mask, self.original, self.noise) = (mask, original, noise) }
 
   /// The latents as they enter the next step: outside the mask, the picture with that step's noise; after the last, without any.
-  func applied(to latents: Tensor, scheduler: any Scheduler, after step: Int) -> Tensor {
-    let isLast = step + 1 >= scheduler.timesteps.count
+  func applied(to latents: Tensor, scheduler: any Scheduler, after step: Int, isLast: Bool) -> Tensor {
     let outside = isLast ? original : scheduler.addNoise(noise, to: original, at: step + 1)
     return mask.map { 1 - $0 } * outside + mask * latents
   }

@@ -37,8 +37,8 @@ struct Plan: Sendable {
     try request.task.check(latentChannels: pipeline.autoencoder.latentChannels)
     (size, outputSize) = try request.sizes(for: pipeline)
     (self.pipeline, self.request, self.phase) = (pipeline, request, phase)
-    schedule = try pipeline.schedule(request.steps, request.task)
-    guard (0..<schedule.scheduler.timesteps.count).contains(schedule.firstStep), request.task.hasSteps(of: request.steps) else {
+    schedule = try pipeline.schedule(request.steps, request.task).limited(from: request.denoisingStart, to: request.denoisingEnd)
+    guard (0..<schedule.endStep).contains(schedule.firstStep), request.task.hasSteps(of: request.steps) else {
       throw GenerationError.noStepsLeft(steps: request.steps, strength: request.task.strength)
     }
     guidance = try request.guidance(embedded: pipeline.predictor.embedsGuidance)
@@ -101,6 +101,11 @@ extension GenerationRequest {
     try checkNumber("The branch of step caching", stepCaching?.branch ?? 0, in: 0...100_000)
     try checkNumber("Token merging", tokenMerging ?? 0, in: Shortcuts.tokenMergingRange)
     try checkNumber("The strength", task.strength, in: 0...1)
+    try checkNumber("The start of denoising", denoisingStart ?? 0, in: 0...1)
+    try checkNumber("The end of denoising", denoisingEnd ?? 1, in: max(0, denoisingStart ?? 0)...1)
+    for sizes in [sizes, negativeSizes].compactMap(\.self) {
+      try checkNumber("The aesthetic score", sizes.aestheticScore ?? 0, in: -1000...1000)
+    }
   }
 
   /// How predictions are combined. Up to 1 there is nothing to guide with, and a network that embeds the guidance is told it instead.
@@ -198,7 +203,7 @@ extension Plan {
     try pipeline.predictor.check(conditioning, latents: count)
     return DenoisingLoop(
       predictor: pipeline.predictor, conditioning: conditioning, beside: start.beside, restoration: start.restoration,
-      firstStep: schedule.firstStep, guidance: guidance, scheduler: schedule.scheduler, noise: preparation.noise,
+      firstStep: schedule.firstStep, endStep: schedule.endStep, guidance: guidance, scheduler: schedule.scheduler, noise: preparation.noise,
       memory: PassMemory(request.shortcuts, seed: request.seed), latents: start.latents, step: schedule.firstStep)
   }
 
@@ -234,7 +239,10 @@ extension Plan {
     let prompts = isNegative ? request.negativePrompts.isEmpty ? [""] : request.negativePrompts : request.prompts
     let result =
       try given
-      ?? pipeline.conditioner.condition(ConditioningRequest(prompts, size: size, isNegative: isNegative), in: context)
+      ?? pipeline.conditioner.condition(
+        ConditioningRequest(
+          prompts, size: size, isNegative: isNegative, isAbsent: isNegative && request.negativePrompts.isEmpty,
+          sizes: request.sizes, negativeSizes: request.negativeSizes), in: context)
     try result.check()
     guard given != nil || result.rows == prompts.count else {
       throw ComponentError.unexpectedRows(component: "The pipeline", rows: result.rows, latents: prompts.count)

@@ -41,6 +41,9 @@ public struct Preparation {
   /// - Precondition: its outermost extent divides their number, as that of a task's `inputs` does.
   public func repeated(_ tensor: Tensor) -> Tensor { tensor.repeated(plan.count / tensor.shape[0]) }
 
+  /// Whether another model began the denoising, so that the picture of a task has its noise already.
+  public var isUnderWay: Bool { plan.request.denoisingStart != nil }
+
   /// Latents with the noise of the first step.
   public func noised(_ original: Tensor, with noise: Tensor) -> Tensor {
     scheduler.addNoise(noise, to: original, at: plan.schedule.firstStep)

@@ -5,7 +5,11 @@ public struct Schedule: Sendable {
   /// As it is before the first step.
   public let scheduler: any Scheduler
   /// An index into the scheduler's timesteps.
-  public let firstStep: Int
+  public private(set) var firstStep: Int
+  /// The step before which the loop ends; as many as the scheduler has timesteps, unless another model goes on.
+  public private(set) var endStep: Int
+  /// The timesteps of the training (`num_train_timesteps`), by which a part of the denoising is measured.
+  public var trainingSteps = 1000
 
   /// - Parameters:
   ///   - scheduler: with its tables made.
@@ -13,6 +17,27 @@ public struct Schedule: Sendable {
   public init(_ scheduler: any Scheduler, firstStep: Int = 0) {
     self.scheduler = scheduler
     self.firstStep = firstStep
+    endStep = scheduler.timesteps.count
+  }
+
+  /// The part of the schedule that a model does where others do the rest. Source: `denoising_start` in `get_timesteps` and `denoising_end` of diffusers'
+  /// `StableDiffusionXLImg2ImgPipeline`.
+  func limited(from start: Double?, to end: Double?) -> Schedule {
+    var result = self
+    let timesteps = scheduler.timesteps
+    func cutoff(_ part: Double) -> Float { Float((Double(trainingSteps) - part * Double(trainingSteps)).rounded(.toNearestOrEven)) }
+    if let start {
+      let cutoff = cutoff(start)
+      var left = timesteps.count { $0 < cutoff }
+      // Both predictions of a step belong together.
+      if scheduler.order == 2, left.isMultiple(of: 2) { left = min(timesteps.count, left + 1) }
+      result.firstStep = timesteps.count - left
+    }
+    if let end {
+      let cutoff = cutoff(end)
+      result.endStep = min(timesteps.count, result.firstStep + timesteps.dropFirst(result.firstStep).count { $0 >= cutoff })
+    }
+    return result
   }
 
   /// The last `strength` of the steps, rounded down, as diffusers' `get_timesteps` has it.

@@ -30,14 +30,10 @@ public struct CLIPTextConditioner: TextConditioner {
 
   /// - Throws: `CLIPTextError`, `CancellationError`.
   public func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning {
-    let prompts = request.prompts
-    func condition(_ prompts: [Prompt], skippedLayers: Int) throws -> Conditioning {
+    // Texts that end at different layers cannot go through the tower together.
+    try .byDepth(request.prompts) { prompts, skippedLayers in
       let output = try model(prompts.map { tokenizer.encodePadded($0.text) }, skippedLayers: skippedLayers, in: context)
       return Conditioning(hiddenStates: output.lastHiddenState, pooled: output.textEmbeds ?? output.pooled)
     }
-    let depths = Set(prompts.map(\.skippedLayers))
-    if let depth = depths.first, depths.count == 1 { return try condition(prompts, skippedLayers: depth) }
-    // Texts that end at different layers cannot go through the tower together.
-    return try .concatenated(prompts.map { try condition([$0], skippedLayers: $0.skippedLayers) })
   }
 }

@@ -33,6 +33,8 @@ public struct CLIPTextConfiguration: Sendable {
 
   /// The length of each token's state.
   public var features: Int { hidden }
+  /// The length of a text's projected state; nil without a projection.
+  public var projectedFeatures: Int? { projection }
 
   /// - Parameter json: a text encoder's `config.json`.
   /// - Throws: `ConfigurationError`.

@@ -40,7 +40,7 @@ public struct CLIPTextModel: ModelComponent {
     public let lastHiddenState: Tensor
     /// `[N, L, D]`: after the same layer, before the final normalisation.
     public let unnormalized: Tensor
-    /// `[N, D]`: the normalised state of each text's end.
+    /// `[N, D]`: the normalised state of each text's end, after the whole tower if the model has a projection, and else after the same layer.
     public let pooled: Tensor
     /// `[N, P]`: the projection of the pooled state, if the model has one.
     public let textEmbeds: Tensor?
@@ -86,7 +86,12 @@ public struct CLIPTextModel: ModelComponent {
     var x = try embed(ids, in: context)
     context.observer?("embeddings", x)
     for layer in layers.dropLast(skippedLayers) { x = try layer(x, in: context) }
-    let normalized = try finalLayerNorm(x, in: context)
+    let states = x, normalizedStates = try finalLayerNorm(x, in: context)
+    var normalized = normalizedStates
+    if textProjection != nil, skippedLayers > 0 {
+      for layer in layers.suffix(skippedLayers) { x = try layer(x, in: context) }
+      normalized = try finalLayerNorm(x, in: context)
+    }
     let ends = try ids.enumerated().map { index, text in
       let token = end(of: text)
       return try normalized.reshaped([ids.count * length, configuration.hidden]).rows(
@@ -94,7 +99,7 @@ public struct CLIPTextModel: ModelComponent {
     }
     let pooled = try Tensor.concatenated(ends, axis: 0, in: context)
     return Output(
-      lastHiddenState: normalized, unnormalized: x, pooled: pooled, textEmbeds: try textProjection.map { try $0(pooled, in: context) })
+      lastHiddenState: normalizedStates, unnormalized: states, pooled: pooled, textEmbeds: try textProjection.map { try $0(pooled, in: context) })
   }
 
   /// `[N, L, D]`: the sum of each token's vector and its position's.

@@ -11,22 +11,25 @@ struct ResnetStack: Sendable {
   /// - Parameters:
   ///   - inChannels: the input channels of each resnet.
   ///   - index: the level. There is no attention if `block` is plain.
+  ///   - transformers: the transformer blocks after each resnet.
   init(
-    inChannels: [Int], level index: Int, block: UNet2DConfiguration.Block, configuration: UNet2DConfiguration, timeChannels: Int,
+    inChannels: [Int], level index: Int, block: UNet2DConfiguration.Block, transformers: [Int], configuration: UNet2DConfiguration,
     weights: WeightScope
   ) throws {
     let level = configuration.levels[index]
     mergesTokens = index == configuration.mergingLevel
     resnets = try inChannels.enumerated().map { index, channels in
       try ResnetBlock2D(
-        channels, level.channels, timeChannels: timeChannels, groups: configuration.groups, epsilon: configuration.epsilon,
+        channels, level.channels, timeChannels: configuration.timeChannels, groups: configuration.groups, epsilon: configuration.epsilon,
         weights: weights["resnets"][index])
     }
     attentions =
       block == .plain
       ? []
-      : try inChannels.indices.map {
-        try Transformer2DModel(level: level, configuration: configuration, weights: weights["attentions"][$0])
+      : try transformers.enumerated().map { index, layers in
+        try Transformer2DModel(
+          level: level, layers: layers, configuration: configuration, onlyCrossAttention: level.onlyCrossAttention,
+          weights: weights["attentions"][index])
       }
   }
 
@@ -58,11 +61,13 @@ struct UNetPass {
 }
 
 extension Transformer2DModel {
-  init(level: UNet2DConfiguration.Level, configuration: UNet2DConfiguration, weights: WeightScope) throws {
+  init(
+    level: UNet2DConfiguration.Level, layers: Int, configuration: UNet2DConfiguration, onlyCrossAttention: Bool = false,
+    weights: WeightScope
+  ) throws {
     try self.init(
-      level.channels, contextChannels: level.contextChannels, heads: level.heads, layers: level.transformerLayers,
-      groups: configuration.groups,
-      linearProjection: configuration.linearProjection, onlyCrossAttention: level.onlyCrossAttention, weights: weights)
+      level.channels, contextChannels: level.contextChannels, heads: level.heads, layers: layers, groups: configuration.groups,
+      linearProjection: configuration.linearProjection, onlyCrossAttention: onlyCrossAttention, weights: weights)
   }
 }
 
@@ -72,12 +77,13 @@ struct DownBlock: Sendable {
   private let downsampler: Downsample2D?
   private let path: String
 
-  init(index: Int, configuration: UNet2DConfiguration, timeChannels: Int, weights: WeightScope) throws {
+  init(index: Int, configuration: UNet2DConfiguration, weights: WeightScope) throws {
     let level = configuration.levels[index]
     let entering = index == 0 ? level.channels : configuration.levels[index - 1].channels
     let inChannels = [entering] + Array(repeating: level.channels, count: level.resnets - 1)
     stack = try ResnetStack(
-      inChannels: inChannels, level: index, block: level.down, configuration: configuration, timeChannels: timeChannels, weights: weights)
+      inChannels: inChannels, level: index, block: level.down, transformers: level.downTransformers, configuration: configuration,
+      weights: weights)
     let isLast = index == configuration.levels.count - 1
     downsampler =
       isLast ? nil : try Downsample2D(level.channels, padding: configuration.downsamplePadding, weights: weights["downsamplers"][0])
@@ -103,31 +109,39 @@ struct DownBlock: Sendable {
   }
 }
 
-/// The lowest resolution: resnet, attention, resnet. Source: diffusers' `UNetMidBlock2DCrossAttn`.
+/// The lowest resolution: a resnet, and perhaps attention and another resnet. Source: diffusers' `UNetMidBlock2DCrossAttn` and `UNetMidBlock2D`.
 struct MidBlock: Sendable {
   private let resnets: [ResnetBlock2D]
-  let attention: Transformer2DModel
+  let attentions: [Transformer2DModel]
   private let path: String
 
-  init(configuration: UNet2DConfiguration, level: UNet2DConfiguration.Level, timeChannels: Int, weights: WeightScope) throws {
-    resnets = try (0..<2).map {
-      try ResnetBlock2D(
-        level.channels, level.channels, timeChannels: timeChannels, groups: configuration.groups, epsilon: configuration.epsilon,
-        weights: weights["resnets"][$0])
+  /// Nil where the configuration has none.
+  init?(configuration: UNet2DConfiguration, level: UNet2DConfiguration.Level, weights: WeightScope) throws {
+    let transformers: [Int]
+    switch configuration.middle {
+    case .none: return nil
+    case .resnet: transformers = []
+    case .crossAttention(let layers): transformers = [layers]
     }
-    attention = try Transformer2DModel(
-      level.channels, contextChannels: level.contextChannels, heads: level.heads, layers: level.transformerLayers,
-      groups: configuration.groups,
-      linearProjection: configuration.linearProjection, weights: weights["attentions"][0])
+    resnets = try (0...transformers.count).map {
+      try ResnetBlock2D(
+        level.channels, level.channels, timeChannels: configuration.timeChannels, groups: configuration.groups,
+        epsilon: configuration.epsilon, weights: weights["resnets"][$0])
+    }
+    attentions = try transformers.enumerated().map { index, layers in
+      try Transformer2DModel(level: level, layers: layers, configuration: configuration, weights: weights["attentions"][index])
+    }
     path = weights.prefix
   }
 
   func callAsFunction(_ x: Tensor, _ pass: UNetPass) throws -> Tensor {
-    let entered = try resnets[0]([x], time: pass.time(for: x), in: pass.context)
-    let attended = try attention(entered, attendingTo: pass.text, in: pass.context)
-    let result = try resnets[1]([attended], time: pass.time, in: pass.context)
-    pass.context.observer?(path, result)
-    return result
+    var x = try resnets[0]([x], time: pass.time(for: x), in: pass.context)
+    for (attention, resnet) in zip(attentions, resnets.dropFirst()) {
+      let attended = try attention(x, attendingTo: pass.text, in: pass.context)
+      x = try resnet([attended], time: pass.time(for: attended), in: pass.context)
+    }
+    pass.context.observer?(path, x)
+    return x
   }
 }
 
@@ -141,7 +155,7 @@ struct UpBlock: Sendable {
   private let channels: (entering: Int, own: Int)
 
   /// - Parameter index: the place on the way up; 0 is the lowest resolution.
-  init(index: Int, configuration: UNet2DConfiguration, timeChannels: Int, weights: WeightScope) throws {
+  init(index: Int, configuration: UNet2DConfiguration, weights: WeightScope) throws {
     let levels = Array(configuration.levels.reversed())
     let level = levels[index]
     let entering = index == 0 ? level.channels : levels[index - 1].channels
@@ -151,8 +165,8 @@ struct UpBlock: Sendable {
       (layer == 0 ? entering : level.channels) + (layer == count - 1 ? below : level.channels)
     }
     stack = try ResnetStack(
-      inChannels: inChannels, level: levels.count - 1 - index, block: level.up, configuration: configuration, timeChannels: timeChannels,
-      weights: weights)
+      inChannels: inChannels, level: levels.count - 1 - index, block: level.up, transformers: level.upTransformers,
+      configuration: configuration, weights: weights)
     upsampler =
       index == levels.count - 1 ? nil : try Upsample2D(level.channels, weights: weights["upsamplers"][0])
     channels = (entering, level.channels)

@@ -8,8 +8,7 @@ import LatentDiffusionWeights
 public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   /// The checked configuration.
   public let configuration: UNet2DConfiguration
-  private let sinusoids: Timesteps
-  private let timeEmbedding: TimestepEmbedding
+  private let embedding: UNet2DEmbedding
   private let convIn: Convolution2D
   private let downBlocks: [DownBlock]
   private let midBlock: MidBlock?
@@ -21,22 +20,16 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   public init(_ configuration: UNet2DConfiguration, weights: WeightScope) throws {
     self.configuration = configuration
     let levels = configuration.levels
-    let timeChannels = 4 * levels[0].channels
-    sinusoids = Timesteps(levels[0].channels, flipSinToCos: configuration.flipSinToCos, frequencyShift: configuration.frequencyShift)
-    timeEmbedding = try TimestepEmbedding(
-      levels[0].channels, embedding: timeChannels, conditionChannels: configuration.conditionChannels, weights: weights["time_embedding"])
+    embedding = try UNet2DEmbedding(configuration, weights: weights)
     convIn = try Convolution2D(
       configuration.inChannels, levels[0].channels, kernel: configuration.inputKernel, padding: (configuration.inputKernel - 1) / 2,
       weights: weights["conv_in"])
     downBlocks = try levels.indices.map {
-      try DownBlock(index: $0, configuration: configuration, timeChannels: timeChannels, weights: weights["down_blocks"][$0])
+      try DownBlock(index: $0, configuration: configuration, weights: weights["down_blocks"][$0])
     }
-    midBlock =
-      configuration.hasMiddle
-      ? try MidBlock(
-        configuration: configuration, level: levels[levels.count - 1], timeChannels: timeChannels, weights: weights["mid_block"]) : nil
+    midBlock = try MidBlock(configuration: configuration, level: levels[levels.count - 1], weights: weights["mid_block"])
     upBlocks = try levels.indices.map {
-      try UpBlock(index: $0, configuration: configuration, timeChannels: timeChannels, weights: weights["up_blocks"][$0])
+      try UpBlock(index: $0, configuration: configuration, weights: weights["up_blocks"][$0])
     }
     convNormOut = try GroupNorm(
       groups: configuration.groups, channels: levels[0].channels, epsilon: configuration.epsilon, weights: weights["conv_norm_out"])
@@ -50,7 +43,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   public static var quantization: QuantizationRule {
     // diffusers' names, then the original code's.
     .matrices(except: [
-      "conv_in.", "conv_out.", "time_embedding.", "class_embedding.", "input_blocks.0.0.", "diffusion_model.out.", "time_embed.",
+      "conv_in.", "conv_out.", "time_embedding.", "class_embedding.", "add_embedding.", "input_blocks.0.0.", "diffusion_model.out.", "time_embed.",
       "label_emb.",
     ])
   }
@@ -66,10 +59,8 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   public var sampleSides: (height: Int, width: Int)? { configuration.sampleSides }
   public var embedsGuidance: Bool { configuration.conditionChannels != nil }
 
-  /// `timestep_cond`, which replaces the embedding of the guidance.
-  public var declaredInputs: [PredictorInput] {
-    configuration.conditionChannels.map { [PredictorInput("timestep_cond", shape: [$0], isRequired: false)] } ?? []
-  }
+  /// `timestep_cond`, which replaces the embedding of the guidance; `class_labels` and `time_ids`, where the configuration asks for them.
+  public var declaredInputs: [PredictorInput] { embedding.declaredInputs }
 
   /// - Throws: `ComponentError` if shapes do not fit, `CancellationError`.
   public func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor {
@@ -137,6 +128,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
       var part = self
       part.latents = try latents.repeated(self.rows / latents.shape[0], in: context).rows(rows, in: context)
       part.conditioning.inputs = try conditioning.inputs.mapValues { try $0.rows(rows, in: context) }
+      part.conditioning.pooled = try conditioning.pooled.map { try $0.rows(rows, in: context) }
       part.text = try text.rows(rows, in: context)
       return part
     }
@@ -151,7 +143,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
 
   private func pass(_ inputs: Inputs, in context: ExecutionContext) throws -> Outputs {
     let (latents, branch) = (inputs.latents, inputs.branch)
-    let time = try embed(inputs.timestep, conditioning: inputs.conditioning, batch: inputs.rows, in: context)
+    let time = try embedding(inputs.timestep, conditioning: inputs.conditioning, rows: inputs.rows, in: context)
     let pass = UNetPass(time: time, text: inputs.text, merging: inputs.merging, context: context)
     let distinct = try sharesRows(inputs, in: context) ? latents : latents.repeated(inputs.rows / latents.shape[0], in: context)
     var x = try convIn(configuration.centersInput ? distinct.scaled(by: 2, plus: -1, in: context) : distinct, in: context)
@@ -186,7 +178,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   private func read(_ states: Tensor, memory: inout PassMemory, in context: ExecutionContext) throws -> TextStates {
     if let text = memory.cache as? TextStates, text.states.isIdentical(to: states) { return text }
     var text = TextStates(states)
-    let attentions = downBlocks.flatMap(\.attentions) + (midBlock.map { [$0.attention] } ?? []) + upBlocks.flatMap(\.attentions)
+    let attentions = downBlocks.flatMap(\.attentions) + (midBlock?.attentions ?? []) + upBlocks.flatMap(\.attentions)
     for attention in attentions { try attention.read(&text, in: context) }
     memory.cache = text
     return text
@@ -204,21 +196,6 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     return x
   }
 
-  /// `[N, 4C]`: the time embedding after SiLU, as every block takes it.
-  private func embed(_ timestep: Float, conditioning: Conditioning, batch: Int, in context: ExecutionContext) throws -> Tensor {
-    let time = sinusoids([timestep])
-    if let observer = context.observer { observer("time_proj", try time.repeated(batch, in: context)) }
-    guard let channels = configuration.conditionChannels else {
-      // All rows are equal, so one is enough unless an observer must see all of them.
-      let distinct = context.mayRearrange ? time : try time.repeated(batch, in: context)
-      return try timeEmbedding(distinct, in: context).activated(.silu, in: context).repeated(batch / distinct.shape[0], in: context)
-    }
-    // w is the guidance scale minus one (LCM). Source: Meng et al. 2023, with the scale of diffusers' `get_guidance_scale_embedding`.
-    let guidance = Timesteps(channels, flipSinToCos: false, frequencyShift: 1)([1000 * Float((conditioning.guidance ?? 1) - 1)])
-    let condition = try conditioning.inputs["timestep_cond"] ?? guidance.repeated(batch, in: context)
-    return try timeEmbedding(time.repeated(batch, in: context), condition: condition, in: context).activated(.silu, in: context)
-  }
-
   /// - Returns: the text, `[rows, L, D]`.
   private func check(_ latents: Tensor, _ conditioning: Conditioning) throws -> Tensor {
     let wanted = "[N, h, w, \(inputChannels)]"
@@ -226,6 +203,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
       throw ComponentError.unexpectedShape(component: "The U-Net", argument: "latents", expected: wanted, found: latents.shape)
     }
     try check(conditioning, latents: latents.shape[0])
+    try embedding.check(conditioning)
     guard conditioning.contexts.count == 1 else {
       throw ComponentError.unexpectedContexts(component: "The U-Net", expected: 1, found: conditioning.contexts.count)
     }

@@ -21,7 +21,8 @@ struct UNet2DKeys: Decodable, Sendable {
   var norm_num_groups: Int?
   var norm_eps: Float?
   var cross_attention_dim: PerLevel<Int>?
-  var transformer_layers_per_block: PerLevel<Int>?
+  var transformer_layers_per_block: TransformerLayers?
+  var reverse_transformer_layers_per_block: TransformerLayers?
   var attention_head_dim: PerLevel<Int>?
   var num_attention_heads: PerLevel<Int>?
   var use_linear_projection: Bool?
@@ -31,7 +32,10 @@ struct UNet2DKeys: Decodable, Sendable {
   var dual_cross_attention: Bool?
   var class_embed_type: String?
   var num_class_embeds: Int?
+  var class_embeddings_concat: Bool?
+  var projection_class_embeddings_input_dim: Int?
   var addition_embed_type: String?
+  var addition_time_embed_dim: Int?
   var encoder_hid_dim: Int?
   var encoder_hid_dim_type: String?
   var time_embedding_type: String?
@@ -47,12 +51,33 @@ struct UNet2DKeys: Decodable, Sendable {
 
 /// `mid_block_type`: absent means the usual block, null means none.
 private struct MiddleBlock: Decodable {
-  let isThere: Bool
+  let type: String?
   private enum CodingKeys: String, CodingKey { case mid_block_type }
 
   init(from decoder: any Decoder) throws {
     let container = try decoder.container(keyedBy: CodingKeys.self)
-    isThere = try !container.contains(.mid_block_type) || !container.decodeNil(forKey: .mid_block_type)
+    type = container.contains(.mid_block_type) ? try container.decode(String?.self, forKey: .mid_block_type) : "UNetMidBlock2DCrossAttn"
+  }
+}
+
+/// `transformer_layers_per_block`: a number for all levels, or for each level a number or a list with one for each of its layers.
+struct TransformerLayers: Decodable, Sendable {
+  private let all: Int?
+  private let levels: [PerLevel<Int>]
+
+  init(from decoder: any Decoder) throws {
+    let container = try decoder.singleValueContainer()
+    all = try? container.decode(Int.self)
+    levels = all == nil ? try container.decode([PerLevel<Int>].self) : []
+  }
+
+  /// Whether some level has a list.
+  var isNested: Bool { levels.contains { $0.expanded(to: 1) == nil || $0.isList } }
+
+  /// For each layer of a level; nil where the lists have other lengths.
+  func layers(_ level: Int, of levels: Int, count: Int) -> [Int]? {
+    if let all { return Array(repeating: all, count: count) }
+    return self.levels.count == levels ? self.levels[level].expanded(to: count) : nil
   }
 }
 
@@ -66,7 +91,7 @@ public struct UNet2DConfiguration: Sendable {
   let flipSinToCos: Bool
   let frequencyShift: Float
   let levels: [Level]
-  let hasMiddle: Bool
+  let middle: Middle
   let groups: Int
   let epsilon: Float
   let linearProjection: Bool
@@ -74,6 +99,10 @@ public struct UNet2DConfiguration: Sendable {
   let outputKernel: Int
   let downsamplePadding: Int
   let conditionChannels: Int?
+  /// Of the time embedding.
+  let timeChannels: Int
+  let classEmbedding: ClassEmbedding?
+  let addition: Addition?
 
   /// One resolution, on the way down.
   struct Level: Sendable {
@@ -84,11 +113,43 @@ public struct UNet2DConfiguration: Sendable {
     let up: Block
     let heads: Int
     let contextChannels: Int
-    let transformerLayers: Int
+    /// Transformer blocks of each layer on the way down, and on the way up.
+    let downTransformers: [Int]
+    let upTransformers: [Int]
     let onlyCrossAttention: Bool
   }
 
   enum Block: Sendable { case plain, crossAttention }
+
+  /// The block at the lowest resolution.
+  enum Middle: Sendable {
+    case none
+    /// `UNetMidBlock2D`, which diffusers gives no layers here: one resnet.
+    case resnet
+    /// `UNetMidBlock2DCrossAttn`, with so many transformer blocks.
+    case crossAttention(layers: Int)
+  }
+
+  /// What a class is to the time embedding (`class_embed_type`).
+  enum ClassEmbedding: Sendable {
+    /// A row of a table (`num_class_embeds`).
+    case table(count: Int)
+    /// A number, embedded as a timestep is.
+    case timestep
+    /// Added as it is.
+    case identity
+    /// Two linear layers.
+    case projection(inputs: Int)
+    /// One linear layer.
+    case simpleProjection(inputs: Int)
+  }
+
+  /// `text_time`: the pooled text and numbers such as sizes, each of which is embedded as a timestep is.
+  struct Addition: Sendable {
+    let numberChannels: Int
+    /// Of the pooled text and all numbers.
+    let inputs: Int
+  }
 
   /// The level of the highest resolution at which tokens attend to one another; nil if there is none.
   var mergingLevel: Int? {
@@ -97,6 +158,15 @@ public struct UNet2DConfiguration: Sendable {
 
   /// The longer side of the latents that it was trained on, if the configuration has it.
   public var sampleSize: Int? { sampleSides.map { max($0.height, $0.width) } }
+
+  /// Channels of the input.
+  public var inputChannels: Int { inChannels }
+
+  /// How many numbers (`time_ids`) the network is told beside a pooled text of so many features; nil if it is told none, or the text leaves no whole number.
+  public func numbers(besidePooled features: Int) -> Int? {
+    guard let addition, addition.inputs >= features, (addition.inputs - features).isMultiple(of: addition.numberChannels) else { return nil }
+    return (addition.inputs - features) / addition.numberChannels
+  }
 
   /// The number of features of a text token.
   public var contextChannels: Int { levels.first?.contextChannels ?? 0 }
@@ -122,7 +192,6 @@ public struct UNet2DConfiguration: Sendable {
     outputKernel = c.conv_out_kernel ?? 3
     downsamplePadding = c.downsample_padding ?? 1
     conditionChannels = c.time_cond_proj_dim
-    hasMiddle = try decodeConfiguration(MiddleBlock.self, component: "UNet2DConditionModel", from: json).isThere
     let extents = [
       (inChannels, "in_channels"), (outChannels, "out_channels"), (groups, "norm_num_groups"), (inputKernel, "conv_in_kernel"),
       (outputKernel, "conv_out_kernel"), (conditionChannels ?? 1, "time_cond_proj_dim"), (sampleSides?.height ?? 1, "sample_size"),
@@ -134,7 +203,16 @@ public struct UNet2DConfiguration: Sendable {
     }
     try check.require(epsilon >= 0 && epsilon.isFinite, "norm_eps", "\(epsilon) is no small positive number")
     try check.require((0...1).contains(downsamplePadding), "downsample_padding", "\(downsamplePadding) is not 0 or 1")
-    levels = try Self.levels(c, check)
+    let middle = try decodeConfiguration(MiddleBlock.self, component: "UNet2DConditionModel", from: json).type
+    levels = try Self.levels(c, hasMiddleAttention: middle == "UNetMidBlock2DCrossAttn", check)
+    self.middle = try Self.middle(middle, c, levels: levels.count, check)
+    // `levels` has at least one.
+    timeChannels = c.time_embedding_dim ?? 4 * (levels.first?.channels ?? 0)
+    try check.extent(timeChannels, "time_embedding_dim")
+    classEmbedding = try Self.classEmbedding(c, check)
+    addition = try Self.addition(c, check)
+    try check.supported(
+      c.class_embeddings_concat != true || classEmbedding == nil, "class_embeddings_concat", "true")
     for level in levels {
       try check.require(
         level.channels % groups == 0, "norm_num_groups", "\(groups) groups do not divide \(level.channels) channels")
@@ -149,17 +227,14 @@ public struct UNet2DConfiguration: Sendable {
 
   private static func refuseUnsupported(_ c: UNet2DKeys, _ check: ConfigurationCheck) throws {
     let absent: [(String?, String)] = [
-      (c.class_embed_type, "class_embed_type"), (c.addition_embed_type, "addition_embed_type"),
       (c.encoder_hid_dim_type, "encoder_hid_dim_type"), (c.time_embedding_act_fn, "time_embedding_act_fn"),
       (c.timestep_post_act, "timestep_post_act"), (c.cross_attention_norm, "cross_attention_norm"),
-      (c.num_class_embeds.map(String.init), "num_class_embeds"), (c.encoder_hid_dim.map(String.init), "encoder_hid_dim"),
-      (c.time_embedding_dim.map(String.init), "time_embedding_dim"),
+      (c.encoder_hid_dim.map(String.init), "encoder_hid_dim"),
     ]
     for (value, key) in absent { try check.supported(value == nil, key, value ?? "") }
     let fixed: [(String?, String, String)] = [
       (c.act_fn, "silu", "act_fn"), (c.time_embedding_type, "positional", "time_embedding_type"),
       (c.resnet_time_scale_shift, "default", "resnet_time_scale_shift"), (c.attention_type, "default", "attention_type"),
-      (c.mid_block_type, "UNetMidBlock2DCrossAttn", "mid_block_type"),
     ]
     for (value, only, key) in fixed {
       try check.supported(value == nil || value == only || (key == "act_fn" && value == "swish"), key, value ?? "")
@@ -170,7 +245,50 @@ public struct UNet2DConfiguration: Sendable {
     try check.supported((c.mid_block_scale_factor ?? 1) == 1, "mid_block_scale_factor", "\(c.mid_block_scale_factor ?? 1)")
   }
 
-  private static func levels(_ c: UNet2DKeys, _ check: ConfigurationCheck) throws -> [Level] {
+  private static func middle(_ type: String?, _ c: UNet2DKeys, levels: Int, _ check: ConfigurationCheck) throws -> Middle {
+    switch type {
+    case nil: return .none
+    case "UNetMidBlock2D": return .resnet
+    case "UNetMidBlock2DCrossAttn":
+      let layers = c.transformer_layers_per_block?.layers(levels - 1, of: levels, count: 1)?.first ?? 1
+      try check.extent(layers, "transformer_layers_per_block")
+      return .crossAttention(layers: layers)
+    case let other?: throw ConfigurationError.unsupported(component: check.component, key: "mid_block_type", value: other)
+    }
+  }
+
+  private static func classEmbedding(_ c: UNet2DKeys, _ check: ConfigurationCheck) throws -> ClassEmbedding? {
+    func inputs() throws -> Int {
+      let key = "projection_class_embeddings_input_dim"
+      let inputs = c.projection_class_embeddings_input_dim ?? 0
+      try check.extent(inputs, key)
+      return inputs
+    }
+    switch c.class_embed_type {
+    case nil:
+      guard let count = c.num_class_embeds else { return nil }
+      try check.extent(count, "num_class_embeds")
+      return .table(count: count)
+    case "timestep": return .timestep
+    case "identity": return .identity
+    case "projection": return .projection(inputs: try inputs())
+    case "simple_projection": return .simpleProjection(inputs: try inputs())
+    case let other?: throw ConfigurationError.unsupported(component: check.component, key: "class_embed_type", value: other)
+    }
+  }
+
+  private static func addition(_ c: UNet2DKeys, _ check: ConfigurationCheck) throws -> Addition? {
+    guard let type = c.addition_embed_type else { return nil }
+    try check.supported(type == "text_time", "addition_embed_type", type)
+    let (channels, inputs) = (c.addition_time_embed_dim ?? 0, c.projection_class_embeddings_input_dim ?? 0)
+    try check.extent(channels, "addition_time_embed_dim")
+    try check.extent(inputs, "projection_class_embeddings_input_dim")
+    let shift = c.freq_shift ?? 0
+    try check.require(channels >= 2 && shift.isFinite && Float(channels / 2) > shift, "addition_time_embed_dim", "it leaves no frequencies")
+    return Addition(numberChannels: channels, inputs: inputs)
+  }
+
+  private static func levels(_ c: UNet2DKeys, hasMiddleAttention: Bool, _ check: ConfigurationCheck) throws -> [Level] {
     let channels = c.block_out_channels ?? [320, 640, 1280, 1280]
     let count = channels.count
     let cross = Array(repeating: "CrossAttn", count: max(0, count - 1))
@@ -189,20 +307,38 @@ public struct UNet2DConfiguration: Sendable {
     // In this class attention_head_dim is the number of heads, unless num_attention_heads is given: an old misnomer of diffusers.
     let heads = try each(c.num_attention_heads ?? c.attention_head_dim, 8, "attention_head_dim")
     let context = try each(c.cross_attention_dim, 1280, "cross_attention_dim")
-    let layers = try each(c.transformer_layers_per_block, 1, "transformer_layers_per_block")
+    func transformers(_ layers: TransformerLayers?, _ level: Int, count layerCount: Int, _ key: String) throws -> [Int] {
+      guard let layers else { return Array(repeating: 1, count: layerCount) }
+      guard let found = layers.layers(level, of: count, count: layerCount) else {
+        throw ConfigurationError.invalid(component: check.component, key: key, reason: "its lists do not fit the levels and their layers")
+      }
+      for value in found { try check.extent(value, key) }
+      return found
+    }
+    try check.require(
+      c.transformer_layers_per_block?.isNested != true || c.reverse_transformer_layers_per_block != nil,
+      "reverse_transformer_layers_per_block", "the lists of transformer_layers_per_block do not say what is on the way up")
     let only = try each(c.only_cross_attention, false, "only_cross_attention")
     return try (0..<count).map { i in
       let values = [
         (channels[i], "block_out_channels"), (resnets[i], "layers_per_block"), (heads[i], "attention_head_dim"),
-        (context[i], "cross_attention_dim"), (layers[i], "transformer_layers_per_block"),
+        (context[i], "cross_attention_dim"),
       ]
       for (value, key) in values { try check.extent(value, key) }
-      try check.require(heads[i] <= channels[i], "attention_head_dim", "\(heads[i]) heads for \(channels[i]) channels")
+      let downBlock = try block(down[i], "DownBlock2D", "down_block_types", check)
+      let upBlock = try block(up[count - 1 - i], "UpBlock2D", "up_block_types", check)
+      // A level without attention may name any number of heads.
+      let attends = downBlock == .crossAttention || upBlock == .crossAttention || i == count - 1 && hasMiddleAttention
+      try check.require(!attends || heads[i] <= channels[i], "attention_head_dim", "\(heads[i]) heads for \(channels[i]) channels")
+      let reversed = c.reverse_transformer_layers_per_block
       return Level(
-        channels: channels[i], resnets: resnets[i],
-        down: try block(down[i], "DownBlock2D", "down_block_types", check),
-        up: try block(up[count - 1 - i], "UpBlock2D", "up_block_types", check), heads: heads[i], contextChannels: context[i],
-        transformerLayers: layers[i], onlyCrossAttention: only[i])
+        channels: channels[i], resnets: resnets[i], down: downBlock, up: upBlock, heads: heads[i], contextChannels: context[i],
+        downTransformers: try transformers(
+          c.transformer_layers_per_block, i, count: resnets[i], "transformer_layers_per_block"),
+        upTransformers: try transformers(
+          reversed ?? c.transformer_layers_per_block, reversed == nil ? i : count - 1 - i, count: resnets[i] + 1,
+          "reverse_transformer_layers_per_block"),
+        onlyCrossAttention: only[i])
     }
   }
 

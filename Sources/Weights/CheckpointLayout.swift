@@ -40,14 +40,18 @@ public struct Checkpoint: Sendable {
   public let owners: [String: String]
   /// Tensors that belong to no component and are not recognised, sorted.
   public let leftOver: [String]
+  /// Settings of the pipeline, as `model_index.json` has them.
+  public let flags: [String: Bool]
 
   /// - Parameters:
   ///   - owners: the component of each tensor in the file.
   ///   - leftOver: tensors that belong to no component and are not recognised.
+  ///   - flags: settings of the pipeline.
   public init(
-    file: any TensorFile, className: String?, components: [String: Component], owners: [String: String], leftOver: [String]
+    file: any TensorFile, className: String?, components: [String: Component], owners: [String: String], leftOver: [String],
+    flags: [String: Bool] = [:]
   ) {
-    (self.file, self.className, self.components) = (file, className, components)
+    (self.file, self.className, self.components, self.flags) = (file, className, components, flags)
     (self.owners, self.leftOver) = (owners, leftOver.sorted())
   }
 

@@ -99,9 +99,7 @@ extension ForeignFile {
         "a Stable Diffusion unCLIP model", "it starts from pictures' embeddings, which is not supported yet; give a text-to-image model")
     } else if has("time_stack.", "time_mixer.mix_factor") {
       self.init("a Stable Video Diffusion model", Self.notYetAdvice)
-    } else if begins("conditioner.embedders.", "model.diffusion_model.label_emb.0.") {
-      self.init("a Stable Diffusion XL model", Self.notYetAdvice)
-    } else if begins("model.diffusion_model.label_emb.") {
+    } else if begins("model.diffusion_model.label_emb."), !begins("conditioner.embedders.", "model.diffusion_model.label_emb.0.") {
       self.init("a Stable Diffusion upscaler, whose noise level is a class", Self.notYetAdvice)
     } else if begins("depth_model.") {
       self.init("a depth-conditioned Stable Diffusion 2", Self.notYetAdvice)
@@ -122,7 +120,7 @@ extension ForeignFile {
     }
   }
 
-  private static let notYetAdvice = "this family is not supported yet; give a Stable Diffusion 1.x or 2.x"
+  private static let notYetAdvice = "this family is not supported yet; give a Stable Diffusion 1.x, 2.x or XL"
 
   /// The component that a file holds under the names of diffusers, transformers or the original code.
   private static func component(_ names: Set<String>) -> String? {

@@ -22,7 +22,8 @@ public enum ConfigurationError: Error, Sendable, Equatable, CustomStringConverti
 /// A value for all levels of a network, or one for each: `8` or `[5, 10, 20, 20]`.
 public struct PerLevel<Value: Decodable & Sendable>: Decodable, Sendable {
   private let values: [Value]
-  private let isList: Bool
+  /// Whether it is a list, one for each level.
+  public let isList: Bool
 
   /// The same value for all levels.
   public init(_ value: Value) { (values, isList) = ([value], false) }

@@ -79,6 +79,14 @@ public struct ModelFiles: Sendable {
     }
   }
 
+  /// A setting of the pipeline that `model_index.json` says, such as `force_zeros_for_empty_prompt`; nil if it does not.
+  public func flag(_ key: String) -> Bool? {
+    switch source {
+    case .folder(let folder): folder.flags[key]
+    case .checkpoint(let checkpoint): checkpoint.flags[key]
+    }
+  }
+
   /// A component's class in diffusers or transformers; nil if there is no such component.
   public func className(of component: String) -> String? {
     switch source {

@@ -12,6 +12,8 @@ struct ModelFolder: Sendable {
 
   /// Whether the folder holds a single component.
   let isComponent: Bool
+  /// Settings of the pipeline that are true or false, by their keys in the index.
+  let flags: [String: Bool]
 
   struct Component: Sendable {
     let name: String
@@ -26,7 +28,7 @@ struct ModelFolder: Sendable {
     guard FileManager.default.fileExists(atPath: path) else {
       // The folder of a component stands in that of its model.
       guard let component = Self.component(alone: url), !Self.isForeign(url) else { throw Self.noModel(url) }
-      (self.url, className, components, isComponent) = (url.deletingLastPathComponent(), nil, [component], true)
+      (self.url, className, components, isComponent, flags) = (url.deletingLastPathComponent(), nil, [component], true, [:])
       return
     }
     (self.url, isComponent) = (url, false)
@@ -39,6 +41,7 @@ struct ModelFolder: Sendable {
       throw .malformedIndex(path: path, reason: "it is no JSON object")
     }
     if case .text(let name) = entries["_class_name"] { className = name } else { className = nil }
+    flags = entries.compactMapValues { if case .flag(let value) = $0 { value } else { nil } }
     var components: [Component] = []
     for (name, entry) in entries.sorted(by: { $0.key < $1.key }) {
       guard !name.hasPrefix("_"), case .component(let library, let className) = entry else { continue }
@@ -86,13 +89,16 @@ struct ModelFolder: Sendable {
   private enum IndexEntry: Decodable {
     case text(String)
     case component(library: String, className: String)
-    /// A component that is left out (`[null, null]`), or a setting of the pipeline.
+    case flag(Bool)
+    /// A component that is left out (`[null, null]`), or another setting of the pipeline.
     case other
 
     init(from decoder: any Decoder) throws {
       let container = try decoder.singleValueContainer()
       if let text = try? container.decode(String.self) {
         self = .text(text)
+      } else if let flag = try? container.decode(Bool.self) {
+        self = .flag(flag)
       } else if let pair = try? container.decode([String?].self), pair.count == 2, let className = pair[1] {
         self = .component(library: pair[0] ?? "", className: className)
       } else {

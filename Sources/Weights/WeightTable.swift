@@ -43,6 +43,20 @@ public struct StoredTensor: Sendable {
     return StoredTensor(shape: shape, elementType: elementType, data: data, origin: origin, isMapped: isMapped)
   }
 
+  /// A matrix with its axes exchanged, in memory of its own; nil for other tensors, and for elements in blocks.
+  package func transposed() -> StoredTensor? {
+    guard shape.rank == 2, let format, format.blockValues == 1, data.count == format.bytes(of: shape) else { return nil }
+    let (rows, columns, size) = (shape[0], shape[1], format.blockBytes)
+    var result = Data(capacity: data.count)
+    for column in 0..<columns {
+      for row in 0..<rows {
+        let start = data.startIndex + (row * columns + column) * size
+        result.append(data[start..<start + size])
+      }
+    }
+    return StoredTensor(shape: [columns, rows], elementType: elementType, data: result, origin: origin)
+  }
+
   /// Splits the outermost axis into equal parts; nil if it cannot be split.
   package func split(_ parts: Int) -> [StoredTensor]? {
     guard let rows = shape.dimensions.first, rows % parts == 0, data.count % parts == 0 else { return nil }

@@ -26,6 +26,21 @@ struct PipelineCase: Decodable, Sendable, CustomTestStringConvertible {
   let scheduler: String?
   let timesteps: [Float]
   let draws: [[Int]]
+  let prompt2: String?
+  let negativePrompt2: String?
+  /// Heights before widths, as are the other sizes.
+  let originalSize: [Int]?
+  let crop: [Int]?
+  let targetSize: [Int]?
+  let negativeOriginalSize: [Int]?
+  let negativeCrop: [Int]?
+  let negativeTargetSize: [Int]?
+  let aestheticScore: Double?
+  let negativeAestheticScore: Double?
+  let denoisingStart: Double?
+  let denoisingEnd: Double?
+  /// The shape of the latents that the reference was given as a picture.
+  let latents: [Int]?
 
   private enum CodingKeys: String, CodingKey {
     case name, files, pipeline, prompts, steps, guidance, strength, width, height, image, mask, seed, scheduler, timesteps, draws
@@ -33,6 +48,18 @@ struct PipelineCase: Decodable, Sendable, CustomTestStringConvertible {
     case imagesPerPrompt = "images_per_prompt"
     case imageGuidance = "image_guidance"
     case clipSkip = "clip_skip"
+    case prompt2 = "prompt_2"
+    case negativePrompt2 = "negative_prompt_2"
+    case originalSize = "original_size"
+    case crop, latents
+    case targetSize = "target_size"
+    case negativeOriginalSize = "negative_original_size"
+    case negativeCrop = "negative_crop"
+    case negativeTargetSize = "negative_target_size"
+    case aestheticScore = "aesthetic_score"
+    case negativeAestheticScore = "negative_aesthetic_score"
+    case denoisingStart = "denoising_start"
+    case denoisingEnd = "denoising_end"
   }
 
   /// The folder's name; not in the file.
@@ -62,8 +89,13 @@ struct PipelineCase: Decodable, Sendable, CustomTestStringConvertible {
 
 extension PipelineCase {
   func request() throws -> GenerationRequest {
-    var request = GenerationRequest(prompts: prompts.map { Prompt($0, skippedLayers: clipSkip ?? 0) }, seed: seed)
-    request.negativePrompts = (negativePrompts ?? []).map { Prompt($0) }
+    var request = GenerationRequest(prompts: prompts.map { Prompt($0, skippedLayers: clipSkip ?? 0, second: prompt2) }, seed: seed)
+    request.negativePrompts = (negativePrompts ?? []).map { Prompt($0, second: negativePrompt2) }
+    request.sizes = sizes(originalSize, crop, targetSize, aestheticScore)
+    if negativeOriginalSize != nil || negativeAestheticScore != nil {
+      request.negativeSizes = sizes(negativeOriginalSize, negativeCrop, negativeTargetSize, negativeAestheticScore)
+    }
+    (request.denoisingStart, request.denoisingEnd) = (denoisingStart, denoisingEnd)
     request.imagesPerPrompt = imagesPerPrompt ?? 1
     request.steps = steps
     request.guidance = guidance
@@ -72,13 +104,21 @@ extension PipelineCase {
     return request
   }
 
+  private func sizes(_ original: [Int]?, _ crop: [Int]?, _ target: [Int]?, _ score: Double?) -> SizeConditioning {
+    func size(_ sides: [Int]?) -> PixelSize? { sides.map { PixelSize(width: $0[1], height: $0[0]) } }
+    return SizeConditioning(
+      original: size(original), cropTop: crop?[0] ?? 0, cropLeft: crop?[1] ?? 0, target: size(target), aestheticScore: score)
+  }
+
   private func task() throws -> GenerationTask {
     func picture(_ name: String?) throws -> Picture {
       try Picture(contentsOf: fixtures.appending(path: "models/inputs/\(name ?? "")"))
     }
     return switch pipeline {
     case "image-to-image", "latent-consistency-image-to-image":
-      ImageToImage(.pixels(try picture(image).tensor()), strength: strength ?? 0.8)
+      latents != nil
+        ? ImageToImage(.latents(try #require(reference()["input.latents"]).channelsLast()), strength: strength ?? 0.8)
+        : ImageToImage(.pixels(try picture(image).tensor()), strength: strength ?? 0.8)
     case "inpainting": Inpainting(image: try picture(image).tensor(), mask: try picture(mask).mask(), strength: strength ?? 1)
     case "editing": InstructionEditing(try picture(image).tensor(), imageGuidance: imageGuidance ?? 1.5)
     default: TextToImage()

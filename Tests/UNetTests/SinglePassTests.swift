@@ -11,7 +11,7 @@ import LatentDiffusionWeights
   /// float32 sums of up to a few hundred products in another order differ by some 1e-6; a U-Net adds up some dozens of layers.
   static let tolerance: Float = 1e-4
 
-  @Test(arguments: ["sd1", "sd2", "inpaint9", "edit8", "lcm", "odd"].map(ReferenceModel.init))
+  @Test(arguments: ["sd1", "sd2", "inpaint9", "edit8", "lcm", "odd", "sdxl", "refiner", "ssd", "xl-inpaint9", "tiny"].map(ReferenceModel.init))
   func equalsDiffusers(_ model: ReferenceModel) throws {
     struct Inputs: Decodable { let timestep: Float }
     let (inputs, tensors) = try model.pass("unet", Inputs.self)
@@ -26,7 +26,8 @@ import LatentDiffusionWeights
     context.observer = { comparison.observe($0, $1) }
     let conditioning = Conditioning(
       hiddenStates: try #require(tensors["input.encoder_hidden_states"]),
-      inputs: ["timestep_cond": tensors["input.timestep_cond"]].compactMapValues { $0 })
+      pooled: tensors["input.text_embeds"],
+      inputs: ["timestep_cond": tensors["input.timestep_cond"], "time_ids": tensors["input.time_ids"]].compactMapValues { $0 })
     let latents = try #require(tensors["input.sample"]).channelsLast()
     let found = try unet.predict(latents, timestep: inputs.timestep, conditioning: conditioning, in: context)
     expectClose(found, try #require(tensors["output"]).channelsLast(), tolerance: Self.tolerance, "output")

@@ -44,7 +44,7 @@ public struct StableDiffusionFamily: ModelFamily {
     let unet: UNet2DConditionModel = try parts.part("unet")
     let text: CLIPTextModel = try parts.part("text_encoder")
     let autoencoder: any LatentAutoencoder = try parts.part("vae")
-    try Self.check(text: text, unet: unet, autoencoder: autoencoder)
+    try Self.check(features: text.configuration.features, unet: unet, autoencoder: autoencoder)
     let conditioner: any TextConditioner =
       parts.areExtents ? LongestTexts(model: text) : try CLIPTextConditioner(tokenizer: parts.part("tokenizer"), model: text)
     return ModelAssembly(
@@ -62,14 +62,16 @@ public struct StableDiffusionFamily: ModelFamily {
   }
 
   /// What the tokenizer takes for each token that it knows.
-  private static let bytesPerToken = 400
+  static let bytesPerToken = 400
 
   /// Components of different models can each be in order and still not fit one another.
-  private static func check(text: CLIPTextModel, unet: UNet2DConditionModel, autoencoder: any LatentAutoencoder) throws {
+  ///
+  /// - Parameter features: of the text encoders.
+  static func check(features: Int, unet: UNet2DConditionModel, autoencoder: any LatentAutoencoder) throws {
     let check = ConfigurationCheck("unet")
     try check.require(
-      unet.configuration.contextChannels == text.configuration.features, "cross_attention_dim",
-      "it is \(unet.configuration.contextChannels), but the text encoder gives \(text.configuration.features) features")
+      unet.configuration.contextChannels == features, "cross_attention_dim",
+      "it is \(unet.configuration.contextChannels), but the text encoder gives \(features) features")
     try check.require(
       unet.outputChannels == autoencoder.latentChannels, "out_channels",
       "it is \(unet.outputChannels), but the autoencoder's latents have \(autoencoder.latentChannels) channels")
@@ -93,15 +95,14 @@ public struct StableDiffusionFamily: ModelFamily {
       return nil
     }
     let context = unet.cross_attention_dim?.expanded(to: 1)?.first
-    let version =
-      if unet.addition_embed_type == "text_time" { "XL" } else { context == 1024 || unet.use_linear_projection == true ? "2.x" : "1.x" }
+    let version = context == 1024 || unet.use_linear_projection == true ? "2.x" : "1.x"
     let task =
       switch unet.in_channels {
       case 9: " inpainting"
       case 8: " instruction editing"
       default: unet.time_cond_proj_dim == nil ? "" : " latent consistency"
       }
-    let isUsual = [768, 1024, 2048].contains(context)
+    let isUsual = [768, 1024].contains(context)
     return "Stable Diffusion \(version)\(task)" + (isUsual ? "" : ", of its own size")
   }
 
@@ -111,7 +112,6 @@ public struct StableDiffusionFamily: ModelFamily {
     var cross_attention_dim: PerLevel<Int>?
     var use_linear_projection: Bool?
     var time_cond_proj_dim: Int?
-    var addition_embed_type: String?
   }
 }
 
@@ -119,8 +119,7 @@ extension CLIPTokenizer {
   /// The tokenizer of a model, without the rest of it: the model's own, or CLIP's for a single file.
   ///
   /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`, `TokenizerError`.
-  public init(of files: ModelFiles) throws {
-    let name = "tokenizer"
+  public init(of files: ModelFiles, named name: String = "tokenizer") throws {
     if let file = ["tokenizer.json", "vocab.json"].lazy.compactMap({ files.file(name, $0) }).first {
       self = try CLIPTokenizer(folder: file.deletingLastPathComponent())
     } else if files.layout == .singleFile {

@@ -8,8 +8,8 @@ import Tensor
 /// Its tensors are given diffusers' names, without a copy: what was renamed, reshaped or cut still lies in the mapped file. Source of the
 /// correspondence: the original code's modules (`openaimodel.py`, `model.py`) beside diffusers' classes.
 struct StableDiffusionCheckpoint: CheckpointLayout {
-  private static let unetPrefix = "model.diffusion_model."
-  private static let autoencoderPrefixes = ["first_stage_model.", "vae."]
+  static let unetPrefix = "model.diffusion_model."
+  static let autoencoderPrefixes = ["first_stage_model.", "vae."]
   private static let clipPrefixes = [
     "cond_stage_model.transformer.", "cond_stage_model.clip_l.transformer.", "cond_stage_model.clip_h.transformer.",
   ]
@@ -19,6 +19,7 @@ struct StableDiffusionCheckpoint: CheckpointLayout {
 
   func checkpoint(of file: any TensorFile) throws -> Checkpoint? {
     let path = file.url.path(percentEncoded: false)
+    guard !StableDiffusionXLCheckpoint.isMade(of: file.names) else { return nil }
     let unet = LDMKeys.unet(file.tensors.below([Self.unetPrefix]))
     let autoencoder = LDMKeys.autoencoder(file.tensors.below(Self.autoencoderPrefixes))
     let clip = file.tensors.below(Self.clipPrefixes)
@@ -67,12 +68,12 @@ struct StableDiffusionCheckpoint: CheckpointLayout {
   }
 
   /// The pipeline of diffusers that such a U-Net belongs to.
-  private static func className(_ unet: LDMKeys.Tensors) -> String? {
+  static func className(_ unet: LDMKeys.Tensors, family: String = "StableDiffusion") -> String? {
     switch unet["conv_in.weight"]?.shape.extent(1) {
     case nil: nil
-    case 9: "StableDiffusionInpaintPipeline"
-    case 8: "StableDiffusionInstructPix2PixPipeline"
-    default: "StableDiffusionPipeline"
+    case 9: family + "InpaintPipeline"
+    case 8: family + "InstructPix2PixPipeline"
+    default: family + "Pipeline"
     }
   }
 
@@ -86,7 +87,7 @@ struct StableDiffusionCheckpoint: CheckpointLayout {
 
 extension [String: StoredTensor] {
   /// The tensors whose names begin with one of the prefixes, without it.
-  fileprivate func below(_ prefixes: [String]) -> [String: StoredTensor] {
+  func below(_ prefixes: [String]) -> [String: StoredTensor] {
     var result: [String: StoredTensor] = [:]
     for (name, tensor) in self {
       if let prefix = prefixes.first(where: { name.hasPrefix($0) }) { result[String(name.dropFirst(prefix.count))] = tensor }

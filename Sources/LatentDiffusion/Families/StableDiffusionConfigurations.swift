@@ -20,17 +20,42 @@ enum DerivedConfiguration {
     let in_channels: Int
     let out_channels: Int
     let down_block_types: [String]
-    let mid_block_type = "UNetMidBlock2DCrossAttn"
+    let mid_block_type: Nullable
     let up_block_types: [String]
     let block_out_channels: [Int]
     let layers_per_block: [Int]
-    let transformer_layers_per_block: [Int]
+    let transformer_layers_per_block: [LayerCounts]
+    let reverse_transformer_layers_per_block: [LayerCounts]?
     let cross_attention_dim: Int
     let attention_head_dim: [Int]
     let use_linear_projection: Bool
     let norm_num_groups: Int
     let time_cond_proj_dim: Int?
     let num_class_embeds: Int?
+    var addition_embed_type: String?
+    var addition_time_embed_dim: Int?
+    var projection_class_embeddings_input_dim: Int?
+  }
+
+  /// A text, or null where there is nothing: to leave the key out would mean diffusers' default.
+  struct Nullable: Encodable {
+    let text: String?
+
+    func encode(to encoder: any Encoder) throws {
+      var container = encoder.singleValueContainer()
+      if let text { try container.encode(text) } else { try container.encodeNil() }
+    }
+  }
+
+  /// A number for all layers of a level, or one for each.
+  struct LayerCounts: Encodable {
+    let counts: [Int]
+    var isEven: Bool { Set(counts).count <= 1 }
+
+    func encode(to encoder: any Encoder) throws {
+      var container = encoder.singleValueContainer()
+      if isEven { try container.encode(counts.first ?? 1) } else { try container.encode(counts) }
+    }
   }
 
   /// The keys of `AutoencoderKL`'s configuration.
@@ -53,8 +78,9 @@ enum DerivedConfiguration {
 
   /// The keys of `CLIPTextConfig`.
   struct Text: Encodable {
-    let architectures = ["CLIPTextModel"]
+    let architectures: [String]
     let model_type = "clip_text_model"
+    let projection_dim: Int?
     let vocab_size: Int
     let hidden_size: Int
     let intermediate_size: Int
@@ -89,6 +115,7 @@ enum DerivedConfiguration {
     let skip_prk_steps = true
     let steps_offset = 1
     let clip_sample = false
+    let interpolation_type = "linear"
     let timestep_spacing: String
     let rescale_betas_zero_snr: Bool?
   }
@@ -99,30 +126,43 @@ enum DerivedConfiguration {
   static func unet(_ tensors: Tensors, latentSide: Int) throws(Missing) -> UNet {
     func extent(_ name: String, _ axis: Int) throws(Missing) -> Int { try tensors.extent(name, axis, of: "U-Net") }
     let levels = tensors.count(of: "down_blocks.")
-    guard levelCounts.contains(levels), let middle = tensors.transformer(in: "mid_block.") ?? tensors.transformer(in: "") else {
+    guard levelCounts.contains(levels), let transformer = tensors.transformer(in: "mid_block.") ?? tensors.transformer(in: "") else {
       throw Missing(component: "U-Net", what: "its blocks, or all attention to text")
     }
     var channels: [Int] = []
     for level in 0..<levels { channels.append(try extent("down_blocks.\(level).resnets.0.conv2.weight", 0)) }
     let isLinear = hasLinearProjections(tensors)
+    func transformers(_ block: String) -> LayerCounts {
+      LayerCounts(
+        counts: (0..<tensors.count(of: block + "attentions.")).map { tensors.count(of: block + "attentions.\($0).transformer_blocks.") })
+    }
+    var down: [LayerCounts] = [], up: [LayerCounts] = []
+    for level in 0..<levels {
+      let ways = [transformers("down_blocks.\(level)."), transformers("up_blocks.\(level).")]
+      let others = [transformers("up_blocks.\(levels - 1 - level)."), transformers("down_blocks.\(levels - 1 - level).")]
+      // A level without attention on one way has that of the other; the last one may have it in the middle alone.
+      down.append(!ways[0].counts.isEmpty ? ways[0] : others[0].isEven ? others[0] : LayerCounts(counts: [1]))
+      up.append(!ways[1].counts.isEmpty ? ways[1] : others[1].isEven ? others[1] : LayerCounts(counts: [1]))
+    }
+    let middle = tensors.count(of: "mid_block.attentions.0.transformer_blocks.")
+    if middle > 0, down[levels - 1].isEven { down[levels - 1] = LayerCounts(counts: [middle]) }
+    let isUneven = !(down + up).allSatisfy(\.isEven) || zip(down, up.reversed()).contains { $0.counts.first ?? 1 != $1.counts.first ?? 1 }
     return UNet(
       sample_size: latentSide, in_channels: try extent("conv_in.weight", 1), out_channels: try extent("conv_out.weight", 0),
       down_block_types: (0..<levels).map { tensors.transformer(in: "down_blocks.\($0).") == nil ? "DownBlock2D" : "CrossAttnDownBlock2D" },
+      mid_block_type: Nullable(
+        text: middle > 0 ? "UNetMidBlock2DCrossAttn" : tensors.has("mid_block.resnets.") ? "UNetMidBlock2D" : nil),
       up_block_types: (0..<levels).map { tensors.transformer(in: "up_blocks.\($0).") == nil ? "UpBlock2D" : "CrossAttnUpBlock2D" },
       block_out_channels: channels, layers_per_block: (0..<levels).map { tensors.count(of: "down_blocks.\($0).resnets.") },
-      transformer_layers_per_block: (0..<levels).map { level in
-        let place =
-          tensors.transformer(in: "down_blocks.\(level).") ?? tensors.transformer(in: "up_blocks.\(levels - 1 - level).") ?? middle
-        return tensors.count(of: place + "transformer_blocks.")
-      },
-      cross_attention_dim: try extent(middle + "transformer_blocks.0.attn2.to_k.weight", 1),
+      transformer_layers_per_block: down, reverse_transformer_layers_per_block: isUneven ? up : nil,
+      cross_attention_dim: try extent(transformer + "transformer_blocks.0.attn2.to_k.weight", 1),
       // Version 1 has 8 heads everywhere, version 2 heads of 64 channels. The key is diffusers' old misnomer for the number of heads.
       attention_head_dim: channels.map { isLinear ? max(1, $0 / 64) : 8 }, use_linear_projection: isLinear,
       norm_num_groups: groups(channels), time_cond_proj_dim: tensors["time_embedding.cond_proj.weight"]?.shape.extent(1),
       num_class_embeds: tensors["class_embedding.weight"]?.shape.extent(0))
   }
 
-  static func autoencoder(_ tensors: Tensors, pixels: Int) throws(Missing) -> Autoencoder {
+  static func autoencoder(_ tensors: Tensors, pixels: Int, scale: Double = 0.18215) throws(Missing) -> Autoencoder {
     func extent(_ name: String, _ axis: Int) throws(Missing) -> Int { try tensors.extent(name, axis, of: "autoencoder") }
     let levels = tensors.count(of: "encoder.down_blocks.")
     guard levelCounts.contains(levels) else { throw Missing(component: "autoencoder", what: "the encoder's blocks") }
@@ -135,17 +175,32 @@ enum DerivedConfiguration {
       up_block_types: (0..<levels).map { tensors.has("decoder.up.\(levels - 1 - $0).attn.") ? "AttnUpDecoderBlock2D" : "UpDecoderBlock2D" },
       block_out_channels: channels,
       layers_per_block: tensors.count(of: "encoder.down_blocks.0.resnets."), latent_channels: try extent("decoder.conv_in.weight", 1),
-      norm_num_groups: groups(channels), scaling_factor: 0.18215, use_quant_conv: tensors.has("quant_conv."),
+      norm_num_groups: groups(channels), scaling_factor: scale, use_quant_conv: tensors.has("quant_conv."),
       use_post_quant_conv: tensors.has("post_quant_conv."),
       // Any part of it: what is missing then is told, instead of the whole attention being left out.
       mid_block_add_attention: tensors.has("encoder.mid_block.attentions.") || tensors.has("decoder.mid_block.attentions."))
+  }
+
+  /// - Parameters:
+  ///   - latentSide: how many latents a side the model was trained for.
+  ///   - pooled: the length of the pooled text.
+  ///   - numbers: how many numbers the model is told beside it.
+  static func unetXL(_ tensors: Tensors, latentSide: Int, pooled: Int, numbers: Int) throws(Missing) -> UNet {
+    var result = try unet(tensors, latentSide: latentSide)
+    let inputs = try tensors.extent("add_embedding.linear_1.weight", 1, of: "U-Net")
+    result.addition_embed_type = "text_time"
+    result.projection_class_embeddings_input_dim = inputs
+    result.addition_time_embed_dim = max(0, inputs - pooled) / numbers
+    return result
   }
 
   static func text(_ tensors: Tensors, isOpenCLIP: Bool) throws(Missing) -> Text {
     func extent(_ name: String, _ axis: Int) throws(Missing) -> Int { try tensors.extent(name, axis, of: "text encoder") }
     let hidden = try extent("embeddings.token_embedding.weight", 1)
     let vocabulary = try extent("embeddings.token_embedding.weight", 0)
+    let projection = tensors["text_projection.weight"]?.shape.extent(0)
     return Text(
+      architectures: [projection == nil ? "CLIPTextModel" : "CLIPTextModelWithProjection"], projection_dim: projection,
       vocab_size: vocabulary, hidden_size: hidden, intermediate_size: try extent("encoder.layers.0.mlp.fc1.weight", 0),
       num_hidden_layers: tensors.count(of: "encoder.layers."), num_attention_heads: max(1, hidden / 64),
       max_position_embeddings: try extent("embeddings.position_embedding.weight", 0), hidden_act: isOpenCLIP ? "gelu" : "quick_gelu",
@@ -163,7 +218,8 @@ enum DerivedConfiguration {
   /// The file's own marks decide: the empty tensors `v_pred` and `ztsnr` that ComfyUI and Forge look for, `modelspec.prediction_type`, and
   /// sd-scripts' `ss_v_parameterization` and `ss_zero_terminal_snr`. Without any, diffusers' rule holds: a text-to-image model of version 2 predicts v,
   /// except where `global_step` is 875000, which is how the published 512-pixel model is known; all others predict the noise.
-  static func scheduler(_ file: any TensorFile, isVersion2: Bool, inputChannels: Int?) -> Scheduler {
+  /// - Parameter className: of the scheduler; nil: PNDM, or DDIM for v, as the folders of versions 1 and 2 have it.
+  static func scheduler(_ file: any TensorFile, isVersion2: Bool, inputChannels: Int?, className: String? = nil) -> Scheduler {
     let prediction: PredictionMark? =
       file.names.contains("v_pred")
       ? .v : file.metadata["modelspec.prediction_type"].flatMap(PredictionMark.init) ?? (file.isMarked("ss_v_parameterization") ? .v : nil)
@@ -174,7 +230,7 @@ enum DerivedConfiguration {
     // PNDM is what version 1's folders name, DDIM what version 2.1's does. Lin et al. 2023 (arXiv:2305.08891): with a zero terminal signal
     // the steps must begin at the last timestep.
     return Scheduler(
-      _class_name: isV ? "DDIMScheduler" : "PNDMScheduler", prediction_type: isV ? "v_prediction" : "epsilon",
+      _class_name: className ?? (isV ? "DDIMScheduler" : "PNDMScheduler"), prediction_type: isV ? "v_prediction" : "epsilon",
       timestep_spacing: hasZeroSNR ? "trailing" : "leading", rescale_betas_zero_snr: hasZeroSNR ? true : nil)
   }
 

@@ -21,11 +21,14 @@ enum LDMKeys {
   ]
 
   /// `UNetModel` → `UNet2DConditionModel`.
-  static func unet(_ tensors: Tensors) -> Tensors {
+  ///
+  /// - Parameter labels: what the two layers of `label_emb` are in diffusers, where it has two.
+  static func unet(_ tensors: Tensors, labels: String = "class_embedding") -> Tensors {
     let modules = unetModules(Set(tensors.keys))
     return tensors.renamed { key in
       let (module, parameter) = key.cutAtLast()
       if let name = aroundBlocks[module] { return name + "." + parameter }
+      if let layer = ["label_emb.0.0": "linear_1", "label_emb.0.2": "linear_2"][module] { return "\(labels).\(layer).\(parameter)" }
       let parts = module.split(separator: ".").map(String.init)
       // A block's number and its module's stand before what is inside the module; a resampling convolution has a word more.
       for depth in [4, 3, 2] where parts.count >= depth {
@@ -149,16 +152,22 @@ enum LDMKeys {
 
   /// OpenCLIP's text tower → `CLIPTextModel`: one matrix for queries, keys and values becomes three.
   ///
-  /// - Parameter layers: that are kept; those beyond are left out.
-  static func openCLIP(_ tensors: Tensors, layers: Int) -> Tensors {
+  /// - Parameters:
+  ///   - layers: that are kept; those beyond are left out. Nil: all.
+  ///   - projects: whether the projection is kept, which the original multiplies from the other side.
+  static func openCLIP(_ tensors: Tensors, layers: Int? = nil, projects: Bool = false) -> Tensors {
     var result: Tensors = [:]
     for (key, tensor) in tensors {
+      if projects, key == "text_projection" || key == "text_projection.weight" {
+        result["text_projection.weight"] = key == "text_projection" ? tensor.transposed() ?? tensor : tensor
+        continue
+      }
       if ["text_projection", "text_projection.weight", "logit_scale", "attn_mask"].contains(key) { continue }
       let parts = key.split(separator: ".").map(String.init)
       if let name = openCLIPModules[key] {
         result[name] = tensor
       } else if parts.count >= 4, parts[0] == "transformer", parts[1] == "resblocks" {
-        if let layer = Int(parts[2]), layer >= layers { continue }
+        if let layers, let layer = Int(parts[2]), layer >= layers { continue }
         let layer = "encoder.layers.\(parts[2])."
         let (module, parameter) = parts.dropFirst(3).joined(separator: ".").cutAtLast()
         if let name = openCLIPLayer[module] {

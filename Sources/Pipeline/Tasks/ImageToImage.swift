@@ -45,6 +45,7 @@ public struct ImageToImage: GenerationTask {
       case .pixels(let image): try preparation.sampledLatents(of: preparation.fitted(image))
       case .latents(let latents): preparation.repeated(latents)
       }
+    guard !preparation.isUnderWay else { return LoopStart(latents: original) }
     return LoopStart(latents: preparation.noised(original, with: preparation.drawnNoise()))
   }
 }

@@ -50,10 +50,12 @@ public struct Inpainting: GenerationTask {
     let channels = preparation.latentShape.columns
     let blends = preparation.inputChannels == channels
     // At full strength the picture below the mask is not looked at, except for blending.
-    let original = blends || strength < 1 ? try preparation.sampledLatents(of: image) : nil
+    let original = blends || strength < 1 || preparation.isUnderWay ? try preparation.sampledLatents(of: image) : nil
     let drawn = preparation.drawnNoise()
     let latents =
-      if let original, strength < 1 {
+      if preparation.isUnderWay, let original {
+        original
+      } else if let original, strength < 1 {
         preparation.noised(original, with: drawn)
       } else {
         drawn * preparation.scheduler.initialNoiseScale

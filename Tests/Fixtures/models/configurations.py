@@ -14,6 +14,9 @@ from diffusers import (
     StableDiffusionInpaintPipeline,
     StableDiffusionInstructPix2PixPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from safetensors.torch import load_file, save_file
@@ -52,6 +55,11 @@ def text(hidden=16, heads=2, layers=3, act="quick_gelu", length=16, projection=1
     return dict(hidden_size=hidden, intermediate_size=4 * hidden, num_attention_heads=heads, num_hidden_layers=layers,
                 hidden_act=act, max_position_embeddings=length, projection_dim=projection, **ids)
 
+
+HALVES = dict(unet=torch.float16, vae=torch.float16)
+# As in the folder of SDXL.
+XL_SCHEDULER = dict(**BETAS, steps_offset=1, trained_betas=None, prediction_type="epsilon", interpolation_type="linear",
+                    timestep_spacing="leading", use_karras_sigmas=False)
 
 # `timestep` and `sides` (latents h × w) are those of the single U-Net pass, `picture` (h × w) that of the autoencoder's.
 MODELS = {
@@ -129,6 +137,62 @@ MODELS = {
         shard=dict(unet="160KB"),
         timestep=640.25, sides=(9, 7), picture=(20, 12),
     ),
+    # The sizes of SDXL's parts relative to one another: no attention at the highest resolution, more transformer blocks below.
+    "sdxl": dict(
+        pipeline=StableDiffusionXLPipeline,
+        unet=unet([PLAIN, CROSS, CROSS], (8, 16, 24), attention_head_dim=(2, 4, 3), use_linear_projection=True, cross_attention_dim=40,
+                  transformer_layers_per_block=(1, 1, 2), addition_embed_type="text_time", addition_time_embed_dim=8,
+                  projection_class_embeddings_input_dim=20 + 6 * 8),
+        vae=vae((8, 8, 16), scaling_factor=0.13025, force_upcast=True),
+        text=text(layers=3), text_2=text(hidden=24, heads=3, layers=3, act="gelu", projection=20), pad_2="!",
+        scheduler=EulerDiscreteScheduler, scheduler_config=XL_SCHEDULER, dtype=HALVES, shard=dict(unet="160KB"),
+        timestep=641.0, sides=(6, 8), picture=(16, 16),
+    ),
+    # One text encoder, and an aesthetic score instead of a target size.
+    "refiner": dict(
+        pipeline=StableDiffusionXLImg2ImgPipeline, settings=dict(requires_aesthetics_score=True, force_zeros_for_empty_prompt=False),
+        unet=unet([PLAIN, CROSS, PLAIN], (8, 16, 16), attention_head_dim=(2, 4, 4), use_linear_projection=True, cross_attention_dim=24,
+                  transformer_layers_per_block=2, addition_embed_type="text_time", addition_time_embed_dim=8,
+                  projection_class_embeddings_input_dim=20 + 5 * 8),
+        vae=vae((8, 8, 16), scaling_factor=0.13025, force_upcast=True),
+        text_2=text(hidden=24, heads=3, layers=2, act="gelu", projection=20), pad_2="!",
+        scheduler=EulerDiscreteScheduler, scheduler_config=XL_SCHEDULER, dtype=HALVES, shard=dict(unet="160KB"),
+        timestep=121.0, sides=(6, 8), picture=(16, 16),
+    ),
+    # SSD-1B's kind: numbers of transformer blocks that differ inside of a level, one resnet in the middle, heads that do not matter.
+    "ssd": dict(
+        pipeline=StableDiffusionXLPipeline,
+        unet=unet([PLAIN, CROSS, CROSS], (8, 16, 16), layers_per_block=2, attention_head_dim=(12, 4, 2), use_linear_projection=True,
+                  cross_attention_dim=40, transformer_layers_per_block=(1, (2, 1), (1, 2)), mid_block_type="UNetMidBlock2D",
+                  reverse_transformer_layers_per_block=((1, 2, 1), (2, 1, 1), 1), addition_embed_type="text_time",
+                  addition_time_embed_dim=4, projection_class_embeddings_input_dim=20 + 6 * 4),
+        vae=vae((8, 8, 16), scaling_factor=0.13025, force_upcast=True),
+        text=text(layers=2), text_2=text(hidden=24, heads=3, layers=2, act="gelu", projection=20), pad_2="!",
+        scheduler=EulerDiscreteScheduler, scheduler_config=XL_SCHEDULER, dtype=HALVES, shard=dict(unet="160KB"),
+        timestep=881.0, sides=(8, 8), picture=(16, 16),
+    ),
+    # SDXL for inpainting, which sees mask and picture beside the latents.
+    "xl-inpaint9": dict(
+        pipeline=StableDiffusionXLInpaintPipeline,
+        unet=unet([PLAIN, CROSS], (8, 16), in_channels=9, use_linear_projection=True, cross_attention_dim=40,
+                  addition_embed_type="text_time", addition_time_embed_dim=4, projection_class_embeddings_input_dim=20 + 6 * 4),
+        vae=vae((8, 8, 16), scaling_factor=0.13025, force_upcast=True),
+        text=text(layers=2), text_2=text(hidden=24, heads=3, layers=2, act="gelu", projection=20), pad_2="!",
+        scheduler=EulerDiscreteScheduler, scheduler_config=XL_SCHEDULER, dtype=HALVES,
+        timestep=81.0, sides=(8, 8), picture=(16, 16),
+    ),
+    # BK-SDM's and tiny-sd's kind: a level less, one resnet each, no middle.
+    "tiny": dict(
+        pipeline=StableDiffusionPipeline,
+        unet=unet([CROSS, CROSS], (8, 16), mid_block_type=None),
+        vae=vae((8, 8, 16)),
+        text=text(layers=2),
+        scheduler=PNDMScheduler,
+        scheduler_config=dict(**BETAS, set_alpha_to_one=False, skip_prk_steps=True, steps_offset=1, trained_betas=None,
+                              clip_sample=False),
+        dtype=HALVES,
+        timestep=301.0, sides=(8, 8), picture=(16, 16),
+    ),
     # A text encoder alone, of the kind that Stable Diffusion XL has as its second.
     "projection": dict(
         text=text(hidden=16, heads=4, layers=3, act="gelu", length=13, projection=24), pad="!", text_class=CLIPTextModelWithProjection,
@@ -160,6 +224,16 @@ def randomise(module, generator):
         parameter.data.copy_(value)
 
 
+def told(config, rows, generator):
+    """What SDXL's U-Net is told beside the text: a pooled text and sizes."""
+    if not config.get("addition_embed_type"):
+        return None
+    numbers = 5 if config["cross_attention_dim"] == 24 else 6
+    pooled = config["projection_class_embeddings_input_dim"] - numbers * config["addition_time_embed_dim"]
+    return dict(text_embeds=torch.randn(rows, pooled, generator=generator),
+                time_ids=torch.randint(0, 64, (rows, numbers), generator=generator).float())
+
+
 def fit_prediction(model, config, scheduler, generator):
     """Chooses conv_out so that the network is a passable denoiser: loops then stay in range, as a trained model's do.
 
@@ -177,7 +251,7 @@ def fit_prediction(model, config, scheduler, generator):
         states = torch.randn(4, 8, config["cross_attention_dim"], generator=generator)
         condition = torch.randn(4, config.get("time_cond_proj_dim") or 1, generator=generator)
         with torch.no_grad():
-            model(torch.cat([noisy, more], 1), t, states,
+            model(torch.cat([noisy, more], 1), t, states, added_cond_kwargs=told(config, 4, generator),
                   timestep_cond=condition if config.get("time_cond_proj_dim") else None)
         a = scheduler.alphas_cumprod[t]
         velocity = scheduler.config.get("prediction_type") == "v_prediction"
@@ -219,13 +293,17 @@ def make_model(name, folder, merges_file, seed):
     generator = torch.Generator().manual_seed(seed)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    length = model["text"]["max_position_embeddings"]
-    count = write_tokenizer(folder / "tokenizer", merges_file, length, model.get("pad", "<|endoftext|>"), MERGES)
-
-    true_ids = dict(bos_token_id=count - 2, eos_token_id=count - 1, pad_token_id=0 if "pad" in model else count - 1)
-    encoder = model.get("text_class", CLIPTextModel)(CLIPTextConfig(vocab_size=count, **{**true_ids, **model["text"]}))
-    randomise(encoder, generator)
-    parts = dict(text_encoder=encoder.eval())
+    parts, tokenizers = {}, {}
+    for suffix, usual in (("", CLIPTextModel), ("_2", CLIPTextModelWithProjection)):
+        if "text" + suffix not in model:
+            continue
+        length, pad = model["text" + suffix]["max_position_embeddings"], model.get("pad" + suffix, "<|endoftext|>")
+        count = write_tokenizer(folder / ("tokenizer" + suffix), merges_file, length, pad, MERGES)
+        true_ids = dict(bos_token_id=count - 2, eos_token_id=count - 1, pad_token_id=0 if "pad" + suffix in model else count - 1)
+        encoder = model.get("text_class", usual)(CLIPTextConfig(vocab_size=count, **{**true_ids, **model["text" + suffix]}))
+        randomise(encoder, generator)
+        parts["text_encoder" + suffix] = encoder.eval()
+        tokenizers["tokenizer" + suffix] = CLIPTokenizer.from_pretrained(folder / ("tokenizer" + suffix))
     if "unet" in model:
         # As the published folders have it: what a file leaves out is the default of whichever class reads it.
         (folder / "scheduler").mkdir()
@@ -239,9 +317,11 @@ def make_model(name, folder, merges_file, seed):
         fit_prediction(parts["unet"], model["unet"], scheduler, generator)
         scale_autoencoder(parts["vae"], model["vae"], generator)
         # The pipeline's constructor may adapt configurations, and writes model_index.json.
-        pipeline = model["pipeline"](
-            **parts, scheduler=scheduler, tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"), safety_checker=None,
-            feature_extractor=None, requires_safety_checker=False)
+        is_xl = "text_2" in model
+        absent = {} if is_xl else dict(safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+        if is_xl and "text" not in model:
+            absent = dict(text_encoder=None, tokenizer=None)
+        pipeline = model["pipeline"](**parts, scheduler=scheduler, **tokenizers, **absent, **model.get("settings", {}))
         pipeline.save_config(folder)
     else:
         # No pipeline of diffusers consists of these two alone, but a folder is a model by its index.

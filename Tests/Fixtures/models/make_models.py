@@ -53,10 +53,7 @@ def single_passes(name, folder, seed):
     """The single passes of a model, and what cases.json says about them."""
     model, reference = MODELS[name], folder / "reference"
     generator = torch.Generator().manual_seed(seed)
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    encoder = model.get("text_class", CLIPTextModel).from_pretrained(folder / "text_encoder", dtype=torch.float32).eval()
-    ids = tokenizer(PROMPTS, padding="max_length", truncation=True, max_length=tokenizer.model_max_length).input_ids
-    passes = {"text": dict(prompts=PROMPTS, ids=ids, files=save(text_pass(encoder, ids), reference, "text"))}
+    passes = {} if "text_2" in model else text_passes(model, folder, reference)
     if "unet" in model:
         unet = UNet2DConditionModel.from_pretrained(folder / "unet", dtype=torch.float32).eval()
         vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32).eval()
@@ -66,6 +63,14 @@ def single_passes(name, folder, seed):
             tensors = run(vae, model.get("pictures", 1), model["picture"], generator)
             passes[f"vae-{kind}"] = dict(files=save(tensors, reference, f"vae-{kind}"))
     return passes
+
+
+def text_passes(model, folder, reference):
+    """The text encoder's pass. SDXL's encoders are those of other models here."""
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    encoder = model.get("text_class", CLIPTextModel).from_pretrained(folder / "text_encoder", dtype=torch.float32).eval()
+    ids = tokenizer(PROMPTS, padding="max_length", truncation=True, max_length=tokenizer.model_max_length).input_ids
+    return {"text": dict(prompts=PROMPTS, ids=ids, files=save(text_pass(encoder, ids), reference, "text"))}
 
 
 def worth_keeping(given, tensors):

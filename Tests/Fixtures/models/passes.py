@@ -9,6 +9,8 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 
+from configurations import told
+
 BLOCKS = (ResnetBlock2D, Transformer2DModel, BasicTransformerBlock, FeedForward, Attention, Downsample2D, Upsample2D, Timesteps,
           TimestepEmbedding)
 NAMES = ("conv_in", "conv_norm_out", "conv_out", "quant_conv", "post_quant_conv", "mid_block")
@@ -44,14 +46,15 @@ def unet_pass(unet, sides, timestep, generator):
     }
     if config.time_cond_proj_dim:
         inputs["input.timestep_cond"] = torch.randn(2, config.time_cond_proj_dim, generator=generator)
+    more = told(config, 2, generator) or {}
 
     def run(model=unet, kind=torch.float32):
         at = torch.tensor(timestep, dtype=torch.float64)
         given = {key.removeprefix("input."): value.to(kind) for key, value in inputs.items()}
-        return model(timestep=at, **given).sample
+        return model(timestep=at, **given, added_cond_kwargs={key: value.to(kind) for key, value in more.items()}).sample
 
     result, outputs = recorded(unet, run)
-    return {**inputs, **outputs, "output": result}
+    return {**inputs, **{f"input.{key}": value for key, value in more.items()}, **outputs, "output": result}
 
 
 def encode_pass(vae, count, sides, generator):

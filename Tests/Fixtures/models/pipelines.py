@@ -31,6 +31,7 @@ SCHEDULERS = {
     "dpmpp-2m-karras": (DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
     "unipc": (UniPCMultistepScheduler, {}),
     "lcm": (LCMScheduler, {}),
+    "euler-trailing": (EulerDiscreteScheduler, {"timestep_spacing": "trailing"}),
 }
 CAT, BOAT = "a photo of the cat", "Two boats in the rain"
 BLURRED = "blurred, grey"
@@ -122,6 +123,42 @@ CASES = {
         case("lcm-img2img-batch", "latent-consistency-image-to-image", [CAT, BOAT], image="picture-16x16.png", strength=0.8,
              guidance=8.5, seed=19, steps=4, images_per_prompt=2),
     ],
+    "sdxl": [
+        *text_to_image(32, (48, 32)),
+        *switched(32, ["euler-a", "dpmpp-2m", "unipc"], 5.0),
+        # As Turbo and Lightning are run.
+        case("turbo", "text-to-image", width=32, height=32, guidance=0.0, seed=20, steps=1, scheduler="euler-trailing"),
+        case("lightning", "text-to-image", width=32, height=32, guidance=0.0, seed=21, steps=4, scheduler="euler-trailing"),
+        case("second-prompts", "text-to-image", CAT, width=32, height=32, guidance=5.0, seed=22, prompt_2=BOAT,
+             negative_prompts=[BLURRED], negative_prompt_2="a dog"),
+        case("empty-negative", "text-to-image", width=32, height=32, guidance=5.0, seed=23, negative_prompts=[""]),
+        case("clip-skip-1", "text-to-image", width=32, height=32, guidance=5.0, seed=24, clip_skip=1),
+        case("sizes", "text-to-image", width=32, height=32, guidance=5.0, seed=25, original_size=[40, 64], crop=[8, 16],
+             target_size=[32, 48]),
+        case("negative-sizes", "text-to-image", width=32, height=32, guidance=5.0, seed=26, original_size=[40, 64], crop=[8, 16],
+             negative_original_size=[20, 24], negative_crop=[2, 4], negative_target_size=[16, 24]),
+        case("first-80", "text-to-image", width=32, height=32, guidance=5.0, seed=27, denoising_end=0.8),
+        *image_to_image(["euler", "dpmpp-2m"]),
+        case("img2img-sizes", "image-to-image", image="picture.png", strength=0.6, guidance=5.0, seed=28, original_size=[40, 64],
+             crop=[8, 16]),
+        inpaint("99", strength=0.9999),
+        inpaint("60", strength=0.6, scheduler="ddim"),
+        case("last-40", "image-to-image", image="picture.png", guidance=5.0, seed=29, strength=0.3, denoising_start=0.6),
+    ],
+    "refiner": [
+        case("img2img", "image-to-image", image="picture.png", strength=0.3, guidance=5.0, seed=30),
+        case("scores", "image-to-image", image="picture.png", strength=0.5, guidance=5.0, seed=31, aesthetic_score=7.5,
+             negative_aesthetic_score=1.5, negative_prompts=[BLURRED]),
+        case("last-20", "image-to-image", latents=[4, 4, 8], guidance=5.0, seed=32, denoising_start=0.8, steps=20),
+        case("last-20-heun", "image-to-image", latents=[4, 8, 8], guidance=5.0, seed=33, denoising_start=0.8, steps=15, scheduler="heun"),
+    ],
+    "ssd": [case("txt2img", "text-to-image", width=32, height=32, guidance=5.0, seed=34)],
+    "xl-inpaint9": [
+        inpaint("99", strength=0.9999),
+        inpaint("100"),
+        inpaint("60", strength=0.6, negative_prompts=[BLURRED]),
+    ],
+    "tiny": [case("txt2img", "text-to-image", width=32, height=32, guidance=7.5, seed=35)],
     "odd": [
         *text_to_image(40, (56, 40)),
         *image_to_image(["euler"]),
@@ -137,6 +174,11 @@ PIPELINES = {
     "editing": diffusers.StableDiffusionInstructPix2PixPipeline,
     "latent-consistency": diffusers.LatentConsistencyModelPipeline,
     "latent-consistency-image-to-image": diffusers.LatentConsistencyModelImg2ImgPipeline,
+}
+XL_PIPELINES = {
+    "text-to-image": diffusers.StableDiffusionXLPipeline,
+    "image-to-image": diffusers.StableDiffusionXLImg2ImgPipeline,
+    "inpainting": diffusers.StableDiffusionXLInpaintPipeline,
 }
 
 
@@ -158,6 +200,8 @@ def drawing(draws, dtype):
 
 
 def load(folder, kind, dtype):
+    if (folder / "text_encoder_2").exists():
+        return XL_PIPELINES[kind].from_pretrained(folder, dtype=dtype, add_watermarker=False)
     return PIPELINES[kind].from_pretrained(
         folder, dtype=dtype, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
 
@@ -182,8 +226,18 @@ def run(folder, inputs, given, dtype=torch.float32):
                      num_images_per_prompt=given.get("images_per_prompt", 1), output_type="pt", callback_on_step_end=record,
                      generator=torch.Generator().manual_seed(given["seed"]))
     renamed = {"negative_prompts": "negative_prompt", "image_guidance": "image_guidance_scale", "width": "width", "height": "height",
-               "strength": "strength", "clip_skip": "clip_skip"}
+               "crop": "crops_coords_top_left", "negative_crop": "negative_crops_coords_top_left"}
+    renamed |= {key: key for key in (
+        "strength", "clip_skip", "prompt_2", "negative_prompt_2", "original_size", "target_size", "negative_original_size",
+        "negative_target_size", "aesthetic_score", "negative_aesthetic_score", "denoising_start", "denoising_end")}
     arguments |= {renamed[key]: given[key] for key in renamed if key in given}
+    for key in ("original_size", "target_size", "crops_coords_top_left"):
+        for key in (key, f"negative_{key}"):
+            if key in arguments:
+                arguments[key] = tuple(arguments[key])
+    if "latents" in given:
+        tensors["input.latents"] = torch.randn(1, *given["latents"], generator=torch.Generator().manual_seed(99))
+        arguments["image"] = tensors["input.latents"].to(dtype)
     for key, argument in {"image": "image", "mask": "mask_image"}.items():
         if key in given:
             arguments[argument] = Image.open(inputs / given[key])

@@ -1,0 +1,105 @@
+import LatentDiffusionComponents
+import Tensor
+
+/// The text towers of SDXL: their states before the last layer side by side, the projected end of the last tower's text, and the numbers that
+/// the model is told of sizes. Source: `encode_prompt` and `_get_add_time_ids` of diffusers' `StableDiffusionXLPipeline` and
+/// `StableDiffusionXLImg2ImgPipeline`.
+public struct XLTextConditioner: TextConditioner {
+  /// A tower with its tokenizer.
+  public struct Tower: Sendable {
+    /// Nil: every text has all tokens that the tower has places for, whatever the prompts, as a plan counts.
+    public let tokenizer: CLIPTokenizer?
+    /// Turns tokens into states.
+    public let model: CLIPTextModel
+
+    /// - Throws: `CLIPTextError` if the two do not belong together.
+    public init(tokenizer: CLIPTokenizer?, model: CLIPTextModel) throws {
+      if let tokenizer { _ = try CLIPTextConditioner(tokenizer: tokenizer, model: model) }
+      (self.tokenizer, self.model) = (tokenizer, model)
+    }
+
+    fileprivate var length: Int { tokenizer?.maximumLength ?? model.configuration.positions }
+
+    fileprivate func ids(_ text: String) -> [Int] { tokenizer?.encodePadded(text) ?? Array(repeating: 0, count: length) }
+  }
+
+  /// One, or two. The last one has a projection.
+  public let towers: [Tower]
+  /// Whether a negative prompt that nobody gave is zeros instead of an empty text (`force_zeros_for_empty_prompt`).
+  public let zerosForAbsent: Bool
+  /// Whether the model is told an aesthetic score instead of the size that the original became (`requires_aesthetics_score`).
+  public let toldAestheticScore: Bool
+  private let pooledLength: Int
+
+  /// - Throws: `CLIPTextError.wrongLength` if towers take texts of different lengths; `ComponentError` if there is none, or the last one has no projection.
+  public init(_ towers: [Tower], zerosForAbsent: Bool, toldAestheticScore: Bool) throws {
+    guard let last = towers.last, let length = last.model.configuration.projectedFeatures else {
+      throw ComponentError.missingInput(component: "The text conditioner of SDXL", argument: "a text encoder with a projection")
+    }
+    if let other = towers.first(where: { $0.length != last.length }) {
+      throw CLIPTextError.wrongLength(found: other.length, maximum: last.length)
+    }
+    (self.towers, self.zerosForAbsent, self.toldAestheticScore, pooledLength) = (towers, zerosForAbsent, toldAestheticScore, length)
+  }
+
+  public func truncation(of prompt: Prompt) -> PromptTruncation? {
+    for (tower, text) in zip(towers, texts(prompt)) {
+      if let cut = tower.tokenizer?.truncation(of: text) {
+        return PromptTruncation(prompt: prompt, dropped: cut.dropped, tokens: cut.tokens, limit: cut.limit)
+      }
+    }
+    return nil
+  }
+
+  /// A text for each tower.
+  private func texts(_ prompt: Prompt) -> [String] {
+    let second = prompt.second ?? ""
+    return [prompt.text, second.isEmpty ? prompt.text : second]
+  }
+
+  /// - Throws: `CLIPTextError`, `CancellationError`.
+  public func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning {
+    var result =
+      request.isAbsent && zerosForAbsent
+      ? zeros(request.prompts.count)
+      : try .byDepth(request.prompts) { prompts, skippedLayers in
+        let outputs = try towers.enumerated().map { index, tower in
+          // Layers are counted from the one before the last.
+          try tower.model(prompts.map { tower.ids(texts($0)[index]) }, skippedLayers: skippedLayers + 1, in: context)
+        }
+        let states = try Tensor.concatenated(outputs.map(\.unnormalized), axis: -1, in: context)
+        return Conditioning(hiddenStates: states, pooled: outputs.last?.textEmbeds)
+      }
+    let numbers = numbers(request)
+    result.inputs["time_ids"] = Tensor(Array(repeating: numbers, count: result.rows).flatMap(\.self), shape: [result.rows, numbers.count])
+    return result
+  }
+
+  private func zeros(_ rows: Int) -> Conditioning {
+    let features = towers.reduce(0) { $0 + $1.model.configuration.features }
+    return Conditioning(
+      hiddenStates: Tensor(shape: [rows, towers.last?.length ?? 0, features]), pooled: Tensor(shape: [rows, pooledLength]))
+  }
+
+  /// Models that are told a score are not told the prompts' crop again.
+  private func sizesToAvoid(_ request: ConditioningRequest) -> SizeConditioning {
+    var result = request.negativeSizes ?? request.sizes
+    result.original = result.original ?? request.sizes.original
+    result.target = result.target ?? request.sizes.target
+    guard request.negativeSizes == nil else { return result }
+    result.aestheticScore = nil
+    if toldAestheticScore { (result.cropTop, result.cropLeft) = (0, 0) }
+    return result
+  }
+
+  /// Heights before widths.
+  private func numbers(_ request: ConditioningRequest) -> [Float] {
+    let sizes = request.isNegative ? sizesToAvoid(request) : request.sizes
+    let original = sizes.original ?? request.size
+    let target = sizes.target ?? request.size
+    let before = [original.height, original.width, sizes.cropTop, sizes.cropLeft].map(Float.init)
+    return before
+      + (toldAestheticScore
+        ? [Float(sizes.aestheticScore ?? (request.isNegative ? 2.5 : 6))] : [Float(target.height), Float(target.width)])
+  }
+}
