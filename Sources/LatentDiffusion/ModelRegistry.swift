@@ -21,7 +21,8 @@ public struct ModelRegistry: Sendable {
 
   /// What the library brings.
   public static let standard = ModelRegistry(
-    components: ComponentRegistry([UNet2DConditionModel.self, AutoencoderKL.self, CLIPTextModel.self]), families: [StableDiffusionFamily(), StableDiffusionXLFamily()])
+    components: ComponentRegistry([UNet2DConditionModel.self, AutoencoderKL.self, CLIPTextModel.self]),
+    families: [StableDiffusionFamily(), StableDiffusionXLFamily()])
 
   /// - Parameters:
   ///   - components: by the names of their classes.

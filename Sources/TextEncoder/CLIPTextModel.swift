@@ -99,7 +99,8 @@ public struct CLIPTextModel: ModelComponent {
     }
     let pooled = try Tensor.concatenated(ends, axis: 0, in: context)
     return Output(
-      lastHiddenState: normalizedStates, unnormalized: states, pooled: pooled, textEmbeds: try textProjection.map { try $0(pooled, in: context) })
+      lastHiddenState: normalizedStates, unnormalized: states, pooled: pooled,
+      textEmbeds: try textProjection.map { try $0(pooled, in: context) })
   }
 
   /// `[N, L, D]`: the sum of each token's vector and its position's.

@@ -43,7 +43,8 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   public static var quantization: QuantizationRule {
     // diffusers' names, then the original code's.
     .matrices(except: [
-      "conv_in.", "conv_out.", "time_embedding.", "class_embedding.", "add_embedding.", "input_blocks.0.0.", "diffusion_model.out.", "time_embed.",
+      "conv_in.", "conv_out.", "time_embedding.", "class_embedding.", "add_embedding.", "input_blocks.0.0.", "diffusion_model.out.",
+      "time_embed.",
       "label_emb.",
     ])
   }

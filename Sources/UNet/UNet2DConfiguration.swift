@@ -164,7 +164,9 @@ public struct UNet2DConfiguration: Sendable {
 
   /// How many numbers (`time_ids`) the network is told beside a pooled text of so many features; nil if it is told none, or the text leaves no whole number.
   public func numbers(besidePooled features: Int) -> Int? {
-    guard let addition, addition.inputs >= features, (addition.inputs - features).isMultiple(of: addition.numberChannels) else { return nil }
+    guard let addition, addition.inputs >= features, (addition.inputs - features).isMultiple(of: addition.numberChannels) else {
+      return nil
+    }
     return (addition.inputs - features) / addition.numberChannels
   }
 

@@ -38,6 +38,31 @@ import Testing
     expectClose(posterior.mode, mean, tolerance: 1e-4, "mean")
   }
 
+  @Test(arguments: ["sdxl", "refiner", "ssd"]) func networksOfXLAgreeWithDiffusers(_ name: String) throws {
+    let folder = fixtures.appending(path: "weights")
+    let url = folder.appending(path: "\(name).safetensors")
+    let reference = try SafetensorsFile(folder.appending(path: "\(name)-reference.safetensors"))
+    let context = ExecutionContext(threads: 2)
+    func expected(_ key: String) throws -> Tensor {
+      try reference.tensor(key, shape: #require(reference.tensors[key]).shape).decoded()
+    }
+    let ids = try expected("ids").elements.map { Int($0) }
+    let names = try ModelFiles.open(url).components.filter { $0.hasPrefix("text_encoder") }
+    let outputs = try names.map { try CLIPTextModel.load(from: url, named: $0, in: context)([ids], skippedLayers: 1, in: context) }
+    let states = Tensor.concatenated(outputs.map(\.unnormalized), axis: -1)
+    expectClose(states, try expected("states"), tolerance: 1e-4, "states")
+    let pooled = try #require(outputs.last?.textEmbeds)
+    expectClose(pooled, try expected("pooled"), tolerance: 1e-4, "pooled")
+
+    let latents = try expected("latents").channelsLast()
+    let conditioning = Conditioning(hiddenStates: states, pooled: pooled, inputs: ["time_ids": try expected("numbers")])
+    let prediction = try UNet2DConditionModel.load(from: url, in: context).predict(
+      latents, timestep: 321, conditioning: conditioning, in: context)
+    expectClose(prediction.channelsFirst(), try expected("prediction"), tolerance: 1e-4, "prediction")
+    let picture = try AutoencoderKL.load(from: url, in: context).decode(latents, in: context)
+    expectClose(picture.channelsFirst(), try expected("picture"), tolerance: 1e-4, "picture")
+  }
+
   /// The same tensors as a single file and as a folder, with CLIP's whole vocabulary since a single file carries none.
   @Test(arguments: ["sd1", "sd2"]) func aFileAndAFolderGiveTheSamePicture(_ name: String) async throws {
     let place = FileManager.default.temporaryDirectory.appending(path: "LatentDiffusionTests-\(UUID().uuidString)")

@@ -136,17 +136,18 @@ enum DerivedConfiguration {
       LayerCounts(
         counts: (0..<tensors.count(of: block + "attentions.")).map { tensors.count(of: block + "attentions.\($0).transformer_blocks.") })
     }
-    var down: [LayerCounts] = [], up: [LayerCounts] = []
-    for level in 0..<levels {
-      let ways = [transformers("down_blocks.\(level)."), transformers("up_blocks.\(level).")]
-      let others = [transformers("up_blocks.\(levels - 1 - level)."), transformers("down_blocks.\(levels - 1 - level).")]
-      // A level without attention on one way has that of the other; the last one may have it in the middle alone.
-      down.append(!ways[0].counts.isEmpty ? ways[0] : others[0].isEven ? others[0] : LayerCounts(counts: [1]))
-      up.append(!ways[1].counts.isEmpty ? ways[1] : others[1].isEven ? others[1] : LayerCounts(counts: [1]))
-    }
+    let ways = (0..<levels).map { (down: transformers("down_blocks.\($0)."), up: transformers("up_blocks.\(levels - 1 - $0).")) }
     let middle = tensors.count(of: "mid_block.attentions.0.transformer_blocks.")
+    let all = Set(ways.flatMap { $0.down.counts + $0.up.counts } + (middle > 0 ? [middle] : []))
+    // What a level without attention says means nothing.
+    let usual = LayerCounts(counts: [all.count == 1 ? all.first ?? 1 : 1])
+    func counts(_ own: LayerCounts, _ other: LayerCounts) -> LayerCounts {
+      own.counts.isEmpty ? !other.counts.isEmpty && other.isEven ? other : usual : own
+    }
+    var down = ways.map { counts($0.down, $0.up) }
+    let up = ways.reversed().map { counts($0.up, $0.down) }
     if middle > 0, down[levels - 1].isEven { down[levels - 1] = LayerCounts(counts: [middle]) }
-    let isUneven = !(down + up).allSatisfy(\.isEven) || zip(down, up.reversed()).contains { $0.counts.first ?? 1 != $1.counts.first ?? 1 }
+    let isUneven = zip(down, up.reversed()).contains { !$0.isEven || !$1.isEven || $0.counts[0] != $1.counts[0] }
     return UNet(
       sample_size: latentSide, in_channels: try extent("conv_in.weight", 1), out_channels: try extent("conv_out.weight", 0),
       down_block_types: (0..<levels).map { tensors.transformer(in: "down_blocks.\($0).") == nil ? "DownBlock2D" : "CrossAttnDownBlock2D" },

@@ -26,7 +26,8 @@ struct StableDiffusionXLCheckpoint: CheckpointLayout {
     do throws(DerivedConfiguration.Missing) {
       var components: [String: Checkpoint.Component] = [:]
       func add(_ name: String, _ className: String, _ configuration: any Encodable, _ tensors: LDMKeys.Tensors?) {
-        components[name] = Checkpoint.Component(className: className, configuration: configuration.json, table: tensors.map(WeightTable.init))
+        components[name] = Checkpoint.Component(
+          className: className, configuration: configuration.json, table: tensors.map(WeightTable.init))
       }
       let scheduler = DerivedConfiguration.scheduler(
         file, isVersion2: false, inputChannels: unet["conv_in.weight"]?.shape.extent(1), className: "EulerDiscreteScheduler")
@@ -51,7 +52,8 @@ struct StableDiffusionXLCheckpoint: CheckpointLayout {
       let owners = file.names.reduce(into: [:]) { owners, name in owners[name] = Self.component(of: name) }
       let leftOver = file.names.filter { owners[$0] == nil && !DerivedConfiguration.isBookkeeping($0) }
       return Checkpoint(
-        file: file, className: StableDiffusionCheckpoint.className(unet, family: isRefiner ? "StableDiffusionXLImg2Img" : "StableDiffusionXL"),
+        file: file,
+        className: StableDiffusionCheckpoint.className(unet, family: isRefiner ? "StableDiffusionXLImg2Img" : "StableDiffusionXL"),
         components: components, owners: owners, leftOver: Array(leftOver),
         flags: ["requires_aesthetics_score": isRefiner, "force_zeros_for_empty_prompt": !isRefiner])
     } catch {
