@@ -28,7 +28,8 @@ public struct ModelFiles: Sendable {
   package let registry: ComponentRegistry
 
   /// - Parameters:
-  ///   - url: a model's folder, the folder of one component, or a single file.
+  ///   - url: a model's folder, the folder of one component, or a single file. A folder of Hugging Face's cache
+  ///     (`models--OWNER--NAME`) stands for its main snapshot.
   ///   - registry: the types that components can have.
   ///   - layouts: the layouts of single files. The first that recognises the file is used.
   /// - Throws: `ModelFilesError`, `SafetensorsError`, `PyTorchFileError`, `ConfigurationError`.
@@ -40,7 +41,7 @@ public struct ModelFiles: Sendable {
     }
     (self.url, self.registry) = (url, registry)
     if isFolder.boolValue {
-      source = .folder(try ModelFolder(url))
+      source = .folder(try ModelFolder(ModelFolder.snapshot(in: url)))
       return
     }
     if let foreign = ForeignFile(extension: url.pathExtension) { throw ModelFilesError.foreign(path: path, foreign) }

@@ -6,6 +6,8 @@ public enum ModelFilesError: Error, Sendable, Equatable, CustomStringConvertible
   case missingIndex(folder: String)
   /// `model_index.json` is no JSON object, or names no components.
   case malformedIndex(path: String, reason: String)
+  /// A folder of Hugging Face's cache without a snapshot to open.
+  case noSnapshot(folder: String, reason: String)
   /// A component that the model's index names and its folder lacks.
   case missingComponent(name: String, path: String)
   /// A component that the model does not have.
@@ -35,6 +37,8 @@ public enum ModelFilesError: Error, Sendable, Equatable, CustomStringConvertible
       "There is no model at \(path); give the folder of a model, or a .safetensors or .ckpt file."
     case .missingIndex(let folder):
       "\(folder) is not the folder of a model: it has no model_index.json."
+    case .noSnapshot(let folder, let reason):
+      "\(folder) is a folder of Hugging Face's cache, but \(printable(reason))."
     case .malformedIndex(let path, let reason):
       "\(path) cannot be used: \(printable(reason))."
     case .missingComponent(let name, let path):
