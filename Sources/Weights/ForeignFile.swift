@@ -31,8 +31,8 @@ extension ForeignFile {
       self.init("a web page, not a model", "download the file itself; a login or a licence may have to be accepted first")
     } else if has("GGUF") {
       self.init("a GGUF file", "GGUF is not supported yet; get the model as .safetensors")
-    } else if Self.isPickle(bytes) {
-      self.init("a pickled checkpoint", "reading it can run programs, so get the model as .safetensors instead")
+    } else if PyTorchFile.isPickle(bytes) {
+      self.init("a file of PyTorch", "a safetensors file is needed here")
     } else if has("PK\u{3}\u{4}") || has([0x1F, 0x8B]) || has("7z") || has("Rar!") {
       self.init("an archive", "unpack it and give what is in it")
     } else if has([0x89, 0x48, 0x44, 0x46]) {
@@ -44,14 +44,6 @@ extension ForeignFile {
     } else {
       return nil
     }
-  }
-
-  /// PyTorch's archives contain a `data.pkl`. Older files begin with the pickle itself, of protocol 2 to 5.
-  private static func isPickle(_ bytes: [UInt8]) -> Bool {
-    if bytes.count > 2, bytes[0] == 0x80, (2...5).contains(bytes[1]) { return true }
-    guard bytes.starts(with: [0x50, 0x4B, 0x03, 0x04]) else { return false }
-    let name = Array("data.pkl".utf8)
-    return bytes.indices.contains { bytes[$0...].starts(with: name) }
   }
 }
 
@@ -92,6 +84,7 @@ extension ForeignFile {
       self.init("an IP-Adapter, not a model", "adapters are not supported yet; give the model that it was made for")
     } else if !names.isEmpty,
       names.isSubset(of: ["emb_params", "clip_l", "clip_g"]) || names.allSatisfy({ $0.hasPrefix("<") && $0.hasSuffix(">") })
+        || begins("string_to_param.")
     {
       self.init("an embedding (textual inversion), not a model", "embeddings are not supported yet; give the model that it was made for")
     } else if begins("noise_augmentor.", "embedder.model.visual.") {

@@ -11,7 +11,7 @@ public struct ModelFiles: Sendable {
     case diffusers
     /// The folder of one component, with its `config.json`.
     case component
-    /// One `.safetensors` file.
+    /// One file: `.safetensors`, `.ckpt`.
     case singleFile
   }
 
@@ -28,10 +28,11 @@ public struct ModelFiles: Sendable {
   package let registry: ComponentRegistry
 
   /// - Parameters:
-  ///   - url: a model's folder, the folder of one component, or a `.safetensors` file.
+  ///   - url: a model's folder, the folder of one component, or a single file. A folder of Hugging Face's cache
+  ///     (`models--OWNER--NAME`) stands for its main snapshot.
   ///   - registry: the types that components can have.
   ///   - layouts: the layouts of single files. The first that recognises the file is used.
-  /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`.
+  /// - Throws: `ModelFilesError`, `SafetensorsError`, `PyTorchFileError`, `ConfigurationError`.
   package init(_ url: URL, registry: ComponentRegistry = ComponentRegistry(), layouts: [any CheckpointLayout] = []) throws {
     let path = url.path(percentEncoded: false)
     var isFolder: ObjCBool = false
@@ -40,10 +41,9 @@ public struct ModelFiles: Sendable {
     }
     (self.url, self.registry) = (url, registry)
     if isFolder.boolValue {
-      source = .folder(try ModelFolder(url))
+      source = .folder(try ModelFolder(ModelFolder.snapshot(in: url)))
       return
     }
-    if ["ckpt", "bin", "pt", "pth"].contains(url.pathExtension.lowercased()) { throw ModelFilesError.pickledWeights(path: path) }
     if let foreign = ForeignFile(extension: url.pathExtension) { throw ModelFilesError.foreign(path: path, foreign) }
     let file = try TensorFileFormat.open(url)
     if let foreign = ForeignFile(names: file.names) { throw ModelFilesError.foreign(path: path, foreign) }
@@ -107,13 +107,13 @@ public struct ModelFiles: Sendable {
 
   /// A component's tensors, under the names that diffusers 0.42 and transformers 5 give them: CLIP's without `text_model.`.
   ///
-  /// - Throws: `ModelFilesError`, `SafetensorsError`.
+  /// - Throws: `ModelFilesError`, `SafetensorsError`, `PyTorchFileError`.
   public func weights(of component: String) throws -> any WeightSource { try table(of: component).table }
 
   /// The same weights in another form. A tensor is converted when a layer asks for it. With a nil form, tensors are as in the files.
   ///
   /// - Parameter context: its threads convert.
-  /// - Throws: `ModelFilesError`, `SafetensorsError`; the source throws `WeightError.outOfRange` if the form cannot hold a value.
+  /// - Throws: `ModelFilesError`, `SafetensorsError`, `PyTorchFileError`; the source throws `WeightError.outOfRange` if the form cannot hold a value.
   public func weights(of component: String, as form: WeightForm?, in context: ExecutionContext) throws -> any WeightSource {
     let source = try weights(of: component)
     return form.map { ConvertedWeights(source: source, form: $0, rule: quantization(of: component), context: context) } ?? source
@@ -134,7 +134,7 @@ public struct ModelFiles: Sendable {
   /// The form of a component's weights if the caller chooses none: nil (as in the file), or float32 for a small component with 16-bit weights. As float32
   /// these still fit in the cache, and widening them at every use would cost a small model a tenth of its time.
   ///
-  /// - Throws: `ModelFilesError`, `SafetensorsError`.
+  /// - Throws: `ModelFilesError`, `SafetensorsError`, `PyTorchFileError`.
   public func usualForm(of component: String) throws -> WeightForm? {
     let extents = try extents(of: component, as: .float32)
     // A file with 8 bits was made so on purpose.
@@ -158,7 +158,7 @@ public struct ModelFiles: Sendable {
 
   /// A component's weights without values, for networks that a `CountingEngine` counts and nothing computes.
   ///
-  /// - Throws: `ModelFilesError`, `SafetensorsError`.
+  /// - Throws: `ModelFilesError`, `SafetensorsError`, `PyTorchFileError`.
   public func extentSource(of component: String, as form: WeightForm? = nil) throws -> any WeightSource {
     ExtentSource(try extents(of: component, as: form))
   }
@@ -166,7 +166,7 @@ public struct ModelFiles: Sendable {
   /// The sizes of a component's tensors in a form, as a memory plan counts them. Tensors without elements are left out: they take no memory, no layer asks
   /// for one, and their other extents can be anything.
   ///
-  /// - Throws: `ModelFilesError`, `SafetensorsError`.
+  /// - Throws: `ModelFilesError`, `SafetensorsError`, `PyTorchFileError`.
   package func extents(of component: String, as form: WeightForm?) throws -> [TensorExtent] {
     let rule = quantization(of: component)
     return try table(of: component).table.tensors.compactMap { name, stored in

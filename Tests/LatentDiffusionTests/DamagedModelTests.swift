@@ -31,7 +31,11 @@ import Testing
     Damage("no configuration", "unet cannot be read: there is no config.json") { try $0.remove("unet/config.json") },
     Damage("configuration of noise", "no JSON object") { try $0.write("\u{0}\u{1}", to: "vae/config.json") },
     Damage("no weights", "has no weights") { try $0.remove(unet) },
-    Damage("only pickled weights", "can run programs") {
+    Damage("a pickle that runs a program", "asks to call os.system") {
+      try $0.remove(unet)
+      try $0.write("cos\nsystem\n(S'true'\ntR.", to: "unet/diffusion_pytorch_model.bin")
+    },
+    Damage("no pickle", "damaged or no file of PyTorch") {
       try $0.remove(unet)
       try $0.write("x", to: "unet/diffusion_pytorch_model.bin")
     },
@@ -154,6 +158,8 @@ import Testing
     } catch let error as ModelFilesError {
       return "\(error)"
     } catch let error as SafetensorsError {
+      return "\(error)"
+    } catch let error as PyTorchFileError {
       return "\(error)"
     } catch let error as ConfigurationError {
       return "\(error)"

@@ -5,9 +5,10 @@ import Testing
 
 /// The networks of a single file with the original keys compute what diffusers' compute, from the derived configurations alone.
 @Suite struct SingleFileTests {
-  @Test(arguments: ["sd1", "sd2"]) func networksAgreeWithDiffusers(_ name: String) throws {
+  @Test(arguments: [("sd1", "sd1.safetensors"), ("sd1", "pytorch/sd1.ckpt"), ("sd2", "sd2.safetensors")])
+  func networksAgreeWithDiffusers(_ name: String, _ file: String) throws {
     let folder = fixtures.appending(path: "weights")
-    let files = try ModelFiles.open(folder.appending(path: "\(name).safetensors"))
+    let files = try ModelFiles.open(folder.appending(path: file))
     let reference = try SafetensorsFile(folder.appending(path: "\(name)-reference.safetensors"))
     let context = ExecutionContext(threads: 2)
     func expected(_ key: String) throws -> Tensor {

@@ -136,6 +136,8 @@ private func fnv(_ data: Data) -> String {
     #expect(try Self.prediction(variant(of: "sd2").1) == .text("v_prediction"))
     #expect(try Self.prediction(variant(of: "sd2", steps: 875_000).1) == .text("epsilon"))
     #expect(try Self.prediction(variant(of: "sd2", steps: 875_001).1) == .text("v_prediction"))
+    // A pickle has it as a plain number.
+    #expect(try Self.prediction(variant(of: "sd2", metadata: ["global_step": "875000"]).1) == .text("epsilon"))
     #expect(try Self.prediction(variant(of: "sd2", metadata: ["modelspec.prediction_type": "epsilon"]).1) == .text("epsilon"))
     #expect(try Self.prediction(variant(metadata: ["modelspec.prediction_type": "v"]).1) == .text("v_prediction"))
     let base = try variant(of: "sd2", steps: 875_000).1

@@ -13,7 +13,7 @@ struct Inspect: AsyncParsableCommand {
       """
   )
 
-  @Argument(help: "A folder in diffusers' layout or a .safetensors file.")
+  @Argument(help: "A folder in diffusers' layout, or a .safetensors or .ckpt file.")
   var path: String
 
   @OptionGroup var memory: MemoryOptions

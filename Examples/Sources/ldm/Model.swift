@@ -7,7 +7,8 @@ extension WeightForm: @retroactive ExpressibleByArgument {}
 
 struct ModelOptions: ParsableArguments {
   @Option(
-    parsing: .unconditional, help: "A folder in diffusers' layout or a .safetensors file. Without it, the embedded model is used.")
+    parsing: .unconditional, help: "A folder in diffusers' layout, or a .safetensors or .ckpt file. Without it, the embedded model is used."
+  )
   var model: String?
 
   @Option(

@@ -225,7 +225,7 @@ enum DerivedConfiguration {
       file.names.contains("v_pred")
       ? .v : file.metadata["modelspec.prediction_type"].flatMap(PredictionMark.init) ?? (file.isMarked("ss_v_parameterization") ? .v : nil)
     let isV =
-      prediction.map { $0 == .v } ?? (isVersion2 && inputChannels != 9 && file.tensors["global_step"]?.wholeNumber != 875_000)
+      prediction.map { $0 == .v } ?? (isVersion2 && inputChannels != 9 && file.globalStep != 875_000)
     // Without any signal at the last timestep only v says what the picture is.
     let hasZeroSNR = isV && (file.names.contains("ztsnr") || file.isMarked("ss_zero_terminal_snr"))
     // PNDM is what version 1's folders name, DDIM what version 2.1's does. Lin et al. 2023 (arXiv:2305.08891): with a zero terminal signal
@@ -253,7 +253,10 @@ enum DerivedConfiguration {
       "v_pred", "ztsnr", "global_step", "epoch", "scale_factor", "logvar", "betas", "lvlb_weights", "pytorch-lightning_version",
       "cond_stage_model.logit_scale",
     ]
-    let beginnings = ["model_ema.", "alphas_cumprod", "sqrt_", "log_one_minus_alphas_cumprod", "posterior_", "denoiser.", "optimizer"]
+    let beginnings = [
+      "model_ema.", "alphas_cumprod", "sqrt_", "log_one_minus_alphas_cumprod", "posterior_", "denoiser.", "optimizer", "callbacks.",
+      "lr_schedulers.",
+    ]
     return exact.contains(name) || beginnings.contains { name.hasPrefix($0) }
   }
 
@@ -279,6 +282,9 @@ enum DerivedConfiguration {
 extension TensorFile {
   /// Whether sd-scripts' metadata say that something was on.
   fileprivate func isMarked(_ key: String) -> Bool { metadata[key]?.lowercased() == "true" }
+
+  /// How long the model was trained: a tensor, or a number of a pickle.
+  fileprivate var globalStep: Int64? { tensors["global_step"]?.wholeNumber ?? metadata["global_step"].flatMap { Int64($0) } }
 }
 
 extension [String: StoredTensor] {
