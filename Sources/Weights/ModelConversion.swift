@@ -73,7 +73,7 @@ extension ModelFiles {
       // transformers calls PyTorch's files pytorch_model and safetensors files model.
       let name = (stem == "pytorch_model" ? "model" : stem) + ".safetensors"
       try write(tensors, metadata: files.first?.metadata ?? [:], to: place.appending(path: name), in: context, &result)
-    } catch is ModelFilesError where !isNeeded {
+    } catch let problem where !isNeeded && (problem is ModelFilesError || problem is PyTorchFileError) {
       result.leftOut.append(component)
     }
   }
