@@ -51,36 +51,23 @@ private struct PixelAttention: Sendable {
   }
 }
 
-/// Resnets at one resolution, each with attention after it at the levels that have it. Source: diffusers' `DownEncoderBlock2D`,
-/// `AttnDownEncoderBlock2D`, `UpDecoderBlock2D` and `AttnUpDecoderBlock2D`.
-private struct AutoencoderLevel: Sendable {
-  private let resnets: [ResnetBlock2D]
-  private let attentions: [PixelAttention]
+extension AutoencoderShape {
+  /// A resnet, and the attention after it at levels that have it. Source: diffusers' `DownEncoderBlock2D`, `AttnDownEncoderBlock2D`, `UpDecoderBlock2D` and
+  /// `AttnUpDecoderBlock2D`.
+  fileprivate typealias Layer = (resnet: ResnetBlock2D, attention: PixelAttention?)
 
-  init(_ shape: AutoencoderShape, _ entering: Int, _ channels: Int, resnets: Int, attends: Bool, weights: WeightScope) throws {
-    self.resnets = try (0..<resnets).map {
-      try shape.resnet($0 == 0 ? entering : channels, channels, weights: weights["resnets"][$0])
+  fileprivate func layers(_ count: Int, _ entering: Int, _ channels: Int, attends: Bool, weights: WeightScope) throws -> [Layer] {
+    try (0..<count).map { index in
+      let resnet = try resnet(index == 0 ? entering : channels, channels, weights: weights["resnets"][index])
+      return (resnet, attends ? try PixelAttention(channels, groups: groups, weights: weights["attentions"][index]) : nil)
     }
-    attentions = try (0..<(attends ? resnets : 0)).map {
-      try PixelAttention(channels, groups: shape.groups, weights: weights["attentions"][$0])
-    }
-  }
-
-  func callAsFunction(_ x: consuming Tensor, in context: ExecutionContext) throws -> Tensor {
-    // Each layer gets the last reference to its input, so that it can reuse the memory.
-    var x = x
-    for (index, resnet) in resnets.enumerated() {
-      x = try resnet([consume x], in: context)
-      if !attentions.isEmpty { x = try attentions[index](x, in: context) }
-    }
-    return x
   }
 }
 
 /// Encodes pictures as features of their latents. Source: diffusers' `Encoder`.
 struct Encoder: Sendable {
   private let convIn: Convolution2D
-  private let levels: [(block: AutoencoderLevel, downsampler: Downsample2D?)]
+  private let levels: [(layers: [AutoencoderShape.Layer], downsampler: Downsample2D?)]
   private let midBlock: AutoencoderMidBlock
   private let convNormOut: GroupNorm
   private let convOut: Convolution2D
@@ -93,10 +80,10 @@ struct Encoder: Sendable {
     convIn = try Convolution2D(3, channels[0], kernel: 3, padding: 1, weights: weights["conv_in"])
     levels = try channels.indices.map { index in
       let scope = weights["down_blocks"][index]
-      let block = try AutoencoderLevel(
-        shape, channels[max(0, index - 1)], channels[index], resnets: shape.resnets, attends: shape.attendsDown[index], weights: scope)
+      let layers = try shape.layers(
+        shape.resnets, channels[max(0, index - 1)], channels[index], attends: shape.attendsDown[index], weights: scope)
       let isLast = index == channels.count - 1
-      return (block, isLast ? nil : try Downsample2D(channels[index], padding: 0, weights: scope["downsamplers"][0]))
+      return (layers, isLast ? nil : try Downsample2D(channels[index], padding: 0, weights: scope["downsamplers"][0]))
     }
     midBlock = try AutoencoderMidBlock(shape, channels: last, weights: weights["mid_block"])
     convNormOut = try GroupNorm(
@@ -108,8 +95,12 @@ struct Encoder: Sendable {
   /// `[N, H, W, 3]` → `[N, h, w, outChannels]`.
   func callAsFunction(_ image: Tensor, in context: ExecutionContext) throws -> Tensor {
     var x = try convIn(image, in: context)
+    // Each layer gets the last reference to its input, so that it can reuse the memory.
     for (index, level) in levels.enumerated() {
-      x = try level.block(consume x, in: context)
+      for layer in level.layers {
+        x = try layer.resnet([consume x], in: context)
+        if let attention = layer.attention { x = try attention(x, in: context) }
+      }
       if let downsampler = level.downsampler { x = try downsampler(x, in: context) }
       context.observer?("\(path).down_blocks.\(index)", x)
     }
@@ -122,7 +113,7 @@ struct Encoder: Sendable {
 struct Decoder: Sendable {
   private let convIn: Convolution2D
   private let midBlock: AutoencoderMidBlock
-  private let levels: [(block: AutoencoderLevel, upsampler: Upsample2D?)]
+  private let levels: [(layers: [AutoencoderShape.Layer], upsampler: Upsample2D?)]
   private let convNormOut: GroupNorm
   private let convOut: Convolution2D
   private let path: String
@@ -133,10 +124,10 @@ struct Decoder: Sendable {
     midBlock = try AutoencoderMidBlock(shape, channels: channels[0], weights: weights["mid_block"])
     levels = try channels.indices.map { index in
       let scope = weights["up_blocks"][index]
-      let block = try AutoencoderLevel(
-        shape, channels[max(0, index - 1)], channels[index], resnets: shape.resnets + 1, attends: shape.attendsUp[index], weights: scope)
+      let layers = try shape.layers(
+        shape.resnets + 1, channels[max(0, index - 1)], channels[index], attends: shape.attendsUp[index], weights: scope)
       let isLast = index == channels.count - 1
-      return (block, isLast ? nil : try Upsample2D(channels[index], weights: scope["upsamplers"][0]))
+      return (layers, isLast ? nil : try Upsample2D(channels[index], weights: scope["upsamplers"][0]))
     }
     let last = channels[channels.count - 1]
     convNormOut = try GroupNorm(
@@ -149,7 +140,10 @@ struct Decoder: Sendable {
   func callAsFunction(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor {
     var x = try midBlock(convIn(latents, in: context), in: context)
     for (index, level) in levels.enumerated() {
-      x = try level.block(consume x, in: context)
+      for layer in level.layers {
+        x = try layer.resnet([consume x], in: context)
+        if let attention = layer.attention { x = try attention(x, in: context) }
+      }
       if let upsampler = level.upsampler { x = try upsampler(consume x, in: context) }
       context.observer?("\(path).up_blocks.\(index)", x)
     }

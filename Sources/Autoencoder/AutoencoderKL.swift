@@ -18,7 +18,7 @@ public struct AutoencoderKL: LatentAutoencoder, ModelComponent {
     self.configuration = configuration
     let shape = configuration.shape, channels = shape.latentChannels
     encoder = try Encoder(shape, outChannels: 2 * channels, weights: weights.ofEncoder)
-    decoder = try Decoder(shape, weights: weights["decoder"])
+    decoder = try Decoder(configuration.decoderShape, weights: weights["decoder"])
     quantConvolution =
       configuration.hasQuantConvolution ? try Convolution2D(2 * channels, 2 * channels, kernel: 1, weights: weights["quant_conv"]) : nil
     postQuantConvolution =

@@ -12,6 +12,8 @@ private struct AutoencoderKLKeys: Decodable {
 /// An autoencoder's shape, complete and checked, with diffusers' defaults filled in.
 public struct AutoencoderKLConfiguration: Sendable {
   let shape: AutoencoderShape
+  /// Of the decoder, which is the same but in `AsymmetricAutoencoderKL`.
+  let decoderShape: AutoencoderShape
   let scalingFactor: Float
   let shiftFactor: Float
   let hasQuantConvolution: Bool
@@ -24,11 +26,17 @@ public struct AutoencoderKLConfiguration: Sendable {
     let c = try decodeConfiguration(AutoencoderKLKeys.self, component: check.component, from: json)
     shape = try AutoencoderShape(
       decodeConfiguration(AutoencoderShapeKeys.self, component: check.component, from: json), latentChannels: 4, check)
+    decoderShape = shape
     scalingFactor = c.scaling_factor ?? 0.18215
     shiftFactor = c.shift_factor ?? 0
     hasQuantConvolution = c.use_quant_conv ?? true
     hasPostQuantConvolution = c.use_post_quant_conv ?? true
     try check.latents(scale: scalingFactor, shift: shiftFactor)
+  }
+
+  init(encoder: AutoencoderShape, decoder: AutoencoderShape, scalingFactor: Float) {
+    (shape, decoderShape, self.scalingFactor, shiftFactor) = (encoder, decoder, scalingFactor, 0)
+    (hasQuantConvolution, hasPostQuantConvolution) = (true, true)
   }
 
   /// Pixels a side for each latent a side.

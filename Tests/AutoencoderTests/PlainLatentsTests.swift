@@ -17,7 +17,8 @@ import Testing
     let json = try #require(try files.configuration(of: "vae"))
     let isTiny = files.className(of: "vae") == "AutoencoderTiny"
     let (autoencoder, report) = try LoadReport.load(from: files.weights(of: "vae"), in: ExecutionContext()) {
-      isTiny ? try AutoencoderTiny(configuration: json, weights: $0) : try VQModel(configuration: json, weights: $0) as any LatentAutoencoder
+      isTiny
+        ? try AutoencoderTiny(configuration: json, weights: $0) : try VQModel(configuration: json, weights: $0) as any LatentAutoencoder
     }
     #expect(report.unused == [])
     return autoencoder
@@ -41,9 +42,9 @@ import Testing
       let encoded = try $0.checkedEncode($1, in: $2)
       #expect(encoded.gaussian == nil)
       var noise: any NoiseSource = TorchGenerator(seed: 0)
-      let before = try JSONEncoder().encode(TorchGenerator(seed: 0))
       #expect(encoded.sample(drawing: &noise).elements == encoded.mode.elements)
-      #expect(try JSONEncoder().encode(noise) == before, "nothing is drawn")
+      var untouched: any NoiseSource = TorchGenerator(seed: 0)
+      #expect(noise.normal(4) == untouched.normal(4), "nothing is drawn")
       return encoded.mode
     }
   }
@@ -56,9 +57,9 @@ import Testing
   @Test(arguments: models) func tilesAreBlended(_ model: ReferenceModel) throws {
     let autoencoder = try load(model), context = ExecutionContext()
     var numbers = Numbers(seed: 3)
-    let latents = numbers.tensor([1, 24, 20, autoencoder.latentChannels])
+    let latents = numbers.tensor([1, 12, 10, autoencoder.latentChannels])
     let whole = try autoencoder.decode(latents, in: context)
-    let tiled = TiledAutoencoder(autoencoder, tiling: .tiles(AutoencoderTiles(latentSide: 16, overlap: 0.5)))
+    let tiled = TiledAutoencoder(autoencoder, tiling: .tiles(AutoencoderTiles(latentSide: 8, overlap: 0.5)))
     let decoded = try tiled.decode(latents, in: context)
     #expect(decoded.shape == whole.shape && decoded.elements != whole.elements)
     let far = compare(decoded.elements, whole.elements)
@@ -95,7 +96,9 @@ import Testing
   ])
   func refusesConfigurations(_ component: String, _ json: String, _ key: String) throws {
     let error = #expect(throws: ConfigurationError.self) {
-      if component == "VQModel" { _ = try VQModelConfiguration(json: Data(json.utf8)) } else {
+      if component == "VQModel" {
+        _ = try VQModelConfiguration(json: Data(json.utf8))
+      } else {
         _ = try AutoencoderTinyConfiguration(json: Data(json.utf8))
       }
     }

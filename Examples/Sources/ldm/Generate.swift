@@ -165,7 +165,7 @@ struct GenerateOptions: ParsableArguments {
       seed: request.seed,
       width: width,
       height: height, model: model.name, strength: strength.map { Float($0) },
-      others: scheduling.settings + clipSkip + shortcuts.settings + batch)
+      others: self.model.parts.settings + scheduling.settings + clipSkip + shortcuts.settings + batch)
   }
 }
 

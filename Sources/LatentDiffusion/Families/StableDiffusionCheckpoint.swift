@@ -8,12 +8,12 @@ import Tensor
 /// Its tensors are given diffusers' names, without a copy: what was renamed, reshaped or cut still lies in the mapped file. Source of the
 /// correspondence: the original code's modules (`openaimodel.py`, `model.py`) beside diffusers' classes.
 struct StableDiffusionCheckpoint: CheckpointLayout {
-  private static let unetPrefix = "model.diffusion_model."
-  private static let autoencoderPrefixes = ["first_stage_model.", "vae."]
-  private static let clipPrefixes = [
+  static let unetPrefix = "model.diffusion_model."
+  static let autoencoderPrefixes = ["first_stage_model.", "vae."]
+  static let clipPrefixes = [
     "cond_stage_model.transformer.", "cond_stage_model.clip_l.transformer.", "cond_stage_model.clip_h.transformer.",
   ]
-  private static let openCLIPPrefix = "cond_stage_model.model."
+  static let openCLIPPrefix = "cond_stage_model.model."
 
   var marks: String { "tensors below model.diffusion_model, first_stage_model or cond_stage_model" }
 
@@ -40,20 +40,17 @@ struct StableDiffusionCheckpoint: CheckpointLayout {
       var components: [String: Checkpoint.Component] = [:]
       if !autoencoder.isEmpty {
         let configuration = try DerivedConfiguration.autoencoder(autoencoder, pixels: pixels)
-        components["vae"] = Checkpoint.Component(
-          className: "AutoencoderKL", configuration: configuration.json, table: WeightTable(autoencoder))
+        components["vae"] = Checkpoint.Component(configuration, autoencoder)
       }
       if !unet.isEmpty {
         let levels = autoencoder.isEmpty ? 4 : autoencoder.count(of: "encoder.down_blocks.")
         let configuration = try DerivedConfiguration.unet(unet, latentSide: pixels >> (levels - 1))
-        components["unet"] = Checkpoint.Component(
-          className: "UNet2DConditionModel", configuration: configuration.json, table: WeightTable(unet))
+        components["unet"] = Checkpoint.Component(configuration, unet)
         components["scheduler"] = Checkpoint.Component(className: scheduler._class_name, configuration: scheduler.json, table: nil)
       }
       if !text.isEmpty {
         let configuration = try DerivedConfiguration.text(text, isOpenCLIP: hasOpenCLIP)
-        components["text_encoder"] = Checkpoint.Component(
-          className: "CLIPTextModel", configuration: configuration.json, table: WeightTable(text))
+        components["text_encoder"] = Checkpoint.Component(configuration, text)
         let tokenizer = DerivedConfiguration.tokenizer(length: configuration.max_position_embeddings, isOpenCLIP: hasOpenCLIP)
         components["tokenizer"] = Checkpoint.Component(className: "CLIPTokenizer", configuration: tokenizer.json, table: nil)
       }
@@ -67,7 +64,7 @@ struct StableDiffusionCheckpoint: CheckpointLayout {
   }
 
   /// The pipeline of diffusers that such a U-Net belongs to.
-  private static func className(_ unet: LDMKeys.Tensors) -> String? {
+  static func className(_ unet: LDMKeys.Tensors) -> String? {
     switch unet["conv_in.weight"]?.shape.extent(1) {
     case nil: nil
     case 9: "StableDiffusionInpaintPipeline"
@@ -86,7 +83,7 @@ struct StableDiffusionCheckpoint: CheckpointLayout {
 
 extension [String: StoredTensor] {
   /// The tensors whose names begin with one of the prefixes, without it.
-  fileprivate func below(_ prefixes: [String]) -> [String: StoredTensor] {
+  func below(_ prefixes: [String]) -> [String: StoredTensor] {
     var result: [String: StoredTensor] = [:]
     for (name, tensor) in self {
       if let prefix = prefixes.first(where: { name.hasPrefix($0) }) { result[String(name.dropFirst(prefix.count))] = tensor }

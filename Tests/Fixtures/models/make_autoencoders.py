@@ -14,14 +14,14 @@ import shutil
 import sys
 
 import torch
-from diffusers import AutoencoderTiny, VQModel
+from diffusers import AsymmetricAutoencoderKL, AutoencoderTiny, VQModel
 from diffusers.utils import logging
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from configurations import randomise, write_json
 from make_models import HERE, end_to_end, save
-from passes import recorded
+from passes import decode_pass, encode_pass, recorded
 
 sys.path.append(str(HERE.parent / "weights"))
 from make_checkpoints import original_vae
@@ -45,10 +45,18 @@ MODELS = {
     "taesd4": lambda: tiny((1, 0, 1), (1, 1), act_fn="silu", upsampling_scaling_factor=4, latent_channels=5, scaling_factor=0.7),
     "vq": lambda: Quantized(
         block_out_channels=(8, 8, 16), down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D", "DownEncoderBlock2D"),
-        up_block_types=("UpDecoderBlock2D", "AttnUpDecoderBlock2D", "UpDecoderBlock2D"), norm_num_groups=4, latent_channels=6,
+        up_block_types=("UpDecoderBlock2D", "AttnUpDecoderBlock2D", "UpDecoderBlock2D"), norm_num_groups=8, latent_channels=6,
         vq_embed_dim=4, num_vq_embeddings=24, scaling_factor=0.6),
+    "asymmetric": lambda: AsymmetricAutoencoderKL(
+        down_block_out_channels=(4, 8, 8), down_block_types=("DownEncoderBlock2D",) * 3, layers_per_down_block=1,
+        up_block_out_channels=(4, 8, 12), up_block_types=("UpDecoderBlock2D",) * 3, layers_per_up_block=2, norm_num_groups=4),
 }
 SIDES, LATENT_SIDES = (16, 24), (4, 6)
+
+
+def encoded(model, picture):
+    result = model.encode(picture)
+    return result.latents if hasattr(result, "latents") else result.latent_dist.mean
 
 
 def scaled(layer, factor):
@@ -61,11 +69,12 @@ def make(name, folder, generator):
     model = MODELS[name]().eval()
     randomise(model, generator)
     quantizes = isinstance(model, VQModel)
-    last, out = (model.quant_conv, model.decoder.conv_out) if quantizes else (model.encoder.layers[-1], model.decoder.layers[-1])
-    channels = last.out_channels
+    is_tiny = isinstance(model, AutoencoderTiny)
+    last, out = (model.encoder.layers[-1], model.decoder.layers[-1]) if is_tiny else (model.quant_conv, model.decoder.conv_out)
+    channels = model.config.vq_embed_dim if quantizes else model.config.latent_channels
     with torch.no_grad():
         picture = torch.rand(2, 3, 32, 32, generator=generator) * 2 - 1
-        scaled(last, 0.9 / model.config.scaling_factor / model.encode(picture).latents.std())
+        scaled(last, 0.9 / model.config.scaling_factor / encoded(model, picture).std())
         if quantizes:
             model.quantize.embedding.weight /= model.config.scaling_factor
         decoded = model.decode(torch.randn(2, channels, 8, 8, generator=generator) / model.config.scaling_factor).sample
@@ -77,14 +86,16 @@ def make(name, folder, generator):
 
 
 def passes(model, channels, generator):
+    if isinstance(model, AsymmetricAutoencoderKL):
+        return {"vae-encode": encode_pass(model, 1, SIDES, generator), "vae-decode": decode_pass(model, 1, SIDES, generator)}
     picture = torch.rand(2, 3, *SIDES, generator=generator) * 2 - 1
     latents = torch.randn(2, channels, *LATENT_SIDES, generator=generator) / model.config.scaling_factor
-    encoded, encoder = recorded(model, lambda: model.encode(picture).latents)
+    output, encoder = recorded(model, lambda: model.encode(picture).latents)
     decoded, decoder = recorded(model, lambda: model.decode(latents).sample)
     if isinstance(model, VQModel):
         distances = torch.cdist(latents.permute(0, 2, 3, 1).flatten(0, 2), model.quantize.embedding.weight).sort().values
         assert (distances[:, 1] - distances[:, 0]).min() > 1e-3, "two codes are about as near: no case to compare with"
-    return {"vae-encode": {"input": picture, **encoder, "output": encoded}, "vae-decode": {"input": latents, **decoder, "output": decoded}}
+    return {"vae-encode": {"input": picture, **encoder, "output": output}, "vae-decode": {"input": latents, **decoder, "output": decoded}}
 
 
 class Block(nn.Module):

@@ -133,6 +133,7 @@ CASES = {
     ],
     "taesd": with_other_autoencoder(),
     "vq": with_other_autoencoder()[:2],  # inpainting draws noise of latent_channels, which it has more of
+    "asymmetric": with_other_autoencoder()[:2],
     "odd": [
         *text_to_image(40, (56, 40)),
         *image_to_image(["euler"]),
