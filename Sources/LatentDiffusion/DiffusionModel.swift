@@ -42,6 +42,7 @@ public struct DiffusionModel: Sendable {
   ///
   /// - Parameters:
   ///   - url: the folder or the file.
+  ///   - parts: components from other files, by their names (`vae`), as `ModelFiles.open` takes them. A plan is made with the same.
   ///   - weights: the form in which the weights are held, whatever the files have: each tensor is converted when its layer is made, so that
   ///     the model is never there twice. Nil holds them as the files have them, which loads fastest, and components that
   ///     are no larger than 32 MiB then as float32, which computes fastest.
@@ -52,10 +53,10 @@ public struct DiffusionModel: Sendable {
   /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`, `WeightErrors`, `TokenizerError`, `SchedulerError`,
   ///   `CLIPTextError`, `ComponentError`, `CancellationError`.
   public static func load(
-    from url: URL, weights: WeightForm? = nil, plan: MemoryPlan? = nil, registry: ModelRegistry = .standard,
-    in context: ExecutionContext = ExecutionContext()
+    from url: URL, replacing parts: [String: URL] = [:], weights: WeightForm? = nil, plan: MemoryPlan? = nil,
+    registry: ModelRegistry = .standard, in context: ExecutionContext = ExecutionContext()
   ) throws -> DiffusionModel {
-    let files = try ModelFiles.open(url, registry: registry)
+    let files = try ModelFiles.open(url, replacing: parts, registry: registry)
     return try DiffusionModel(files, of: registry.family(of: files), weights: plan?.weights ?? weights, plan: plan, in: context)
   }
 

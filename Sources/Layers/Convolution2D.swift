@@ -4,18 +4,18 @@ import LatentDiffusionWeights
 /// A convolution of pictures `[N, H, W, C]`. Source: PyTorch's `Conv2d`.
 public struct Convolution2D: Sendable {
   private let weight: Parameter<PackedMatrix>
-  private let bias: Parameter<Tensor>
+  private let bias: Parameter<Tensor>?
   private let geometry: ConvolutionGeometry
   private let path: String
 
-  /// Takes `weight` `[outChannels, inChannels, kernel, kernel]` and `bias` `[outChannels]`.
+  /// Takes `weight` `[outChannels, inChannels, kernel, kernel]` and, unless it has none, `bias` `[outChannels]`.
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(
-    _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1, padding: ConvolutionGeometry.Padding,
+    _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1, padding: ConvolutionGeometry.Padding, bias: Bool = true,
     weights: WeightScope
   ) throws {
     weight = try weights.matrix("weight", shape: [outChannels, inChannels, kernel, kernel])
-    bias = try weights.vector("bias", shape: [outChannels])
+    self.bias = bias ? try weights.vector("bias", shape: [outChannels]) : nil
     path = weights.prefix
     geometry = ConvolutionGeometry(kernelHeight: kernel, kernelWidth: kernel, stride: stride, padding: padding)
   }
@@ -23,9 +23,9 @@ public struct Convolution2D: Sendable {
   /// A square kernel with the same zero padding on all sides.
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(
-    _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1, padding: Int = 0, weights: WeightScope
+    _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1, padding: Int = 0, bias: Bool = true, weights: WeightScope
   ) throws {
-    try self.init(inChannels, outChannels, kernel: kernel, stride: stride, padding: .all(padding), weights: weights)
+    try self.init(inChannels, outChannels, kernel: kernel, stride: stride, padding: .all(padding), bias: bias, weights: weights)
   }
 
   /// The convolution of pictures.
@@ -73,16 +73,16 @@ public struct Convolution2D: Sendable {
   ) throws -> (result: Tensor, shortcut: Tensor?) {
     let both = try Tensor.convolution(
       consume inputs, normalizedBy: norm.normalization, activation: .silu, weights: weight.value, geometry: geometry,
-      bias: bias(shiftedBy: shift, in: context), adding: consume residual, beside: shortcut.map { ($0.weight.value, $0.bias.value) },
+      bias: bias(shiftedBy: shift, in: context), adding: consume residual, beside: shortcut.map { ($0.weight.value, $0.bias?.value) },
       in: context)
     if let shortcut, let around = both.shortcut { context.observer?(shortcut.path, around) }
     context.observer?(path, both.result)
     return both
   }
 
-  /// One bias, or one for each picture.
-  private func bias(shiftedBy shift: Tensor?, in context: ExecutionContext) throws -> Tensor {
-    guard let shift else { return bias.value }
+  /// One bias, one for each picture, or none.
+  private func bias(shiftedBy shift: Tensor?, in context: ExecutionContext) throws -> Tensor? {
+    guard let shift, let bias else { return shift ?? bias?.value }
     let row = bias.value.reshaped([1, bias.value.count])
     return try shift.adding(row.repeated(shift.shape[0], in: context), in: context)
   }

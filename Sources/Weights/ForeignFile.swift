@@ -64,9 +64,9 @@ extension ForeignFile {
 // MARK: by its tensors' names
 
 extension ForeignFile {
-  /// Identifies a file of tensors that is not a whole model in the original code's layout.
+  /// Identifies a file of tensors that is neither a model nor a part of one.
   /// - Parameter names: the names of all tensors.
-  init?(names: Set<String>) {
+  init?(adapter names: Set<String>) {
     func has(_ parts: String...) -> Bool { names.contains { name in parts.contains { name.contains($0) } } }
     func begins(_ prefixes: String...) -> Bool { names.contains { name in prefixes.contains { name.hasPrefix($0) } } }
     let isModel = begins("model.diffusion_model.")
@@ -87,6 +87,18 @@ extension ForeignFile {
         || begins("string_to_param.")
     {
       self.init("an embedding (textual inversion), not a model", "embeddings are not supported yet; give the model that it was made for")
+    } else {
+      return nil
+    }
+  }
+
+  /// Identifies a file of tensors that is not a whole model in the original code's layout.
+  /// - Parameter names: the names of all tensors.
+  init?(names: Set<String>) {
+    func has(_ parts: String...) -> Bool { names.contains { name in parts.contains { name.contains($0) } } }
+    func begins(_ prefixes: String...) -> Bool { names.contains { name in prefixes.contains { name.hasPrefix($0) } } }
+    if let adapter = ForeignFile(adapter: names) {
+      self = adapter
     } else if begins("noise_augmentor.", "embedder.model.visual.") {
       self.init(
         "a Stable Diffusion unCLIP model", "it starts from pictures' embeddings, which is not supported yet; give a text-to-image model")
@@ -105,9 +117,11 @@ extension ForeignFile {
     } else if names.isSuperset(of: ["0.weight", "1.conv.0.weight"])
       || begins("taesd_encoder.", "taesd_decoder.", "encoder.layers.0.weight", "decoder.layers.0.weight", "decoder.layers.1.weight")
     {
-      self.init("a tiny autoencoder (TAESD), not a model", "tiny autoencoders are not supported yet; give a whole model")
-    } else if !isModel, let component = Self.component(names) {
-      self.init("\(component) alone, not a whole model", "give the folder that has model_index.json, with this file in its place in it")
+      self.init("a tiny autoencoder (TAESD), not a model", "give a whole model, and this file in the place of its vae")
+    } else if !begins("model.diffusion_model."), let component = Self.component(names) {
+      self.init(
+        "\(component) alone, not a whole model",
+        "give the folder that has model_index.json, with this file in its place in it, or a model and this file for its part")
     } else {
       return nil
     }

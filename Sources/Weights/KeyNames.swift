@@ -5,7 +5,7 @@ package enum KeyNames {
   /// The name that a layer asks for; nil if the tensor is not a parameter.
   static func current(_ name: String, className: String) -> String? {
     if className.hasPrefix("CLIPText") { return textEncoder(name) }
-    if className.hasPrefix("Autoencoder") { return autoencoder(name) }
+    if className.hasPrefix("Autoencoder") || className == "VQModel" { return autoencoder(name) }
     return name
   }
 

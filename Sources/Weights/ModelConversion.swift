@@ -33,6 +33,10 @@ extension ModelFiles {
     guard (try? url.checkResourceIsReachable()) != true else {
       throw FileWriteError.exists(path: url.path(percentEncoded: false))
     }
+    guard elsewhere.isEmpty else {
+      throw ModelFilesError.notAModel(
+        path: self.url.path(percentEncoded: false), reason: "components from other files are not written with it")
+    }
     var result = ModelConversion()
     switch source {
     case .folder(let folder):

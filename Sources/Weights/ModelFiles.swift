@@ -27,13 +27,29 @@ public struct ModelFiles: Sendable {
   /// The types that components can have.
   package let registry: ComponentRegistry
 
+  /// Components that other files hold, by the names that they have here.
+  private(set) var elsewhere: [String: Place] = [:]
+
+  /// A component in the files of another model, or in a file of its own.
+  package struct Place: Sendable {
+    /// The files.
+    package let files: ModelFiles
+    /// The component's name in them.
+    package let name: String
+
+    package init(_ files: ModelFiles, _ name: String) { (self.files, self.name) = (files, name) }
+  }
+
   /// - Parameters:
   ///   - url: a model's folder, the folder of one component, or a single file. A folder of Hugging Face's cache
   ///     (`models--OWNER--NAME`) stands for its main snapshot.
   ///   - registry: the types that components can have.
   ///   - layouts: the layouts of single files. The first that recognises the file is used.
+  ///   - part: how a single file holds one component; nil: such a file is an error.
   /// - Throws: `ModelFilesError`, `SafetensorsError`, `PyTorchFileError`, `ConfigurationError`.
-  package init(_ url: URL, registry: ComponentRegistry = ComponentRegistry(), layouts: [any CheckpointLayout] = []) throws {
+  package init(
+    _ url: URL, registry: ComponentRegistry = ComponentRegistry(), layouts: [any CheckpointLayout] = [], part: (any CheckpointLayout)? = nil
+  ) throws {
     let path = url.path(percentEncoded: false)
     var isFolder: ObjCBool = false
     guard url.isFileURL, !path.utf8.contains(0), FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
@@ -46,6 +62,10 @@ public struct ModelFiles: Sendable {
     }
     if let foreign = ForeignFile(extension: url.pathExtension) { throw ModelFilesError.foreign(path: path, foreign) }
     let file = try TensorFileFormat.open(url)
+    if ForeignFile(adapter: file.names) == nil, let checkpoint = try part?.checkpoint(of: file) {
+      source = .checkpoint(checkpoint)
+      return
+    }
     if let foreign = ForeignFile(names: file.names) { throw ModelFilesError.foreign(path: path, foreign) }
     for layout in layouts {
       guard let checkpoint = try layout.checkpoint(of: file) else { continue }
@@ -54,6 +74,23 @@ public struct ModelFiles: Sendable {
     }
     throw ModelFilesError.notAModel(path: path, reason: "it has no \(layouts.map(\.marks).joined(separator: ", and no "))")
   }
+
+  /// The same model with components of other files in the place of its own, or beside them. What is derived of a file without a configuration, and what its
+  /// tensors do not tell, is as the component of the same class says whose place it takes.
+  ///
+  /// - Parameter places: by the names that the components have here.
+  /// - Throws: `ModelFilesError`, `ConfigurationError`.
+  package func replacing(_ places: [String: Place]) throws -> ModelFiles {
+    var result = self
+    for (name, place) in places {
+      let files = components.contains(name) ? try place.completed(by: Place(self, name)) : place.files
+      result.elsewhere[name] = Place(files, place.name)
+    }
+    return result
+  }
+
+  /// Where a component is.
+  package func url(of component: String) -> URL { elsewhere[component]?.files.url ?? url }
 
   /// How the files are laid out.
   public var layout: Layout {
@@ -73,10 +110,12 @@ public struct ModelFiles: Sendable {
 
   /// The names of the components: `unet`, `vae`, `text_encoder`, `scheduler`, …, sorted.
   public var components: [String] {
-    switch source {
-    case .folder(let folder): folder.components.map(\.name)
-    case .checkpoint(let checkpoint): checkpoint.components.keys.sorted()
-    }
+    let own =
+      switch source {
+      case .folder(let folder): folder.components.map(\.name)
+      case .checkpoint(let checkpoint): Array(checkpoint.components.keys)
+      }
+    return Set(own).union(elsewhere.keys).sorted()
   }
 
   /// A setting of the pipeline that `model_index.json` says, such as `force_zeros_for_empty_prompt`; nil if it does not.
@@ -89,7 +128,8 @@ public struct ModelFiles: Sendable {
 
   /// A component's class in diffusers or transformers; nil if there is no such component.
   public func className(of component: String) -> String? {
-    switch source {
+    if let place = elsewhere[component] { return place.files.className(of: place.name) }
+    return switch source {
     case .folder(let folder): folder.components.first { $0.name == component }?.className
     case .checkpoint(let checkpoint): checkpoint.components[component]?.className
     }
@@ -99,7 +139,8 @@ public struct ModelFiles: Sendable {
   ///
   /// - Throws: `ModelFilesError`.
   public func configuration(of component: String) throws -> Data? {
-    switch source {
+    if let place = elsewhere[component] { return try place.files.configuration(of: place.name) }
+    return switch source {
     case .folder(let folder): try folder.configuration(of: component)
     case .checkpoint(let checkpoint): try checkpoint.component(component).configuration
     }
@@ -146,6 +187,7 @@ public struct ModelFiles: Sendable {
   private static let cachedBytes = 32 << 20
 
   func table(of component: String) throws -> (table: WeightTable, files: [any TensorFile]) {
+    if let place = elsewhere[component] { return try place.files.table(of: place.name) }
     switch source {
     case .folder(let folder): return try folder.weights(of: component)
     case .checkpoint(let checkpoint):
@@ -180,7 +222,8 @@ public struct ModelFiles: Sendable {
 
   /// A file of a component, such as `vocab.json` of `tokenizer`; nil if there is none. A single file has none.
   public func file(_ component: String, _ name: String) -> URL? {
-    switch source {
+    if let place = elsewhere[component] { return place.files.file(place.name, name) }
+    return switch source {
     case .folder(let folder): folder.file(component, name)
     case .checkpoint: nil
     }
@@ -200,10 +243,12 @@ public struct ModelFiles: Sendable {
 
   /// Tensors of a single file that belong to no component and that training is not known to leave there, sorted.
   public var leftOver: [String] {
-    switch source {
-    case .folder: []
-    case .checkpoint(let checkpoint): checkpoint.leftOver
-    }
+    let own =
+      switch source {
+      case .folder: [String]()
+      case .checkpoint(let checkpoint): checkpoint.leftOver
+      }
+    return elsewhere.isEmpty ? own : Set(own + elsewhere.values.flatMap(\.files.leftOver)).sorted()
   }
 
   /// How many tensors of a single file belong to no component: averages kept for training, noise schedules.
@@ -212,5 +257,25 @@ public struct ModelFiles: Sendable {
     case .folder: 0
     case .checkpoint(let checkpoint): checkpoint.file.names.count - checkpoint.owners.count
     }
+  }
+}
+
+extension ModelFiles.Place {
+  /// The files, with what the tensors of a single file do not tell taken from another component's configuration, if it is of the same class.
+  fileprivate func completed(by other: Self) throws -> ModelFiles {
+    guard case .checkpoint(let checkpoint) = files.source, let component = checkpoint.components[name],
+      component.className == other.files.className(of: other.name), let known = try other.files.configuration(of: other.name)
+    else { return files }
+    let configuration = try component.guesses.completed(component.configuration, by: known, component: name)
+    return ModelFiles(
+      files,
+      checkpoint.replacing(
+        name, by: .init(className: component.className, configuration: configuration, table: component.table, guesses: component.guesses)))
+  }
+}
+
+extension ModelFiles {
+  fileprivate init(_ files: ModelFiles, _ checkpoint: Checkpoint) {
+    (url, registry, source) = (files.url, files.registry, .checkpoint(checkpoint))
   }
 }

@@ -50,6 +50,9 @@ public struct WeightScope: Sendable {
   /// True if the source has a tensor of this name here.
   public func has(_ name: String) -> Bool { ledger.source.names.contains(path(name)) }
 
+  /// True if the source has no tensor below this scope.
+  public var isEmpty: Bool { !ledger.source.names.contains { $0.hasPrefix(path("")) } }
+
   /// The tensor of this name as stored in its source, for tables whose rows are looked up.
   ///
   /// - Returns: zeros if there is none of this shape; the problem is recorded.

@@ -63,8 +63,8 @@ import Testing
     Damage("an unknown pipeline", "is a model for MagicPipeline") {
       try $0.set("_class_name", "\"MagicPipeline\"", in: "model_index.json")
     },
-    Damage("another autoencoder", "whose vae is a tiny autoencoder") {
-      try $0.set("vae", "[\"diffusers\", \"AutoencoderTiny\"]", in: "model_index.json")
+    Damage("another autoencoder", "whose vae is a consistency decoder") {
+      try $0.set("vae", "[\"diffusers\", \"ConsistencyDecoderVAE\"]", in: "model_index.json")
     },
     Damage("a Git LFS pointer", "is a Git LFS pointer") { try $0.write("version https://git-lfs.github.com/spec/v1\n", to: unet) },
     Damage("no vocabulary", "vocab.json is missing") { try $0.remove("tokenizer/vocab.json") },

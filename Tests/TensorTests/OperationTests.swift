@@ -59,7 +59,9 @@ struct OperationTests {
     }
   }
 
-  private static let activations: [String: Activation] = ["none": .none, "silu": .silu, "gelu": .gelu, "quickGELU": .quickGELU]
+  private static let activations: [String: Activation] = [
+    "none": .none, "silu": .silu, "gelu": .gelu, "quickGELU": .quickGELU, "relu": .relu, "tanh": .tanh,
+  ]
 
   struct NormalizationCase: Decodable {
     let inputs: Int
@@ -97,7 +99,7 @@ struct OperationTests {
 
   /// Each value on its own: 4e-7 of it or of 1, whichever is larger, since Φ is a polynomial of that absolute precision; below
   /// exp(-87) results are zero instead of tiny.
-  @Test(arguments: ["silu", "gelu", "quickGELU"]) func activations(name: String) throws {
+  @Test(arguments: ["silu", "gelu", "quickGELU", "relu", "tanh"]) func activations(name: String) throws {
     let item = try #require(try functionCases(name).first)
     let found = try item["input"].activated(try #require(Self.activations[name]), in: context)
     let difference = compare(found.elements, try item["result"].elements, relative: 4e-7, absolute: 4e-7)
@@ -156,7 +158,7 @@ struct OperationTests {
 
   /// What is not a number stays visible, as in PyTorch.
   @Test func notANumberIsNeverHidden() throws {
-    for activation in [Activation.none, .silu, .gelu, .quickGELU] {
+    for activation in [Activation.none, .silu, .gelu, .quickGELU, .relu, .tanh] {
       let found = try Tensor([1, .nan, 2], shape: [1, 3]).activated(activation, in: context).elements
       #expect(found.map(\.isNaN) == [false, true, false], "\(activation): \(found)")
     }

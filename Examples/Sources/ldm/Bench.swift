@@ -104,16 +104,16 @@ extension Bench {
   }
 
   private func text(in context: ExecutionContext) async throws -> Work {
-    let ids = Array(repeating: try StableDiffusion.tokenizer(from: model.url).encodePadded(Self.prompt.text), count: batch)
-    let text: CLIPTextModel = try await load(in: context)
+    let ids = Array(repeating: try tokenizer().encodePadded(Self.prompt.text), count: batch)
+    let text = try await load("text_encoder", as: CLIPTextModel.self, in: context)
     return { _ in try await context.run { _ = try text(ids, in: $0) } }
   }
 
   private func unet(in context: ExecutionContext) async throws -> Work {
-    let length = try StableDiffusion.tokenizer(from: model.url).maximumLength
+    let length = try tokenizer().maximumLength
     let (scale, size) = try size()
     let plan = try memory.plan(model) { _ in GenerationExtent(size: size, images: 1, rowsPerImage: batch) }
-    let unet: UNet2DConditionModel = try await load(plan: plan, in: context)
+    let unet = try await load("unet", as: UNet2DConditionModel.self, plan: plan, in: context)
     let latents = noise([batch, size.height / scale, size.width / scale, unet.inputChannels])
     let conditioning = Conditioning(hiddenStates: noise([batch, length, unet.configuration.contextChannels]))
     return { _ in try await context.run { _ = try unet.predict(latents, timestep: 501, conditioning: conditioning, in: $0) } }
@@ -122,7 +122,7 @@ extension Bench {
   private func autoencoder(in context: ExecutionContext) async throws -> Work {
     let (scale, size) = try size()
     let plan = try memory.plan(model) { _ in GenerationExtent(size: size, images: batch, encodesPicture: pass == .vaeEncode) }
-    let base: AutoencoderKL = try await load(plan: plan, in: context)
+    let base = try await load("vae", as: (any LatentAutoencoder).self, plan: plan, in: context)
     let autoencoder = TiledAutoencoder(base, tiling: try tiles.tiling(scale: scale) ?? plan?.tiling ?? .automatic)
     if pass == .vaeEncode {
       let picture = noise([batch, size.height, size.width, 3]).clamped(to: -1...1)
@@ -154,14 +154,24 @@ extension Bench {
     }
   }
 
-  private func load<Component: ModelComponent>(plan: MemoryPlan? = nil, in context: ExecutionContext) async throws -> Component {
-    let (url, weights) = (try model.url, model.weights)
-    return try await context.run { try Component.load(from: url, weights: weights, plan: plan, in: $0) }
+  private func tokenizer() throws -> CLIPTokenizer {
+    try StableDiffusion.tokenizer(from: model.files.base, replacing: model.files.parts)
+  }
+
+  private func load<Component: Sendable>(
+    _ name: String, as type: Component.Type, plan: MemoryPlan? = nil, in context: ExecutionContext
+  ) async throws -> Component {
+    let (files, weights) = (try model.files, model.weights)
+    return try await context.run {
+      let component = try ModelFiles.open(files.base, replacing: files.parts).component(name, weights: weights, plan: plan, in: $0)
+      guard let component = component as? Component else { throw Failure("The model's \(name) is none that can be timed by itself.") }
+      return component
+    }
   }
 
   /// Pixels a side for each latent, and the size of the pictures.
   private func size() throws -> (scale: Int, size: PixelSize) {
-    let (scale, usual) = try MemoryPlan.usualSize(of: model.url)
+    let (scale, usual) = try MemoryPlan.usualSize(of: model.files.base, replacing: model.files.parts)
     guard let width = width ?? usual?.width, let height = height ?? usual?.height else { throw GenerationError.noSize }
     guard width.isMultiple(of: scale), height.isMultiple(of: scale) else {
       throw GenerationError.indivisibleSize(width: width, height: height, multiple: scale)

@@ -220,7 +220,8 @@ struct GenerateOptions: ParsableArguments {
       seed: request.seed,
       width: width,
       height: height, model: model.name, strength: strength.map { Float($0) },
-      others: scheduling.settings + prompt.settings + clipSkip + sizes.settings + refining.settings(refiner) + shortcuts.settings + batch)
+      others: self.model.parts.settings + scheduling.settings + prompt.settings + clipSkip + sizes.settings + refining.settings(refiner)
+        + shortcuts.settings + batch)
   }
 }
 

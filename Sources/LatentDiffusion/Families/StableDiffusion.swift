@@ -27,12 +27,16 @@ public struct StableDiffusionFamily: ModelFamily {
   public var parts: [ModelPart] {
     [
       ModelPart("unet", .predictor, words: "U-Net", classNames: UNet2DConditionModel.classNames),
-      ModelPart("vae", .autoencoder, words: "autoencoder", classNames: AutoencoderKL.classNames),
+      ModelPart(
+        "vae", .autoencoder, words: "autoencoder", classNames: Self.autoencoders),
       ModelPart("text_encoder", .conditioner, words: "text encoder", classNames: CLIPTextModel.classNames),
       ModelPart("tokenizer", .accessory, words: "tokenizer", classNames: ["CLIPTokenizer", "CLIPTokenizerFast"]),
       ModelPart("scheduler", .accessory, words: "scheduler"),
     ]
   }
+
+  private static let autoencoders =
+    AutoencoderKL.classNames + AsymmetricAutoencoderKL.classNames + AutoencoderTiny.classNames + VQModel.classNames
 
   /// What judges pictures, and what prepares them for it.
   public var ignoredParts: Set<String> { ["safety_checker", "feature_extractor"] }
@@ -123,7 +127,7 @@ extension CLIPTokenizer {
     if let file = ["tokenizer.json", "vocab.json"].lazy.compactMap({ files.file(name, $0) }).first {
       self = try CLIPTokenizer(folder: file.deletingLastPathComponent())
     } else if files.layout == .singleFile {
-      self = try CLIPTokenizer.bundled(configuration: files.configuration(of: name))
+      self = try CLIPTokenizer.bundled(configuration: files.components.contains(name) ? files.configuration(of: name) : nil)
     } else {
       throw TokenizerError.missingFile(path: files.url.appending(path: "\(name)/vocab.json").path(percentEncoded: false))
     }

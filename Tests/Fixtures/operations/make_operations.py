@@ -166,7 +166,8 @@ def functions():
     extremes = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1e-38, -1e-38, 50, -50, 87.3, -87.3, 88.7, -88.7, 88.8, -88.8, 104, -104, 1e3, -1e3,
                              1e10, -1e10, 1e30, -1e30, 3e38, -3e38])
     x = torch.cat([grid, extremes])
-    for name, function in [("silu", F.silu), ("gelu", F.gelu), ("quickGELU", lambda x: x * torch.sigmoid(1.702 * x))]:
+    for name, function in [("silu", F.silu), ("gelu", F.gelu), ("quickGELU", lambda x: x * torch.sigmoid(1.702 * x)), ("relu", F.relu),
+                           ("tanh", torch.tanh)]:
         family.add(name, {"input": x, "result": function(x.double())})
     for columns in [1, 3, 8, 16, 19, 33, 80]:
         x = torch.randn(2, 3, 2 * columns) * 3
