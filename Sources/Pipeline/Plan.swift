@@ -50,6 +50,7 @@ struct Plan: Sendable {
     truncations = texts.enumerated().filter { texts.firstIndex(of: $1) == $0 }.compactMap { pipeline.conditioner.truncation(of: $1) }
     try pipeline.checkChannels(for: request.task)
     try pipeline.predictor.check(request.shortcuts)
+    if let adaptation = request.adaptation, adaptation.model !== pipeline.model { throw GenerationError.foreignAdaptation }
     try checkTensors()
     try pipeline.admission?(extent)
   }

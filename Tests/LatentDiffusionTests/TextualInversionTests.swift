@@ -1,0 +1,4 @@
+import Foundation
+import LatentDiffusion
+import LatentDiffusionTestSupport
+import Testing
