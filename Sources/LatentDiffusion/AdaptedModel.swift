@@ -21,6 +21,10 @@ struct AdaptableFiles: Sendable {
   let targets: AdapterTargets
   /// What was merged at loading.
   let merged: AdapterMatch
+  /// What is added in every generation, since the parameters are streamed.
+  let added: AdapterMatch
+  /// What became of the adapters that were given at loading.
+  let reports: [AdapterReport]
   /// In which each component is held.
   let forms: [String: WeightForm?]
 }
@@ -39,6 +43,10 @@ extension DiffusionModel {
     by adapters: [AdapterUse], in context: ExecutionContext = ExecutionContext()
   ) throws -> (adaptation: Adaptation, reports: [AdapterReport]) {
     let match = try AdapterMatch(adapters, targets: source.targets)
+    return (try adaptation(by: source.added.joined(with: match), in: context), match.reports)
+  }
+
+  func adaptation(by match: AdapterMatch, in context: ExecutionContext) throws -> Adaptation {
     var adaptation = Adaptation(of: identity)
     for component in match.components {
       let labels = reports[component]?.parameters ?? []
@@ -46,7 +54,7 @@ extension DiffusionModel {
         of: component, as: source.forms[component] ?? nil, adaptedBy: source.merged.joined(with: match.dense(in: component)), in: context)
       try adaptation.add(match.changes(of: component), to: labels, from: base, in: context)
     }
-    return (adaptation, match.reports)
+    return adaptation
   }
 }
 

@@ -34,8 +34,8 @@ public struct DiffusionModel: Sendable {
   public let reports: [String: LoadReport]
   /// Parts of the files that are not used and may matter. A program should show them to the person who loads the model.
   public let warnings: [LoadWarning]
-  /// What became of the adapters that were merged at loading.
-  public var adapterReports: [AdapterReport] { source.merged.reports }
+  /// What became of the adapters that were given at loading.
+  public var adapterReports: [AdapterReport] { source.reports }
   let identity = Adaptation.Model()
   let source: AdaptableFiles
 
@@ -51,7 +51,8 @@ public struct DiffusionModel: Sendable {
   ///     are no larger than 32 MiB then as float32, which computes fastest.
   ///   - plan: what is kept in memory and what is not. Its form of the weights is taken; requests that would go beyond its limit are refused.
   ///     Weights that it streams are read as long as the model lives: the file must stay as it is.
-  ///   - adapters: merged into the weights, so that they cost nothing afterwards. `adaptation(by:)` applies adapters to single requests instead.
+  ///   - adapters: merged into the weights, so that they cost nothing afterwards; to weights that the plan streams, changes of low rank are added in every
+  ///     generation. `adaptation(by:)` applies adapters to single requests instead.
   ///   - embeddings: whose names become words of prompts.
   ///   - registry: the classes and families that are known.
   ///   - context: whose threads load, and whose cancellation ends it.
@@ -75,7 +76,8 @@ public struct DiffusionModel: Sendable {
     var parts = try family.accessories(of: files)
     var reports: [String: LoadReport] = [:], forms: [String: WeightForm?] = [:]
     let targets = try family.adapterTargets(files)
-    let merged = try AdapterMatch(adapters, targets: targets)
+    let match = try AdapterMatch(adapters, targets: targets)
+    let (merged, added) = match.parted(streamed: plan?.streamedParameters ?? [:])
     for part in family.parts where part.role != .accessory {
       let form = if let plan { plan.form(of: part.name) } else { try form ?? files.usualForm(of: part.name) }
       forms[part.name] = form
@@ -85,8 +87,8 @@ public struct DiffusionModel: Sendable {
     }
     for embedding in embeddings { try embedding.extend(&parts) }
     self.reports = reports
-    source = AdaptableFiles(files: files, targets: targets, merged: merged, forms: forms)
-    warnings = Self.warnings(files, of: family, reports) + merged.reports.filter { !$0.unused.isEmpty }.map(LoadWarning.adapter)
+    source = AdaptableFiles(files: files, targets: targets, merged: merged, added: added, reports: match.reports, forms: forms)
+    warnings = Self.warnings(files, of: family, reports) + match.reports.filter { !$0.unused.isEmpty }.map(LoadWarning.adapter)
     var assembly = try family.assembled(ModelParts(parts))
     let decodesQuickly = assembly.decodesQuickly
     assembly.autoencoder = TiledAutoencoder(assembly.autoencoder, tiling: plan?.tiling ?? .automatic)
@@ -104,6 +106,7 @@ public struct DiffusionModel: Sendable {
     pipeline.decodesPreviews = decodesQuickly
     if let plan { pipeline.admission = { try plan.admit($0) } }
     pipeline.model = identity
+    pipeline.adaptation = added.components.isEmpty ? nil : try adaptation(by: added, in: context)
     if let width = defaults.width, let height = defaults.height { pipeline.defaultSize = PixelSize(width: width, height: height) }
     makeSchedule()
   }

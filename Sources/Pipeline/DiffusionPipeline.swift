@@ -28,6 +28,8 @@ public struct DiffusionPipeline: Sendable {
   public var admission: (@Sendable (GenerationExtent) throws -> Void)?
   /// The model that the components belong to; nil: none whose parameters a request can change.
   public var model: Adaptation.Model?
+  /// For requests that have none of their own.
+  public var adaptation: Adaptation?
   /// The matrix of previews; nil: it is fitted to the autoencoder when a generation needs one.
   public var latentPreview: LatentPreview?
   /// Whether previews are decoded and then averaged, in their true colours: for decoders that take no longer than a step. `latentPreview` goes before.
@@ -82,7 +84,7 @@ public struct DiffusionPipeline: Sendable {
     phase: @escaping @Sendable (GenerationPhase) -> Void = { _ in }
   ) throws -> Generation {
     var context = context
-    if let adaptation = request.adaptation { context.adaptation = adaptation }
+    if let adaptation = request.adaptation ?? adaptation { context.adaptation = adaptation }
     return Generation(plan: try Plan(request, for: self, phase: phase), place: place, context: context)
   }
 

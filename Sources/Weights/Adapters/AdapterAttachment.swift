@@ -10,6 +10,30 @@ extension AdapterMatch {
   /// The changes of a component, by the names of its parameters.
   package func changes(of component: String) -> ParameterChanges { ParameterChanges(changes: changes[component] ?? [:]) }
 
+  /// The changes that are merged, and those that are added while a model runs: changes of low rank to matrices that are streamed, which stay as their file
+  /// has them.
+  ///
+  /// - Parameter streamed: names of matrices, by component.
+  package func parted(streamed: [String: Set<String>]) -> (merged: AdapterMatch, added: AdapterMatch) {
+    func filtered(_ isAdded: Bool) -> AdapterMatch {
+      let kept = changes.map { component, all in
+        (component, all.filter { ($0.value.isOfLowRank && streamed[component]?.contains($0.key) ?? false) == isAdded })
+      }
+      return AdapterMatch(changes: Dictionary(uniqueKeysWithValues: kept.filter { !$0.1.isEmpty }), reports: [])
+    }
+    return (filtered(false), filtered(true))
+  }
+
+  /// The bytes that the changes of a parameter take while it is streamed: of the factors, or of a changed copy, which is not streamed any more. Nil: it is
+  /// not changed.
+  package func bytes(of parameter: String, in component: String, shape: Shape, copy: Int) -> Int? {
+    guard let changes = changes[component]?[parameter] else { return nil }
+    guard changes.isOfLowRank else { return copy }
+    let rank = changes.compactMap(\.rank).reduce(0, +)
+    let down = PackedMatrix.packedBytes(Shape([rank] + shape.dimensions.dropFirst()), of: .float32)
+    return (down ?? copy) + (PackedMatrix.packedBytes([shape[0], rank], of: .float32) ?? copy)
+  }
+
   /// The components that are changed.
   package var components: [String] { changes.keys.sorted() }
 }

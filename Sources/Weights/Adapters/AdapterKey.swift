@@ -1,7 +1,10 @@
 /// What a tensor of an adapter's file is to its module.
 enum AdapterRole: String, Sendable, Hashable {
   // LoRA and LoCon: B, A, the kernel between them, and what is added to the bias.
-  case up, down, mid, upBias
+  case up = "lora_up"
+  case down = "lora_down"
+  case mid = "lora_mid"
+  case upBias = "lora_B.bias"
   case alpha
   /// DoRA's lengths, under the name that kohya's and LyCORIS' files have, and under PEFT's.
   case doraScale = "dora_scale"
@@ -37,7 +40,7 @@ struct AdapterKey {
   let role: AdapterRole
 
   private static let names: [String: AdapterRole] = [
-    "lora_up": .up, "lora_down": .down, "lora_mid": .mid, "lora_A": .down, "lora_B": .up, "w_norm": .diff, "b_norm": .diffBias,
+    "lora_A": .down, "lora_B": .up, "w_norm": .diff, "b_norm": .diffBias,
   ]
   /// Modules whose two matrices are called `up` and `down` (diffusers before PEFT).
   private static let holders: Set<String> = ["lora", "lora_linear_layer"]

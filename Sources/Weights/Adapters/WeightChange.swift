@@ -57,6 +57,12 @@ struct WeightChange: Sendable {
     }
   }
 
+  /// The rank of a change that can be added to a product.
+  var rank: Int? {
+    guard let (factor, _) = lowRank, case .product(let up, let isTransposed, _, _) = factor else { return nil }
+    return up.shape.dimensions[isTransposed ? 0 : 1]
+  }
+
   private func change(_ shape: Shape, in context: ExecutionContext) throws -> Tensor {
     let result: Tensor =
       switch kind {
