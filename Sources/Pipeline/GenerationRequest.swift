@@ -7,6 +7,8 @@ import Tensor
 public struct GenerationRequest: Sendable {
   /// One or more; all are drawn in the same passes.
   public var prompts: [Prompt]
+  /// What takes the place of the model's parameters, or is added to them, for this request alone.
+  public var adaptation: Adaptation?
   /// What to stay away from: none, one for all, or one for each prompt. Without guidance they have no effect.
   public var negativePrompts: [Prompt] = []
   /// Takes the place of what the conditioner makes of the prompts, for walks between prompts: a row for each prompt, or one for all.

@@ -51,6 +51,7 @@ struct Plan: Sendable {
     try pipeline.checkChannels(for: request.task)
     try checkReaders(of: texts)
     try pipeline.predictor.check(request.shortcuts)
+    if let adaptation = request.adaptation, adaptation.model !== pipeline.model { throw GenerationError.foreignAdaptation }
     try checkTensors()
     try pipeline.admission?(extent)
   }

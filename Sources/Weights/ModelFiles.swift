@@ -160,6 +160,22 @@ public struct ModelFiles: Sendable {
     return form.map { ConvertedWeights(source: source, form: $0, rule: quantization(of: component), context: context) } ?? source
   }
 
+  /// The same weights with adapters merged into them: W + ΔW in float32, then in the form, or in that of the file.
+  ///
+  /// - Throws: `ModelFilesError`, `SafetensorsError`.
+  public func weights(
+    of component: String, as form: WeightForm?, adaptedBy match: AdapterMatch, in context: ExecutionContext
+  ) throws -> any WeightSource {
+    guard let changes = match.changes[component] else { return try weights(of: component, as: form, in: context) }
+    return AdaptedWeights(
+      source: try weights(of: component), changes: changes, form: form, rule: quantization(of: component), context: context)
+  }
+
+  /// The shapes of a component's tensors, by name.
+  ///
+  /// - Throws: `ModelFilesError`, `SafetensorsError`.
+  package func shapes(of component: String) throws -> [String: Shape] { try table(of: component).table.tensors.mapValues(\.shape) }
+
   /// The rule for a component's 8-bit tensors; none are allowed if its class is not registered.
   func quantization(of component: String) -> QuantizationRule { registry[className(of: component)]?.quantization ?? .none }
 

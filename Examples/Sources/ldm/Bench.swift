@@ -35,6 +35,10 @@ struct Bench: AsyncParsableCommand {
   var steps: Int?
 
   @OptionGroup(title: "Short cuts of a whole picture") var shortcuts: ShortcutOptions
+  @OptionGroup(title: "Adapters of a whole picture") var adapters: AdapterOptions
+
+  @Flag(help: "Add the LoRAs of a whole picture in each pass, as a request can, in place of merging them.")
+  var addLoras = false
 
   @Flag(help: "Print one line of JSON.")
   var json = false
@@ -53,6 +57,9 @@ struct Bench: AsyncParsableCommand {
     guard (1...10_000).contains(repeats) else { throw ValidationError("--repeats must be from 1 to 10000.") }
     guard (1...100_000).contains(steps ?? 1) else { throw ValidationError("--steps must be from 1 to 100000.") }
     guard steps == nil || pass == .picture else { throw ValidationError("--steps goes with --pass picture alone.") }
+    guard adapters.settings.isEmpty || pass == .picture else {
+      throw ValidationError("--lora and --embedding go with --pass picture alone.")
+    }
     guard shortcuts.settings.isEmpty || pass == .picture else {
       throw ValidationError("--step-cache and --merge-tokens go with --pass picture alone.")
     }
@@ -133,11 +140,14 @@ extension Bench {
   }
 
   private func picture(in context: ExecutionContext) async throws -> Work {
-    let plan = try memory.plan(model) { usual in
+    var adapted = try adapters.adapted(by: [])
+    let added = addLoras ? adapted.adapters : []
+    if addLoras { adapted.adapters = [] }
+    let plan = try memory.plan(model, adapters: adapted.adapters) { usual in
       guard let width = width ?? usual?.width, let height = height ?? usual?.height else { return nil }
       return GenerationExtent(size: PixelSize(width: width, height: height), images: batch)
     }
-    var loaded = try await model.load(plan: plan, tiles: tiles, in: context)
+    var loaded = try await model.load(plan: plan, tiles: tiles, adapters: adapted, in: context)
     var request = loaded.request(Self.prompt, seed: 0)
     if loaded.defaults.steps == nil {
       try loaded.use(.dpmSolverMultistep)
@@ -146,6 +156,7 @@ extension Bench {
     request.steps = steps ?? request.steps
     (request.width, request.height, request.imagesPerPrompt) = (width, height, batch)
     shortcuts.apply(to: &request)
+    if !added.isEmpty { request.adaptation = try loaded.adaptation(by: added, in: context).adaptation }
     // Two steps are enough to run everything once.
     var first = request
     first.steps = min(request.steps, 2)

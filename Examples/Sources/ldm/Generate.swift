@@ -7,6 +7,7 @@ import LatentDiffusion
 struct GenerateOptions: ParsableArguments {
   @OptionGroup(title: "Model") var model: ModelOptions
   @OptionGroup(title: "Prompt") var prompt: PromptOptions
+  @OptionGroup(title: "Adapters") var adapters: AdapterOptions
   @OptionGroup(title: "Sampling") var sampling: SamplingOptions
   @OptionGroup(title: "Sampling") var scheduling: SchedulerOptions
   @OptionGroup(title: "Stable Diffusion XL") var sizes: SizeOptions
@@ -29,11 +30,13 @@ struct GenerateOptions: ParsableArguments {
       if !files.isEmpty { progress.begin("Reading \(files.joined(separator: " and "))") }
       var task = try task()
       let noise = try sampling.loadNoise.map { try readLatents($0, names: ["noise"]) }
-      let prompt = try prompt.text()
+      let written = try self.prompt.text()
+      let (prompt, tagged) = try self.adapters.taken(from: written)
+      let adapters = try self.adapters.adapted(by: tagged)
       let context = model.context
       progress.begin("Loading \(model.name)")
-      let plan = try memory.plan(model) { usual in extent(task, usual: usual) }
-      var loaded = try await load(model, plan, in: context)
+      let plan = try memory.plan(model, adapters: adapters.adapters) { usual in extent(task, usual: usual) }
+      var loaded = try await load(model, plan, adapters, in: context)
       if let strength = strength ?? loaded.pipeline.usual?(task).strength { task = withStrength(strength, task) }
       var request = request(prompt, task, for: loaded)
       if let noise, let path = sampling.loadNoise {
@@ -54,7 +57,7 @@ struct GenerateOptions: ParsableArguments {
       } phase: {
         progress.phase($0)
       }
-      progress.end(try write(images, request: request, model: loaded))
+      progress.end(try write(images, of: written, request: request, model: loaded))
     } catch {
       progress.clear()
       throw error
@@ -62,8 +65,10 @@ struct GenerateOptions: ParsableArguments {
   }
 
   /// Loads a model and chooses its scheduler.
-  private func load(_ model: ModelOptions, _ plan: MemoryPlan?, in context: ExecutionContext) async throws -> StableDiffusion {
-    var loaded = try await model.load(plan: plan, tiles: tiles, in: context)
+  private func load(
+    _ model: ModelOptions, _ plan: MemoryPlan?, _ adapters: ModelAdapters = ModelAdapters(), in context: ExecutionContext
+  ) async throws -> StableDiffusion {
+    var loaded = try await model.load(plan: plan, tiles: tiles, adapters: adapters, in: context)
     if let prediction = sampling.prediction { loaded.predictionType = prediction.type }
     if scheduling.scheduler == nil, let problem = loaded.schedulerProblem { throw Failure("\(problem) Name it with --scheduler.") }
     if scheduling.choosesAny {
@@ -181,11 +186,11 @@ struct GenerateOptions: ParsableArguments {
   }
 
   /// - Returns: a sentence about what was written.
-  private func write(_ images: [GeneratedImage], request: GenerationRequest, model loaded: StableDiffusion) throws -> String {
+  private func write(_ images: [GeneratedImage], of prompt: String, request: GenerationRequest, model loaded: StableDiffusion) throws -> String {
     let files = output.pictures(images.count)
     try Signals.whole {
       for (image, file) in zip(images, files) {
-        try output.write(Picture(image.image), to: file, parameters: parameters(of: image, request: request, model: loaded).text)
+        try output.write(Picture(image.image), to: file, parameters: parameters(of: image, prompt: prompt, request: request, model: loaded).text)
       }
       if let path = output.saveLatents {
         try writeTensor("latents", Tensor.concatenated(images.map(\.latents), axis: 0).channelsFirst(), to: path)
@@ -201,7 +206,9 @@ struct GenerateOptions: ParsableArguments {
     return "\(names.joined(separator: ", ")): \(shape[2])×\(shape[1]), seed \(request.seed)"
   }
 
-  private func parameters(of image: GeneratedImage, request: GenerationRequest, model loaded: StableDiffusion) -> GenerationParameters {
+  private func parameters(
+    of image: GeneratedImage, prompt written: String, request: GenerationRequest, model loaded: StableDiffusion
+  ) -> GenerationParameters {
     let (height, width) = (image.image.shape[1], image.image.shape[2])
     let strength: Double? =
       switch request.task {
@@ -215,13 +222,13 @@ struct GenerateOptions: ParsableArguments {
     // Other programs count from 1: their clip skip 1 leaves out no layer.
     let clipSkip: [GenerationParameters.Setting] = prompt.clipSkip == 0 ? [] : [.init("Clip skip", "\(prompt.clipSkip + 1)")]
     return GenerationParameters(
-      prompt: request.prompts[0].text, negativePrompt: prompt.negativePrompt ?? "", steps: request.steps,
+      prompt: written, negativePrompt: prompt.negativePrompt ?? "", steps: request.steps,
       sampler: loaded.schedulerKind.map { SchedulerName($0, scheduling.sigmas).description } ?? "", guidanceScale: Float(request.guidance),
       seed: request.seed,
       width: width,
       height: height, model: model.name, strength: strength.map { Float($0) },
-      others: self.model.parts.settings + scheduling.settings + prompt.settings + clipSkip + sizes.settings + refining.settings(refiner)
-        + shortcuts.settings + batch)
+      others: self.model.parts.settings + scheduling.settings + prompt.settings + clipSkip + adapters.settings + sizes.settings
+        + refining.settings(refiner) + shortcuts.settings + batch)
   }
 }
 

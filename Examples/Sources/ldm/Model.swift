@@ -84,10 +84,14 @@ struct ModelOptions: ParsableArguments {
   }
 
   /// Loads the model on an engine thread, so that a signal can end it. Parts of its files that are not used are reported on standard error.
-  func load(plan: MemoryPlan? = nil, tiles: TileOptions? = nil, in context: ExecutionContext) async throws -> StableDiffusion {
+  func load(
+    plan: MemoryPlan? = nil, tiles: TileOptions? = nil, adapters: ModelAdapters = ModelAdapters(), in context: ExecutionContext
+  ) async throws -> StableDiffusion {
     let (files, weights) = (try files, weights)
     var model = try await context.run {
-      try StableDiffusion.load(from: files.base, replacing: files.parts, weights: weights, plan: plan, in: $0)
+      try StableDiffusion.load(
+        from: files.base, replacing: files.parts, weights: weights, plan: plan, adapters: adapters.adapters,
+        embeddings: adapters.embeddings, in: $0)
     }
     try tiles?.apply(to: &model)
     for warning in model.warnings { Progress.warn("\(warning)") }

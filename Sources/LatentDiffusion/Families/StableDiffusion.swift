@@ -42,6 +42,10 @@ public struct StableDiffusionFamily: ModelFamily {
   public var ignoredParts: Set<String> { ["safety_checker", "feature_extractor"] }
   public var checkpointLayout: (any CheckpointLayout)? { StableDiffusionCheckpoint() }
 
+  public func otherNames(of component: String, parameters: Set<String>) -> [String: String] {
+    component == "unet" ? LDMKeys.originalModules(ofUNet: parameters) : [:]
+  }
+
   public func accessories(of files: ModelFiles) throws -> [String: any Sendable] { ["tokenizer": try CLIPTokenizer(of: files)] }
 
   public func assembled(_ parts: ModelParts) throws -> ModelAssembly {

@@ -9,12 +9,12 @@ enum LDMKeys {
 
   // MARK: U-Net
 
-  private static let resnet = [
+  static let resnet = [
     "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2", "out_layers.3": "conv2",
     "skip_connection": "conv_shortcut",
   ]
 
-  private static let aroundBlocks = [
+  static let aroundBlocks = [
     "time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2",
     "time_embed.cond_proj": "time_embedding.cond_proj",
     "label_emb": "class_embedding", "out.0": "conv_norm_out", "out.2": "conv_out",
