@@ -131,6 +131,14 @@ struct OperationTests {
     #expect(found.elements == [0, 0, 1, 0])
   }
 
+  @Test func nearestRows() throws {
+    for item in try functionCases("codes") {
+      #expect(try item["input"].nearest(in: item["table"], in: context).elements == item["result"].elements, "\(item.name)")
+    }
+    // Of two that are as near the first is taken.
+    #expect(try Tensor([0, 5], shape: [2, 1]).nearest(in: Tensor([1, -1, 9], shape: [3, 1]), in: context).elements == [1, 1])
+  }
+
   @Test func nearest() throws {
     for item in try functionCases("nearest") {
       let expected = try item["result"].channelsLast()

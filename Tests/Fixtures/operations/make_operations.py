@@ -186,6 +186,11 @@ def functions():
         x = torch.randn(2, 3, *size)
         y = F.interpolate(x, size=target, mode="nearest")
         family.add(f"nearest, {size[0]}x{size[1]} to {target[0]}x{target[1]}", {"input": x, "result": y})
+    generator = torch.Generator().manual_seed(1)
+    for entries, columns in [(1, 3), (24, 4), (300, 7)]:
+        x, table = (torch.randn(*shape, columns, generator=generator) for shape in [(2, 70), (entries,)])
+        codes = torch.cdist(x.double(), table.double()).argmin(-1)
+        family.add(f"codes, {entries} of {columns}", {"input": x, "table": table, "result": table[codes]})
     family.save()
 
 
