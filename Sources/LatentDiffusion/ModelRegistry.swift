@@ -3,6 +3,7 @@ import Foundation
 import Tensor
 import TextEncoder
 import UNet
+import LatentDiffusionImageEncoder
 import LatentDiffusionWeights
 
 /// What models can be made of: classes of components, and families. A value: another package adds to a copy and loads with that.
@@ -21,7 +22,10 @@ public struct ModelRegistry: Sendable {
 
   /// What the library brings.
   public static let standard = ModelRegistry(
-    components: ComponentRegistry([UNet2DConditionModel.self, AutoencoderKL.self, CLIPTextModel.self]), families: [StableDiffusionFamily(), StableDiffusionXLFamily()])
+    components: ComponentRegistry([
+      UNet2DConditionModel.self, AutoencoderKL.self, CLIPTextModel.self, CLIPVisionModelWithProjection.self,
+      StableUnCLIPImageNormalizer.self,
+    ]), families: [StableDiffusionFamily(), StableDiffusionXLFamily(), ImageVariationFamily()])
 
   /// - Parameters:
   ///   - components: by the names of their classes.

@@ -4,18 +4,18 @@ import LatentDiffusionWeights
 /// A convolution of pictures `[N, H, W, C]`. Source: PyTorch's `Conv2d`.
 public struct Convolution2D: Sendable {
   private let weight: Parameter<PackedMatrix>
-  private let bias: Parameter<Tensor>
+  private let bias: Parameter<Tensor>?
   private let geometry: ConvolutionGeometry
   private let path: String
 
-  /// Takes `weight` `[outChannels, inChannels, kernel, kernel]` and `bias` `[outChannels]`.
+  /// Takes `weight` `[outChannels, inChannels, kernel, kernel]` and, unless there is none, `bias` `[outChannels]`.
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(
-    _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1, padding: ConvolutionGeometry.Padding,
+    _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1, padding: ConvolutionGeometry.Padding, bias hasBias: Bool = true,
     weights: WeightScope
   ) throws {
     weight = try weights.matrix("weight", shape: [outChannels, inChannels, kernel, kernel])
-    bias = try weights.vector("bias", shape: [outChannels])
+    bias = hasBias ? try weights.vector("bias", shape: [outChannels]) : nil
     path = weights.prefix
     geometry = ConvolutionGeometry(kernelHeight: kernel, kernelWidth: kernel, stride: stride, padding: padding)
   }
@@ -73,7 +73,7 @@ public struct Convolution2D: Sendable {
   ) throws -> (result: Tensor, shortcut: Tensor?) {
     let both = try Tensor.convolution(
       consume inputs, normalizedBy: norm.normalization, activation: .silu, weights: weight.value, geometry: geometry,
-      bias: bias(shiftedBy: shift, in: context), adding: consume residual, beside: shortcut.map { ($0.weight.value, $0.bias.value) },
+      bias: bias(shiftedBy: shift, in: context), adding: consume residual, beside: shortcut.map { ($0.weight.value, $0.bias?.value) },
       in: context)
     if let shortcut, let around = both.shortcut { context.observer?(shortcut.path, around) }
     context.observer?(path, both.result)
@@ -81,9 +81,9 @@ public struct Convolution2D: Sendable {
   }
 
   /// One bias, or one for each picture.
-  private func bias(shiftedBy shift: Tensor?, in context: ExecutionContext) throws -> Tensor {
-    guard let shift else { return bias.value }
-    let row = bias.value.reshaped([1, bias.value.count])
+  private func bias(shiftedBy shift: Tensor?, in context: ExecutionContext) throws -> Tensor? {
+    guard let bias = self.bias?.value, let shift else { return self.bias?.value ?? shift }
+    let row = bias.reshaped([1, bias.count])
     return try shift.adding(row.repeated(shift.shape[0], in: context), in: context)
   }
 }

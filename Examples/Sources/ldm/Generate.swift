@@ -7,6 +7,7 @@ import LatentDiffusion
 struct GenerateOptions: ParsableArguments {
   @OptionGroup(title: "Model") var model: ModelOptions
   @OptionGroup(title: "Prompt") var prompt: PromptOptions
+  @OptionGroup(title: "Pictures as prompts") var imagePrompts: ImagePromptOptions
   @OptionGroup(title: "Sampling") var sampling: SamplingOptions
   @OptionGroup(title: "Sampling") var scheduling: SchedulerOptions
   @OptionGroup(title: "Short cuts") var shortcuts: ShortcutOptions
@@ -18,25 +19,34 @@ struct GenerateOptions: ParsableArguments {
   ///
   /// - Parameters:
   ///   - files: the names of the files that the task reads, for the progress.
+  ///   - imagePrompts: what the model itself takes of pictures, before those of adapters.
+  ///   - needsPrompt: whether there must be a prompt.
   ///   - task: what the pictures start from. It is read before the model, because its errors are found faster.
-  func run(reading files: [String] = [], _ task: @autoclosure () throws -> any GenerationTask) async throws {
+  func run(
+    reading files: [String] = [], imagePrompts own: @autoclosure () throws -> [ImagePrompt] = [], needsPrompt: Bool = true,
+    _ task: @autoclosure () throws -> any GenerationTask
+  ) async throws {
+    if needsPrompt { try prompt.checkIsGiven() }
     try output.check(count: sampling.count)
     let progress = Progress(keepsOutputFree: output.isStandardOutput)
     do {
+      let files = files + imagePrompts.images
       if !files.isEmpty { progress.begin("Reading \(files.joined(separator: " and "))") }
-      let task = try task()
+      let task = try task(), pictures = try own() + imagePrompts.prompts()
       let noise = try sampling.loadNoise.map { try readLatents($0, names: ["noise"]) }
       let prompt = try prompt.text()
       let context = model.context
       progress.begin("Loading \(model.name)")
       let plan = try memory.plan(model) { usual in extent(task, usual: usual) }
       var loaded = try await model.load(plan: plan, tiles: tiles, in: context)
+      try await imagePrompts.apply(to: &loaded, in: context)
       if let prediction = sampling.prediction { loaded.predictionType = prediction.type }
       if scheduling.scheduler == nil, let problem = loaded.schedulerProblem { throw Failure("\(problem) Name it with --scheduler.") }
       if scheduling.choosesAny {
         try loaded.use(scheduling.scheduler?.kind, spacing: scheduling.sigmas, timesteps: scheduling.timesteps)
       }
       var request = request(prompt, task, for: loaded)
+      request.imagePrompts = pictures
       if let noise, let path = sampling.loadNoise {
         let expected = try loaded.pipeline.latentShape(for: request)
         guard noise.shape == expected else {
@@ -165,7 +175,7 @@ struct GenerateOptions: ParsableArguments {
       seed: request.seed,
       width: width,
       height: height, model: model.name, strength: strength.map { Float($0) },
-      others: scheduling.settings + clipSkip + shortcuts.settings + batch)
+      others: scheduling.settings + clipSkip + imagePrompts.settings + shortcuts.settings + batch)
   }
 }
 

@@ -206,8 +206,11 @@ def load(folder, kind, dtype):
         folder, dtype=dtype, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
 
 
-def run(folder, inputs, given, dtype=torch.float32):
-    """Runs a case and returns the scheduler's configuration and the tensors: draws, latents after each step, the picture."""
+def run(folder, inputs, given, dtype=torch.float32, prepare=lambda pipeline, given: {}):
+    """Runs a case and returns the scheduler's configuration and the tensors: draws, latents after each step, the picture.
+
+    `prepare` changes the pipeline and returns further arguments.
+    """
     pipeline = load(folder, given["pipeline"], dtype)
     # diffusers looks for the final norm where transformers 4 has it.
     CLIPTextModel.text_model = property(lambda encoder: encoder)
@@ -235,6 +238,7 @@ def run(folder, inputs, given, dtype=torch.float32):
         for key in (key, f"negative_{key}"):
             if key in arguments:
                 arguments[key] = tuple(arguments[key])
+    arguments |= prepare(pipeline, given)
     if "latents" in given:
         tensors["input.latents"] = torch.randn(1, *given["latents"], generator=torch.Generator().manual_seed(99))
         arguments["image"] = tensors["input.latents"].to(dtype)
