@@ -33,7 +33,7 @@ public struct DiffusionModel: Sendable {
   /// For each component the tensors of its files that nothing asked for.
   public let reports: [String: LoadReport]
   /// Parts of the files that are not used and may matter. A program should show them to the person who loads the model.
-  public let warnings: [LoadWarning]
+  public internal(set) var warnings: [LoadWarning]
   /// What became of the adapters that were given at loading.
   public var adapterReports: [AdapterReport] { source.reports }
   let identity = Adaptation.Model()
@@ -99,6 +99,7 @@ public struct DiffusionModel: Sendable {
     pipeline = DiffusionPipeline(
       predictor: assembly.predictor, autoencoder: assembly.autoencoder, conditioner: assembly.conditioner,
       schedule: { _, _ in throw SchedulerError.missingClassName })
+    pipeline.imageConditioners = assembly.imageConditioners
     pipeline.usual = { [defaults, predictor = assembly.predictor] task in
       var usual = family.usualSettings(for: task, predictor: predictor)
       (usual.steps, usual.guidance) = (defaults.steps ?? usual.steps, defaults.guidance ?? usual.guidance)

@@ -305,9 +305,13 @@ struct MemoryModel: Sendable {
 
 /// Passes that are followed by a counting engine, with inputs that have no elements.
 extension ModelAssembly {
-  /// What a conditioner makes of so many empty prompts.
+  /// What conditioners make of so many empty prompts, and of a picture.
   fileprivate func followConditioner(_ prompts: Int, size: PixelSize, _ engine: CountingEngine) throws -> Conditioning {
-    try conditioner.condition(ConditioningRequest(Array(repeating: "", count: prompts), size: size), in: engine.context)
+    let texts = try conditioner.condition(ConditioningRequest(Array(repeating: "", count: prompts), size: size), in: engine.context)
+    var noise: any NoiseSource = TorchGenerator(seed: 0)
+    return try imageConditioners.reduce(texts) {
+      try $0.adding($1.condition(ImagePrompt([Tensor(shape: [1, 1, 1, 3])]), drawing: &noise, in: engine.context).prompt)
+    }
   }
 
   /// A pass after the first, which leaves what every pass needs of the text.

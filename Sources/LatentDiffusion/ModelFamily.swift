@@ -129,14 +129,20 @@ public struct ModelAssembly: Sendable {
   public var autoencoder: any LatentAutoencoder
   /// Makes conditioning of prompts.
   public var conditioner: any TextConditioner
+  /// What makes conditioning of a request's pictures, in their order.
+  public var imageConditioners: [any ImageConditioner]
   /// Bytes that these hold beside weights, such as a tokenizer's tables: for plans.
   public var otherBytes: Int
 
-  /// - Parameter otherBytes: that these hold beside weights.
+  /// - Parameters:
+  ///   - imageConditioners: what makes conditioning of a request's pictures.
+  ///   - otherBytes: that these hold beside weights.
   public init(
-    predictor: any NoisePredictor, autoencoder: any LatentAutoencoder, conditioner: any TextConditioner, otherBytes: Int = 0
+    predictor: any NoisePredictor, autoencoder: any LatentAutoencoder, conditioner: any TextConditioner,
+    imageConditioners: [any ImageConditioner] = [], otherBytes: Int = 0
   ) {
-    (self.predictor, self.autoencoder, self.conditioner, self.otherBytes) = (predictor, autoencoder, conditioner, otherBytes)
+    (self.predictor, self.autoencoder, self.conditioner) = (predictor, autoencoder, conditioner)
+    (self.imageConditioners, self.otherBytes) = (imageConditioners, otherBytes)
   }
 }
 

@@ -3,6 +3,7 @@ import Foundation
 import Tensor
 import TextEncoder
 import UNet
+import LatentDiffusionImageEncoder
 import LatentDiffusionWeights
 
 /// What models can be made of: classes of components, and families. A value: another package adds to a copy and loads with that.
@@ -23,7 +24,8 @@ public struct ModelRegistry: Sendable {
   public static let standard = ModelRegistry(
     components: ComponentRegistry([
       UNet2DConditionModel.self, AutoencoderKL.self, AsymmetricAutoencoderKL.self, AutoencoderTiny.self, VQModel.self, CLIPTextModel.self,
-    ]), families: [StableDiffusionFamily(), StableDiffusionXLFamily()])
+      CLIPVisionModelWithProjection.self, StableUnCLIPImageNormalizer.self,
+    ]), families: [StableDiffusionFamily(), StableDiffusionXLFamily(), ImageVariationFamily()])
 
   /// - Parameters:
   ///   - components: by the names of their classes.

@@ -18,6 +18,8 @@ public struct DiffusionPipeline: Sendable {
   public var autoencoder: any LatentAutoencoder
   /// What makes prompts into what guides the predictor.
   public var conditioner: any TextConditioner
+  /// What makes pictures of a request into what guides the predictor beside the prompts, one for each of `GenerationRequest.imagePrompts`.
+  public var imageConditioners: [any ImageConditioner] = []
   /// Makes the schedule of a generation from a number of steps and the task, which says how many of them are run.
   public var schedule: @Sendable (_ steps: Int, _ task: any GenerationTask) throws -> Schedule
   /// The size of pictures that start from nothing and for which the request names none; nil: what the predictor was trained on.

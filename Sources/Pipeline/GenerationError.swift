@@ -8,6 +8,8 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
   case promptTooLong(bytes: Int)
   /// Neither none, nor one for all, nor one for each prompt.
   case negativePromptCount(prompts: Int, negativePrompts: Int)
+  /// Not one for each adapter, or none for a model that draws nothing without.
+  case imagePromptCount(found: Int, expected: Int)
   /// A number outside what it may be.
   case outOfRange(name: String, value: String, allowed: String)
   /// Neither the request nor the model says how large the pictures are to be.
@@ -41,6 +43,10 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
       "A prompt has \(bytes) bytes; give at most \(GenerationRequest.maximumPromptBytes)."
     case .negativePromptCount(let prompts, let negativePrompts):
       "\(negativePrompts) negative prompts do not fit \(prompts) prompts; give none, one for all, or one for each."
+    case .imagePromptCount(let found, let expected):
+      expected == 0
+        ? "This model takes no pictures beside prompts; add an adapter to it, or leave them out."
+        : "The request has \(found) image prompts, and the model takes \(expected): one for each of its adapters, or what it draws variations of."
     case .outOfRange(let name, let value, let allowed):
       "\(name) is \(value); it must be \(allowed)."
     case .noSize:

@@ -15,6 +15,8 @@ public struct GenerationRequest: Sendable {
   public var conditioning: Conditioning?
   /// The same for the negative prompts.
   public var negativeConditioning: Conditioning?
+  /// Pictures that say what to draw beside the prompts: one for each of the pipeline's `imageConditioners`, such as adapters, or none.
+  public var imagePrompts: [ImagePrompt] = []
   /// What the loop starts from.
   public var task: any GenerationTask = TextToImage()
   /// Pictures of each prompt.

@@ -34,6 +34,7 @@ struct Plan: Sendable {
       request.usual = pipeline.usual ?? { $0.usualSettings(ofConsistencyModel: isConsistencyModel) }
     }
     try request.checkNumbers()
+    try request.checkImagePrompts(for: pipeline.imageConditioners)
     try request.task.check(latentChannels: pipeline.autoencoder.latentChannels)
     (size, outputSize) = try request.sizes(for: pipeline)
     (self.pipeline, self.request, self.phase) = (pipeline, request, phase)
@@ -118,6 +119,25 @@ extension GenerationRequest {
     try checkNumber("The end of denoising", denoisingEnd ?? 1, in: max(0, denoisingStart ?? 0)...1)
     for sizes in [sizes, negativeSizes].compactMap(\.self) {
       try checkNumber("The aesthetic score", sizes.aestheticScore ?? 0, in: -1000...1000)
+    }
+  }
+
+  fileprivate func checkImagePrompts(for conditioners: [any ImageConditioner]) throws {
+    let (found, expected) = (imagePrompts.count, conditioners.count)
+    guard found == expected || found == 0 && !conditioners.contains(where: \.isRequired) else {
+      throw GenerationError.imagePromptCount(found: found, expected: expected)
+    }
+    for (prompt, conditioner) in zip(imagePrompts, conditioners) {
+      try checkNumber("The number of pictures of an image prompt", prompt.pictures.count, in: 1...1000)
+      try checkNumber("The scale of an image prompt", prompt.scale ?? 1, in: -1000...1000)
+      for picture in prompt.pictures {
+        try picture.checkPicture("A picture of an image prompt", channels: 3)
+        guard picture.shape[0] == 1 else {
+          throw GenerationError.unexpectedShape(
+            name: "A picture of an image prompt", expected: "[1, height, width, 3]", found: picture.shape)
+        }
+      }
+      try conditioner.check(prompt)
     }
   }
 
@@ -210,9 +230,12 @@ extension Plan {
   /// Encodes the prompts and the picture, and draws the noise to start from.
   func loop(in context: ExecutionContext) throws -> DenoisingLoop {
     var preparation = Preparation(self, in: context)
+    let pictures = try zip(pipeline.imageConditioners, request.imagePrompts).map {
+      try $0.condition($1, drawing: &preparation.noise, in: context)
+    }
     let start = try request.task.start(&preparation)
     try check(start)
-    let conditioning = try conditioning(in: context)
+    let conditioning = try conditioning(beside: pictures, in: context)
     try pipeline.predictor.check(conditioning, latents: count)
     return DenoisingLoop(
       predictor: pipeline.predictor, conditioning: conditioning, beside: start.beside, restoration: start.restoration,
@@ -236,10 +259,14 @@ extension Plan {
   }
 
   /// For each row of the guidance, a row for each picture.
-  private func conditioning(in context: ExecutionContext) throws -> Conditioning {
+  private func conditioning(beside pictures: [ImageConditioning], in context: ExecutionContext) throws -> Conditioning {
     phase(.encodingPrompts)
     var encoded: [GuidanceRow.Text: Conditioning] = [:]
-    for text in guidance.rows.map(\.text) where encoded[text] == nil { encoded[text] = try self.encoded(text, in: context) }
+    for text in guidance.rows.map(\.text) where encoded[text] == nil {
+      encoded[text] = try pictures.reduce(self.encoded(text, in: context)) {
+        try $0.adding(text == .negativePrompt ? $1.negative : $1.prompt)
+      }
+    }
     var conditioning = try Conditioning.concatenated(guidance.rows.compactMap { encoded[$0.text] })
     if pipeline.predictor.embedsGuidance { conditioning.guidance = request.guidance }
     return conditioning

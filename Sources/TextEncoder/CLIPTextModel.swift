@@ -55,8 +55,10 @@ public struct CLIPTextModel: ModelComponent {
     let embeddings = weights["embeddings"]
     tokenEmbedding = try embeddings["token_embedding"].tensor("weight", shape: [configuration.vocabulary, configuration.hidden])
     positionEmbedding = try embeddings["position_embedding"].vector("weight", shape: [configuration.positions, configuration.hidden])
-    layers = try (0..<configuration.layers).map { try CLIPEncoderLayer(configuration, weights: weights["encoder"]["layers"][$0]) }
-    finalLayerNorm = try LayerNorm(configuration.hidden, epsilon: configuration.epsilon, weights: weights["final_layer_norm"])
+    layers = try (0..<configuration.layers).map {
+      try CLIPEncoderLayer(configuration.layer, causal: true, weights: weights["encoder"]["layers"][$0])
+    }
+    finalLayerNorm = try LayerNorm(configuration.hidden, epsilon: configuration.layer.epsilon, weights: weights["final_layer_norm"])
     textProjection = try configuration.projection.map {
       try Linear(configuration.hidden, $0, bias: false, weights: weights["text_projection"])
     }
@@ -141,37 +143,5 @@ public struct CLIPTextModel: ModelComponent {
   private func end(of ids: [Int]) -> Int {
     let wanted = configuration.endOfText == 2 ? ids.max() : configuration.endOfText
     return ids.firstIndex { $0 == wanted } ?? 0
-  }
-}
-
-/// Attention to earlier tokens, then a feed-forward net. Source: transformers' `CLIPEncoderLayer`.
-private struct CLIPEncoderLayer: Sendable {
-  private let layerNorm1: LayerNorm
-  private let selfAttention: Attention
-  private let layerNorm2: LayerNorm
-  private let fc1: Linear
-  private let fc2: Linear
-  private let activation: Activation
-  private let path: String
-
-  init(_ configuration: CLIPTextConfiguration, weights: WeightScope) throws {
-    layerNorm1 = try LayerNorm(configuration.hidden, epsilon: configuration.epsilon, weights: weights["layer_norm1"])
-    selfAttention = try Attention(
-      configuration.hidden, heads: configuration.heads, headChannels: configuration.hidden / configuration.heads, bias: true,
-      naming: .transformers,
-      weights: weights["self_attn"])
-    layerNorm2 = try LayerNorm(configuration.hidden, epsilon: configuration.epsilon, weights: weights["layer_norm2"])
-    fc1 = try Linear(configuration.hidden, configuration.intermediate, weights: weights["mlp"]["fc1"])
-    fc2 = try Linear(configuration.intermediate, configuration.hidden, weights: weights["mlp"]["fc2"])
-    activation = configuration.activation
-    path = weights.prefix
-  }
-
-  func callAsFunction(_ x: Tensor, in context: ExecutionContext) throws -> Tensor {
-    let attended = try selfAttention(layerNorm1(x, in: context), causal: true, adding: x, in: context)
-    let hidden = try fc1(layerNorm2(attended, in: context), activation: activation, in: context)
-    let result = try fc2(hidden, adding: attended, in: context)
-    context.observer?(path, result)
-    return result
   }
 }

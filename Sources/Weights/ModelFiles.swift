@@ -135,7 +135,7 @@ public struct ModelFiles: Sendable {
     }
   }
 
-  /// The JSON of a component's `config.json`, `scheduler_config.json` or `tokenizer_config.json`; nil if it has none.
+  /// The JSON of a component's `config.json`, or of its scheduler, tokenizer or preprocessor; nil if it has none.
   ///
   /// - Throws: `ModelFilesError`.
   public func configuration(of component: String) throws -> Data? {

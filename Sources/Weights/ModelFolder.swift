@@ -142,7 +142,7 @@ struct ModelFolder: Sendable {
   /// The component's configuration; nil if its folder has none.
   func configuration(of component: String) throws(ModelFilesError) -> Data? {
     _ = try folder(component)
-    for name in ["config.json", "scheduler_config.json", "tokenizer_config.json"] {
+    for name in ["config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json"] {
       if let file = file(component, name) { return try Self.read(file) }
     }
     return nil

@@ -18,8 +18,12 @@ import Testing
   @Test func allCasesAreHere() { #expect(Self.cases.count == 155) }
 
   @Test(arguments: cases) func drawsWhatDiffusersDraws(_ reference: PipelineCase) async throws {
+    try await Self.expectDrawn(reference, by: reference.loadModel())
+  }
+
+  /// Expects what diffusers drew.
+  static func expectDrawn(_ reference: PipelineCase, by model: StableDiffusion) async throws {
     let expected = try reference.reference()
-    let model = try reference.loadModel()
     var request = try reference.request()
     let record = RecordedNoise.Record()
     request.generator = { RecordedNoise(seed: $0, record: record) }
@@ -34,7 +38,7 @@ import Testing
       let difference = compare(step.latents.channelsFirst().elements, latents.elements)
       let relative = difference.largest / standardDeviation(latents.elements)
       if relative > worst.difference { worst = (step.index, relative) }
-      #expect(relative < Self.tolerance, "after step \(step.index): \(difference)")
+      #expect(relative < tolerance, "after step \(step.index): \(difference)")
     }
 
     expectClose(timesteps, reference.timesteps, tolerance: 1e-6, "timesteps")
@@ -43,7 +47,7 @@ import Testing
       if let drawn = expected["draw.\(index)"] { #expect(compare(draw, drawn.elements, absolute: 1e-5).isTolerable, "draw \(index)") }
     }
     let latents = compare(Tensor.concatenated(images.map(\.latents), axis: 0).channelsFirst().elements, final.elements)
-    #expect(latents.largest / deviation < Self.tolerance, "final latents: \(latents)")
+    #expect(latents.largest / deviation < tolerance, "final latents: \(latents)")
     var picture: Difference?
     if let image = expected["image"] {
       let found = compare(Tensor.concatenated(images.map(\.image), axis: 0).channelsFirst().elements, image.elements, absolute: 1e-3)
@@ -62,7 +66,7 @@ func standardDeviation(_ values: [Float]) -> Float {
 }
 
 extension PipelineCase {
-  fileprivate func loadModel() throws -> StableDiffusion {
+  func loadModel() throws -> StableDiffusion {
     // Autoencoders that are made without a model take the place of sd1's.
     let folder = ReferenceModel(model).folder, isWhole = FileManager.default.fileExists(atPath: folder.appending(path: "unet").path)
     var loaded = try StableDiffusion.load(

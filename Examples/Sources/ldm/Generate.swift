@@ -8,6 +8,7 @@ struct GenerateOptions: ParsableArguments {
   @OptionGroup(title: "Model") var model: ModelOptions
   @OptionGroup(title: "Prompt") var prompt: PromptOptions
   @OptionGroup(title: "Adapters") var adapters: AdapterOptions
+  @OptionGroup(title: "Pictures as prompts") var imagePrompts: ImagePromptOptions
   @OptionGroup(title: "Sampling") var sampling: SamplingOptions
   @OptionGroup(title: "Sampling") var scheduling: SchedulerOptions
   @OptionGroup(title: "Stable Diffusion XL") var sizes: SizeOptions
@@ -22,13 +23,21 @@ struct GenerateOptions: ParsableArguments {
   /// - Parameters:
   ///   - files: the names of the files that the task reads, for the progress.
   ///   - strength: the part of the steps that are run; nil: what is usual for the model.
+  ///   - imagePrompts: what the model itself takes of pictures, before those of adapters.
+  ///   - needsPrompt: whether there must be a prompt.
   ///   - task: what the pictures start from. It is read before the model, because its errors are found faster.
-  func run(reading files: [String] = [], strength: Double? = nil, _ task: @autoclosure () throws -> any GenerationTask) async throws {
+  func run(
+    reading files: [String] = [], strength: Double? = nil, imagePrompts own: @autoclosure () throws -> [ImagePrompt] = [],
+    needsPrompt: Bool = true, _ task: @autoclosure () throws -> any GenerationTask
+  ) async throws {
+    if needsPrompt { try prompt.checkIsGiven() }
     try output.check(count: sampling.count)
     let progress = Progress(keepsOutputFree: output.isStandardOutput)
     do {
+      let files = files + imagePrompts.images
       if !files.isEmpty { progress.begin("Reading \(files.joined(separator: " and "))") }
       var task = try task()
+      let pictures = try own() + imagePrompts.prompts()
       let noise = try sampling.loadNoise.map { try readLatents($0, names: ["noise"]) }
       let written = try self.prompt.text()
       let (prompt, tagged) = try self.adapters.taken(from: written)
@@ -37,8 +46,10 @@ struct GenerateOptions: ParsableArguments {
       progress.begin("Loading \(model.name)")
       let plan = try memory.plan(model, adapters: adapters.adapters) { usual in extent(task, usual: usual) }
       var loaded = try await load(model, plan, adapters, in: context)
+      try await imagePrompts.apply(to: &loaded, in: context)
       if let strength = strength ?? loaded.pipeline.usual?(task).strength { task = withStrength(strength, task) }
       var request = request(prompt, task, for: loaded)
+      request.imagePrompts = pictures
       if let noise, let path = sampling.loadNoise {
         let expected = try loaded.pipeline.latentShape(for: request)
         guard noise.shape == expected else {
@@ -227,8 +238,8 @@ struct GenerateOptions: ParsableArguments {
       seed: request.seed,
       width: width,
       height: height, model: model.name, strength: strength.map { Float($0) },
-      others: self.model.parts.settings + scheduling.settings + prompt.settings + clipSkip + adapters.settings + sizes.settings
-        + refining.settings(refiner) + shortcuts.settings + batch)
+      others: self.model.parts.settings + scheduling.settings + prompt.settings + clipSkip + adapters.settings + imagePrompts.settings
+        + sizes.settings + refining.settings(refiner) + shortcuts.settings + batch)
   }
 }
 

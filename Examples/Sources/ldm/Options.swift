@@ -7,7 +7,7 @@ struct PromptOptions: ParsableArguments {
   @Option(
     name: [.customShort("p"), .long], parsing: .unconditional, help: "What to draw; - reads it from standard input. It may be empty (\"\")."
   )
-  var prompt: String
+  var prompt: String?
 
   @Option(parsing: .unconditional, help: "What to stay away from.")
   var negativePrompt: String?
@@ -41,9 +41,14 @@ struct PromptOptions: ParsableArguments {
     guard (0...1000).contains(clipSkip) else { throw ValidationError("--clip-skip must be from 0 to 1000.") }
   }
 
-  /// The prompt; `-` reads it from standard input.
+  /// For commands that draw nothing without words.
+  func checkIsGiven() throws {
+    if prompt == nil { throw ValidationError("Missing expected argument '--prompt <prompt>'") }
+  }
+
+  /// The prompt, empty where none is given; `-` reads it from standard input.
   func text() throws -> String {
-    guard prompt == "-" else { return prompt }
+    guard prompt == "-" else { return prompt ?? "" }
     let most = GenerationRequest.maximumPromptBytes
     var bytes = Data()
     do {

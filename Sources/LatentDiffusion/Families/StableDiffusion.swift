@@ -74,12 +74,16 @@ public struct StableDiffusionFamily: ModelFamily {
 
   /// Components of different models can each be in order and still not fit one another.
   ///
-  /// - Parameter features: of the text encoders.
-  static func check(features: Int, unet: UNet2DConditionModel, autoencoder: any LatentAutoencoder) throws {
+  /// - Parameters:
+  ///   - features: of what the U-Net attends to.
+  ///   - encoder: gives them.
+  static func check(features: Int, of encoder: String = "text encoder", unet: UNet2DConditionModel, autoencoder: any LatentAutoencoder)
+    throws
+  {
     let check = ConfigurationCheck("unet")
     try check.require(
       unet.configuration.contextChannels == features, "cross_attention_dim",
-      "it is \(unet.configuration.contextChannels), but the text encoder gives \(features) features")
+      "it is \(unet.configuration.contextChannels), but the \(encoder) gives \(features) features")
     try check.require(
       unet.outputChannels == autoencoder.latentChannels, "out_channels",
       "it is \(unet.outputChannels), but the autoencoder's latents have \(autoencoder.latentChannels) channels")

@@ -153,13 +153,17 @@ enum LDMKeys {
   private static let openCLIPModules = [
     "token_embedding.weight": "embeddings.token_embedding.weight", "positional_embedding": "embeddings.position_embedding.weight",
     "ln_final.weight": "final_layer_norm.weight", "ln_final.bias": "final_layer_norm.bias",
+    // Of the image tower.
+    "class_embedding": "embeddings.class_embedding", "conv1.weight": "embeddings.patch_embedding.weight",
+    "ln_pre.weight": "pre_layrnorm.weight", "ln_pre.bias": "pre_layrnorm.bias", "ln_post.weight": "post_layernorm.weight",
+    "ln_post.bias": "post_layernorm.bias",
   ]
 
   private static let openCLIPLayer = [
     "ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
   ]
 
-  /// OpenCLIP's text tower → `CLIPTextModel`: one matrix for queries, keys and values becomes three.
+  /// OpenCLIP's towers → `CLIPTextModel`, `CLIPVisionModelWithProjection`: one matrix for queries, keys and values becomes three.
   ///
   /// - Parameters:
   ///   - layers: that are kept; those beyond are left out. Nil: all.

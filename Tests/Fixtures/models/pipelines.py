@@ -218,8 +218,11 @@ def load(folder, kind, dtype, **parts):
         folder, **parts, dtype=dtype, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
 
 
-def run(folder, inputs, given, dtype=torch.float32, **parts):
-    """Runs a case, with `parts` in the place of the folder's, and returns the scheduler's configuration and the tensors: draws, latents after each step, the picture."""
+def run(folder, inputs, given, dtype=torch.float32, prepare=lambda pipeline, given: {}, **parts):
+    """Runs a case and returns the scheduler's configuration and the tensors: draws, latents after each step, the picture.
+
+    `prepare` changes the pipeline and returns further arguments. `parts` take the place of the folder's.
+    """
     pipeline = load(folder, given["pipeline"], dtype, **parts)
     # diffusers looks for the final norm where transformers 4 has it.
     CLIPTextModel.text_model = property(lambda encoder: encoder)
@@ -247,6 +250,7 @@ def run(folder, inputs, given, dtype=torch.float32, **parts):
         for key in (key, f"negative_{key}"):
             if key in arguments:
                 arguments[key] = tuple(arguments[key])
+    arguments |= prepare(pipeline, given)
     if "latents" in given:
         tensors["input.latents"] = torch.randn(1, *given["latents"], generator=torch.Generator().manual_seed(99))
         arguments["image"] = tensors["input.latents"].to(dtype)
