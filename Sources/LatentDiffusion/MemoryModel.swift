@@ -116,7 +116,7 @@ struct MemoryModel: Sendable {
       (self.part, self.tensors, self.form) = (part, tensors, form)
       packedOnceUsed = Set(report.parameters.filter { $0.residency == .packedOnceUsed }.map(\.name))
       let matrices = tensors.filter(\.isMatrix)
-      canBeStreamed = matrices.allSatisfy { $0.elementType == $0.storedType }
+      canBeStreamed = form == nil || matrices.allSatisfy(\.isStreamable)
       var bytes: [NumberFormat: Int] = [:]
       for matrix in matrices { bytes[matrix.elementType, default: 0] += matrix.heldBytes }
       elementType = bytes.max { ($0.value, $1.key.name) < ($1.value, $0.key.name) }?.key ?? .float32
@@ -126,20 +126,24 @@ struct MemoryModel: Sendable {
     /// - Parameter usesAll: whether what is packed once it is used will be.
     func kept(_ residency: WeightResidency, usesAll: Bool) -> Int {
       tensors.reduce(0) { sum, tensor in
-        let isHeld = !tensor.isMatrix || (usesAll || !packedOnceUsed.contains(tensor.name)) && residency.isPacked(tensor.heldBytes)
+        let isHeld = !tensor.isMatrix || (usesAll || !packedOnceUsed.contains(tensor.name)) && isPacked(tensor, residency)
         return isHeld ? sum + tensor.heldBytes : sum
       }
+    }
+
+    private func isPacked(_ tensor: TensorExtent, _ residency: WeightResidency) -> Bool {
+      residency.isPacked(tensor.heldBytes) || !tensor.isStreamable && residency != .packedOnceUsed
     }
 
     /// Matrices that do not stay in memory.
     func streamed(_ residency: WeightResidency) -> Int {
       guard case .streamed = residency else { return 0 }
-      return tensors.count { $0.isMatrix && !residency.isPacked($0.heldBytes) }
+      return tensors.count { $0.isMatrix && !isPacked($0, residency) }
     }
 
     /// Sizes above which weights can be streamed, each of which makes a difference, the largest first.
     var thresholds: [Int] {
-      canBeStreamed ? Array(Set(tensors.filter(\.isMatrix).map(\.heldBytes)).sorted(by: >).dropFirst()) + [0] : []
+      canBeStreamed ? Array(Set(tensors.filter { $0.isMatrix && $0.isStreamable }.map(\.heldBytes)).sorted(by: >).dropFirst()) + [0] : []
     }
   }
 
