@@ -127,7 +127,7 @@ struct MemoryModel: Sendable {
       adapterBytes = Dictionary(beside) { $1 }
       packedOnceUsed = Set(report.parameters.filter { $0.residency == .packedOnceUsed }.map(\.name))
       let matrices = tensors.filter(\.isMatrix)
-      canBeStreamed = matrices.allSatisfy { $0.elementType == $0.storedType }
+      canBeStreamed = form == nil || matrices.allSatisfy(\.isStreamable)
       var bytes: [NumberFormat: Int] = [:]
       for matrix in matrices { bytes[matrix.elementType, default: 0] += matrix.heldBytes }
       elementType = bytes.max { ($0.value, $1.key.name) < ($1.value, $0.key.name) }?.key ?? .float32
@@ -137,9 +137,13 @@ struct MemoryModel: Sendable {
     /// - Parameter usesAll: whether what is packed once it is used will be.
     func kept(_ residency: WeightResidency, usesAll: Bool) -> Int {
       tensors.reduce(0) { sum, tensor in
-        let isHeld = !tensor.isMatrix || (usesAll || !packedOnceUsed.contains(tensor.name)) && residency.isPacked(tensor.heldBytes)
+        let isHeld = !tensor.isMatrix || (usesAll || !packedOnceUsed.contains(tensor.name)) && isPacked(tensor, residency)
         return sum + (isHeld ? tensor.heldBytes : adapterBytes[tensor.name] ?? 0)
       }
+    }
+
+    private func isPacked(_ tensor: TensorExtent, _ residency: WeightResidency) -> Bool {
+      residency.isPacked(tensor.heldBytes) || !tensor.isStreamable && residency != .packedOnceUsed
     }
 
     /// Matrices that do not stay in memory.
@@ -149,12 +153,12 @@ struct MemoryModel: Sendable {
 
     func streamedParameters(_ residency: WeightResidency) -> Set<String> {
       guard case .streamed = residency else { return [] }
-      return Set(tensors.filter { $0.isMatrix && !residency.isPacked($0.heldBytes) }.map(\.name))
+      return Set(tensors.filter { $0.isMatrix && !isPacked($0, residency) }.map(\.name))
     }
 
     /// Sizes above which weights can be streamed, each of which makes a difference, the largest first.
     var thresholds: [Int] {
-      canBeStreamed ? Array(Set(tensors.filter(\.isMatrix).map(\.heldBytes)).sorted(by: >).dropFirst()) + [0] : []
+      canBeStreamed ? Array(Set(tensors.filter { $0.isMatrix && $0.isStreamable }.map(\.heldBytes)).sorted(by: >).dropFirst()) + [0] : []
     }
   }
 

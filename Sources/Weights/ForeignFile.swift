@@ -29,8 +29,6 @@ extension ForeignFile {
       self.init("a Git LFS pointer, not the file itself", "fetch the file with git lfs pull, or download it again")
     } else if ["<!doctype html", "<html", "<head", "<?xml"].contains(where: text.hasPrefix) {
       self.init("a web page, not a model", "download the file itself; a login or a licence may have to be accepted first")
-    } else if has("GGUF") {
-      self.init("a GGUF file", "GGUF is not supported yet; get the model as .safetensors")
     } else if PyTorchFile.isPickle(bytes) {
       self.init("a file of PyTorch", "a safetensors file is needed here")
     } else if has("PK\u{3}\u{4}") || has([0x1F, 0x8B]) || has("7z") || has("Rar!") {
@@ -158,7 +156,7 @@ extension ForeignFile {
     } else if ends(".mlmodelc", ".mlpackage") {
       self.init("a folder for Core ML", "get the model in diffusers' layout with .safetensors files")
     } else if ends(".gguf") {
-      self.init("a folder with GGUF files", "GGUF is not supported yet; get the model as .safetensors")
+      self.init("a folder with GGUF files", "if one of them is a whole model, give that file")
     } else {
       return nil
     }

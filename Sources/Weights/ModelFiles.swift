@@ -11,7 +11,7 @@ public struct ModelFiles: Sendable {
     case diffusers
     /// The folder of one component, with its `config.json`.
     case component
-    /// One file: `.safetensors`, `.ckpt`.
+    /// One file: `.safetensors`, `.gguf`, `.ckpt`.
     case singleFile
   }
 
@@ -194,8 +194,10 @@ public struct ModelFiles: Sendable {
   /// - Throws: `ModelFilesError`, `SafetensorsError`, `PyTorchFileError`.
   public func usualForm(of component: String) throws -> WeightForm? {
     let extents = try extents(of: component, as: .float32)
-    // A file with 8 bits was made so on purpose.
-    guard !extents.contains(where: { $0.storedType == .q8 }), extents.contains(where: { $0.storedType != .float32 }) else { return nil }
+    // A file with fewer bits was made so on purpose.
+    guard !extents.contains(where: { $0.storedType.blockValues > 1 }), extents.contains(where: { $0.storedType != .float32 }) else {
+      return nil
+    }
     return extents.reduce(0) { $0 + $1.heldBytes } > Self.cachedBytes ? nil : .float32
   }
 
@@ -232,7 +234,7 @@ public struct ModelFiles: Sendable {
       return TensorExtent(
         name: name, shape: stored.shape,
         elementType: form?.elementType(of: held, shape: stored.shape, name: name, rule: rule) ?? held,
-        storedType: held)
+        storedType: stored.stored ?? held, order: form == nil ? stored.order : .product)
     }
   }
 

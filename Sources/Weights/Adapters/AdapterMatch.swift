@@ -68,7 +68,7 @@ struct AdaptedWeights: WeightSource {
     let stored = try source.tensor(name, shape: shape)
     guard let changes = changes[name] else { return try form?.convert(stored, name: name, rule: rule, in: context) ?? stored }
     let type = form?.elementType(of: stored.elementType, shape: shape, name: name, rule: rule) ?? stored.elementType.written(shape)
-    return try WeightForm.convert(merged(stored, changes), to: type, name: name, in: context)
+    return try merged(stored, changes).converted(to: type, name: name, in: context)
   }
 
   /// A cancelled merge gives the old weights: whoever packs them throws.
