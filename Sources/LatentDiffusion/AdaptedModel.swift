@@ -18,7 +18,6 @@ extension ModelFamily {
 /// A loaded model's files, with what is needed to change its parameters while it is loaded.
 struct AdaptableFiles: Sendable {
   let files: ModelFiles
-  let targets: AdapterTargets
   /// What was merged at loading.
   let merged: AdapterMatch
   /// What is added in every generation, since the parameters are streamed.
@@ -42,7 +41,7 @@ extension DiffusionModel {
   public func adaptation(
     by adapters: [AdapterUse], in context: ExecutionContext = ExecutionContext()
   ) throws -> (adaptation: Adaptation, reports: [AdapterReport]) {
-    let match = try AdapterMatch(adapters, targets: source.targets)
+    let match = try AdapterMatch(adapters, targets: family.adapterTargets(source.files))
     return (try adaptation(by: source.added.joined(with: match), in: context), match.reports)
   }
 

@@ -76,8 +76,7 @@ public struct DiffusionModel: Sendable {
     self.family = family
     var parts = try family.accessories(of: files)
     var reports: [String: LoadReport] = [:], forms: [String: WeightForm?] = [:]
-    let targets = try family.adapterTargets(files)
-    let match = try AdapterMatch(adapters, targets: targets)
+    let match = adapters.isEmpty ? .none : try AdapterMatch(adapters, targets: family.adapterTargets(files))
     let (merged, added) = match.parted(streamed: plan?.streamedParameters ?? [:])
     for part in family.parts(of: files) where part.role != .accessory {
       let form = if let plan { plan.form(of: part.name) } else { try form ?? files.usualForm(of: part.name) }
@@ -88,7 +87,7 @@ public struct DiffusionModel: Sendable {
     }
     for embedding in embeddings { try embedding.extend(&parts) }
     self.reports = reports
-    source = AdaptableFiles(files: files, targets: targets, merged: merged, added: added, reports: match.reports, forms: forms)
+    source = AdaptableFiles(files: files, merged: merged, added: added, reports: match.reports, forms: forms)
     warnings = Self.warnings(files, of: family, reports) + match.reports.filter { !$0.unused.isEmpty }.map(LoadWarning.adapter)
     var assembly = try family.assembled(ModelParts(parts))
     let decodesQuickly = assembly.decodesQuickly

@@ -10,14 +10,15 @@ public enum LoadWarning: Sendable, Equatable, CustomStringConvertible {
   case adapter(AdapterReport)
 
   public var description: String {
-    switch self {
+    func are(_ names: [String]) -> String { names.count == 1 ? "is" : "are" }
+    return switch self {
     case .unusedTensors(let component, let names):
-      "\(Self.list(names)) of the model's \(component) \(names.count == 1 ? "is" : "are") not used."
+      "\(Self.list(names)) of the model's \(component) \(are(names)) not used."
     case .leftOver(let names):
-      "\(Self.list(names)) of the file \(names.count == 1 ? "belongs" : "belong") to no part of the model and \(names.count == 1 ? "is" : "are") not used."
+      "\(Self.list(names)) of the file \(names.count == 1 ? "belongs" : "belong") to no part of the model and \(are(names)) not used."
     case .unusedComponent(let name, let className): "The model's \(name) (\(className)) is not used."
     case .adapter(let report):
-      "\(Self.list(report.unused)) of \(report.path) \(report.unused.count == 1 ? "is" : "are") not used; \(report.applied) of \(report.count) changes are applied."
+      "\(Self.list(report.unused)) of \(report.path) \(are(report.unused)) not used; \(report.applied) of \(report.count) changes are applied."
     }
   }
 

@@ -57,7 +57,8 @@ public struct TextualInversion: Sendable {
 
   private static func part(_ key: String, of file: any TensorFile, for component: String? = nil) throws(TextualInversionError) -> Part {
     let path = file.url.path(percentEncoded: false)
-    guard let shape = file.tensors[key]?.shape, let weights = try? file.tensor(key, shape: shape), (1...2).contains(shape.rank), shape.count > 0
+    guard let shape = file.tensors[key]?.shape, let weights = try? file.tensor(key, shape: shape), (1...2).contains(shape.rank),
+      shape.count > 0
     else { throw .noEmbedding(path: path, keys: [key]) }
     guard weights.isFinite else { throw .notFinite(path: path, key: key) }
     let vectors = weights.decoded()

@@ -163,7 +163,7 @@ public struct ModelFiles: Sendable {
   /// The same weights with adapters merged into them: W + ΔW in float32, then in the form, or in that of the file.
   ///
   /// - Throws: `ModelFilesError`, `SafetensorsError`.
-  public func weights(
+  package func weights(
     of component: String, as form: WeightForm?, adaptedBy match: AdapterMatch, in context: ExecutionContext
   ) throws -> any WeightSource {
     guard let changes = match.changes[component] else { return try weights(of: component, as: form, in: context) }

@@ -38,14 +38,16 @@ import Testing
   }
 
   static let cases: [(name: String, file: String, weight: Double)] = [
-    ("kohya", "kohya", 0.8), ("kohya", "original-names", 0.8), ("peft", "peft", 0.8), ("peft-dora", "peft-dora", 0.8), ("loha", "loha", 0.8),
+    ("kohya", "kohya", 0.8), ("kohya", "original-names", 0.8), ("peft", "peft", 0.8), ("peft-dora", "peft-dora", 0.8),
+    ("loha", "loha", 0.8),
     ("lokr", "lokr", 0.8), ("ia3", "ia3", 0.8), ("ia3-peft", "ia3-peft", 1), ("dora", "dora", 0.8), ("locon", "locon", 0.8),
   ]
 
   @Test(arguments: cases) func bothWaysDrawWhatTheReferenceDraws(_ given: (name: String, file: String, weight: Double)) async throws {
     let use = AdapterUse(try Self.adapter(given.file), weight: given.weight)
     let merged = try DiffusionModel.load(from: Self.model, adapters: [use])
-    #expect(merged.adapterReports.allSatisfy { $0.applied == $0.count && $0.unused.isEmpty } && merged.warnings.isEmpty, "\(merged.warnings)")
+    #expect(
+      merged.adapterReports.allSatisfy { $0.applied == $0.count && $0.unused.isEmpty } && merged.warnings.isEmpty, "\(merged.warnings)")
     try Self.expect(try await Self.latents(of: merged), given.name, "\(given.file) merged")
 
     let model = try DiffusionModel.load(from: Self.model)
@@ -158,7 +160,9 @@ import Testing
   @Test func whatIsLeftOverIsTold() throws {
     let folder = try TemporaryFolder()
     let file = folder.url.appending(path: "a.safetensors")
-    var tensors = Self.pair(Self.module, [2, 8], [8, 2]).merging(Self.pair("lora_te2_text_model_encoder_layers_0_mlp_fc1", [2, 8], [8, 2])) { $1 }
+    var tensors = Self.pair(Self.module, [2, 8], [8, 2]).merging(
+      Self.pair("lora_te2_text_model_encoder_layers_0_mlp_fc1", [2, 8], [8, 2])
+    ) { $1 }
     // A layer without a bias.
     tensors[Self.module + ".diff_b"] = Tensor(repeating: 1, shape: [8])
     try SafetensorsWriter.write(tensors, to: file)

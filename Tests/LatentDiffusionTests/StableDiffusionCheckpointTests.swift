@@ -90,7 +90,9 @@ private func fnv(_ data: Data) -> String {
     // The other way round, as adapters need it: every module of the U-Net has the original's name.
     let modules = StableDiffusionFamily().otherNames(of: "unet", parameters: Set(try #require(shapes.tensors["unet"]).keys))
     let original = shapes.checkpoint.keys.filter { $0.hasPrefix("model.diffusion_model.") }
-    #expect(Set(modules.keys) == Set(original.map { $0.dropFirst("model.diffusion_model.".count).split(separator: ".").dropLast().joined(separator: ".") }))
+    #expect(
+      Set(modules.keys)
+        == Set(original.map { $0.dropFirst("model.diffusion_model.".count).split(separator: ".").dropLast().joined(separator: ".") }))
     try expect(shapes.configurations, of: files)
     #expect(files.className(of: "scheduler") == scheduler)
     let family: any ModelFamily = name.hasPrefix("sdxl") ? StableDiffusionXLFamily() : StableDiffusionFamily()

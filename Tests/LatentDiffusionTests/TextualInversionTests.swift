@@ -52,6 +52,8 @@ import Testing
     try expectError(["x": Tensor(shape: [0, 16])], says: "no textual inversion")
     try expectError(["x": good], name: "a</w>", says: "a</w>", "another name")
     try expectError(["x": good], name: " ", says: "no name")
-    #expect(throws: TokenizerError.self) { try DiffusionModel.load(from: Self.model, embeddings: [Self.word("embedding"), Self.word("embedding")]) }
+    #expect(throws: TokenizerError.self) {
+      try DiffusionModel.load(from: Self.model, embeddings: [Self.word("embedding"), Self.word("embedding")])
+    }
   }
 }

@@ -14,7 +14,9 @@ struct AdapterOptions: ParsableArguments {
 
   @Option(
     parsing: .unconditional,
-    help: "A folder of LoRAs for <lora:name:0.8> in the prompt, where name is a file's without its extension. They are taken out of the prompt.")
+    help:
+      "A folder of LoRAs for <lora:name:0.8> in the prompt, where name is a file's without its extension. They are taken out of the prompt."
+  )
   var loraFolder: String?
 
   @Option(

@@ -197,11 +197,14 @@ struct GenerateOptions: ParsableArguments {
   }
 
   /// - Returns: a sentence about what was written.
-  private func write(_ images: [GeneratedImage], of prompt: String, request: GenerationRequest, model loaded: StableDiffusion) throws -> String {
+  private func write(_ images: [GeneratedImage], of prompt: String, request: GenerationRequest, model loaded: StableDiffusion) throws
+    -> String
+  {
     let files = output.pictures(images.count)
     try Signals.whole {
       for (image, file) in zip(images, files) {
-        try output.write(Picture(image.image), to: file, parameters: parameters(of: image, prompt: prompt, request: request, model: loaded).text)
+        try output.write(
+          Picture(image.image), to: file, parameters: parameters(of: image, prompt: prompt, request: request, model: loaded).text)
       }
       if let path = output.saveLatents {
         try writeTensor("latents", Tensor.concatenated(images.map(\.latents), axis: 0).channelsFirst(), to: path)

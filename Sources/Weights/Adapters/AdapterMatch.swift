@@ -1,14 +1,14 @@
 import Tensor
 
 /// Adapters in a model: what they change, by component and parameter.
-public struct AdapterMatch: Sendable {
+package struct AdapterMatch: Sendable {
   /// By component and by the parameter's name.
   let changes: [String: [String: [WeightChange]]]
   /// One for each adapter, in their order.
-  public let reports: [AdapterReport]
+  package let reports: [AdapterReport]
 
   /// Nothing is changed.
-  public static let none = AdapterMatch(changes: [:], reports: [])
+  package static let none = AdapterMatch(changes: [:], reports: [])
 
   init(changes: [String: [String: [WeightChange]]], reports: [AdapterReport]) {
     (self.changes, self.reports) = (changes, reports)
@@ -18,7 +18,7 @@ public struct AdapterMatch: Sendable {
   ///
   /// - Throws: `AdapterError`: if nothing of an adapter has a place in the model, if a tensor has another shape than its layer, or holds values that
   ///   are not finite.
-  public init(_ uses: [AdapterUse], targets: AdapterTargets) throws(AdapterError) {
+  package init(_ uses: [AdapterUse], targets: AdapterTargets) throws(AdapterError) {
     var all: [String: [String: [WeightChange]]] = [:], reports: [AdapterReport] = []
     for use in uses {
       let adapter = use.adapter, weight = Float(use.weight)

@@ -34,7 +34,7 @@ private struct ChangeReader {
   let biasRoles: [AdapterRole] = [.diffBias, .upBias]
 
   func matrixChanges() throws(AdapterError) -> [WeightChange] {
-    guard let shape = matrix else { return [] }
+    guard let shape = matrix, shape.rank > 0, shape.count > 0 else { return [] }
     var changes: [WeightChange] = []
     if has(.up) || has(.down) { changes.append(try change(.product(factor(.up, .down, .mid, shape)), shape, rank: source.required(.down))) }
     if has(.hadaW1A) {

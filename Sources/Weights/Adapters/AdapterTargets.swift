@@ -1,7 +1,7 @@
 import Tensor
 
 /// The modules of a model by all names that adapters have for them. Names whose dots are written as underscores are looked up, never guessed.
-public struct AdapterTargets: Sendable {
+package struct AdapterTargets: Sendable {
   /// A module of a component: what stands before `.weight` and `.bias`.
   struct Module: Sendable, Hashable {
     let component: String
@@ -10,7 +10,7 @@ public struct AdapterTargets: Sendable {
   }
 
   /// A component of a model.
-  public struct Component: Sendable {
+  package struct Component: Sendable {
     let name: String
     let shapes: [String: Shape]
     let otherNames: [String: String]
@@ -19,7 +19,7 @@ public struct AdapterTargets: Sendable {
     ///   - name: `unet`, `text_encoder`, `text_encoder_2`.
     ///   - shapes: of its parameters, by the names that layers ask for.
     ///   - otherNames: of its modules, such as those of the original code, with the modules' names.
-    public init(_ name: String, shapes: [String: Shape], otherNames: [String: String] = [:]) {
+    package init(_ name: String, shapes: [String: Shape], otherNames: [String: String] = [:]) {
       (self.name, self.shapes, self.otherNames) = (name, shapes, otherNames)
     }
   }
@@ -29,7 +29,7 @@ public struct AdapterTargets: Sendable {
   private let modules: [String: [String: String?]]
 
   /// - Parameter components: of one model.
-  public init(_ components: [Component]) {
+  package init(_ components: [Component]) {
     self.components = components
     modules = components.reduce(into: [:]) { $0[$1.name] = Self.index($1) }
   }
