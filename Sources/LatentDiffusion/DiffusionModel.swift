@@ -28,6 +28,8 @@ public struct DiffusionModel: Sendable {
   /// The same without those.
   private var ownConfiguration: SchedulerConfiguration
   private var isSchedulerExchanged = false
+  /// Whether there is a plan with a limit on memory.
+  let isLimited: Bool
   /// What the model recommends for what a request leaves open.
   public let defaults: GenerationDefaults
   /// For each component the tensors of its files that nothing asked for.
@@ -71,6 +73,7 @@ public struct DiffusionModel: Sendable {
         part.name, as: form, residency: plan?.residency(of: part.name) ?? .packed, in: context)
     }
     self.reports = reports
+    isLimited = plan?.limit != nil
     warnings = Self.warnings(files, of: family, reports)
     var assembly = try family.assembled(ModelParts(parts))
     let decodesQuickly = assembly.decodesQuickly

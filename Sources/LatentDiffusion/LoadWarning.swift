@@ -6,6 +6,8 @@ public enum LoadWarning: Sendable, Equatable, CustomStringConvertible {
   case leftOver(names: [String])
   /// A component that nothing here runs.
   case unusedComponent(name: String, className: String)
+  /// An adapter on a model with a limit on memory.
+  case outsidePlan(name: String)
 
   public var description: String {
     switch self {
@@ -13,6 +15,8 @@ public enum LoadWarning: Sendable, Equatable, CustomStringConvertible {
       "\(Self.list(names)) of the model's \(component) \(names.count == 1 ? "is" : "are") not used."
     case .leftOver(let names):
       "\(Self.list(names)) of the file \(names.count == 1 ? "belongs" : "belong") to no part of the model and \(names.count == 1 ? "is" : "are") not used."
+    case .outsidePlan(let name):
+      "\(name) and its image encoder take memory that the plan for this limit does not know of."
     case .unusedComponent(let name, let className): "The model's \(name) (\(className)) is not used."
     }
   }
