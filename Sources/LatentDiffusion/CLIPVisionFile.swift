@@ -1,4 +1,5 @@
 import Foundation
+import LatentDiffusionImageEncoder
 import LatentDiffusionWeights
 import Tensor
 
@@ -34,9 +35,9 @@ struct CLIPVisionFile {
       tensors["embeddings.position_ids"] = nil
     }
     table = WeightTable(tensors)
-    let beside = url.deletingLastPathComponent().appending(path: "config.json")
     configuration =
-      try (try? Data(contentsOf: beside)) ?? Self.derived(tensors, isOpenCLIP: isOpenCLIP, path: url.path(percentEncoded: false))
+      try CLIPImageEncoder.contents(of: url.deletingLastPathComponent().appending(path: "config.json"))
+      ?? Self.derived(tensors, isOpenCLIP: isOpenCLIP, path: url.path(percentEncoded: false))
   }
 
   private static func derived(_ tensors: [String: StoredTensor], isOpenCLIP: Bool, path: String) throws(ModelFilesError) -> Data {

@@ -41,7 +41,8 @@ public enum IPAdapterError: Error, Sendable, Equatable, CustomStringConvertible 
 
 extension DiffusionModel {
   /// This model with an IP-Adapter, which makes it attend to pictures beside the text. A request then has pictures for each adapter in `imagePrompts`, in
-  /// the order in which they were added, or for none. A plan for memory does not know of adapters and their encoders.
+  /// the order in which they were added, or for none. A plan for memory does not know of adapters and their encoders,
+  /// which `warnings` says where there is a limit.
   ///
   /// ```swift
   /// let encoder = try CLIPImageEncoder.load(from: folder.appending(path: "image_encoder"))
@@ -62,6 +63,7 @@ extension DiffusionModel {
     let (conditioner, layers, unused) = try IPAdapterFile(url).parts(for: unet, encoder: imageEncoder, in: context)
     result.pipeline.predictor = unet.adding(layers)
     result.pipeline.imageConditioners.append(conditioner)
+    if isLimited { result.warnings.append(.outsidePlan(name: url.lastPathComponent)) }
     if !unused.isEmpty { result.warnings.append(.unusedTensors(component: url.lastPathComponent, names: unused)) }
     return result
   }
@@ -89,8 +91,17 @@ extension CLIPImageEncoder {
       model = try CLIPVisionModelWithProjection.load(from: url, weights: weights, in: context)
       folder = try ModelFiles.open(url).layout == .diffusers ? url.appending(path: "feature_extractor") : url
     }
-    let json = try? Data(contentsOf: folder.appending(path: "preprocessor_config.json"))
+    let json = try Self.contents(of: folder.appending(path: "preprocessor_config.json"))
     return try CLIPImageEncoder(model, processor: CLIPImageProcessor(json: json, imageSize: model.configuration.imageSize))
+  }
+
+  /// A configuration; nil where there is none.
+  static func contents(of url: URL) throws(ModelFilesError) -> Data? {
+    let path = url.path(percentEncoded: false)
+    guard FileManager.default.fileExists(atPath: path) else { return nil }
+    do { return try Data(contentsOf: url) } catch {
+      throw .unreadable(path: path, reason: "it is no ordinary file, or its permissions forbid it")
+    }
   }
 }
 

@@ -160,6 +160,14 @@ import Testing
     await #expect(throws: ComponentError.self) { try await Self.latents(model, Self.request([ImagePrompt([Self.picture()])])) }
   }
 
+  /// What a plan with a limit does not know of is told.
+  @Test func limitsAreTold() throws {
+    let url = ReferenceModel("sd1").folder, extent = GenerationExtent(size: PixelSize(width: 32, height: 32))
+    let plan = try MemoryPlan(for: url, extent, limit: MemoryPlan(for: url, extent).predictedPeakBytes)
+    let adapted = try StableDiffusion.load(from: url, plan: plan).adding(ipAdapter: Self.adapter("sd1"), imageEncoder: Self.encoder())
+    #expect(adapted.warnings == [.outsidePlan(name: "ip-adapter-sd1.safetensors")])
+  }
+
   /// A plan follows the image encoder, and a picture of one pixel, or of one row, is a picture.
   @Test func plansAndSmallPictures() async throws {
     for name in ["unclip", "variation"] {

@@ -2,13 +2,15 @@ extension LDMKeys {
   /// The names that the original code has for a U-Net's modules, with diffusers' names: what `unet` does, the other way round, for adapters, which have too few
   /// tensors to tell a network's levels from.
   ///
-  /// - Parameter names: of the parameters in diffusers.
-  static func originalModules(ofUNet names: Set<String>) -> [String: String] {
+  /// - Parameters:
+  ///   - names: of the parameters in diffusers.
+  ///   - labels: what the two layers of `label_emb` are in diffusers, where it has two.
+  static func originalModules(ofUNet names: Set<String>, labels: String = "class_embedding") -> [String: String] {
     let modules = Set(names.compactMap { name in name.lastIndex(of: ".").map { String(name[..<$0]) } })
     let places = originalPlaces(names)
     let resnetNames = Dictionary(resnet.map { ($1, $0) }, uniquingKeysWith: { first, _ in first })
     let around = Dictionary(aroundBlocks.map { ($1, $0) }, uniquingKeysWith: { first, _ in first })
-    var result: [String: String] = [:]
+    var result = ["label_emb.0.0": labels + ".linear_1", "label_emb.0.2": labels + ".linear_2"].filter { modules.contains($0.value) }
     for module in modules {
       if let name = around[module] { result[name] = module }
       let parts = module.split(separator: ".").map(String.init)
