@@ -87,6 +87,7 @@ public struct DiffusionModel: Sendable {
       return usual
     }
     pipeline.decodesPreviews = decodesQuickly
+    pipeline.pictureNoise = assembly.pictureNoise
     if let plan { pipeline.admission = { try plan.admit($0) } }
     if let width = defaults.width, let height = defaults.height { pipeline.defaultSize = PixelSize(width: width, height: height) }
     makeSchedule()

@@ -123,6 +123,8 @@ public struct ModelAssembly: Sendable {
   public var autoencoder: any LatentAutoencoder
   /// Makes conditioning of prompts.
   public var conditioner: any TextConditioner
+  /// The noise of pictures beside the latents: `DiffusionPipeline.pictureNoise`.
+  public var pictureNoise: [NoiseLevel] = []
   /// Bytes that these hold beside weights, such as a tokenizer's tables: for plans.
   public var otherBytes: Int
 

@@ -43,7 +43,8 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   public static var quantization: QuantizationRule {
     // diffusers' names, then the original code's.
     .matrices(except: [
-      "conv_in.", "conv_out.", "time_embedding.", "class_embedding.", "add_embedding.", "input_blocks.0.0.", "diffusion_model.out.", "time_embed.",
+      "conv_in.", "conv_out.", "time_embedding.", "class_embedding.", "add_embedding.", "input_blocks.0.0.", "diffusion_model.out.",
+      "time_embed.",
       "label_emb.",
     ])
   }
@@ -204,9 +205,12 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     }
     try check(conditioning, latents: latents.shape[0])
     try embedding.check(conditioning)
-    guard conditioning.contexts.count == 1 else {
-      throw ComponentError.unexpectedContexts(component: "The U-Net", expected: 1, found: conditioning.contexts.count)
+    let expected = configuration.attendsToText ? 1 : 0
+    guard conditioning.contexts.count == expected else {
+      throw ComponentError.unexpectedContexts(component: "The U-Net", expected: expected, found: conditioning.contexts.count)
     }
+    // Where nothing attends to a text, there still are its rows.
+    guard configuration.attendsToText else { return Tensor(shape: [conditioning.rows, 1, 1]) }
     let text = conditioning.contexts[0].shape, channels = configuration.levels[0].contextChannels
     guard text.rank == 3, text[0] == conditioning.rows, text[2] == channels, text[1] > 0 else {
       throw ComponentError.unexpectedShape(
