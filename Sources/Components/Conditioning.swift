@@ -99,11 +99,15 @@ public protocol TextConditioner: Sendable {
   /// - Throws: `CancellationError`, and what the conditioner documents.
   func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning
 
+  /// Whether it reads the second text of a prompt; it does not without an implementation.
+  var readsSecondTexts: Bool { get }
+
   /// What `condition` leaves out of a prompt; nil where it reads all, and without an implementation.
   func truncation(of prompt: Prompt) -> PromptTruncation?
 }
 
 extension TextConditioner {
+  public var readsSecondTexts: Bool { false }
   public func truncation(of prompt: Prompt) -> PromptTruncation? { nil }
 }
 

@@ -6,6 +6,8 @@ public enum LoadWarning: Sendable, Equatable, CustomStringConvertible {
   case leftOver(names: [String])
   /// A component that nothing here runs.
   case unusedComponent(name: String, className: String)
+  /// An adapter of which a part has no place in the model.
+  case adapter(AdapterReport)
 
   public var description: String {
     switch self {
@@ -14,6 +16,8 @@ public enum LoadWarning: Sendable, Equatable, CustomStringConvertible {
     case .leftOver(let names):
       "\(Self.list(names)) of the file \(names.count == 1 ? "belongs" : "belong") to no part of the model and \(names.count == 1 ? "is" : "are") not used."
     case .unusedComponent(let name, let className): "The model's \(name) (\(className)) is not used."
+    case .adapter(let report):
+      "\(Self.list(report.unused)) of \(report.path) \(report.unused.count == 1 ? "is" : "are") not used; \(report.applied) of \(report.count) changes are applied."
     }
   }
 

@@ -65,14 +65,14 @@ struct MemoryModel: Sendable {
     let assembly: ModelAssembly
 
     /// - Parameter form: of a component by its name.
-    init(_ files: ModelFiles, of family: any ModelFamily, form: (String) throws -> WeightForm?) throws {
+    init(_ files: ModelFiles, of family: any ModelFamily, _ match: AdapterMatch, form: (String) throws -> WeightForm?) throws {
       var parts: [Component] = [], made: [String: any Sendable] = [:]
       for part in family.parts(of: files) where part.role != .accessory {
         let form = try form(part.name)
         let extents = try files.extents(of: part.name, as: form)
         let (component, report) = try files.make(part.name, from: ExtentSource(extents), in: ExecutionContext())
         made[part.name] = component
-        parts.append(Component(part, extents, form: form, onceUsed: report))
+        parts.append(Component(part, extents, form: form, match, onceUsed: report))
       }
       self.parts = parts
       assembly = try family.assembled(ModelParts(made, areExtents: true))
@@ -96,6 +96,11 @@ struct MemoryModel: Sendable {
     part(component, choice).map { choice.residency($0.part.role) } ?? .packed
   }
 
+  func streamedParameters(_ choice: MemoryChoice) -> [String: Set<String>] {
+    let parts = components(choice).parts
+    return Dictionary(parts.map { ($0.part.name, $0.streamedParameters(choice.residency($0.part.role))) }) { $1 }
+  }
+
   private func part(_ name: String, _ choice: MemoryChoice) -> Component? { components(choice).parts.first { $0.part.name == name } }
 
   /// A component's tensors.
@@ -111,9 +116,15 @@ struct MemoryModel: Sendable {
 
     /// Matrices that not every generation needs.
     private let packedOnceUsed: Set<String>
+    /// Bytes that adapters take beside a matrix that is streamed, or in its place.
+    private let adapterBytes: [String: Int]
 
-    init(_ part: ModelPart, _ tensors: [TensorExtent], form: WeightForm?, onceUsed report: LoadReport) {
+    init(_ part: ModelPart, _ tensors: [TensorExtent], form: WeightForm?, _ match: AdapterMatch, onceUsed report: LoadReport) {
       (self.part, self.tensors, self.form) = (part, tensors, form)
+      let beside = tensors.filter(\.isMatrix).compactMap { tensor in
+        match.bytes(of: tensor.name, in: part.name, shape: tensor.shape, copy: tensor.heldBytes).map { (tensor.name, $0) }
+      }
+      adapterBytes = Dictionary(beside) { $1 }
       packedOnceUsed = Set(report.parameters.filter { $0.residency == .packedOnceUsed }.map(\.name))
       let matrices = tensors.filter(\.isMatrix)
       canBeStreamed = matrices.allSatisfy { $0.elementType == $0.storedType }
@@ -127,14 +138,18 @@ struct MemoryModel: Sendable {
     func kept(_ residency: WeightResidency, usesAll: Bool) -> Int {
       tensors.reduce(0) { sum, tensor in
         let isHeld = !tensor.isMatrix || (usesAll || !packedOnceUsed.contains(tensor.name)) && residency.isPacked(tensor.heldBytes)
-        return isHeld ? sum + tensor.heldBytes : sum
+        return sum + (isHeld ? tensor.heldBytes : adapterBytes[tensor.name] ?? 0)
       }
     }
 
     /// Matrices that do not stay in memory.
     func streamed(_ residency: WeightResidency) -> Int {
-      guard case .streamed = residency else { return 0 }
-      return tensors.count { $0.isMatrix && !residency.isPacked($0.heldBytes) }
+      streamedParameters(residency).count
+    }
+
+    func streamedParameters(_ residency: WeightResidency) -> Set<String> {
+      guard case .streamed = residency else { return [] }
+      return Set(tensors.filter { $0.isMatrix && !residency.isPacked($0.heldBytes) }.map(\.name))
     }
 
     /// Sizes above which weights can be streamed, each of which makes a difference, the largest first.
@@ -143,10 +158,11 @@ struct MemoryModel: Sendable {
     }
   }
 
-  init(_ files: ModelFiles, of family: any ModelFamily, weights: WeightForm?, threads: Int) throws {
-    usual = try Components(files, of: family) { try weights ?? files.usualForm(of: $0) }
+  init(_ files: ModelFiles, of family: any ModelFamily, weights: WeightForm?, adapters: [AdapterUse] = [], threads: Int) throws {
+    let match = adapters.isEmpty ? .none : try AdapterMatch(adapters, targets: family.adapterTargets(files))
+    usual = try Components(files, of: family, match) { try weights ?? files.usualForm(of: $0) }
     let needsOther = try weights == nil && usual.parts.contains { try files.usualForm(of: $0.part.name) != nil }
-    stored = needsOther ? try Components(files, of: family) { _ in weights } : usual
+    stored = needsOther ? try Components(files, of: family, match) { _ in weights } : usual
     scale = usual.assembly.autoencoder.spatialScale
     self.threads = threads
   }

@@ -26,6 +26,11 @@ public protocol ModelFamily: Sendable {
   /// - Throws: what reading throws.
   func accessories(of files: ModelFiles) throws -> [String: any Sendable]
 
+  /// Names that adapters have for a component's modules beside the names of its parameters, such as those of the original code, with the modules' names.
+  /// None, without an implementation.
+  /// - Parameter parameters: the names of the component's parameters.
+  func otherNames(of component: String, parameters: Set<String>) -> [String: String]
+
   /// The components as the pipeline sees them.
   ///
   /// - Parameter parts: those with weights and the accessories. For a plan, networks are made of extents alone, and there are no accessories.
@@ -45,6 +50,7 @@ extension ModelFamily {
   public var checkpointLayout: (any CheckpointLayout)? { nil }
   public func description(of files: ModelFiles) -> String? { nil }
   public func accessories(of files: ModelFiles) throws -> [String: any Sendable] { [:] }
+  public func otherNames(of component: String, parameters: Set<String>) -> [String: String] { [:] }
 
   public func usualSettings(for task: any GenerationTask, predictor: any NoisePredictor) -> GenerationSettings {
     task.usualSettings(ofConsistencyModel: predictor.embedsGuidance)

@@ -22,12 +22,11 @@ public struct ModelRegistry: Sendable {
   /// What the library brings.
   public static let standard = ModelRegistry(
     components: ComponentRegistry([
-      UNet2DConditionModel.self, UNet2DModel.self, AutoencoderKL.self, CLIPTextModel.self, LDMBertModel.self,
-      ClassEmbedder.self,
+      UNet2DConditionModel.self, UNet2DModel.self, AutoencoderKL.self, AsymmetricAutoencoderKL.self, AutoencoderTiny.self, VQModel.self,
+      CLIPTextModel.self, LDMBertModel.self, ClassEmbedder.self,
     ]),
     families: [
-      StableDiffusionFamily(), StableDiffusionXLFamily(), StableDiffusionUpscaleFamily(), LDMFamily(),
-      LDMTextToImageFamily(),
+      StableDiffusionFamily(), StableDiffusionXLFamily(), StableDiffusionUpscaleFamily(), LDMFamily(), LDMTextToImageFamily(),
     ])
 
   /// - Parameters:
@@ -56,7 +55,9 @@ public struct ModelRegistry: Sendable {
     }
     for part in family.parts(of: files) where Self.isForeign(part, in: files) {
       let name = files.className(of: part.name) ?? ""
-      throw .unsupported(path: path, family: "a model whose \(part.name) is a \(Self.componentNames[name] ?? name)", supported: supported)
+      throw .unsupported(
+        path: files.url(of: part.name).path(percentEncoded: false),
+        family: "a model whose \(part.name) is a \(Self.componentNames[name] ?? name)", supported: supported)
     }
     let parts = family.parts(of: files).filter { $0.role != .accessory }
     let missing = parts.filter { !files.components.contains($0.name) }
@@ -76,7 +77,6 @@ public struct ModelRegistry: Sendable {
 
   /// What people call components that no family here has.
   private static let componentNames = [
-    "AutoencoderTiny": "tiny autoencoder (AutoencoderTiny)", "VQModel": "VQ autoencoder (VQModel)",
     "ConsistencyDecoderVAE": "consistency decoder (ConsistencyDecoderVAE)",
     "UNetSpatioTemporalConditionModel": "video U-Net (UNetSpatioTemporalConditionModel)",
   ]
@@ -100,14 +100,19 @@ public struct ModelRegistry: Sendable {
 }
 
 extension ModelFiles {
-  /// The files of a model.
+  /// A component of whatever class is registered for it.
   ///
   /// - Parameters:
-  ///   - url: a folder in diffusers' layout, the folder of one component, or a `.safetensors` file.
-  ///   - registry: whose families know how single files are laid out.
-  /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`.
-  public static func open(_ url: URL, registry: ModelRegistry = .standard) throws -> ModelFiles {
-    try ModelFiles(url, registry: registry.components, layouts: registry.families.compactMap(\.checkpointLayout))
+  ///   - name: of the component.
+  ///   - weights: the form in which weights are held; nil: as the files have them, and small components as float32.
+  ///   - plan: of the whole model: its form and what of the weights is kept in memory are taken.
+  ///   - context: whose threads load.
+  /// - Throws: `ModelFilesError.noSuchComponent` where the model has none of this name, and what reading and making it throws.
+  public func component(
+    _ name: String, weights: WeightForm? = nil, plan: MemoryPlan? = nil, in context: ExecutionContext = ExecutionContext()
+  ) throws -> any ModelComponent {
+    let form = if let plan { plan.form(of: name) } else { try weights ?? usualForm(of: name) }
+    return try make(name, as: form, residency: plan?.residency(of: name) ?? .packed, in: context).component
   }
 
   /// Makes a component of its files.
@@ -137,15 +142,16 @@ extension ModelFiles {
 }
 
 extension ModelComponent {
-  /// A component by itself: from the folder of a whole model, its own folder, or a single file that holds a model. An autoencoder takes pictures whole:
-  /// `TiledAutoencoder` around it takes large ones in tiles.
+  /// A component by itself: from the folder of a whole model, its own folder, or a single file that holds a model or this component. An autoencoder
+  /// takes pictures whole: `TiledAutoencoder` around it takes large ones in tiles.
   ///
   /// ```swift
   /// let autoencoder = try AutoencoderKL.load(from: URL(filePath: "stable-diffusion-v1-5/vae"))
   /// ```
   ///
   /// - Parameters:
-  ///   - url: where the files are.
+  ///   - url: where the files are: also a single file that holds this component alone.
+  ///   - parts: as `ModelFiles.open` takes them.
   ///   - name: of the component, where a model has several of this class; nil: the first by name.
   ///   - weights: the form in which weights are held; nil: as the files have them, and small components as float32.
   ///   - plan: of the whole model: its form and what of the weights is kept in memory are taken.
@@ -153,23 +159,21 @@ extension ModelComponent {
   ///   - context: whose threads load.
   /// - Throws: `ModelFilesError.noSuchComponent` where the model has none of this class, and what reading and making it throws.
   public static func load(
-    from url: URL, named name: String? = nil, weights: WeightForm? = nil, plan: MemoryPlan? = nil, registry: ModelRegistry = .standard,
-    in context: ExecutionContext = ExecutionContext()
+    from url: URL, replacing parts: [String: URL] = [:], named name: String? = nil, weights: WeightForm? = nil, plan: MemoryPlan? = nil,
+    registry: ModelRegistry = .standard, in context: ExecutionContext = ExecutionContext()
   ) throws -> Self {
     var registry = registry
     registry.components.register(Self.self)
-    let files = try ModelFiles.open(url, registry: registry)
+    let files = try ModelFiles.open(part: url, replacing: parts, registry: registry)
     let fitting = files.components.first { component in
       (name ?? component) == component && files.className(of: component).map(classNames.contains) ?? false
     }
     guard let fitting else {
       throw ModelFilesError.noSuchComponent(name: name ?? classNames.first ?? "\(Self.self)", model: url.path(percentEncoded: false))
     }
-    let form = if let plan { plan.form(of: fitting) } else { try weights ?? files.usualForm(of: fitting) }
-    let source = try files.weights(of: fitting, as: form, in: context)
-    let json = try files.requiredConfiguration(of: fitting)
-    return try LoadReport.load(from: source, residency: plan?.residency(of: fitting) ?? .packed, in: context) {
-      try Self(configuration: json, weights: $0)
-    }.component
+    guard let made = try files.component(fitting, weights: weights, plan: plan, in: context) as? Self else {
+      throw ModelFilesError.noSuchComponent(name: fitting, model: url.path(percentEncoded: false))
+    }
+    return made
   }
 }

@@ -28,6 +28,8 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
   case modelDoesNotFit(task: String, inputChannels: Int, expected: String)
   /// A generation's place that was saved does not belong to this request on this model.
   case placeDoesNotFit(reason: String)
+  /// The request's adaptation was made for another model.
+  case foreignAdaptation
   /// The latents became infinite or not numbers, so that the picture would be black.
   case diverged(step: Int)
 
@@ -59,6 +61,8 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
       "This model takes \(inputChannels) channels and is not made for \(task), which needs \(expected)."
     case .placeDoesNotFit(let reason):
       "The saved place does not belong to this request on this model: \(reason)."
+    case .foreignAdaptation:
+      "The request's adaptation belongs to another model; make it with this one."
     case .diverged(let step):
       "The latents are no longer numbers after step \(step + 1); the weights may be damaged, or the guidance far too high."
     }

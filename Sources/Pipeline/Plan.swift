@@ -49,9 +49,22 @@ struct Plan: Sendable {
     }
     truncations = texts.enumerated().filter { texts.firstIndex(of: $1) == $0 }.compactMap { pipeline.conditioner.truncation(of: $1) }
     try pipeline.checkChannels(for: request.task)
+    try checkReaders(of: texts)
     try pipeline.predictor.check(request.shortcuts)
+    if let adaptation = request.adaptation, adaptation.model !== pipeline.model { throw GenerationError.foreignAdaptation }
     try checkTensors()
     try pipeline.admission?(extent)
+  }
+
+  /// What nobody would look at is an error.
+  private func checkReaders(of texts: [Prompt]) throws(ComponentError) {
+    if !pipeline.conditioner.readsSecondTexts, texts.contains(where: { $0.second != nil }) {
+      throw .unsupported(component: "This model", option: "second text encoder for a second prompt")
+    }
+    let areTold = pipeline.predictor.declaredInputs.contains { $0.name == "time_ids" }
+    if !areTold, request.sizes != SizeConditioning() || request.negativeSizes != nil {
+      throw .unsupported(component: "This model", option: "inputs for sizes and scores, as Stable Diffusion XL has")
+    }
   }
 
   private var extent: GenerationExtent {

@@ -29,6 +29,8 @@ public struct CLIPTextModel: ModelComponent {
   /// What the configuration says.
   public let configuration: CLIPTextConfiguration
   private let tokenEmbedding: WeightTensor
+  /// `[n, D]`: the vectors of tokens that follow those of the table.
+  private var addedEmbeddings: Tensor?
   private let positionEmbedding: Parameter<Tensor>
   private let layers: [CLIPEncoderLayer]
   private let finalLayerNorm: LayerNorm
@@ -99,18 +101,39 @@ public struct CLIPTextModel: ModelComponent {
     }
     let pooled = try Tensor.concatenated(ends, axis: 0, in: context)
     return Output(
-      lastHiddenState: normalizedStates, unnormalized: states, pooled: pooled, textEmbeds: try textProjection.map { try $0(pooled, in: context) })
+      lastHiddenState: normalizedStates, unnormalized: states, pooled: pooled,
+      textEmbeds: try textProjection.map { try $0(pooled, in: context) })
+  }
+
+  /// How many tokens have a vector: those of the configuration, and those that were added.
+  public var vocabulary: Int { configuration.vocabulary + (addedEmbeddings?.shape[0] ?? 0) }
+
+  /// The same model with vectors for more tokens, whose identifiers follow those that it knows.
+  ///
+  /// - Parameter vectors: `[n, features]`.
+  /// - Precondition: the vectors have the model's features.
+  public func adding(_ vectors: Tensor) -> CLIPTextModel {
+    precondition(vectors.shape.rank == 2 && vectors.shape[1] == configuration.hidden, "\(vectors.shape) are no vectors of tokens.")
+    var model = self
+    model.addedEmbeddings = addedEmbeddings.map { .concatenated([$0, vectors], axis: 0) } ?? vectors
+    return model
+  }
+
+  private func embedding(of id: Int) -> Tensor {
+    let place = id - configuration.vocabulary
+    if let addedEmbeddings, place >= 0 { return addedEmbeddings.rows(place..<place + 1) }
+    return tokenEmbedding.rows(id..<id + 1).decoded()
   }
 
   /// `[N, L, D]`: the sum of each token's vector and its position's.
   private func embed(_ ids: [[Int]], in context: ExecutionContext) throws -> Tensor {
-    if let id = ids.joined().first(where: { !(0..<configuration.vocabulary).contains($0) }) {
-      throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: configuration.vocabulary)
+    if let id = ids.joined().first(where: { !(0..<vocabulary).contains($0) }) {
+      throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: vocabulary)
     }
     let length = ids[0].count
-    let rows = ids.joined().map { tokenEmbedding.rows($0..<$0 + 1).decoded() }
+    let rows = ids.joined().map(embedding)
     let tokens = try Tensor.concatenated(rows, axis: 0, in: context)
-    let places = try positionEmbedding.value.rows(0..<length, in: context).repeated(ids.count, in: context)
+    let places = try positionEmbedding.value(in: context).rows(0..<length, in: context).repeated(ids.count, in: context)
     return try tokens.adding(places, in: context).reshaped([ids.count, length, configuration.hidden])
   }
 

@@ -5,7 +5,7 @@ package enum KeyNames {
   /// The name that a layer asks for; nil if the tensor is not a parameter.
   static func current(_ name: String, className: String) -> String? {
     if className.hasPrefix("CLIPText") { return textEncoder(name) }
-    if className.hasPrefix("Autoencoder") || className == "UNet2DModel" { return autoencoder(name) }
+    if className.hasPrefix("Autoencoder") || ["VQModel", "UNet2DModel"].contains(className) { return autoencoder(name) }
     // The layer with which the text encoder was trained, and which no picture needs.
     return className == "LDMBertModel" && name.hasPrefix("to_logits.") ? nil : name
   }

@@ -24,14 +24,18 @@ extension ModelFiles {
   ///   - url: where the model goes; nothing may exist there yet.
   ///   - context: its threads convert, and its cancellation stops the writing.
   ///   - progress: gets the name of the component that comes next.
-  /// - Throws: `ModelFilesError`, `SafetensorsError`, `WeightError` if the form cannot hold a value, `FileWriteError`, `CancellationError`. Nothing is left
-  ///   at `url` then.
+  /// - Throws: `ModelFilesError`, `SafetensorsError`, `PyTorchFileError`, `WeightError` if the form cannot hold a value, `FileWriteError`,
+  ///   `CancellationError`. Nothing is left at `url` then.
   @discardableResult
   public func convert(
     to form: WeightForm, at url: URL, in context: ExecutionContext, progress: (_ component: String) -> Void = { _ in }
   ) throws -> ModelConversion {
     guard (try? url.checkResourceIsReachable()) != true else {
       throw FileWriteError.exists(path: url.path(percentEncoded: false))
+    }
+    guard elsewhere.isEmpty else {
+      throw ModelFilesError.notAModel(
+        path: self.url.path(percentEncoded: false), reason: "components from other files are not written with it")
     }
     var result = ModelConversion()
     switch source {
@@ -70,8 +74,10 @@ extension ModelFiles {
       let (file, table, files) = try folder.storedWeights(of: component)
       let tensors = table.tensors.map { ConvertedTensor($0, $1, rule: quantization(of: component), form: form) }
       let stem = file.lastPathComponent.prefix { $0 != "." }
-      try write(tensors, metadata: files.first?.metadata ?? [:], to: place.appending(path: stem + ".safetensors"), in: context, &result)
-    } catch is ModelFilesError where !isNeeded {
+      // transformers calls PyTorch's files pytorch_model and safetensors files model.
+      let name = (stem == "pytorch_model" ? "model" : stem) + ".safetensors"
+      try write(tensors, metadata: files.first?.metadata ?? [:], to: place.appending(path: name), in: context, &result)
+    } catch let problem where !isNeeded && (problem is ModelFilesError || problem is PyTorchFileError) {
       result.leftOut.append(component)
     }
   }

@@ -48,7 +48,7 @@ public enum SafetensorsError: Error, Sendable, Equatable, CustomStringConvertibl
     case .wrongLength(let path, let described, let found):
       "\(path) is damaged: \(described) bytes of tensors are announced, but there are \(found)."
     case .malformedIndex(let path, let reason):
-      "\(path) is no index of safetensors files: \(printable(reason))."
+      "\(path) is no index of files with tensors: \(printable(reason))."
     case .missingShard(let path, let shard):
       "\(path) names the file \(printable(shard)), which is not beside it; download it too."
     case .missingFromShard(let name, let path):

@@ -37,8 +37,16 @@ public enum WeightForm: String, Sendable, CaseIterable {
   func convert(
     _ tensor: WeightTensor, name: String, rule: QuantizationRule, in context: ExecutionContext?
   ) throws(WeightError) -> WeightTensor {
+    let type = elementType(of: tensor.elementType, shape: tensor.shape, name: name, rule: rule)
+    return try Self.convert(tensor, to: type, name: name, in: context)
+  }
+
+  /// The tensor in another format.
+  /// - Throws: `WeightError` if the format cannot hold it.
+  static func convert(
+    _ tensor: WeightTensor, to type: NumberFormat, name: String, in context: ExecutionContext?
+  ) throws(WeightError) -> WeightTensor {
     do throws(WeightConversionError) {
-      let type = elementType(of: tensor.elementType, shape: tensor.shape, name: name, rule: rule)
       return try tensor.converted(to: type, in: context)
     } catch {
       switch error {

@@ -187,6 +187,9 @@ broken "00002-of-00002"
 rm -r model
 works inspect "$root/Tests/Fixtures/weights/sd1.safetensors"
 says '"className" : "StableDiffusionPipeline"'
+works inspect "$root/Tests/Fixtures/weights/pytorch/sd1.ckpt"
+says '"className" : "StableDiffusionPipeline"'
+printf "cos\nsystem\n(S'touch made/run'\ntR." >run.ckpt && refused 1 "os\.system" "${draw[@]}" --model run.ckpt --output made/x.png
 refused 1 "vocabulary" "${draw[@]}" --model "$root/Tests/Fixtures/weights/sd1.safetensors" --output made/x.png
 refused 1 "not a model" "${draw[@]}" --model "$root/Tests/Fixtures/weights/mixed.safetensors" --output made/x.png
 refused 1 "not a model" "${draw[@]}" --model a.safetensors --output made/x.png

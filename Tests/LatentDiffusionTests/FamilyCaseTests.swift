@@ -89,6 +89,21 @@ import Testing
     await #expect(throws: ComponentError.self) { try await firstEvent(model) { $0.guidance = 3 } }
   }
 
+  @Test func anyAutoencoderTakesItsPlace() async throws {
+    let copy = try ModelCopy("ldm")
+    try copy.remove("vqvae")
+    try FileManager.default.copyItem(at: ReferenceModel("vq").folder.appending(path: "vae"), to: copy.folder.appending(path: "vqvae"))
+    try copy.set("vqvae", #"["diffusers", "VQModel"]"#, in: "model_index.json")
+    let model = try DiffusionModel.load(from: copy.folder)
+    #expect(model.warnings == [])
+    var request = model.request("", seed: 1)
+    request.steps = 1
+    #expect(try await model.pipeline.images(for: request).count == 1)
+    // Components that do not fit one another, and those that are none.
+    try copy.set("vqvae", #"["diffusers", "UNet2DModel"]"#, in: "model_index.json")
+    #expect(throws: (any Error).self) { try DiffusionModel.load(from: copy.folder) }
+  }
+
   @Test(arguments: models) func plansAndInspectionsKnowThem(_ name: String) async throws {
     let folder = ReferenceModel(name).folder
     let plan = try MemoryPlan(for: folder)

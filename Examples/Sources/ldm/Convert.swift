@@ -10,7 +10,7 @@ struct Convert: AsyncParsableCommand {
       common scale where the picture bears it, and 16 bits elsewhere, which other programs do not read.
       """)
 
-  @Argument(help: "A folder in diffusers' layout or a .safetensors file.")
+  @Argument(help: "A folder in diffusers' layout, or a .safetensors or .ckpt file.")
   var path: String
 
   @Argument(help: "Where the new model goes: a name that is not taken.")

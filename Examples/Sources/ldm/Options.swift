@@ -7,6 +7,11 @@ import LatentDiffusion
 protocol WordOptions: ParsableArguments {
   var negativePrompt: String? { get }
   var clipSkip: Int { get }
+  /// What a second text encoder reads.
+  var prompt2: String? { get }
+  var negativePrompt2: String? { get }
+  /// The settings that are written into pictures.
+  var settings: [GenerationParameters.Setting] { get }
   /// What to draw.
   func text() throws -> String
   /// - Throws: a `Failure` where a model has another kind of words.
@@ -14,13 +19,16 @@ protocol WordOptions: ParsableArguments {
 }
 
 extension WordOptions {
+  var clipSkip: Int { 0 }
+  var prompt2: String? { nil }
+  var negativePrompt2: String? { nil }
+  var settings: [GenerationParameters.Setting] { [] }
   func check(_ model: StableDiffusion) {}
 }
 
 /// For models that read no text.
 struct NoWords: WordOptions {
   var negativePrompt: String? { nil }
-  var clipSkip: Int { 0 }
   func text() -> String { "" }
 }
 
@@ -32,7 +40,6 @@ struct ClassOptions: WordOptions {
   var negativeClassLabel: String?
 
   var negativePrompt: String? { negativeClassLabel }
-  var clipSkip: Int { 0 }
   func text() -> String { classLabel }
 
   func check(_ model: StableDiffusion) throws {
@@ -53,13 +60,31 @@ struct PromptOptions: WordOptions {
   var negativePrompt: String?
 
   @Option(
+    name: .customLong("prompt-2"), parsing: .unconditional,
+    help: "SDXL: what the second text encoder reads. Without it, or if it is empty, the prompt.")
+  var prompt2: String?
+
+  @Option(
+    name: .customLong("negative-prompt-2"), parsing: .unconditional,
+    help: "SDXL: what the second text encoder reads of the negative prompt. Without it, the negative prompt.")
+  var negativePrompt2: String?
+
+  @Option(
     parsing: .unconditional,
     help:
       "Layers that the text encoder leaves out at its end for the prompt, as diffusers counts them: 1 is what other programs call clip skip 2."
   )
   var clipSkip = 0
 
+  /// The settings that are written into pictures.
+  var settings: [GenerationParameters.Setting] {
+    [("Prompt 2", prompt2), ("Negative prompt 2", negativePrompt2)].compactMap { name, text in text.map { .init(name, $0) } }
+  }
+
   func validate() throws {
+    guard negativePrompt2 == nil || negativePrompt != nil else {
+      throw ValidationError("--negative-prompt-2 goes with --negative-prompt.")
+    }
     guard (0...1000).contains(clipSkip) else { throw ValidationError("--clip-skip must be from 0 to 1000.") }
   }
 
@@ -107,7 +132,7 @@ struct SamplingOptions: ParsableArguments {
     help:
       """
       How closely to follow the prompt; up to 1 the negative prompt has no effect. Without it, what the model recommends, or 7.5; \
-      8.5 for latent consistency models.
+      5 for SDXL, 8.5 for latent consistency models.
       """
   )
   var guidance: Double?

@@ -28,16 +28,24 @@ public struct StableDiffusionFamily: ModelFamily {
   public var parts: [ModelPart] {
     [
       ModelPart("unet", .predictor, words: "U-Net", classNames: UNet2DConditionModel.classNames),
-      ModelPart("vae", .autoencoder, words: "autoencoder", classNames: AutoencoderKL.classNames),
+      ModelPart(
+        "vae", .autoencoder, words: "autoencoder", classNames: Self.autoencoders),
       ModelPart("text_encoder", .conditioner, words: "text encoder", classNames: CLIPTextModel.classNames),
       ModelPart("tokenizer", .accessory, words: "tokenizer", classNames: ["CLIPTokenizer", "CLIPTokenizerFast"]),
       ModelPart("scheduler", .accessory, words: "scheduler"),
     ]
   }
 
+  private static let autoencoders =
+    AutoencoderKL.classNames + AsymmetricAutoencoderKL.classNames + AutoencoderTiny.classNames + VQModel.classNames
+
   /// What judges pictures, what guesses their depth, which a request brings, and what prepares pictures for both.
   public var ignoredParts: Set<String> { ["safety_checker", "depth_estimator", "feature_extractor"] }
   public var checkpointLayout: (any CheckpointLayout)? { StableDiffusionCheckpoint() }
+
+  public func otherNames(of component: String, parameters: Set<String>) -> [String: String] {
+    component == "unet" ? LDMKeys.originalModules(ofUNet: parameters) : [:]
+  }
 
   public func accessories(of files: ModelFiles) throws -> [String: any Sendable] { ["tokenizer": try CLIPTokenizer(of: files)] }
 
@@ -131,7 +139,7 @@ extension CLIPTokenizer {
     if let file = ["tokenizer.json", "vocab.json"].lazy.compactMap({ files.file(name, $0) }).first {
       self = try CLIPTokenizer(folder: file.deletingLastPathComponent())
     } else if files.layout == .singleFile {
-      self = try CLIPTokenizer.bundled(configuration: files.configuration(of: name))
+      self = try CLIPTokenizer.bundled(configuration: files.components.contains(name) ? files.configuration(of: name) : nil)
     } else {
       throw TokenizerError.missingFile(path: files.url.appending(path: "\(name)/vocab.json").path(percentEncoded: false))
     }

@@ -10,6 +10,10 @@ public enum Activation: Sendable {
   case gelu
   /// x · σ(1.702 x), CLIP's own.
   case quickGELU
+  /// max(x, 0).
+  case relu
+  /// The hyperbolic tangent.
+  case tanh
 
   var code: Int32 {
     switch self {
@@ -17,6 +21,8 @@ public enum Activation: Sendable {
     case .silu: Int32(CK_ACTIVATION_SILU)
     case .gelu: Int32(CK_ACTIVATION_GELU)
     case .quickGELU: Int32(CK_ACTIVATION_QUICK_GELU)
+    case .relu: Int32(CK_ACTIVATION_RELU)
+    case .tanh: Int32(CK_ACTIVATION_TANH)
     }
   }
 }

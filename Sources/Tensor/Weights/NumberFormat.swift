@@ -24,6 +24,8 @@ public struct NumberFormat: Sendable, Hashable, CustomStringConvertible {
   public var blockBytes: Int { coding.blockBytes }
   /// The format of packed panels: this one, or a format that this one is converted to because no product takes this one.
   var packed: NumberFormat { coding.packedAs }
+  /// Whether weights can be converted to this format.
+  package var isWritable: Bool { coding is any WritableNumbers.Type }
   /// The format that `converted(to:)` gives to shapes that cannot be cut into blocks.
   package var ofSixteenBits: NumberFormat { self == .bfloat16 ? self : .float16 }
 

@@ -107,12 +107,20 @@ public struct PackedMatrix: Sendable {
 
   /// The output at a column of a panel; nil if the panel has more columns than there are outputs.
   func output(panel: Int, column: Int) -> Int? {
-    guard isGated else {
-      let output = panel * Self.panelWidth + column
-      return output < outputs ? output : nil
-    }
-    let value = panel * Self.half + column % Self.half
-    return value < outputs / 2 ? column / Self.half * (outputs / 2) + value : nil
+    if isGated { return Self.output(ofGated: outputs, panel: panel, column: column) }
+    let output = panel * Self.panelWidth + column
+    return output < outputs ? output : nil
+  }
+
+  private static func output(ofGated outputs: Int, panel: Int, column: Int) -> Int? {
+    let value = panel * half + column % half
+    return value < outputs / 2 ? column / half * (outputs / 2) + value : nil
+  }
+
+  /// The output at each column of the panels of a gated matrix.
+  static func columns(ofGated outputs: Int) -> [Int?] {
+    let panels = (outputs / 2 + half - 1) / half
+    return (0..<panels * panelWidth).map { output(ofGated: outputs, panel: $0 / panelWidth, column: $0 % panelWidth) }
   }
 
   /// The outputs that lie in some panels.
@@ -127,7 +135,7 @@ public struct PackedMatrix: Sendable {
     precondition(bias.shape == [outputs], "A bias \(bias.shape) for \(outputs) outputs.")
     guard isGated else { return bias }
     if let counted = Tensor.counted([biasColumns], like: [bias]) { return counted }
-    let columns = (0..<panels * Self.panelWidth).map { output(panel: $0 / Self.panelWidth, column: $0 % Self.panelWidth) }
+    let columns = Self.columns(ofGated: outputs)
     return Tensor(columns.map { $0.map { bias.pointer[$0] } ?? 0 }, shape: [columns.count])
   }
 
