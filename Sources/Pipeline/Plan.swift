@@ -235,7 +235,8 @@ extension Plan {
     }
     let start = try request.task.start(&preparation)
     try check(start)
-    let conditioning = try conditioning(beside: pictures, in: context)
+    var conditioning = try conditioning(beside: pictures, in: context)
+    for (name, tensor) in start.inputs { conditioning.inputs[name] = tensor.repeated(guidance.rows.count) }
     try pipeline.predictor.check(conditioning, latents: count)
     return DenoisingLoop(
       predictor: pipeline.predictor, conditioning: conditioning, beside: start.beside, restoration: start.restoration,
