@@ -1,12 +1,16 @@
 /// BERT's normalisation of a text, and how it is cut into words. Source: `BertNormalizer` and `BertPreTokenizer` of the library `tokenizers`, with the
 /// Unicode versions of its tables.
-struct BertNormalizer: Sendable {
+package struct BertNormalizer: Sendable {
   let lowercases: Bool
   let stripsAccents: Bool
   let isolatesIdeographs: Bool
 
+  package init(lowercases: Bool, stripsAccents: Bool, isolatesIdeographs: Bool) {
+    (self.lowercases, self.stripsAccents, self.isolatesIdeographs) = (lowercases, stripsAccents, isolatesIdeographs)
+  }
+
   /// The words of a text: without control characters and white space, with every punctuation mark and ideograph by itself.
-  func words(_ scalars: some Collection<Unicode.Scalar>) -> [[Unicode.Scalar]] {
+  package func words(_ scalars: some Collection<Unicode.Scalar>) -> [[Unicode.Scalar]] {
     var words: [[Unicode.Scalar]] = []
     var word: [Unicode.Scalar] = []
     func end() {

@@ -88,14 +88,14 @@ private func fnv(_ data: Data) -> String {
       for (key, shape) in tensors { #expect(throws: Never.self) { try weights.tensor(key, shape: Shape(shape)) } }
     }
     // The other way round, as adapters need it: every module of the U-Net has the original's name.
-    let modules = StableDiffusionFamily().otherNames(of: "unet", parameters: Set(try #require(shapes.tensors["unet"]).keys))
+    let family: any ModelFamily = name.hasPrefix("sdxl") ? StableDiffusionXLFamily() : StableDiffusionFamily()
+    let modules = family.otherNames(of: "unet", parameters: try files.weights(of: "unet").names)
     let original = shapes.checkpoint.keys.filter { $0.hasPrefix("model.diffusion_model.") }
     #expect(
       Set(modules.keys)
         == Set(original.map { $0.dropFirst("model.diffusion_model.".count).split(separator: ".").dropLast().joined(separator: ".") }))
     try expect(shapes.configurations, of: files)
     #expect(files.className(of: "scheduler") == scheduler)
-    let family: any ModelFamily = name.hasPrefix("sdxl") ? StableDiffusionXLFamily() : StableDiffusionFamily()
     let report = InspectReport(files, family: family.description(of: files) ?? "")
     #expect(report.parameters == parameters)
     let families = [

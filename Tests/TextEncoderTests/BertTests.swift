@@ -5,7 +5,7 @@ import LatentDiffusionWeights
 import Tensor
 import Testing
 
-@testable import TextEncoder
+import TextEncoder
 
 /// The tokenizer and the text encoder of the first latent diffusion models, against transformers and diffusers.
 @Suite struct BertTests {

@@ -51,7 +51,7 @@ import LatentDiffusionWeights
     ("{\(entry("a.q8_0", "F16", "2,1,17", 0, 68))}", 68, "F16 of shape"),
     ("{\(entry("a.q8_0", "U8", "0,288230376151711744,34", 0, 0))}", 0, "which is not U8"),
     ("{\(entry("a.q8_0", "U8", "2,1,34", 0, 68)),\(entry("a", "F32", "1", 68, 72))}", 72, "is there twice"),
-    ("{\(entry("a.q4_0", "U8", "2,1,18", 0, 36))}", 36, "in the form q4_0, which is not supported"),
+    ("{\(entry("a.q4_1", "U8", "2,1,20", 0, 40))}", 40, "in the form q4_1, which is not supported"),
     ("{\(entry("a.q8_1", "U8", "2,1,36", 0, 72))}", 72, "in the form q8_1"),
     ("{\(entry("a.q6_K", "U8", "2,1,9", 0, 18))}", 18, "in the form q6_K"),
   ]
