@@ -21,6 +21,7 @@ static float apply(int activation, float x) {
   case CK_ACTIVATION_SILU: return x / (1 + expf(-x));
   case CK_ACTIVATION_GELU: return gelu(x);
   case CK_ACTIVATION_QUICK_GELU: return x / (1 + expf(-1.702f * x));
+  case CK_ACTIVATION_RELU: return x < 0 ? 0 : x;
   default: return x;
   }
 }

@@ -12,6 +12,8 @@ public struct Conditioning: Sendable {
   public var inputs: [String: Tensor]
   /// The guidance scale that the caller asked for, for predictors that take it as an input.
   public var guidance: Double?
+  /// What controls say of the features of this pass.
+  public var residuals: FeatureResiduals?
   /// How many predictions this conditions.
   public let rows: Int
 

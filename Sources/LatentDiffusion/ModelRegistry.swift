@@ -21,7 +21,9 @@ public struct ModelRegistry: Sendable {
 
   /// What the library brings.
   public static let standard = ModelRegistry(
-    components: ComponentRegistry([UNet2DConditionModel.self, AutoencoderKL.self, CLIPTextModel.self]), families: [StableDiffusionFamily(), StableDiffusionXLFamily()])
+    components: ComponentRegistry([
+      UNet2DConditionModel.self, AutoencoderKL.self, CLIPTextModel.self, ControlNetModel.self, T2IAdapter.self,
+    ]), families: [StableDiffusionFamily(), StableDiffusionXLFamily()])
 
   /// - Parameters:
   ///   - components: by the names of their classes.
@@ -34,6 +36,10 @@ public struct ModelRegistry: Sendable {
   ///   such a model would mislead.
   func family(of files: ModelFiles) throws(ModelFilesError) -> any ModelFamily {
     let path = files.url.path(percentEncoded: false), supported = families.map(\.name).joined(separator: ", ")
+    let controls = ControlNetModel.classNames + T2IAdapter.classNames
+    if files.layout != .diffusers, let name = files.components.compactMap(files.className).first(where: controls.contains) {
+      throw .foreign(path: path, ForeignFile("a \(name), which guides a model, not a model", "give the model, and this beside it"))
+    }
     guard files.layout != .component else {
       let name = files.components.first.flatMap(files.className) ?? ""
       throw .foreign(
@@ -83,7 +89,6 @@ public struct ModelRegistry: Sendable {
       ("Wuerstchen", "a Stable Cascade (Würstchen) model"), ("Flux", "a Flux model"), ("StableUnCLIP", "a Stable Diffusion unCLIP model"),
       ("StableDiffusionLatentUpscale", "a latent upscaler"), ("StableDiffusionUpscale", "a Stable Diffusion upscaler"),
       ("StableDiffusionDepth2Img", "a depth-conditioned Stable Diffusion 2"),
-      ("StableDiffusionControlNet", "a Stable Diffusion with a ControlNet"),
       ("AnimateDiff", "an AnimateDiff model"), ("LDM", "a latent diffusion model of 2022"), ("AltDiffusion", "an AltDiffusion model"),
       ("Kandinsky", "a Kandinsky model"), ("PixArt", "a PixArt model"), ("IF", "a DeepFloyd IF model"), ("ZImage", "a Z-Image model"),
       ("QwenImage", "a Qwen-Image model"), ("Sana", "a Sana model"), ("Lumina", "a Lumina model"), ("Hunyuan", "a Hunyuan model"),
@@ -101,8 +106,11 @@ extension ModelFiles {
   ///   - registry: whose families know how single files are laid out.
   /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`.
   public static func open(_ url: URL, registry: ModelRegistry = .standard) throws -> ModelFiles {
-    try ModelFiles(url, registry: registry.components, layouts: registry.families.compactMap(\.checkpointLayout))
+    try ModelFiles(url, registry: registry.components, layouts: controlLayouts + registry.families.compactMap(\.checkpointLayout))
   }
+
+  /// Single files of what is added to models.
+  private static let controlLayouts: [any CheckpointLayout] = [ControlNetCheckpoint(), T2IAdapterCheckpoint()]
 
   /// Makes a component of its files.
   ///
@@ -150,6 +158,15 @@ extension ModelComponent {
     from url: URL, named name: String? = nil, weights: WeightForm? = nil, plan: MemoryPlan? = nil, registry: ModelRegistry = .standard,
     in context: ExecutionContext = ExecutionContext()
   ) throws -> Self {
+    try loadReported(from: url, named: name, weights: weights, plan: plan, registry: registry, in: context).component
+  }
+
+  /// The same with a report of the tensors that nothing asked for.
+  /// - Throws: what `load` throws.
+  public static func loadReported(
+    from url: URL, named name: String? = nil, weights: WeightForm? = nil, plan: MemoryPlan? = nil, registry: ModelRegistry = .standard,
+    in context: ExecutionContext = ExecutionContext()
+  ) throws -> (component: Self, report: LoadReport) {
     var registry = registry
     registry.components.register(Self.self)
     let files = try ModelFiles.open(url, registry: registry)
@@ -164,6 +181,6 @@ extension ModelComponent {
     let json = try files.requiredConfiguration(of: fitting)
     return try LoadReport.load(from: source, residency: plan?.residency(of: fitting) ?? .packed, in: context) {
       try Self(configuration: json, weights: $0)
-    }.component
+    }
   }
 }

@@ -50,14 +50,25 @@ struct Plan: Sendable {
     truncations = texts.enumerated().filter { texts.firstIndex(of: $1) == $0 }.compactMap { pipeline.conditioner.truncation(of: $1) }
     try pipeline.checkChannels(for: request.task)
     try pipeline.predictor.check(request.shortcuts)
+    try checkControls()
     try checkTensors()
     try pipeline.admission?(extent)
   }
 
   private var extent: GenerationExtent {
-    GenerationExtent(
+    var extent = GenerationExtent(
       size: size, images: count, rowsPerImage: guidance.rows.count, sharesLatents: guidance.rows.allSatisfy(\.seesPicture),
       encodesPicture: request.task.source(scale: pipeline.autoencoder.spatialScale).isPixels)
+    extent.isControlled = !request.controls.isEmpty
+    return extent
+  }
+
+  /// Deep features that an earlier pass left were steered as that pass was.
+  private func checkControls() throws {
+    guard request.controls.isEmpty || request.stepCaching == nil else {
+      throw ComponentError.unsupported(component: "A generation with controls", option: "step caching")
+    }
+    for control in request.controls { try control.check(pipeline.predictor, prompts: request.prompts.count, count: count) }
   }
 
   private func checkTensors() throws {
@@ -201,8 +212,9 @@ extension Plan {
     try check(start)
     let conditioning = try conditioning(in: context)
     try pipeline.predictor.check(conditioning, latents: count)
+    let predictor = try steered(pipeline.predictor, preparation, in: context)
     return DenoisingLoop(
-      predictor: pipeline.predictor, conditioning: conditioning, beside: start.beside, restoration: start.restoration,
+      predictor: predictor, conditioning: conditioning, beside: start.beside, restoration: start.restoration,
       firstStep: schedule.firstStep, endStep: schedule.endStep, guidance: guidance, scheduler: schedule.scheduler, noise: preparation.noise,
       memory: PassMemory(request.shortcuts, seed: request.seed), latents: start.latents, step: schedule.firstStep)
   }

@@ -8,10 +8,7 @@ import LatentDiffusionWeights
 public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   /// The checked configuration.
   public let configuration: UNet2DConfiguration
-  private let embedding: UNet2DEmbedding
-  private let convIn: Convolution2D
-  private let downBlocks: [DownBlock]
-  private let midBlock: MidBlock?
+  private let wayDown: UNet2DWayDown
   private let upBlocks: [UpBlock]
   private let convNormOut: GroupNorm
   private let convOut: Convolution2D
@@ -20,14 +17,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   public init(_ configuration: UNet2DConfiguration, weights: WeightScope) throws {
     self.configuration = configuration
     let levels = configuration.levels
-    embedding = try UNet2DEmbedding(configuration, weights: weights)
-    convIn = try Convolution2D(
-      configuration.inChannels, levels[0].channels, kernel: configuration.inputKernel, padding: (configuration.inputKernel - 1) / 2,
-      weights: weights["conv_in"])
-    downBlocks = try levels.indices.map {
-      try DownBlock(index: $0, configuration: configuration, weights: weights["down_blocks"][$0])
-    }
-    midBlock = try MidBlock(configuration: configuration, level: levels[levels.count - 1], weights: weights["mid_block"])
+    wayDown = try UNet2DWayDown(configuration, weights: weights)
     upBlocks = try levels.indices.map {
       try UpBlock(index: $0, configuration: configuration, weights: weights["up_blocks"][$0])
     }
@@ -38,12 +28,16 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
       weights: weights["conv_out"])
   }
 
+  private var embedding: UNet2DEmbedding { wayDown.embedding }
+  private var midBlock: MidBlock? { wayDown.middle }
+
   public static var classNames: [String] { ["UNet2DConditionModel"] }
 
   public static var quantization: QuantizationRule {
     // diffusers' names, then the original code's.
     .matrices(except: [
-      "conv_in.", "conv_out.", "time_embedding.", "class_embedding.", "add_embedding.", "input_blocks.0.0.", "diffusion_model.out.", "time_embed.",
+      "conv_in.", "conv_out.", "time_embedding.", "class_embedding.", "add_embedding.", "input_blocks.0.0.", "diffusion_model.out.",
+      "time_embed.",
       "label_emb.",
     ])
   }
@@ -129,6 +123,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
       part.latents = try latents.repeated(self.rows / latents.shape[0], in: context).rows(rows, in: context)
       part.conditioning.inputs = try conditioning.inputs.mapValues { try $0.rows(rows, in: context) }
       part.conditioning.pooled = try conditioning.pooled.map { try $0.rows(rows, in: context) }
+      part.conditioning.residuals = try conditioning.residuals?.map { try $0.rows(rows, in: context) }
       part.text = try text.rows(rows, in: context)
       return part
     }
@@ -146,14 +141,22 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     let time = try embedding(inputs.timestep, conditioning: inputs.conditioning, rows: inputs.rows, in: context)
     let pass = UNetPass(time: time, text: inputs.text, merging: inputs.merging, context: context)
     let distinct = try sharesRows(inputs, in: context) ? latents : latents.repeated(inputs.rows / latents.shape[0], in: context)
-    var x = try convIn(configuration.centersInput ? distinct.scaled(by: 2, plus: -1, in: context) : distinct, in: context)
+    var x = try wayDown.convIn(configuration.centersInput ? distinct.scaled(by: 2, plus: -1, in: context) : distinct, in: context)
     var skips = [x]
-    x = try descend(x, skips: &skips, upTo: inputs.deepFeatures == nil ? .max : (branch ?? 0) + 1, pass)
+    let residuals = inputs.conditioning.residuals ?? FeatureResiduals()
+    x = try wayDown.descend(
+      x, skips: &skips, upTo: inputs.deepFeatures == nil ? .max : (branch ?? 0) + 1, adding: residuals.levels, pass)
+    for (index, residual) in residuals.skips.prefix(skips.count).enumerated() {
+      skips[index] = try skips[index].adding(control: residual, in: context)
+    }
     if let deepFeatures = inputs.deepFeatures {
       try check(deepFeatures, meeting: x, batch: inputs.rows, branch: branch ?? 0)
       x = deepFeatures
     } else {
       if let midBlock { x = try midBlock(x, pass) }
+      for residual in residuals.levels.dropFirst(configuration.levels.count) + [residuals.middle].compactMap(\.self) {
+        x = try x.adding(control: residual, in: context)
+      }
       if let branch { x = try ascend(x, skips: &skips, leaving: branch + 1, pass) }
     }
     // If no layer has attended to the text yet, the rows are still shared.
@@ -178,16 +181,10 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   private func read(_ states: Tensor, memory: inout PassMemory, in context: ExecutionContext) throws -> TextStates {
     if let text = memory.cache as? TextStates, text.states.isIdentical(to: states) { return text }
     var text = TextStates(states)
-    let attentions = downBlocks.flatMap(\.attentions) + (midBlock?.attentions ?? []) + upBlocks.flatMap(\.attentions)
+    let attentions = wayDown.blocks.flatMap(\.attentions) + (midBlock?.attentions ?? []) + upBlocks.flatMap(\.attentions)
     for attention in attentions { try attention.read(&text, in: context) }
     memory.cache = text
     return text
-  }
-
-  private func descend(_ x: Tensor, skips: inout [Tensor], upTo most: Int, _ pass: UNetPass) throws -> Tensor {
-    var x = x
-    for block in downBlocks where skips.count < most { x = try block(x, skips: &skips, upTo: most, pass) }
-    return x
   }
 
   private func ascend(_ x: Tensor, skips: inout [Tensor], leaving rest: Int, _ pass: UNetPass) throws -> Tensor {
@@ -204,6 +201,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     }
     try check(conditioning, latents: latents.shape[0])
     try embedding.check(conditioning)
+    try check(conditioning.residuals, rows: conditioning.rows)
     guard conditioning.contexts.count == 1 else {
       throw ComponentError.unexpectedContexts(component: "The U-Net", expected: 1, found: conditioning.contexts.count)
     }
@@ -213,6 +211,21 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
         component: "The U-Net", argument: "hidden states", expected: "[\(conditioning.rows), L, \(channels)]", found: text)
     }
     return conditioning.contexts[0]
+  }
+
+  /// Each residual is for all rows, and there is one for each skip, or none.
+  private func check(_ residuals: FeatureResiduals?, rows: Int) throws {
+    guard let residuals else { return }
+    let skips = configuration.skipChannels.count, levels = configuration.levels.count
+    guard [0, skips].contains(residuals.skips.count), residuals.levels.count <= levels + 1 else {
+      throw ComponentError.doesNotFit(
+        component: "A control",
+        reason: "it has \(residuals.skips.count) residuals for \(skips) skips and \(residuals.levels.count) for \(levels) levels")
+    }
+    for tensor in residuals.skips + [residuals.middle].compactMap(\.self) + residuals.levels where tensor.shape.dimensions.first != rows {
+      throw ComponentError.unexpectedShape(
+        component: "The U-Net", argument: "residuals of a control", expected: "[\(rows), h, w, C]", found: tensor.shape)
+    }
   }
 
   /// Deep features must come from a pass of the same shape.
@@ -228,6 +241,6 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   /// Whether the layers before the first that attends to the text are computed once for all rows of the same latents. An observer sees all rows, and
   /// additional inputs differ from row to row.
   private func sharesRows(_ inputs: Inputs, in context: ExecutionContext) -> Bool {
-    context.mayRearrange && inputs.conditioning.inputs.isEmpty
+    context.mayRearrange && inputs.conditioning.inputs.isEmpty && inputs.conditioning.residuals?.levels.isEmpty ?? true
   }
 }

@@ -164,7 +164,9 @@ public struct UNet2DConfiguration: Sendable {
 
   /// How many numbers (`time_ids`) the network is told beside a pooled text of so many features; nil if it is told none, or the text leaves no whole number.
   public func numbers(besidePooled features: Int) -> Int? {
-    guard let addition, addition.inputs >= features, (addition.inputs - features).isMultiple(of: addition.numberChannels) else { return nil }
+    guard let addition, addition.inputs >= features, (addition.inputs - features).isMultiple(of: addition.numberChannels) else {
+      return nil
+    }
     return (addition.inputs - features) / addition.numberChannels
   }
 
@@ -173,9 +175,12 @@ public struct UNet2DConfiguration: Sendable {
 
   /// - Parameter json: a U-Net's `config.json`.
   /// - Throws: `ConfigurationError`.
-  public init(json: Data) throws {
-    let c = try decodeConfiguration(UNet2DKeys.self, component: "UNet2DConditionModel", from: json)
-    let check = ConfigurationCheck("UNet2DConditionModel")
+  public init(json: Data) throws { try self.init(json: json, of: "UNet2DConditionModel") }
+
+  /// - Parameter component: what errors call it.
+  init(json: Data, of component: String) throws {
+    let c = try decodeConfiguration(UNet2DKeys.self, component: component, from: json)
+    let check = ConfigurationCheck(component)
     try Self.refuseUnsupported(c, check)
     inChannels = c.in_channels ?? 4
     outChannels = c.out_channels ?? 4
@@ -203,7 +208,7 @@ public struct UNet2DConfiguration: Sendable {
     }
     try check.require(epsilon >= 0 && epsilon.isFinite, "norm_eps", "\(epsilon) is no small positive number")
     try check.require((0...1).contains(downsamplePadding), "downsample_padding", "\(downsamplePadding) is not 0 or 1")
-    let middle = try decodeConfiguration(MiddleBlock.self, component: "UNet2DConditionModel", from: json).type
+    let middle = try decodeConfiguration(MiddleBlock.self, component: component, from: json).type
     levels = try Self.levels(c, hasMiddleAttention: middle == "UNetMidBlock2DCrossAttn", check)
     self.middle = try Self.middle(middle, c, levels: levels.count, check)
     // `levels` has at least one.

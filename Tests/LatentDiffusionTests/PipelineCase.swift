@@ -63,7 +63,7 @@ struct PipelineCase: Decodable, Sendable, CustomTestStringConvertible {
   }
 
   /// The folder's name; not in the file.
-  private(set) var model = ""
+  var model = ""
 
   var testDescription: String { "\(model), \(name)" }
 

@@ -16,9 +16,14 @@ import Testing
   @Test func allCasesAreHere() { #expect(Self.cases.count == 148) }
 
   @Test(arguments: cases) func drawsWhatDiffusersDraws(_ reference: PipelineCase) async throws {
-    let expected = try reference.reference()
-    let model = try reference.loadModel()
-    var request = try reference.request()
+    try await Self.expectRun(reference.request(), of: reference, on: reference.loadModel(), with: reference.reference())
+  }
+
+  /// Compares a run with the reference's, step by step.
+  static func expectRun(
+    _ request: GenerationRequest, of reference: PipelineCase, on model: StableDiffusion, with expected: [String: Tensor]
+  ) async throws {
+    var request = request
     let record = RecordedNoise.Record()
     request.generator = { RecordedNoise(seed: $0, record: record) }
 

@@ -35,6 +35,7 @@ enum {
   CK_ACTIVATION_SILU = 1,
   CK_ACTIVATION_GELU = 2,
   CK_ACTIVATION_QUICK_GELU = 3,
+  CK_ACTIVATION_RELU = 4,
 };
 
 /// The initial value of an output of `gemm_panel`.

@@ -21,6 +21,9 @@ public struct StableDiffusionFamily: ModelFamily {
     [
       "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionInpaintPipelineLegacy",
       "StableDiffusionInstructPix2PixPipeline", "LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline",
+      // The model beside its ControlNet or adapter, which are loaded by themselves.
+      "StableDiffusionControlNetPipeline", "StableDiffusionControlNetImg2ImgPipeline", "StableDiffusionControlNetInpaintPipeline",
+      "StableDiffusionAdapterPipeline",
     ]
   }
 

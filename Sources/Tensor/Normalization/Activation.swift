@@ -10,6 +10,8 @@ public enum Activation: Sendable {
   case gelu
   /// x · σ(1.702 x), CLIP's own.
   case quickGELU
+  /// max(x, 0).
+  case relu
 
   var code: Int32 {
     switch self {
@@ -17,6 +19,7 @@ public enum Activation: Sendable {
     case .silu: Int32(CK_ACTIVATION_SILU)
     case .gelu: Int32(CK_ACTIVATION_GELU)
     case .quickGELU: Int32(CK_ACTIVATION_QUICK_GELU)
+    case .relu: Int32(CK_ACTIVATION_RELU)
     }
   }
 }
