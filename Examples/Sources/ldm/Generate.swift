@@ -9,6 +9,7 @@ struct GenerateOptions: ParsableArguments {
   @OptionGroup(title: "Prompt") var prompt: PromptOptions
   @OptionGroup(title: "Sampling") var sampling: SamplingOptions
   @OptionGroup(title: "Sampling") var scheduling: SchedulerOptions
+  @OptionGroup(title: "Pictures that steer") var controls: ControlOptions
   @OptionGroup(title: "Short cuts") var shortcuts: ShortcutOptions
   @OptionGroup(title: "Memory") var memory: MemoryOptions
   @OptionGroup(title: "Memory") var tiles: TileOptions
@@ -25,6 +26,7 @@ struct GenerateOptions: ParsableArguments {
     do {
       if !files.isEmpty { progress.begin("Reading \(files.joined(separator: " and "))") }
       let task = try task()
+      guard controls.isEmpty || memory.memoryLimit == nil else { throw MemoryPlanError.uncountedControls }
       let noise = try sampling.loadNoise.map { try readLatents($0, names: ["noise"]) }
       let prompt = try prompt.text()
       let context = model.context
@@ -37,6 +39,8 @@ struct GenerateOptions: ParsableArguments {
         try loaded.use(scheduling.scheduler?.kind, spacing: scheduling.sigmas, timesteps: scheduling.timesteps)
       }
       var request = request(prompt, task, for: loaded)
+      request.controls = try await controls.load(as: model.weights, in: context)
+      fitToControls(&request, loaded.pipeline)
       if let noise, let path = sampling.loadNoise {
         let expected = try loaded.pipeline.latentShape(for: request)
         guard noise.shape == expected else {
@@ -70,6 +74,14 @@ struct GenerateOptions: ParsableArguments {
     }
     (request.width, request.height, request.resizeMode) = (own.width, own.height, sampling.resizeMode ?? .crop)
     progress.tell("The picture of \(picture.width)×\(picture.height) is drawn at \(own.width)×\(own.height), as the model was made for.")
+  }
+
+  /// Without a size and a picture to start from, a picture has the proportions of what steers it.
+  private func fitToControls(_ request: inout GenerationRequest, _ pipeline: DiffusionPipeline) {
+    guard sampling.width == nil, sampling.height == nil, request.task.size == nil, let picture = request.controls.first?.picture,
+      let own = pipeline.usualSize(inProportionsOf: PixelSize(width: picture.shape[2], height: picture.shape[1]))
+    else { return }
+    (request.width, request.height) = (own.width, own.height)
   }
 
   /// - Parameter own: the size that the model was made for.
@@ -165,7 +177,7 @@ struct GenerateOptions: ParsableArguments {
       seed: request.seed,
       width: width,
       height: height, model: model.name, strength: strength.map { Float($0) },
-      others: scheduling.settings + clipSkip + shortcuts.settings + batch)
+      others: scheduling.settings + clipSkip + controls.settings + shortcuts.settings + batch)
   }
 }
 
