@@ -39,6 +39,10 @@ let package = Package(
     .target(
       name: "TextEncoder", dependencies: ["Tensor", "LatentDiffusionWeights", "LatentDiffusionLayers", "LatentDiffusionComponents"],
       resources: [.copy("Resources/CLIPVocabulary")]),
+    .target(
+      name: "LatentDiffusionImageEncoder",
+      dependencies: ["Tensor", "LatentDiffusionWeights", "LatentDiffusionLayers", "LatentDiffusionComponents"], path: "Sources/ImageEncoder"
+    ),
     .target(name: "Schedulers", dependencies: ["Tensor", "LatentDiffusionComponents"]),
     .target(name: "Pipeline", dependencies: ["Tensor", "LatentDiffusionComponents", "Schedulers"]),
     .target(
@@ -46,7 +50,7 @@ let package = Package(
       dependencies: [
         "Tensor", "LatentDiffusionFiles", "LatentDiffusionComponents", "LatentDiffusionWeights", "LatentDiffusionLayers", "Autoencoder",
         "UNet",
-        "TextEncoder", "Schedulers", "Pipeline",
+        "TextEncoder", "LatentDiffusionImageEncoder", "Schedulers", "Pipeline",
       ]),
     .target(name: "EmojiModel", resources: [.copy("Resources/emoji")]),
     .target(name: "ImageFiles", dependencies: ["Tensor", "LatentDiffusionFiles"] + imageLibraries),
@@ -74,6 +78,12 @@ let package = Package(
     .testTarget(
       name: "TextEncoderTests",
       dependencies: ["TextEncoder", "LatentDiffusionWeights", "LatentDiffusionComponents", "Tensor", "LatentDiffusionTestSupport"]),
+    .testTarget(
+      name: "ImageEncoderTests",
+      dependencies: [
+        "LatentDiffusionImageEncoder", "ImageFiles", "LatentDiffusionWeights", "LatentDiffusionComponents", "Tensor",
+        "LatentDiffusionTestSupport",
+      ]),
     .testTarget(
       name: "SchedulersTests", dependencies: ["Schedulers", "LatentDiffusionComponents", "Tensor", "LatentDiffusionTestSupport"]),
     .testTarget(

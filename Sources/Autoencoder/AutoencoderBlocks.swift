@@ -2,7 +2,7 @@ import LatentDiffusionLayers
 import Tensor
 import LatentDiffusionWeights
 
-extension AutoencoderKLConfiguration {
+extension AutoencoderShape {
   static let epsilon: Float = 1e-6
 
   func resnet(_ inChannels: Int, _ outChannels: Int, weights: WeightScope) throws -> ResnetBlock2D {
@@ -16,10 +16,9 @@ struct AutoencoderMidBlock: Sendable {
   private let attention: PixelAttention?
   private let path: String
 
-  init(_ configuration: AutoencoderKLConfiguration, channels: Int, weights: WeightScope) throws {
-    resnets = try (0..<2).map { try configuration.resnet(channels, channels, weights: weights["resnets"][$0]) }
-    attention =
-      configuration.hasAttention ? try PixelAttention(channels, groups: configuration.groups, weights: weights["attentions"][0]) : nil
+  init(_ shape: AutoencoderShape, channels: Int, weights: WeightScope) throws {
+    resnets = try (0..<2).map { try shape.resnet(channels, channels, weights: weights["resnets"][$0]) }
+    attention = shape.hasAttention ? try PixelAttention(channels, groups: shape.groups, weights: weights["attentions"][0]) : nil
     path = weights.prefix
   }
 
@@ -39,7 +38,7 @@ private struct PixelAttention: Sendable {
   private let path: String
 
   init(_ channels: Int, groups: Int, weights: WeightScope) throws {
-    norm = try GroupNorm(groups: groups, channels: channels, epsilon: AutoencoderKLConfiguration.epsilon, weights: weights["group_norm"])
+    norm = try GroupNorm(groups: groups, channels: channels, epsilon: AutoencoderShape.epsilon, weights: weights["group_norm"])
     attention = try Attention(channels, heads: 1, headChannels: channels, bias: true, isObserved: false, weights: weights)
     path = weights.prefix
   }
@@ -52,41 +51,56 @@ private struct PixelAttention: Sendable {
   }
 }
 
-/// Encodes pictures as the moments of their latents. Source: diffusers' `Encoder`.
+extension AutoencoderShape {
+  /// A resnet, and the attention after it at levels that have it. Source: diffusers' `DownEncoderBlock2D`, `AttnDownEncoderBlock2D`, `UpDecoderBlock2D` and
+  /// `AttnUpDecoderBlock2D`.
+  fileprivate typealias Layer = (resnet: ResnetBlock2D, attention: PixelAttention?)
+
+  fileprivate func layers(_ count: Int, _ entering: Int, _ channels: Int, attends: Bool, weights: WeightScope) throws -> [Layer] {
+    try (0..<count).map { index in
+      let resnet = try resnet(index == 0 ? entering : channels, channels, weights: weights["resnets"][index])
+      return (resnet, attends ? try PixelAttention(channels, groups: groups, weights: weights["attentions"][index]) : nil)
+    }
+  }
+}
+
+/// Encodes pictures as features of their latents. Source: diffusers' `Encoder`.
 struct Encoder: Sendable {
   private let convIn: Convolution2D
-  private let levels: [(resnets: [ResnetBlock2D], downsampler: Downsample2D?)]
+  private let levels: [(layers: [AutoencoderShape.Layer], downsampler: Downsample2D?)]
   private let midBlock: AutoencoderMidBlock
   private let convNormOut: GroupNorm
   private let convOut: Convolution2D
   private let path: String
 
-  init(_ configuration: AutoencoderKLConfiguration, weights: WeightScope) throws {
-    let channels = configuration.channels
+  /// - Parameter outChannels: mean and variance of the latents, or the latents alone.
+  init(_ shape: AutoencoderShape, outChannels: Int, weights: WeightScope) throws {
+    let channels = shape.channels
     let last = channels[channels.count - 1]
     convIn = try Convolution2D(3, channels[0], kernel: 3, padding: 1, weights: weights["conv_in"])
     levels = try channels.indices.map { index in
-      let block = weights["down_blocks"][index]
-      let entering = index == 0 ? channels[0] : channels[index - 1]
-      let resnets = try (0..<configuration.resnets).map {
-        try configuration.resnet($0 == 0 ? entering : channels[index], channels[index], weights: block["resnets"][$0])
-      }
+      let scope = weights["down_blocks"][index]
+      let layers = try shape.layers(
+        shape.resnets, channels[max(0, index - 1)], channels[index], attends: shape.attendsDown[index], weights: scope)
       let isLast = index == channels.count - 1
-      return (resnets, isLast ? nil : try Downsample2D(channels[index], padding: 0, weights: block["downsamplers"][0]))
+      return (layers, isLast ? nil : try Downsample2D(channels[index], padding: 0, weights: scope["downsamplers"][0]))
     }
-    midBlock = try AutoencoderMidBlock(configuration, channels: last, weights: weights["mid_block"])
+    midBlock = try AutoencoderMidBlock(shape, channels: last, weights: weights["mid_block"])
     convNormOut = try GroupNorm(
-      groups: configuration.groups, channels: last, epsilon: AutoencoderKLConfiguration.epsilon, weights: weights["conv_norm_out"])
-    convOut = try Convolution2D(last, 2 * configuration.latentChannels, kernel: 3, padding: 1, weights: weights["conv_out"])
+      groups: shape.groups, channels: last, epsilon: AutoencoderShape.epsilon, weights: weights["conv_norm_out"])
+    convOut = try Convolution2D(last, outChannels, kernel: 3, padding: 1, weights: weights["conv_out"])
     path = weights.prefix
   }
 
-  /// `[N, H, W, 3]` → `[N, h, w, 2 · latentChannels]`.
+  /// `[N, H, W, 3]` → `[N, h, w, outChannels]`.
   func callAsFunction(_ image: Tensor, in context: ExecutionContext) throws -> Tensor {
     var x = try convIn(image, in: context)
     // Each layer gets the last reference to its input, so that it can reuse the memory.
     for (index, level) in levels.enumerated() {
-      for resnet in level.resnets { x = try resnet([consume x], in: context) }
+      for layer in level.layers {
+        x = try layer.resnet([consume x], in: context)
+        if let attention = layer.attention { x = try attention(x, in: context) }
+      }
       if let downsampler = level.downsampler { x = try downsampler(x, in: context) }
       context.observer?("\(path).down_blocks.\(index)", x)
     }
@@ -99,27 +113,25 @@ struct Encoder: Sendable {
 struct Decoder: Sendable {
   private let convIn: Convolution2D
   private let midBlock: AutoencoderMidBlock
-  private let levels: [(resnets: [ResnetBlock2D], upsampler: Upsample2D?)]
+  private let levels: [(layers: [AutoencoderShape.Layer], upsampler: Upsample2D?)]
   private let convNormOut: GroupNorm
   private let convOut: Convolution2D
   private let path: String
 
-  init(_ configuration: AutoencoderKLConfiguration, weights: WeightScope) throws {
-    let channels = Array(configuration.channels.reversed())
-    convIn = try Convolution2D(configuration.latentChannels, channels[0], kernel: 3, padding: 1, weights: weights["conv_in"])
-    midBlock = try AutoencoderMidBlock(configuration, channels: channels[0], weights: weights["mid_block"])
+  init(_ shape: AutoencoderShape, weights: WeightScope) throws {
+    let channels = Array(shape.channels.reversed())
+    convIn = try Convolution2D(shape.latentChannels, channels[0], kernel: 3, padding: 1, weights: weights["conv_in"])
+    midBlock = try AutoencoderMidBlock(shape, channels: channels[0], weights: weights["mid_block"])
     levels = try channels.indices.map { index in
-      let block = weights["up_blocks"][index]
-      let entering = index == 0 ? channels[0] : channels[index - 1]
-      let resnets = try (0..<configuration.resnets + 1).map {
-        try configuration.resnet($0 == 0 ? entering : channels[index], channels[index], weights: block["resnets"][$0])
-      }
+      let scope = weights["up_blocks"][index]
+      let layers = try shape.layers(
+        shape.resnets + 1, channels[max(0, index - 1)], channels[index], attends: shape.attendsUp[index], weights: scope)
       let isLast = index == channels.count - 1
-      return (resnets, isLast ? nil : try Upsample2D(channels[index], weights: block["upsamplers"][0]))
+      return (layers, isLast ? nil : try Upsample2D(channels[index], weights: scope["upsamplers"][0]))
     }
     let last = channels[channels.count - 1]
     convNormOut = try GroupNorm(
-      groups: configuration.groups, channels: last, epsilon: AutoencoderKLConfiguration.epsilon, weights: weights["conv_norm_out"])
+      groups: shape.groups, channels: last, epsilon: AutoencoderShape.epsilon, weights: weights["conv_norm_out"])
     convOut = try Convolution2D(last, 3, kernel: 3, padding: 1, weights: weights["conv_out"])
     path = weights.prefix
   }
@@ -128,7 +140,10 @@ struct Decoder: Sendable {
   func callAsFunction(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor {
     var x = try midBlock(convIn(latents, in: context), in: context)
     for (index, level) in levels.enumerated() {
-      for resnet in level.resnets { x = try resnet([consume x], in: context) }
+      for layer in level.layers {
+        x = try layer.resnet([consume x], in: context)
+        if let attention = layer.attention { x = try attention(x, in: context) }
+      }
       if let upsampler = level.upsampler { x = try upsampler(consume x, in: context) }
       context.observer?("\(path).up_blocks.\(index)", x)
     }

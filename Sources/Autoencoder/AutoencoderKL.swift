@@ -16,12 +16,9 @@ public struct AutoencoderKL: LatentAutoencoder, ModelComponent {
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(_ configuration: AutoencoderKLConfiguration, weights: WeightScope) throws {
     self.configuration = configuration
-    let channels = configuration.latentChannels
-    // Text-to-image never uses the encoder.
-    var encoderWeights = weights["encoder"]
-    if encoderWeights.residency == .packed { encoderWeights.residency = .packedOnceUsed }
-    encoder = try Encoder(configuration, weights: encoderWeights)
-    decoder = try Decoder(configuration, weights: weights["decoder"])
+    let shape = configuration.shape, channels = shape.latentChannels
+    encoder = try Encoder(shape, outChannels: 2 * channels, weights: weights.ofEncoder)
+    decoder = try Decoder(configuration.decoderShape, weights: weights["decoder"])
     quantConvolution =
       configuration.hasQuantConvolution ? try Convolution2D(2 * channels, 2 * channels, kernel: 1, weights: weights["quant_conv"]) : nil
     postQuantConvolution =
@@ -36,7 +33,7 @@ public struct AutoencoderKL: LatentAutoencoder, ModelComponent {
   }
 
   public var spatialScale: Int { configuration.spatialScale }
-  public var latentChannels: Int { configuration.latentChannels }
+  public var latentChannels: Int { configuration.shape.latentChannels }
   public var latentScale: Float { configuration.scalingFactor }
   public var latentShift: Float { configuration.shiftFactor }
 
@@ -53,5 +50,14 @@ public struct AutoencoderKL: LatentAutoencoder, ModelComponent {
   public func decode(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor {
     try checkLatents(latents)
     return try decoder(postQuantConvolution?(latents, in: context) ?? latents, in: context)
+  }
+}
+
+extension WeightScope {
+  /// The encoder's weights, which text-to-image never uses.
+  var ofEncoder: WeightScope {
+    var weights = self["encoder"]
+    if weights.residency == .packed { weights.residency = .packedOnceUsed }
+    return weights
   }
 }

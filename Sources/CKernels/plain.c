@@ -22,6 +22,7 @@ static float apply(int activation, float x) {
   case CK_ACTIVATION_GELU: return gelu(x);
   case CK_ACTIVATION_QUICK_GELU: return x / (1 + expf(-1.702f * x));
   case CK_ACTIVATION_RELU: return x < 0 ? 0 : x;
+  case CK_ACTIVATION_TANH: return tanhf(x);
   default: return x;
   }
 }
@@ -196,6 +197,16 @@ static float weight_q8(long p, long column, const uint8_t *panel, const uint16_t
 static void widen_q8(long k, const uint8_t *panel, const uint16_t *scales, float *y) {
   for (long p = 0; p < k; p++)
     for (long j = 0; j < CK_PANEL; j++) y[p * CK_PANEL + j] = weight_q8(p, j, panel, scales);
+}
+
+static void widen_groups(
+    long k, const uint8_t *low, const uint32_t *high, int planes, int zero, const float *scales, const float *minima, float *y) {
+  for (long p = 0; p < k; p++)
+    for (long j = 0; j < CK_PANEL; j++) {
+      uint32_t q = low[p * (CK_PANEL / 2) + j % (CK_PANEL / 2)] >> (j / (CK_PANEL / 2) * 4) & 15;
+      for (int plane = 0; plane < planes; plane++) q |= (high[p * planes + plane] >> j & 1) << (4 + plane);
+      y[p * CK_PANEL + j] = scales[j] * (float)((int)q - zero) + minima[j];
+    }
 }
 
 static void gemm_panel_q8(
@@ -404,6 +415,7 @@ const ck_kernels ck_table_plain = {
     .winograd_weights = winograd_weights,
     .quantize_rows = quantize_rows,
     .widen_q8 = widen_q8,
+    .widen_groups = widen_groups,
     .gemm_panel_q8 = gemm_panel_q8,
     .narrow_rows = narrow_rows,
     .narrow_panel = narrow_panel,

@@ -16,6 +16,8 @@ public enum ComponentError: Error, Sendable, Equatable, CustomStringConvertible 
   case unexpectedContexts(component: String, expected: Int, found: Int)
   /// Two conditionings that were to be joined have not the same inputs.
   case differentConditionings(String)
+  /// The component's files hold nothing of a part that is needed.
+  case missingPart(component: String, part: String)
   /// The component has not what an option asks for.
   case unsupported(component: String, option: String)
   /// A component was made for another one than it meets.
@@ -39,6 +41,8 @@ public enum ComponentError: Error, Sendable, Equatable, CustomStringConvertible 
       "\(component) attends to \(expected) text context\(expected == 1 ? "" : "s"), but was given \(found)."
     case .differentConditionings(let difference):
       "Conditionings with different inputs cannot be joined: \(difference)."
+    case .missingPart(let component, let part):
+      "\(component) has no \(part): its files hold none."
     case .unsupported(let component, let option):
       "\(component) has no \(option); leave it out."
     case .doesNotFit(let component, let reason):

@@ -14,8 +14,10 @@ public struct Conditioning: Sendable {
   public var guidance: Double?
   /// What controls say of the features of this pass.
   public var residuals: FeatureResiduals?
+  /// How much each context after the first counts beside the text: those are pictures, for predictors with adapters.
+  public var imageScales: [Float] = []
   /// How many predictions this conditions.
-  public let rows: Int
+  public private(set) var rows: Int
 
   /// A conditioning of these tensors; `check` says whether every one has this many rows.
   public init(
@@ -39,8 +41,23 @@ public struct Conditioning: Sendable {
 
   /// The same with every tensor changed, to as many rows as are named.
   private func mapped(rows: Int, _ change: (Tensor) -> Tensor) -> Conditioning {
-    Conditioning(
-      rows: rows, contexts: contexts.map(change), pooled: pooled.map(change), inputs: inputs.mapValues(change), guidance: guidance)
+    var result = self
+    (result.contexts, result.pooled, result.inputs) = (contexts.map(change), pooled.map(change), inputs.mapValues(change))
+    result.rows = rows
+    return result
+  }
+
+  /// The same rows with further contexts and inputs of one row, for each of them.
+  ///
+  /// - Throws: `ComponentError.differentConditionings` where both have an input.
+  public func adding(_ other: Conditioning) throws(ComponentError) -> Conditioning {
+    if let name = other.inputs.keys.sorted().first(where: { inputs[$0] != nil }) { throw .differentConditionings("both have \(name)") }
+    let other = other.repeated(rows)
+    var result = self
+    result.contexts += other.contexts
+    result.inputs.merge(other.inputs) { first, _ in first }
+    result.imageScales += other.imageScales
+    return result
   }
 
   /// The rows of several conditionings, one after the other.
@@ -57,10 +74,12 @@ public struct Conditioning: Sendable {
       let tensors = parts.compactMap(tensor)
       return tensors.isEmpty ? nil : Tensor.concatenated(tensors, axis: 0)
     }
-    return Conditioning(
-      rows: parts.reduce(0) { $0 + $1.rows }, contexts: first.contexts.indices.compactMap { index in joined { $0.contexts[index] } },
-      pooled: joined(\.pooled),
-      inputs: first.inputs.keys.reduce(into: [:]) { all, name in all[name] = joined { $0.inputs[name] } }, guidance: first.guidance)
+    var result = first
+    result.rows = parts.reduce(0) { $0 + $1.rows }
+    result.contexts = first.contexts.indices.compactMap { index in joined { $0.contexts[index] } }
+    result.pooled = joined(\.pooled)
+    result.inputs = first.inputs.keys.reduce(into: [:]) { all, name in all[name] = joined { $0.inputs[name] } }
+    return result
   }
 
   /// Why the rows of two conditionings cannot meet; nil where they can.
@@ -71,6 +90,7 @@ public struct Conditioning: Sendable {
       ("text context \(index)", row(contexts.dropFirst(index).first), row(other.contexts.dropFirst(index).first))
     }
     pairs += Set(inputs.keys).union(other.inputs.keys).sorted().map { ($0, row(inputs[$0]), row(other.inputs[$0])) }
+    pairs.append(("the scales of pictures", "\(imageScales)", "\(other.imageScales)"))
     return pairs.first { $1 != $2 }.map { "\($0) of one is \($1), of another \($2)" }
   }
 
@@ -101,11 +121,15 @@ public protocol TextConditioner: Sendable {
   /// - Throws: `CancellationError`, and what the conditioner documents.
   func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning
 
+  /// Whether it reads the second text of a prompt; it does not without an implementation.
+  var readsSecondTexts: Bool { get }
+
   /// What `condition` leaves out of a prompt; nil where it reads all, and without an implementation.
   func truncation(of prompt: Prompt) -> PromptTruncation?
 }
 
 extension TextConditioner {
+  public var readsSecondTexts: Bool { false }
   public func truncation(of prompt: Prompt) -> PromptTruncation? { nil }
 }
 

@@ -83,17 +83,13 @@ extension Picture {
     return Tensor(values, shape: [1, height, width, 1])
   }
 
-  /// One picture of a batch `[N, height, width, 3]` of colours 0…1, rounded to the nearest and halves to even as NumPy does in diffusers'
-  /// `VaeImageProcessor.numpy_to_pil`. Values outside are clamped, and NaN becomes 0.
+  /// One picture of a batch `[N, height, width, 3]` of colours 0…1, rounded to the nearest. Values outside are clamped, and NaN
+  /// becomes 0.
   /// - Precondition: the tensor has this shape, no side is 0, and `index` is below N.
   public init(_ tensor: Tensor, index: Int = 0) {
     precondition(tensor.shape.rank == 4 && tensor.shape[3] == 3, "A tensor of shape \(tensor.shape) is no batch of RGB pictures.")
     precondition(index >= 0 && index < tensor.shape[0], "A tensor of shape \(tensor.shape) has no picture \(index).")
-    let count = tensor.count / tensor.shape[0]
-    let pixels = tensor.elements[index * count..<(index + 1) * count].map { value in
-      value > 0 ? UInt8((min(value, 1) * 255).rounded(.toNearestOrEven)) : 0
-    }
-    self.init(width: tensor.shape[2], height: tensor.shape[1], pixels: pixels)
+    self.init(width: tensor.shape[2], height: tensor.shape[1], pixels: tensor.rows(index..<index + 1).pictureBytes)
   }
 }
 

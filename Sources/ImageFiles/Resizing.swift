@@ -39,7 +39,7 @@ extension Picture {
 
   /// Weights colours by their opacity, so that transparent pixels do not bleed into visible ones.
   private func resizedByLanczos(_ newWidth: Int, _ newHeight: Int) -> Picture {
-    let resampling = LanczosResampling(width: width, height: height, toWidth: newWidth, toHeight: newHeight)
+    let resampling = PictureResampling(width: width, height: height, toWidth: newWidth, toHeight: newHeight)
     guard let alpha else { return Picture(width: newWidth, height: newHeight, pixels: resampling(pixels, channels: 3)) }
     let weighted = pixels.indices.map { UInt8(dividedBy255(Int(pixels[$0]) * Int(alpha[$0 / 3]))) }
     let newAlpha = resampling(alpha, channels: 1)

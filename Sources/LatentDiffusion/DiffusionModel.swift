@@ -28,12 +28,18 @@ public struct DiffusionModel: Sendable {
   /// The same without those.
   private var ownConfiguration: SchedulerConfiguration
   private var isSchedulerExchanged = false
+  /// Whether there is a plan with a limit on memory.
+  let isLimited: Bool
   /// What the model recommends for what a request leaves open.
   public let defaults: GenerationDefaults
   /// For each component the tensors of its files that nothing asked for.
   public let reports: [String: LoadReport]
   /// Parts of the files that are not used and may matter. A program should show them to the person who loads the model.
-  public let warnings: [LoadWarning]
+  public internal(set) var warnings: [LoadWarning]
+  /// What became of the adapters that were given at loading.
+  public var adapterReports: [AdapterReport] { source.reports }
+  let identity = Adaptation.Model()
+  let source: AdaptableFiles
 
   /// The tokenizer of a model with one CLIP text encoder; nil for others.
   public var tokenizer: CLIPTokenizer? { (pipeline.conditioner as? CLIPTextConditioner)?.tokenizer }
@@ -42,36 +48,50 @@ public struct DiffusionModel: Sendable {
   ///
   /// - Parameters:
   ///   - url: the folder or the file.
+  ///   - parts: components from other files, by their names (`vae`), as `ModelFiles.open` takes them. A plan is made with the same.
   ///   - weights: the form in which the weights are held, whatever the files have: each tensor is converted when its layer is made, so that
   ///     the model is never there twice. Nil holds them as the files have them, which loads fastest, and components that
   ///     are no larger than 32 MiB then as float32, which computes fastest.
   ///   - plan: what is kept in memory and what is not. Its form of the weights is taken; requests that would go beyond its limit are refused.
   ///     Weights that it streams are read as long as the model lives: the file must stay as it is.
+  ///   - adapters: merged into the weights, so that they cost nothing afterwards; to weights that the plan streams, changes of low rank are added in every
+  ///     generation. `adaptation(by:)` applies adapters to single requests instead.
+  ///   - embeddings: whose names become words of prompts.
   ///   - registry: the classes and families that are known.
   ///   - context: whose threads load, and whose cancellation ends it.
   /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`, `WeightErrors`, `TokenizerError`, `SchedulerError`,
-  ///   `CLIPTextError`, `ComponentError`, `CancellationError`.
+  ///   `CLIPTextError`, `ComponentError`, `AdapterError`, `TextualInversionError`, `CancellationError`.
   public static func load(
-    from url: URL, weights: WeightForm? = nil, plan: MemoryPlan? = nil, registry: ModelRegistry = .standard,
-    in context: ExecutionContext = ExecutionContext()
+    from url: URL, replacing parts: [String: URL] = [:], weights: WeightForm? = nil, plan: MemoryPlan? = nil, adapters: [AdapterUse] = [],
+    embeddings: [TextualInversion] = [], registry: ModelRegistry = .standard, in context: ExecutionContext = ExecutionContext()
   ) throws -> DiffusionModel {
-    let files = try ModelFiles.open(url, registry: registry)
-    return try DiffusionModel(files, of: registry.family(of: files), weights: plan?.weights ?? weights, plan: plan, in: context)
+    let files = try ModelFiles.open(url, replacing: parts, registry: registry)
+    return try DiffusionModel(
+      files, of: registry.family(of: files), weights: plan?.weights ?? weights, plan: plan, adapters: adapters, embeddings: embeddings,
+      in: context)
   }
 
   private init(
-    _ files: ModelFiles, of family: any ModelFamily, weights form: WeightForm?, plan: MemoryPlan?, in context: ExecutionContext
+    _ files: ModelFiles, of family: any ModelFamily, weights form: WeightForm?, plan: MemoryPlan?, adapters: [AdapterUse],
+    embeddings: [TextualInversion], in context: ExecutionContext
   ) throws {
     self.family = family
     var parts = try family.accessories(of: files)
-    var reports: [String: LoadReport] = [:]
+    var reports: [String: LoadReport] = [:], forms: [String: WeightForm?] = [:]
+    let match = adapters.isEmpty ? .none : try AdapterMatch(adapters, targets: family.adapterTargets(files))
+    let (merged, added) = match.parted(streamed: plan?.streamedParameters ?? [:])
     for part in family.parts(of: files) where part.role != .accessory {
       let form = if let plan { plan.form(of: part.name) } else { try form ?? files.usualForm(of: part.name) }
+      forms[part.name] = form
+      let weights = try files.weights(of: part.name, as: form, adaptedBy: merged, in: context)
       (parts[part.name], reports[part.name]) = try files.make(
-        part.name, as: form, residency: plan?.residency(of: part.name) ?? .packed, in: context)
+        part.name, from: weights, residency: plan?.residency(of: part.name) ?? .packed, in: context)
     }
+    for embedding in embeddings { try embedding.extend(&parts) }
     self.reports = reports
-    warnings = Self.warnings(files, of: family, reports)
+    isLimited = plan?.limit != nil
+    source = AdaptableFiles(files: files, merged: merged, added: added, reports: match.reports, forms: forms)
+    warnings = Self.warnings(files, of: family, reports) + match.reports.filter { !$0.unused.isEmpty }.map(LoadWarning.adapter)
     var assembly = try family.assembled(ModelParts(parts))
     let decodesQuickly = assembly.decodesQuickly
     assembly.autoencoder = TiledAutoencoder(assembly.autoencoder, tiling: plan?.tiling ?? .automatic)
@@ -81,6 +101,7 @@ public struct DiffusionModel: Sendable {
     pipeline = DiffusionPipeline(
       predictor: assembly.predictor, autoencoder: assembly.autoencoder, conditioner: assembly.conditioner,
       schedule: { _, _ in throw SchedulerError.missingClassName })
+    pipeline.imageConditioners = assembly.imageConditioners
     pipeline.usual = { [defaults, predictor = assembly.predictor] task in
       var usual = family.usualSettings(for: task, predictor: predictor)
       (usual.steps, usual.guidance) = (defaults.steps ?? usual.steps, defaults.guidance ?? usual.guidance)
@@ -88,6 +109,8 @@ public struct DiffusionModel: Sendable {
     }
     pipeline.decodesPreviews = decodesQuickly
     if let plan { pipeline.admission = { try plan.admit($0) } }
+    pipeline.model = identity
+    pipeline.adaptation = added.components.isEmpty ? nil : try adaptation(by: added, in: context)
     if let width = defaults.width, let height = defaults.height { pipeline.defaultSize = PixelSize(width: width, height: height) }
     makeSchedule()
   }

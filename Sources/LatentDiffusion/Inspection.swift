@@ -7,16 +7,19 @@ extension DiffusionModel {
   /// The CLIP tokenizer of a model, without the rest of it.
   ///
   /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`, `TokenizerError`.
-  public static func tokenizer(from url: URL) throws -> CLIPTokenizer { try CLIPTokenizer(of: ModelFiles.open(url)) }
+  public static func tokenizer(from url: URL, replacing parts: [String: URL] = [:]) throws -> CLIPTokenizer {
+    try CLIPTokenizer(of: ModelFiles.open(url, replacing: parts))
+  }
 
   /// What a model is and what of it cannot be used. Each component is loaded for itself, and let go again: what one lacks does not
   /// hide what another lacks.
   ///
+  /// - Parameter parts: components from other files, by their names, as `ModelFiles.open` takes them.
   /// - Throws: `ModelFilesError`, `SafetensorsError` where there is no model, and `CancellationError`.
   public static func inspect(
-    _ url: URL, registry: ModelRegistry = .standard, in context: ExecutionContext = ExecutionContext()
+    _ url: URL, replacing parts: [String: URL] = [:], registry: ModelRegistry = .standard, in context: ExecutionContext = ExecutionContext()
   ) throws -> InspectReport {
-    let files = try ModelFiles.open(url, registry: registry)
+    let files = try ModelFiles.open(url, replacing: parts, registry: registry)
     var family: (any ModelFamily)?, problem: String?
     do {
       family = try registry.family(of: files)

@@ -6,5 +6,6 @@
 @_exported import Autoencoder
 @_exported import UNet
 @_exported import TextEncoder
+@_exported import LatentDiffusionImageEncoder
 @_exported import Schedulers
 @_exported import Pipeline

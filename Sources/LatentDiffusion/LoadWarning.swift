@@ -6,14 +6,23 @@ public enum LoadWarning: Sendable, Equatable, CustomStringConvertible {
   case leftOver(names: [String])
   /// A component that nothing here runs.
   case unusedComponent(name: String, className: String)
+  /// An adapter of which a part has no place in the model.
+  case adapter(AdapterReport)
+  /// An adapter on a model with a limit on memory.
+  case outsidePlan(name: String)
 
   public var description: String {
-    switch self {
+    func are(_ names: [String]) -> String { names.count == 1 ? "is" : "are" }
+    return switch self {
     case .unusedTensors(let component, let names):
-      "\(Self.list(names)) of the model's \(component) \(names.count == 1 ? "is" : "are") not used."
+      "\(Self.list(names)) of the model's \(component) \(are(names)) not used."
     case .leftOver(let names):
-      "\(Self.list(names)) of the file \(names.count == 1 ? "belongs" : "belong") to no part of the model and \(names.count == 1 ? "is" : "are") not used."
+      "\(Self.list(names)) of the file \(names.count == 1 ? "belongs" : "belong") to no part of the model and \(are(names)) not used."
+    case .outsidePlan(let name):
+      "\(name) and its image encoder take memory that the plan for this limit does not know of."
     case .unusedComponent(let name, let className): "The model's \(name) (\(className)) is not used."
+    case .adapter(let report):
+      "\(Self.list(report.unused)) of \(report.path) \(are(report.unused)) not used; \(report.applied) of \(report.count) changes are applied."
     }
   }
 

@@ -65,14 +65,14 @@ struct MemoryModel: Sendable {
     let assembly: ModelAssembly
 
     /// - Parameter form: of a component by its name.
-    init(_ files: ModelFiles, of family: any ModelFamily, form: (String) throws -> WeightForm?) throws {
+    init(_ files: ModelFiles, of family: any ModelFamily, _ match: AdapterMatch, form: (String) throws -> WeightForm?) throws {
       var parts: [Component] = [], made: [String: any Sendable] = [:]
       for part in family.parts(of: files) where part.role != .accessory {
         let form = try form(part.name)
         let extents = try files.extents(of: part.name, as: form)
         let (component, report) = try files.make(part.name, from: ExtentSource(extents), in: ExecutionContext())
         made[part.name] = component
-        parts.append(Component(part, extents, form: form, onceUsed: report))
+        parts.append(Component(part, extents, form: form, match, onceUsed: report))
       }
       self.parts = parts
       assembly = try family.assembled(ModelParts(made, areExtents: true))
@@ -96,6 +96,11 @@ struct MemoryModel: Sendable {
     part(component, choice).map { choice.residency($0.part.role) } ?? .packed
   }
 
+  func streamedParameters(_ choice: MemoryChoice) -> [String: Set<String>] {
+    let parts = components(choice).parts
+    return Dictionary(parts.map { ($0.part.name, $0.streamedParameters(choice.residency($0.part.role))) }) { $1 }
+  }
+
   private func part(_ name: String, _ choice: MemoryChoice) -> Component? { components(choice).parts.first { $0.part.name == name } }
 
   /// A component's tensors.
@@ -111,12 +116,18 @@ struct MemoryModel: Sendable {
 
     /// Matrices that not every generation needs.
     private let packedOnceUsed: Set<String>
+    /// Bytes that adapters take beside a matrix that is streamed, or in its place.
+    private let adapterBytes: [String: Int]
 
-    init(_ part: ModelPart, _ tensors: [TensorExtent], form: WeightForm?, onceUsed report: LoadReport) {
+    init(_ part: ModelPart, _ tensors: [TensorExtent], form: WeightForm?, _ match: AdapterMatch, onceUsed report: LoadReport) {
       (self.part, self.tensors, self.form) = (part, tensors, form)
+      let beside = tensors.filter(\.isMatrix).compactMap { tensor in
+        match.bytes(of: tensor.name, in: part.name, shape: tensor.shape, copy: tensor.heldBytes).map { (tensor.name, $0) }
+      }
+      adapterBytes = Dictionary(beside) { $1 }
       packedOnceUsed = Set(report.parameters.filter { $0.residency == .packedOnceUsed }.map(\.name))
       let matrices = tensors.filter(\.isMatrix)
-      canBeStreamed = matrices.allSatisfy { $0.elementType == $0.storedType }
+      canBeStreamed = form == nil || matrices.allSatisfy(\.isStreamable)
       var bytes: [NumberFormat: Int] = [:]
       for matrix in matrices { bytes[matrix.elementType, default: 0] += matrix.heldBytes }
       elementType = bytes.max { ($0.value, $1.key.name) < ($1.value, $0.key.name) }?.key ?? .float32
@@ -126,27 +137,36 @@ struct MemoryModel: Sendable {
     /// - Parameter usesAll: whether what is packed once it is used will be.
     func kept(_ residency: WeightResidency, usesAll: Bool) -> Int {
       tensors.reduce(0) { sum, tensor in
-        let isHeld = !tensor.isMatrix || (usesAll || !packedOnceUsed.contains(tensor.name)) && residency.isPacked(tensor.heldBytes)
-        return isHeld ? sum + tensor.heldBytes : sum
+        let isHeld = !tensor.isMatrix || (usesAll || !packedOnceUsed.contains(tensor.name)) && isPacked(tensor, residency)
+        return sum + (isHeld ? tensor.heldBytes : adapterBytes[tensor.name] ?? 0)
       }
+    }
+
+    private func isPacked(_ tensor: TensorExtent, _ residency: WeightResidency) -> Bool {
+      residency.isPacked(tensor.heldBytes) || !tensor.isStreamable && residency != .packedOnceUsed
     }
 
     /// Matrices that do not stay in memory.
     func streamed(_ residency: WeightResidency) -> Int {
-      guard case .streamed = residency else { return 0 }
-      return tensors.count { $0.isMatrix && !residency.isPacked($0.heldBytes) }
+      streamedParameters(residency).count
+    }
+
+    func streamedParameters(_ residency: WeightResidency) -> Set<String> {
+      guard case .streamed = residency else { return [] }
+      return Set(tensors.filter { $0.isMatrix && !isPacked($0, residency) }.map(\.name))
     }
 
     /// Sizes above which weights can be streamed, each of which makes a difference, the largest first.
     var thresholds: [Int] {
-      canBeStreamed ? Array(Set(tensors.filter(\.isMatrix).map(\.heldBytes)).sorted(by: >).dropFirst()) + [0] : []
+      canBeStreamed ? Array(Set(tensors.filter { $0.isMatrix && $0.isStreamable }.map(\.heldBytes)).sorted(by: >).dropFirst()) + [0] : []
     }
   }
 
-  init(_ files: ModelFiles, of family: any ModelFamily, weights: WeightForm?, threads: Int) throws {
-    usual = try Components(files, of: family) { try weights ?? files.usualForm(of: $0) }
+  init(_ files: ModelFiles, of family: any ModelFamily, weights: WeightForm?, adapters: [AdapterUse] = [], threads: Int) throws {
+    let match = adapters.isEmpty ? .none : try AdapterMatch(adapters, targets: family.adapterTargets(files))
+    usual = try Components(files, of: family, match) { try weights ?? files.usualForm(of: $0) }
     let needsOther = try weights == nil && usual.parts.contains { try files.usualForm(of: $0.part.name) != nil }
-    stored = needsOther ? try Components(files, of: family) { _ in weights } : usual
+    stored = needsOther ? try Components(files, of: family, match) { _ in weights } : usual
     scale = usual.assembly.autoencoder.spatialScale
     self.threads = threads
   }
@@ -289,9 +309,13 @@ struct MemoryModel: Sendable {
 
 /// Passes that are followed by a counting engine, with inputs that have no elements.
 extension ModelAssembly {
-  /// What a conditioner makes of so many empty prompts.
+  /// What conditioners make of so many empty prompts, and of a picture.
   fileprivate func followConditioner(_ prompts: Int, size: PixelSize, _ engine: CountingEngine) throws -> Conditioning {
-    try conditioner.condition(ConditioningRequest(Array(repeating: "", count: prompts), size: size), in: engine.context)
+    let texts = try conditioner.condition(ConditioningRequest(Array(repeating: "", count: prompts), size: size), in: engine.context)
+    var noise: any NoiseSource = TorchGenerator(seed: 0)
+    return try imageConditioners.reduce(texts) {
+      try $0.adding($1.condition(ImagePrompt([Tensor(shape: [1, 1, 1, 3])]), drawing: &noise, in: engine.context).prompt)
+    }
   }
 
   /// A pass after the first, which leaves what every pass needs of the text.

@@ -36,18 +36,20 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
 
   /// - Parameters:
   ///   - url: a model, as `StableDiffusion.load` takes it.
+  ///   - parts: components from other files, by their names, as `StableDiffusion.load` takes them.
   ///   - extent: what is to be generated; nil: one guided picture of the size that the model was trained on.
   ///   - limit: bytes that the process may have resident, all included; nil for the plan that is used without one.
   ///   - weights: the form in which the weights will be held. Weights that are converted cannot be streamed.
+  ///   - adapters: that the model will be loaded with. Those of single requests are not planned for.
   ///   - threads: of the context in which it will run; each has buffers of its own.
   ///   - registry: the classes and families that are known.
   /// - Throws: `MemoryPlanError.limitTooSmall` with the smallest limit that would do, and what reading the model's files throws.
   public init(
-    for url: URL, _ extent: GenerationExtent? = nil, limit: Int? = nil, weights: WeightForm? = nil,
-    threads: Int = ProcessInfo.processInfo.activeProcessorCount, registry: ModelRegistry = .standard
+    for url: URL, replacing parts: [String: URL] = [:], _ extent: GenerationExtent? = nil, limit: Int? = nil, weights: WeightForm? = nil,
+    adapters: [AdapterUse] = [], threads: Int = ProcessInfo.processInfo.activeProcessorCount, registry: ModelRegistry = .standard
   ) throws {
-    let files = try ModelFiles.open(url, registry: registry)
-    let model = try MemoryModel(files, of: registry.family(of: files), weights: weights, threads: threads)
+    let files = try ModelFiles.open(url, replacing: parts, registry: registry)
+    let model = try MemoryModel(files, of: registry.family(of: files), weights: weights, adapters: adapters, threads: threads)
     guard let extent = extent ?? model.usualExtent else { throw GenerationError.noSize }
     try model.check(extent)
     let passes = MemoryModel.Passes()
@@ -76,14 +78,19 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
   /// Pixels a side for each latent a side of a model, and the size of pictures that it was made for, where its files say it; no weights are read.
   ///
   /// - Throws: what reading the model's files throws.
-  public static func usualSize(of url: URL, registry: ModelRegistry = .standard) throws -> (scale: Int, size: PixelSize?) {
-    let files = try ModelFiles.open(url, registry: registry)
+  public static func usualSize(
+    of url: URL, replacing parts: [String: URL] = [:], registry: ModelRegistry = .standard
+  ) throws -> (scale: Int, size: PixelSize?) {
+    let files = try ModelFiles.open(url, replacing: parts, registry: registry)
     let model = try MemoryModel(files, of: registry.family(of: files), weights: nil, threads: 1)
     return (model.scale, model.usualExtent?.size)
   }
 
   /// Where the matrices of a component are between uses.
   public func residency(of component: String) -> WeightResidency { model.residency(of: component, choice) }
+
+  /// The matrices that are packed anew at each use, by component.
+  var streamedParameters: [String: Set<String>] { model.streamedParameters(choice) }
 
   /// The form in which a component is held; nil: as the file has it.
   public func form(of component: String) -> WeightForm? { model.form(of: component, choice) }

@@ -26,6 +26,11 @@ public protocol ModelFamily: Sendable {
   /// - Throws: what reading throws.
   func accessories(of files: ModelFiles) throws -> [String: any Sendable]
 
+  /// Names that adapters have for a component's modules beside the names of its parameters, such as those of the original code, with the modules' names.
+  /// None, without an implementation.
+  /// - Parameter parameters: the names of the component's parameters.
+  func otherNames(of component: String, parameters: Set<String>) -> [String: String]
+
   /// The components as the pipeline sees them.
   ///
   /// - Parameter parts: those with weights and the accessories. For a plan, networks are made of extents alone, and there are no accessories.
@@ -45,6 +50,7 @@ extension ModelFamily {
   public var checkpointLayout: (any CheckpointLayout)? { nil }
   public func description(of files: ModelFiles) -> String? { nil }
   public func accessories(of files: ModelFiles) throws -> [String: any Sendable] { [:] }
+  public func otherNames(of component: String, parameters: Set<String>) -> [String: String] { [:] }
 
   public func usualSettings(for task: any GenerationTask, predictor: any NoisePredictor) -> GenerationSettings {
     task.usualSettings(ofConsistencyModel: predictor.embedsGuidance)
@@ -123,14 +129,20 @@ public struct ModelAssembly: Sendable {
   public var autoencoder: any LatentAutoencoder
   /// Makes conditioning of prompts.
   public var conditioner: any TextConditioner
+  /// What makes conditioning of a request's pictures, in their order.
+  public var imageConditioners: [any ImageConditioner]
   /// Bytes that these hold beside weights, such as a tokenizer's tables: for plans.
   public var otherBytes: Int
 
-  /// - Parameter otherBytes: that these hold beside weights.
+  /// - Parameters:
+  ///   - imageConditioners: what makes conditioning of a request's pictures.
+  ///   - otherBytes: that these hold beside weights.
   public init(
-    predictor: any NoisePredictor, autoencoder: any LatentAutoencoder, conditioner: any TextConditioner, otherBytes: Int = 0
+    predictor: any NoisePredictor, autoencoder: any LatentAutoencoder, conditioner: any TextConditioner,
+    imageConditioners: [any ImageConditioner] = [], otherBytes: Int = 0
   ) {
-    (self.predictor, self.autoencoder, self.conditioner, self.otherBytes) = (predictor, autoencoder, conditioner, otherBytes)
+    (self.predictor, self.autoencoder, self.conditioner) = (predictor, autoencoder, conditioner)
+    (self.imageConditioners, self.otherBytes) = (imageConditioners, otherBytes)
   }
 }
 

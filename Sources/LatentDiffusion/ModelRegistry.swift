@@ -3,6 +3,7 @@ import Foundation
 import Tensor
 import TextEncoder
 import UNet
+import LatentDiffusionImageEncoder
 import LatentDiffusionWeights
 
 /// What models can be made of: classes of components, and families. A value: another package adds to a copy and loads with that.
@@ -22,13 +23,19 @@ public struct ModelRegistry: Sendable {
   /// What the library brings.
   public static let standard = ModelRegistry(
     components: ComponentRegistry([
-      UNet2DConditionModel.self, AutoencoderKL.self, CLIPTextModel.self, ControlNetModel.self, T2IAdapter.self,
-    ]), families: [StableDiffusionFamily(), StableDiffusionXLFamily()])
+      UNet2DConditionModel.self, AutoencoderKL.self, AsymmetricAutoencoderKL.self, AutoencoderTiny.self, VQModel.self, CLIPTextModel.self,
+      CLIPVisionModelWithProjection.self, StableUnCLIPImageNormalizer.self, ControlNetModel.self, T2IAdapter.self,
+    ]), families: [StableDiffusionFamily(), StableDiffusionXLFamily(), ImageVariationFamily()])
 
   /// - Parameters:
   ///   - components: by the names of their classes.
   ///   - families: of which the first that fits takes a model.
   public init(components: ComponentRegistry, families: [any ModelFamily]) { (self.components, self.families) = (components, families) }
+
+  /// How single files hold models, or what is added to models.
+  var layouts: [any CheckpointLayout] {
+    [ControlNetCheckpoint(), T2IAdapterCheckpoint()] + families.compactMap(\.checkpointLayout)
+  }
 
   /// The family of a model: by the class of its pipeline, and where the files do not say it, by the parts that are there.
   ///
@@ -55,7 +62,9 @@ public struct ModelRegistry: Sendable {
     }
     for part in family.parts(of: files) where Self.isForeign(part, in: files) {
       let name = files.className(of: part.name) ?? ""
-      throw .unsupported(path: path, family: "a model whose \(part.name) is a \(Self.componentNames[name] ?? name)", supported: supported)
+      throw .unsupported(
+        path: files.url(of: part.name).path(percentEncoded: false),
+        family: "a model whose \(part.name) is a \(Self.componentNames[name] ?? name)", supported: supported)
     }
     let parts = family.parts(of: files).filter { $0.role != .accessory }
     let missing = parts.filter { !files.components.contains($0.name) }
@@ -75,7 +84,6 @@ public struct ModelRegistry: Sendable {
 
   /// What people call components that no family here has.
   private static let componentNames = [
-    "AutoencoderTiny": "tiny autoencoder (AutoencoderTiny)", "VQModel": "VQ autoencoder (VQModel)",
     "ConsistencyDecoderVAE": "consistency decoder (ConsistencyDecoderVAE)",
     "UNetSpatioTemporalConditionModel": "video U-Net (UNetSpatioTemporalConditionModel)",
   ]
@@ -99,18 +107,20 @@ public struct ModelRegistry: Sendable {
 }
 
 extension ModelFiles {
-  /// The files of a model.
+  /// A component of whatever class is registered for it.
   ///
   /// - Parameters:
-  ///   - url: a folder in diffusers' layout, the folder of one component, or a `.safetensors` file.
-  ///   - registry: whose families know how single files are laid out.
-  /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`.
-  public static func open(_ url: URL, registry: ModelRegistry = .standard) throws -> ModelFiles {
-    try ModelFiles(url, registry: registry.components, layouts: controlLayouts + registry.families.compactMap(\.checkpointLayout))
+  ///   - name: of the component.
+  ///   - weights: the form in which weights are held; nil: as the files have them, and small components as float32.
+  ///   - plan: of the whole model: its form and what of the weights is kept in memory are taken.
+  ///   - context: whose threads load.
+  /// - Throws: `ModelFilesError.noSuchComponent` where the model has none of this name, and what reading and making it throws.
+  public func component(
+    _ name: String, weights: WeightForm? = nil, plan: MemoryPlan? = nil, in context: ExecutionContext = ExecutionContext()
+  ) throws -> any ModelComponent {
+    let form = if let plan { plan.form(of: name) } else { try weights ?? usualForm(of: name) }
+    return try make(name, as: form, residency: plan?.residency(of: name) ?? .packed, in: context).component
   }
-
-  /// Single files of what is added to models.
-  private static let controlLayouts: [any CheckpointLayout] = [ControlNetCheckpoint(), T2IAdapterCheckpoint()]
 
   /// Makes a component of its files.
   ///
@@ -139,15 +149,16 @@ extension ModelFiles {
 }
 
 extension ModelComponent {
-  /// A component by itself: from the folder of a whole model, its own folder, or a single file that holds a model. An autoencoder takes pictures whole:
-  /// `TiledAutoencoder` around it takes large ones in tiles.
+  /// A component by itself: from the folder of a whole model, its own folder, or a single file that holds a model or this component. An autoencoder
+  /// takes pictures whole: `TiledAutoencoder` around it takes large ones in tiles.
   ///
   /// ```swift
   /// let autoencoder = try AutoencoderKL.load(from: URL(filePath: "stable-diffusion-v1-5/vae"))
   /// ```
   ///
   /// - Parameters:
-  ///   - url: where the files are.
+  ///   - url: where the files are: also a single file that holds this component alone.
+  ///   - parts: as `ModelFiles.open` takes them.
   ///   - name: of the component, where a model has several of this class; nil: the first by name.
   ///   - weights: the form in which weights are held; nil: as the files have them, and small components as float32.
   ///   - plan: of the whole model: its form and what of the weights is kept in memory are taken.
@@ -155,21 +166,21 @@ extension ModelComponent {
   ///   - context: whose threads load.
   /// - Throws: `ModelFilesError.noSuchComponent` where the model has none of this class, and what reading and making it throws.
   public static func load(
-    from url: URL, named name: String? = nil, weights: WeightForm? = nil, plan: MemoryPlan? = nil, registry: ModelRegistry = .standard,
-    in context: ExecutionContext = ExecutionContext()
+    from url: URL, replacing parts: [String: URL] = [:], named name: String? = nil, weights: WeightForm? = nil, plan: MemoryPlan? = nil,
+    registry: ModelRegistry = .standard, in context: ExecutionContext = ExecutionContext()
   ) throws -> Self {
-    try loadReported(from: url, named: name, weights: weights, plan: plan, registry: registry, in: context).component
+    try loadReported(from: url, replacing: parts, named: name, weights: weights, plan: plan, registry: registry, in: context).component
   }
 
   /// The same with a report of the tensors that nothing asked for.
   /// - Throws: what `load` throws.
   public static func loadReported(
-    from url: URL, named name: String? = nil, weights: WeightForm? = nil, plan: MemoryPlan? = nil, registry: ModelRegistry = .standard,
-    in context: ExecutionContext = ExecutionContext()
+    from url: URL, replacing parts: [String: URL] = [:], named name: String? = nil, weights: WeightForm? = nil, plan: MemoryPlan? = nil,
+    registry: ModelRegistry = .standard, in context: ExecutionContext = ExecutionContext()
   ) throws -> (component: Self, report: LoadReport) {
     var registry = registry
     registry.components.register(Self.self)
-    let files = try ModelFiles.open(url, registry: registry)
+    let files = try ModelFiles.open(part: url, replacing: parts, registry: registry)
     let fitting = files.components.first { component in
       (name ?? component) == component && files.className(of: component).map(classNames.contains) ?? false
     }
@@ -177,10 +188,10 @@ extension ModelComponent {
       throw ModelFilesError.noSuchComponent(name: name ?? classNames.first ?? "\(Self.self)", model: url.path(percentEncoded: false))
     }
     let form = if let plan { plan.form(of: fitting) } else { try weights ?? files.usualForm(of: fitting) }
-    let source = try files.weights(of: fitting, as: form, in: context)
-    let json = try files.requiredConfiguration(of: fitting)
-    return try LoadReport.load(from: source, residency: plan?.residency(of: fitting) ?? .packed, in: context) {
-      try Self(configuration: json, weights: $0)
+    let made = try files.make(fitting, as: form, residency: plan?.residency(of: fitting) ?? .packed, in: context)
+    guard let component = made.component as? Self else {
+      throw ModelFilesError.noSuchComponent(name: fitting, model: url.path(percentEncoded: false))
     }
+    return (component, made.report)
   }
 }

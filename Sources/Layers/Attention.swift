@@ -8,6 +8,7 @@ public struct Attention: Sendable {
   private let toV: Linear
   private let toOut: Linear
   private let heads: Int
+  private let inner: Int
   private let scale: Float
   private let path: String
   private let isObserved: Bool
@@ -41,7 +42,7 @@ public struct Attention: Sendable {
     _ channels: Int, contextChannels: Int? = nil, heads: Int, headChannels: Int, bias: Bool, naming: Naming = .diffusers,
     isObserved: Bool = true, weights: WeightScope
   ) throws {
-    let inner = heads * headChannels
+    inner = heads * headChannels
     let scopes = naming.scopes(weights)
     toQ = try Linear(channels, inner, bias: bias, weights: scopes[0])
     toK = try Linear(contextChannels ?? channels, inner, bias: bias, weights: scopes[1])
@@ -60,6 +61,13 @@ public struct Attention: Sendable {
     text.projected[path + ".to_v"] = try toV(text.states, in: context)
   }
 
+  /// Projections of pictures that this layer attends to beside the text. It takes `to_k_ip` and `to_v_ip`.
+  /// - Parameter channels: of the pictures' tokens.
+  /// - Throws: `WeightErrors`, `CancellationError`.
+  public func pictureAttention(_ channels: Int, weights: WeightScope) throws -> PictureAttention {
+    try PictureAttention(of: path, channels, inner: inner, weights: weights)
+  }
+
   /// - Parameters:
   ///   - x: `[N, L, channels]`.
   ///   - text: `[N, S, contextChannels]`; nil for self-attention.
@@ -71,12 +79,22 @@ public struct Attention: Sendable {
     _ x: Tensor, attendingTo text: TextStates? = nil, causal: Bool = false, adding residual: Tensor? = nil,
     in context: ExecutionContext
   ) throws -> Tensor {
-    let mixed = try Tensor.attention(
-      queries: toQ(x, in: context), keys: text?.projected[path + ".to_k"] ?? toK(text?.states ?? x, in: context),
-      values: text?.projected[path + ".to_v"] ?? toV(text?.states ?? x, in: context), heads: heads, scale: scale, causal: causal,
-      precision: precision, in: context)
+    let mixed = try self.mixed(x, attendingTo: text, causal: causal, in: context)
     // The result of the reference's module is without the residual.
     if isObserved, let observer = context.observer { observer(path, try toOut(mixed, in: context)) }
     return try toOut(mixed, adding: residual, in: context)
+  }
+
+  /// The values of the tokens attended to, and of pictures beside them, before the last projection. Queries are gone when it returns.
+  private func mixed(_ x: Tensor, attendingTo text: TextStates?, causal: Bool, in context: ExecutionContext) throws -> Tensor {
+    let queries = try toQ(x, in: context)
+    func attention(_ keys: Tensor, _ values: Tensor) throws -> Tensor {
+      try Tensor.attention(
+        queries: queries, keys: keys, values: values, heads: heads, scale: scale, causal: causal, precision: precision, in: context)
+    }
+    let own = try attention(
+      text?.projected[path + ".to_k"] ?? toK(text?.states ?? x, in: context),
+      text?.projected[path + ".to_v"] ?? toV(text?.states ?? x, in: context))
+    return try (text?.projectedPictures[path] ?? []).reduce(own) { try $0.adding(attention($1.keys, $1.values), in: context) }
   }
 }

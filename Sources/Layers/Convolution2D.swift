@@ -4,18 +4,18 @@ import LatentDiffusionWeights
 /// A convolution of pictures `[N, H, W, C]`. Source: PyTorch's `Conv2d`.
 public struct Convolution2D: Sendable {
   private let weight: Parameter<PackedMatrix>
-  private let bias: Parameter<Tensor>
+  private let bias: Parameter<Tensor>?
   private let geometry: ConvolutionGeometry
   private let path: String
 
-  /// Takes `weight` `[outChannels, inChannels, kernel, kernel]` and `bias` `[outChannels]`.
+  /// Takes `weight` `[outChannels, inChannels, kernel, kernel]` and, unless it has none, `bias` `[outChannels]`.
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(
-    _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1, padding: ConvolutionGeometry.Padding,
+    _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1, padding: ConvolutionGeometry.Padding, bias: Bool = true,
     weights: WeightScope
   ) throws {
     weight = try weights.matrix("weight", shape: [outChannels, inChannels, kernel, kernel])
-    bias = try weights.vector("bias", shape: [outChannels])
+    self.bias = bias ? try weights.vector("bias", shape: [outChannels]) : nil
     path = weights.prefix
     geometry = ConvolutionGeometry(kernelHeight: kernel, kernelWidth: kernel, stride: stride, padding: padding)
   }
@@ -23,9 +23,9 @@ public struct Convolution2D: Sendable {
   /// A square kernel with the same zero padding on all sides.
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(
-    _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1, padding: Int = 0, weights: WeightScope
+    _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1, padding: Int = 0, bias: Bool = true, weights: WeightScope
   ) throws {
-    try self.init(inChannels, outChannels, kernel: kernel, stride: stride, padding: .all(padding), weights: weights)
+    try self.init(inChannels, outChannels, kernel: kernel, stride: stride, padding: .all(padding), bias: bias, weights: weights)
   }
 
   /// The convolution of pictures.
@@ -50,10 +50,14 @@ public struct Convolution2D: Sendable {
     _ inputs: consuming [Tensor], resizedTo size: (height: Int, width: Int)? = nil, shiftedBy shift: Tensor? = nil,
     adding residual: consuming Tensor? = nil, in context: ExecutionContext
   ) throws -> Tensor {
+    var residual = residual
+    if let addition = weight.addition(in: context) {
+      let low = try Tensor.convolution(copy inputs, resizedTo: size, weights: addition.down, geometry: geometry, in: context)
+      residual = try low.multiplied(by: addition.up, adding: residual.take(), in: context)
+    }
     let result = try Tensor.convolution(
-      consume inputs, resizedTo: size, weights: weight.value, geometry: geometry, bias: bias(shiftedBy: shift, in: context),
-      adding: consume residual,
-      in: context)
+      consume inputs, resizedTo: size, weights: weight.value(in: context), geometry: geometry, bias: bias(shiftedBy: shift, in: context),
+      adding: residual.take(), in: context)
     context.observer?(path, result)
     return result
   }
@@ -71,19 +75,36 @@ public struct Convolution2D: Sendable {
     _ inputs: consuming [Tensor], normalizedBy norm: GroupNorm, shiftedBy shift: Tensor? = nil, adding residual: consuming Tensor? = nil,
     beside shortcut: Convolution2D? = nil, in context: ExecutionContext
   ) throws -> (result: Tensor, shortcut: Tensor?) {
-    let both = try Tensor.convolution(
-      consume inputs, normalizedBy: norm.normalization, activation: .silu, weights: weight.value, geometry: geometry,
-      bias: bias(shiftedBy: shift, in: context), adding: consume residual, beside: shortcut.map { ($0.weight.value, $0.bias.value) },
-      in: context)
+    let normalization = norm.normalization(in: context)
+    var residual = residual
+    if let addition = weight.addition(in: context) {
+      let low = try Tensor.convolution(
+        copy inputs, normalizedBy: normalization, activation: .silu, weights: addition.down, geometry: geometry, bias: nil, in: context)
+      residual = try low.result.multiplied(by: addition.up, adding: residual.take(), in: context)
+    }
+    let change = try shortcut?.change(of: inputs, in: context)
+    var both = try Tensor.convolution(
+      consume inputs, normalizedBy: normalization, activation: .silu, weights: weight.value(in: context), geometry: geometry,
+      bias: bias(shiftedBy: shift, in: context), adding: residual.take(),
+      beside: shortcut.map { ($0.weight.value(in: context), $0.bias?.value(in: context)) }, in: context)
+    if let change { both.shortcut = try both.shortcut?.adding(change, in: context) }
     if let shortcut, let around = both.shortcut { context.observer?(shortcut.path, around) }
     context.observer?(path, both.result)
     return both
   }
 
-  /// One bias, or one for each picture.
-  private func bias(shiftedBy shift: Tensor?, in context: ExecutionContext) throws -> Tensor {
-    guard let shift else { return bias.value }
-    let row = bias.value.reshaped([1, bias.value.count])
+  /// What a context adds to the convolution of inputs.
+  private func change(of inputs: [Tensor], in context: ExecutionContext) throws -> Tensor? {
+    guard let addition = weight.addition(in: context) else { return nil }
+    return try Tensor.convolution(inputs, weights: addition.down, geometry: geometry, in: context)
+      .multiplied(by: addition.up, in: context)
+  }
+
+  /// One bias, one for each picture, or none.
+  private func bias(shiftedBy shift: Tensor?, in context: ExecutionContext) throws -> Tensor? {
+    let bias = bias?.value(in: context)
+    guard let shift, let bias else { return shift ?? bias }
+    let row = bias.reshaped([1, bias.count])
     return try shift.adding(row.repeated(shift.shape[0], in: context), in: context)
   }
 }

@@ -29,6 +29,11 @@ public struct Linear: Sendable {
   public func callAsFunction(
     _ x: Tensor, adding residual: Tensor? = nil, activation: Activation = .none, in context: ExecutionContext
   ) throws -> Tensor {
-    try x.multiplied(by: weight.value, bias: bias?.value, adding: residual, activation: activation, in: context)
+    let (matrix, bias) = (weight.value(in: context), bias?.value(in: context))
+    guard let addition = weight.addition(in: context) else {
+      return try x.multiplied(by: matrix, bias: bias, adding: residual, activation: activation, in: context)
+    }
+    let change = try addition.change(of: x, adding: residual, in: context)
+    return try x.multiplied(by: matrix, bias: bias, adding: change, activation: activation, in: context)
   }
 }

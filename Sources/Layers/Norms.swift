@@ -10,8 +10,8 @@ public struct GroupNorm: Sendable {
   private let path: String
 
   /// The operation with the parameters in place.
-  var normalization: GroupNormalization {
-    GroupNormalization(groups: groups, epsilon: epsilon, weight: weight.value, bias: bias.value)
+  func normalization(in context: ExecutionContext) -> GroupNormalization {
+    GroupNormalization(groups: groups, epsilon: epsilon, weight: weight.value(in: context), bias: bias.value(in: context))
   }
 
   /// Takes `weight` and `bias`, `[channels]`.
@@ -33,6 +33,7 @@ public struct GroupNorm: Sendable {
   /// The same for inputs `[N, …, Cᵢ]` joined along channels.
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ inputs: consuming [Tensor], activation: Activation = .none, in context: ExecutionContext) throws -> Tensor {
+    let normalization = normalization(in: context)
     // The reference's module has no activation.
     if let observer = context.observer { observer(path, try normalization(copy inputs, in: context)) }
     return try normalization(consume inputs, activation: activation, in: context)
@@ -56,6 +57,6 @@ public struct LayerNorm: Sendable {
   /// `[…, features]` → the same shape.
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ x: Tensor, in context: ExecutionContext) throws -> Tensor {
-    try x.layerNormalized(weight: weight.value, bias: bias.value, epsilon: epsilon, in: context)
+    try x.layerNormalized(weight: weight.value(in: context), bias: bias.value(in: context), epsilon: epsilon, in: context)
   }
 }

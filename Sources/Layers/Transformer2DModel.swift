@@ -55,6 +55,9 @@ public struct Transformer2DModel: Sendable {
     for block in blocks { try block.read(&text, in: context) }
   }
 
+  /// The attention to the text of every block.
+  public var textAttentions: [Attention] { blocks.map(\.attn2) }
+
   /// - Parameters:
   ///   - x: `[N, H, W, C]`.
   ///   - text: `[M, L, contextChannels]`, M a multiple of N. Each run of N texts attends to the same pixels.
@@ -81,7 +84,7 @@ public struct BasicTransformerBlock: Sendable {
   private let norm1: LayerNorm
   private let attn1: Attention
   private let norm2: LayerNorm
-  private let attn2: Attention
+  fileprivate let attn2: Attention
   private let norm3: LayerNorm
   private let feedForward: FeedForward
   private let onlyCrossAttention: Bool

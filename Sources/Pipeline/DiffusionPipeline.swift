@@ -18,6 +18,8 @@ public struct DiffusionPipeline: Sendable {
   public var autoencoder: any LatentAutoencoder
   /// What makes prompts into what guides the predictor.
   public var conditioner: any TextConditioner
+  /// What makes pictures of a request into what guides the predictor beside the prompts, one for each of `GenerationRequest.imagePrompts`.
+  public var imageConditioners: [any ImageConditioner] = []
   /// Makes the schedule of a generation from a number of steps and the task, which says how many of them are run.
   public var schedule: @Sendable (_ steps: Int, _ task: any GenerationTask) throws -> Schedule
   /// The size of pictures that start from nothing and for which the request names none; nil: what the predictor was trained on.
@@ -26,6 +28,10 @@ public struct DiffusionPipeline: Sendable {
   public var usual: (@Sendable (any GenerationTask) -> GenerationSettings)?
   /// Asked before a generation begins; what it throws, `generate` throws. A plan for memory refuses here what it has no room for.
   public var admission: (@Sendable (GenerationExtent) throws -> Void)?
+  /// The model that the components belong to; nil: none whose parameters a request can change.
+  public var model: Adaptation.Model?
+  /// For requests that have none of their own.
+  public var adaptation: Adaptation?
   /// The matrix of previews; nil: it is fitted to the autoencoder when a generation needs one.
   public var latentPreview: LatentPreview?
   /// Whether previews are decoded and then averaged, in their true colours: for decoders that take no longer than a step. `latentPreview` goes before.
@@ -79,7 +85,9 @@ public struct DiffusionPipeline: Sendable {
     _ request: GenerationRequest, from place: GenerationPlace? = nil, in context: ExecutionContext = ExecutionContext(),
     phase: @escaping @Sendable (GenerationPhase) -> Void = { _ in }
   ) throws -> Generation {
-    Generation(plan: try Plan(request, for: self, phase: phase), place: place, context: context)
+    var context = context
+    if let adaptation = request.adaptation ?? adaptation { context.adaptation = adaptation }
+    return Generation(plan: try Plan(request, for: self, phase: phase), place: place, context: context)
   }
 
   /// All pictures of a request.

@@ -8,6 +8,8 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
   case promptTooLong(bytes: Int)
   /// Neither none, nor one for all, nor one for each prompt.
   case negativePromptCount(prompts: Int, negativePrompts: Int)
+  /// Not one for each adapter, or none for a model that draws nothing without.
+  case imagePromptCount(found: Int, expected: Int)
   /// A number outside what it may be.
   case outOfRange(name: String, value: String, allowed: String)
   /// Neither the request nor the model says how large the pictures are to be.
@@ -28,6 +30,8 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
   case modelDoesNotFit(task: String, inputChannels: Int, expected: String)
   /// A generation's place that was saved does not belong to this request on this model.
   case placeDoesNotFit(reason: String)
+  /// The request's adaptation was made for another model.
+  case foreignAdaptation
   /// The latents became infinite or not numbers, so that the picture would be black.
   case diverged(step: Int)
 
@@ -39,6 +43,10 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
       "A prompt has \(bytes) bytes; give at most \(GenerationRequest.maximumPromptBytes)."
     case .negativePromptCount(let prompts, let negativePrompts):
       "\(negativePrompts) negative prompts do not fit \(prompts) prompts; give none, one for all, or one for each."
+    case .imagePromptCount(let found, let expected):
+      expected == 0
+        ? "This model takes no pictures beside prompts; add an adapter to it, or leave them out."
+        : "The request has \(found) image prompts, and the model takes \(expected): one for each of its adapters, or what it draws variations of."
     case .outOfRange(let name, let value, let allowed):
       "\(name) is \(value); it must be \(allowed)."
     case .noSize:
@@ -59,6 +67,8 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
       "This model takes \(inputChannels) channels and is not made for \(task), which needs \(expected)."
     case .placeDoesNotFit(let reason):
       "The saved place does not belong to this request on this model: \(reason)."
+    case .foreignAdaptation:
+      "The request's adaptation belongs to another model; make it with this one."
     case .diverged(let step):
       "The latents are no longer numbers after step \(step + 1); the weights may be damaged, or the guidance far too high."
     }

@@ -24,11 +24,12 @@ public struct GenerationPlace: Sendable, Codable {
   private let noise: Data
   private let guidance: Data
   private let passes: Int
+  private let seed: UInt64
   private let kept: [String: Tensor]
 
   init(_ loop: DenoisingLoop) throws {
     (latents, step, timesteps) = (loop.latents, loop.step, loop.scheduler.timesteps)
-    (passes, kept) = (loop.memory.passes, loop.memory.kept)
+    (passes, kept, seed) = (loop.memory.passes, loop.memory.kept, loop.memory.seed)
     scheduler = try Self.encoded(loop.scheduler)
     noise = try Self.encoded(loop.noise)
     guidance = try Self.encoded(loop.guidance)
@@ -48,6 +49,7 @@ public struct GenerationPlace: Sendable, Codable {
     guard latents.shape == loop.latents.shape else {
       throw .placeDoesNotFit(reason: "its latents are \(latents.shape), and the request's are \(loop.latents.shape)")
     }
+    guard seed == loop.memory.seed else { throw .placeDoesNotFit(reason: "its seed is another than the request's") }
     guard latents.isFinite, timesteps == loop.scheduler.timesteps, (0...1 << 32).contains(passes),
       (loop.firstStep..<loop.endStep).contains(step)
     else {

@@ -7,12 +7,16 @@ import Tensor
 public struct GenerationRequest: Sendable {
   /// One or more; all are drawn in the same passes.
   public var prompts: [Prompt]
+  /// What takes the place of the model's parameters, or is added to them, for this request alone.
+  public var adaptation: Adaptation?
   /// What to stay away from: none, one for all, or one for each prompt. Without guidance they have no effect.
   public var negativePrompts: [Prompt] = []
   /// Takes the place of what the conditioner makes of the prompts, for walks between prompts: a row for each prompt, or one for all.
   public var conditioning: Conditioning?
   /// The same for the negative prompts.
   public var negativeConditioning: Conditioning?
+  /// Pictures that say what to draw beside the prompts: one for each of the pipeline's `imageConditioners`, such as adapters, or none.
+  public var imagePrompts: [ImagePrompt] = []
   /// What the loop starts from.
   public var task: any GenerationTask = TextToImage()
   /// Networks that steer the predictor by pictures; what they say is added up. Step caching cannot be had beside them.
@@ -52,8 +56,8 @@ public struct GenerationRequest: Sendable {
   public var sizes = SizeConditioning()
   /// The same for the negative prompts; its `original` and `target` are those of `sizes` if nil. Nil: the same, but for the aesthetic score.
   public var negativeSizes: SizeConditioning?
-  /// The part of the denoising, 0…1, before which another model did its work (`denoising_start`): the picture of the task is taken as it is then, without noise,
-  /// and its strength means nothing. Nil: none.
+  /// The part of the denoising, 0…1, before which another model did its work (`denoising_start`). The picture of the task is taken without noise then, and its
+  /// strength means nothing. Nil: none.
   public var denoisingStart: Double?
   /// The part of the denoising, 0…1, after which another model goes on (`denoising_end`). Nil: all of it.
   public var denoisingEnd: Double?

@@ -89,10 +89,9 @@ extension Tensor {
   /// The picture at another size, in 8 bits as the reference does it: values are rounded to 255ths before and after.
   func resampled(height: Int, width: Int) -> Tensor {
     guard height != shape[1] || width != shape[2] else { return self }
-    let resampling = LanczosResampling(width: shape[2], height: shape[1], toWidth: width, toHeight: height)
+    let resampling = PictureResampling(width: shape[2], height: shape[1], toWidth: width, toHeight: height)
     let pictures = (0..<shape[0]).map { row -> Tensor in
-      // What is no number becomes 0.
-      let bytes = rows(row..<row + 1).elements.map { $0 > 0 ? UInt8((min($0, 1) * 255).rounded(.toNearestOrEven)) : 0 }
+      let bytes = rows(row..<row + 1).pictureBytes
       return Tensor(resampling(bytes, channels: shape[3]).map { Float($0) / 255 }, shape: [1, height, width, shape[3]])
     }
     return Tensor.concatenated(pictures, axis: 0)

@@ -34,6 +34,7 @@ struct Plan: Sendable {
       request.usual = pipeline.usual ?? { $0.usualSettings(ofConsistencyModel: isConsistencyModel) }
     }
     try request.checkNumbers()
+    try request.checkImagePrompts(for: pipeline.imageConditioners)
     try request.task.check(latentChannels: pipeline.autoencoder.latentChannels)
     (size, outputSize) = try request.sizes(for: pipeline)
     (self.pipeline, self.request, self.phase) = (pipeline, request, phase)
@@ -49,10 +50,23 @@ struct Plan: Sendable {
     }
     truncations = texts.enumerated().filter { texts.firstIndex(of: $1) == $0 }.compactMap { pipeline.conditioner.truncation(of: $1) }
     try pipeline.checkChannels(for: request.task)
+    try checkReaders(of: texts)
     try pipeline.predictor.check(request.shortcuts)
     try checkControls()
+    if let adaptation = request.adaptation, adaptation.model !== pipeline.model { throw GenerationError.foreignAdaptation }
     try checkTensors()
     try pipeline.admission?(extent)
+  }
+
+  /// What nobody would look at is an error.
+  private func checkReaders(of texts: [Prompt]) throws(ComponentError) {
+    if !pipeline.conditioner.readsSecondTexts, texts.contains(where: { $0.second != nil }) {
+      throw .unsupported(component: "This model", option: "second text encoder for a second prompt")
+    }
+    let areTold = pipeline.predictor.declaredInputs.contains { $0.name == "time_ids" }
+    if !areTold, request.sizes != SizeConditioning() || request.negativeSizes != nil {
+      throw .unsupported(component: "This model", option: "inputs for sizes and scores, as Stable Diffusion XL has")
+    }
   }
 
   private var extent: GenerationExtent {
@@ -116,6 +130,25 @@ extension GenerationRequest {
     try checkNumber("The end of denoising", denoisingEnd ?? 1, in: max(0, denoisingStart ?? 0)...1)
     for sizes in [sizes, negativeSizes].compactMap(\.self) {
       try checkNumber("The aesthetic score", sizes.aestheticScore ?? 0, in: -1000...1000)
+    }
+  }
+
+  fileprivate func checkImagePrompts(for conditioners: [any ImageConditioner]) throws {
+    let (found, expected) = (imagePrompts.count, conditioners.count)
+    guard found == expected || found == 0 && !conditioners.contains(where: \.isRequired) else {
+      throw GenerationError.imagePromptCount(found: found, expected: expected)
+    }
+    for (prompt, conditioner) in zip(imagePrompts, conditioners) {
+      try checkNumber("The number of pictures of an image prompt", prompt.pictures.count, in: 1...1000)
+      try checkNumber("The scale of an image prompt", prompt.scale ?? 1, in: -1000...1000)
+      for picture in prompt.pictures {
+        try picture.checkPicture("A picture of an image prompt", channels: 3)
+        guard picture.shape[0] == 1 else {
+          throw GenerationError.unexpectedShape(
+            name: "A picture of an image prompt", expected: "[1, height, width, 3]", found: picture.shape)
+        }
+      }
+      try conditioner.check(prompt)
     }
   }
 
@@ -208,9 +241,12 @@ extension Plan {
   /// Encodes the prompts and the picture, and draws the noise to start from.
   func loop(in context: ExecutionContext) throws -> DenoisingLoop {
     var preparation = Preparation(self, in: context)
+    let pictures = try zip(pipeline.imageConditioners, request.imagePrompts).map {
+      try $0.condition($1, drawing: &preparation.noise, in: context)
+    }
     let start = try request.task.start(&preparation)
     try check(start)
-    let conditioning = try conditioning(in: context)
+    let conditioning = try conditioning(beside: pictures, in: context)
     try pipeline.predictor.check(conditioning, latents: count)
     let predictor = try steered(pipeline.predictor, preparation, in: context)
     return DenoisingLoop(
@@ -235,10 +271,14 @@ extension Plan {
   }
 
   /// For each row of the guidance, a row for each picture.
-  private func conditioning(in context: ExecutionContext) throws -> Conditioning {
+  private func conditioning(beside pictures: [ImageConditioning], in context: ExecutionContext) throws -> Conditioning {
     phase(.encodingPrompts)
     var encoded: [GuidanceRow.Text: Conditioning] = [:]
-    for text in guidance.rows.map(\.text) where encoded[text] == nil { encoded[text] = try self.encoded(text, in: context) }
+    for text in guidance.rows.map(\.text) where encoded[text] == nil {
+      encoded[text] = try pictures.reduce(self.encoded(text, in: context)) {
+        try $0.adding(text == .negativePrompt ? $1.negative : $1.prompt)
+      }
+    }
     var conditioning = try Conditioning.concatenated(guidance.rows.compactMap { encoded[$0.text] })
     if pipeline.predictor.embedsGuidance { conditioning.guidance = request.guidance }
     return conditioning

@@ -193,3 +193,9 @@ extension SchedulerConfiguration {
     return value
   }
 }
+
+extension SchedulerConfiguration {
+  /// ᾱ of each training timestep, with the defaults of diffusers' `DDPMScheduler`.
+  /// - Throws: `SchedulerError`.
+  public func alphasCumprod() throws(SchedulerError) -> [Float] { try NoiseTable(self, defaults: NoiseTable.Defaults()).alphasCumprod }
+}

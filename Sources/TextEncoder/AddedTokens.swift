@@ -20,7 +20,10 @@ struct AddedTokens: Sendable {
   private(set) var spellings: [Int: Spelling] = [:]
   /// The spellings that decoding may skip.
   private(set) var special: Set<Spelling> = []
-  let literal, normalized: AddedTokenMatcher
+  private(set) var literal, normalized: AddedTokenMatcher
+  /// Identifiers that follow a token's own wherever it stands: a word of several vectors.
+  private(set) var followers: [Int: [Int]] = [:]
+  private let ignored: Set<Spelling>
 
   /// - Parameter additions: in the order in which they are added; a later token of the same content replaces an earlier one.
   init(_ additions: [AddedToken], vocabulary: [Spelling: UInt32], ignoringSpecial: Bool) {
@@ -41,14 +44,31 @@ struct AddedTokens: Sendable {
       }
       if token.isSpecial { special.insert(token.content) }
     }
-    let sorted = tokens.sorted { $0.key < $1.key }
-    let ignored = ignoringSpecial ? special : []
-    func matcher(normalized: Bool) -> AddedTokenMatcher {
-      AddedTokenMatcher(
-        sorted.filter { $0.value.isNormalized == normalized }
-          .map { AddedTokenMatcher.Pattern(identifier: $0.key, token: $0.value, isIgnored: ignored.contains($0.value.content)) })
-    }
+    ignored = ignoringSpecial ? special : []
+    literal = AddedTokenMatcher([])
+    normalized = AddedTokenMatcher([])
     literal = matcher(normalized: false)
+    normalized = matcher(normalized: true)
+  }
+
+  private func matcher(normalized: Bool) -> AddedTokenMatcher {
+    AddedTokenMatcher(
+      tokens.sorted { $0.key < $1.key }.filter { $0.value.isNormalized == normalized }
+        .map { AddedTokenMatcher.Pattern(identifier: $0.key, token: $0.value, isIgnored: ignored.contains($0.value.content)) })
+  }
+
+  /// A word's own name, and that name with _1, _2, … for further vectors.
+  static func names(of word: String, vectors: Int) -> [String] { (0..<vectors).map { $0 == 0 ? word : "\(word)_\($0)" } }
+
+  /// Adds the tokens of a word. Those of further vectors follow it.
+  mutating func add(word: String, identifiers added: Range<Int>) {
+    for (name, identifier) in zip(Self.names(of: word, vectors: added.count), added) {
+      let token = AddedToken(content: Spelling(name.utf8), isNormalized: true, isSpecial: false)
+      identifiers[token.content] = identifier
+      tokens[identifier] = token
+      spellings[identifier] = Spelling(String(String.UnicodeScalarView(token.pattern)).utf8)
+    }
+    if let first = added.first { followers[first] = Array(added.dropFirst()) }
     normalized = matcher(normalized: true)
   }
 }

@@ -29,6 +29,8 @@ public struct CLIPTextModel: ModelComponent {
   /// What the configuration says.
   public let configuration: CLIPTextConfiguration
   private let tokenEmbedding: WeightTensor
+  /// `[n, D]`: the vectors of tokens that follow those of the table.
+  private var addedEmbeddings: Tensor?
   private let positionEmbedding: Parameter<Tensor>
   private let layers: [CLIPEncoderLayer]
   private let finalLayerNorm: LayerNorm
@@ -53,8 +55,10 @@ public struct CLIPTextModel: ModelComponent {
     let embeddings = weights["embeddings"]
     tokenEmbedding = try embeddings["token_embedding"].tensor("weight", shape: [configuration.vocabulary, configuration.hidden])
     positionEmbedding = try embeddings["position_embedding"].vector("weight", shape: [configuration.positions, configuration.hidden])
-    layers = try (0..<configuration.layers).map { try CLIPEncoderLayer(configuration, weights: weights["encoder"]["layers"][$0]) }
-    finalLayerNorm = try LayerNorm(configuration.hidden, epsilon: configuration.epsilon, weights: weights["final_layer_norm"])
+    layers = try (0..<configuration.layers).map {
+      try CLIPEncoderLayer(configuration.layer, causal: true, weights: weights["encoder"]["layers"][$0])
+    }
+    finalLayerNorm = try LayerNorm(configuration.hidden, epsilon: configuration.layer.epsilon, weights: weights["final_layer_norm"])
     textProjection = try configuration.projection.map {
       try Linear(configuration.hidden, $0, bias: false, weights: weights["text_projection"])
     }
@@ -99,18 +103,39 @@ public struct CLIPTextModel: ModelComponent {
     }
     let pooled = try Tensor.concatenated(ends, axis: 0, in: context)
     return Output(
-      lastHiddenState: normalizedStates, unnormalized: states, pooled: pooled, textEmbeds: try textProjection.map { try $0(pooled, in: context) })
+      lastHiddenState: normalizedStates, unnormalized: states, pooled: pooled,
+      textEmbeds: try textProjection.map { try $0(pooled, in: context) })
+  }
+
+  /// How many tokens have a vector: those of the configuration, and those that were added.
+  public var vocabulary: Int { configuration.vocabulary + (addedEmbeddings?.shape[0] ?? 0) }
+
+  /// The same model with vectors for more tokens, whose identifiers follow those that it knows.
+  ///
+  /// - Parameter vectors: `[n, features]`.
+  /// - Precondition: the vectors have the model's features.
+  public func adding(_ vectors: Tensor) -> CLIPTextModel {
+    precondition(vectors.shape.rank == 2 && vectors.shape[1] == configuration.hidden, "\(vectors.shape) are no vectors of tokens.")
+    var model = self
+    model.addedEmbeddings = addedEmbeddings.map { .concatenated([$0, vectors], axis: 0) } ?? vectors
+    return model
+  }
+
+  private func embedding(of id: Int) -> Tensor {
+    let place = id - configuration.vocabulary
+    if let addedEmbeddings, place >= 0 { return addedEmbeddings.rows(place..<place + 1) }
+    return tokenEmbedding.rows(id..<id + 1).decoded()
   }
 
   /// `[N, L, D]`: the sum of each token's vector and its position's.
   private func embed(_ ids: [[Int]], in context: ExecutionContext) throws -> Tensor {
-    if let id = ids.joined().first(where: { !(0..<configuration.vocabulary).contains($0) }) {
-      throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: configuration.vocabulary)
+    if let id = ids.joined().first(where: { !(0..<vocabulary).contains($0) }) {
+      throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: vocabulary)
     }
     let length = ids[0].count
-    let rows = ids.joined().map { tokenEmbedding.rows($0..<$0 + 1).decoded() }
+    let rows = ids.joined().map(embedding)
     let tokens = try Tensor.concatenated(rows, axis: 0, in: context)
-    let places = try positionEmbedding.value.rows(0..<length, in: context).repeated(ids.count, in: context)
+    let places = try positionEmbedding.value(in: context).rows(0..<length, in: context).repeated(ids.count, in: context)
     return try tokens.adding(places, in: context).reshaped([ids.count, length, configuration.hidden])
   }
 
@@ -118,37 +143,5 @@ public struct CLIPTextModel: ModelComponent {
   private func end(of ids: [Int]) -> Int {
     let wanted = configuration.endOfText == 2 ? ids.max() : configuration.endOfText
     return ids.firstIndex { $0 == wanted } ?? 0
-  }
-}
-
-/// Attention to earlier tokens, then a feed-forward net. Source: transformers' `CLIPEncoderLayer`.
-private struct CLIPEncoderLayer: Sendable {
-  private let layerNorm1: LayerNorm
-  private let selfAttention: Attention
-  private let layerNorm2: LayerNorm
-  private let fc1: Linear
-  private let fc2: Linear
-  private let activation: Activation
-  private let path: String
-
-  init(_ configuration: CLIPTextConfiguration, weights: WeightScope) throws {
-    layerNorm1 = try LayerNorm(configuration.hidden, epsilon: configuration.epsilon, weights: weights["layer_norm1"])
-    selfAttention = try Attention(
-      configuration.hidden, heads: configuration.heads, headChannels: configuration.hidden / configuration.heads, bias: true,
-      naming: .transformers,
-      weights: weights["self_attn"])
-    layerNorm2 = try LayerNorm(configuration.hidden, epsilon: configuration.epsilon, weights: weights["layer_norm2"])
-    fc1 = try Linear(configuration.hidden, configuration.intermediate, weights: weights["mlp"]["fc1"])
-    fc2 = try Linear(configuration.intermediate, configuration.hidden, weights: weights["mlp"]["fc2"])
-    activation = configuration.activation
-    path = weights.prefix
-  }
-
-  func callAsFunction(_ x: Tensor, in context: ExecutionContext) throws -> Tensor {
-    let attended = try selfAttention(layerNorm1(x, in: context), causal: true, adding: x, in: context)
-    let hidden = try fc1(layerNorm2(attended, in: context), activation: activation, in: context)
-    let result = try fc2(hidden, adding: attended, in: context)
-    context.observer?(path, result)
-    return result
   }
 }

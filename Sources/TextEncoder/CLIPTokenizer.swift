@@ -10,7 +10,7 @@ public struct CLIPTokenizer: Sendable {
 
   private let encoding: BytePairEncoding
   private let spellings: [Int: Spelling]
-  private let added: AddedTokens
+  private var added: AddedTokens
   private let truncationSide, paddingSide: TokenizerConfiguration.Side
 
   init(vocabulary: [Spelling: UInt32], merges: [MergeRule], configuration: TokenizerConfiguration) throws(TokenizerError) {
@@ -27,6 +27,23 @@ public struct CLIPTokenizer: Sendable {
     maximumLength = configuration.maximumLength
     truncationSide = configuration.truncationSide
     paddingSide = configuration.paddingSide
+  }
+
+  /// The same tokenizer with a further word, as transformers' `add_tokens` adds it and diffusers spells one of several vectors: `word word_1 word_2`.
+  ///
+  /// - Parameters:
+  ///   - word: found wherever the text has it, whatever its case.
+  ///   - identifiers: one for each vector.
+  /// - Throws: `TokenizerError.knownToken` if the tokenizer has such a token already.
+  public func adding(_ word: String, identifiers: Range<Int>) throws(TokenizerError) -> CLIPTokenizer {
+    let names = Set(AddedTokens.names(of: word, vectors: identifiers.count).map { Spelling($0.utf8) })
+    let known = spellings.merging(added.tokens.mapValues(\.content)) { $1 }
+    if let token = known.first(where: { names.contains($0.value) || identifiers.contains($0.key) }) {
+      throw .knownToken(word: word, token: token.value.text)
+    }
+    var result = self
+    result.added.add(word: word, identifiers: identifiers)
+    return result
   }
 
   /// The whole text between the begin and the end token; as `tokenizer(text).input_ids`.
@@ -100,7 +117,7 @@ public struct CLIPTokenizer: Sendable {
     let scalars = Array(text.unicodeScalars)
     for piece in added.literal.split(scalars) {
       switch piece {
-      case .token(let identifier): result.append(identifier)
+      case .token(let identifier): result += [identifier] + (added.followers[identifier] ?? [])
       case .text(let range): append(scalars[range], limit: limit, to: &result)
       }
       if result.count >= limit { break }
@@ -114,7 +131,7 @@ public struct CLIPTokenizer: Sendable {
     for piece in added.normalized.split(scalars) {
       switch piece {
       case .token(let identifier):
-        result.append(identifier)
+        result += [identifier] + (added.followers[identifier] ?? [])
       case .text(let range):
         var scanner = WordScanner(scalars[range])
         while result.count < limit, let range = scanner.next() {

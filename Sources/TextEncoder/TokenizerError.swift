@@ -10,6 +10,8 @@ public enum TokenizerError: Error, Sendable, Equatable, CustomStringConvertible 
   case invalidMerges(line: Int, reason: String)
   /// A configuration that is no JSON, or has a value that is not valid for a tokenizer.
   case invalidConfiguration(file: String, reason: String)
+  /// A word that cannot be added since the tokenizer has a token of its name or number.
+  case knownToken(word: String, token: String)
   /// A resource of this package is not next to the program.
   case missingResource(name: String)
 
@@ -25,6 +27,8 @@ public enum TokenizerError: Error, Sendable, Equatable, CustomStringConvertible 
       "The tokenizer's merges are broken at line \(line): \(reason)."
     case .invalidConfiguration(let file, let reason):
       "The tokenizer's \(file) is not valid: \(reason)."
+    case .knownToken(let word, let token):
+      "The word \"\(word)\" cannot be added: the tokenizer has the token \"\(token)\" already; give it another name."
     case .missingResource(let name):
       "The resource folder \(name) is not beside the program; copy it from the build folder to where the program lies."
     }

@@ -42,6 +42,8 @@ public struct XLTextConditioner: TextConditioner {
     (self.towers, self.zerosForAbsent, self.toldAestheticScore, pooledLength) = (towers, zerosForAbsent, toldAestheticScore, length)
   }
 
+  public var readsSecondTexts: Bool { towers.count > 1 }
+
   public func truncation(of prompt: Prompt) -> PromptTruncation? {
     for (tower, text) in zip(towers, texts(prompt)) {
       if let cut = tower.tokenizer?.truncation(of: text) {
@@ -57,8 +59,14 @@ public struct XLTextConditioner: TextConditioner {
     return [prompt.text, second.isEmpty ? prompt.text : second]
   }
 
-  /// - Throws: `CLIPTextError`, `CancellationError`.
+  /// - Throws: `CLIPTextError`, `CancellationError`; `ComponentError.unsupported` for a score that the model is not told, and for a target size that it is not.
   public func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning {
+    for sizes in [request.sizes, request.negativeSizes].compactMap(\.self) {
+      if toldAestheticScore ? sizes.target != nil : sizes.aestheticScore != nil {
+        throw ComponentError.unsupported(
+          component: "This model", option: "input for " + (toldAestheticScore ? "a target size" : "an aesthetic score"))
+      }
+    }
     var result =
       request.isAbsent && zerosForAbsent
       ? zeros(request.prompts.count)

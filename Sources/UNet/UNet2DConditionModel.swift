@@ -12,6 +12,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   private let upBlocks: [UpBlock]
   private let convNormOut: GroupNorm
   private let convOut: Convolution2D
+  private var adapters: [[PictureAttention]] = []
 
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(_ configuration: UNet2DConfiguration, weights: WeightScope) throws {
@@ -70,8 +71,8 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   public func predict(
     _ latents: Tensor, timestep: Float, conditioning: Conditioning, memory: inout PassMemory, in context: ExecutionContext
   ) throws -> Tensor {
-    let states = try check(latents, conditioning)
-    let text = try read(states, memory: &memory, in: context)
+    try check(latents, conditioning)
+    let text = try read(conditioning, memory: &memory, in: context)
     let whole = Inputs(
       latents: latents, timestep: timestep, conditioning: conditioning, text: text,
       deepFeatures: memory.reusesFeatures ? memory.kept[Self.deepFeatures] : nil,
@@ -177,12 +178,39 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     }
   }
 
-  /// A text with the projections that depend on it alone. The first pass of a generation keeps them for the others.
-  private func read(_ states: Tensor, memory: inout PassMemory, in context: ExecutionContext) throws -> TextStates {
-    if let text = memory.cache as? TextStates, text.states.isIdentical(to: states) { return text }
-    var text = TextStates(states)
-    let attentions = wayDown.blocks.flatMap(\.attentions) + (midBlock?.attentions ?? []) + upBlocks.flatMap(\.attentions)
-    for attention in attentions { try attention.read(&text, in: context) }
+  private var transformers: (down: [Transformer2DModel], middle: [Transformer2DModel], up: [Transformer2DModel]) {
+    (wayDown.blocks.flatMap(\.attentions), midBlock?.attentions ?? [], upBlocks.flatMap(\.attentions))
+  }
+
+  /// What an IP-Adapter adds to each layer that attends to the text. Files number those 1, 3, 5, … on the way down, on the way up, then in the middle, as
+  /// diffusers' `attn_processors` lists them.
+  /// - Throws: `WeightErrors`, `CancellationError`.
+  public func pictureAttentions(weights: WeightScope) throws -> [PictureAttention] {
+    let (down, middle, up) = transformers
+    return try (down + up + middle).flatMap(\.textAttentions).enumerated().map { index, attention in
+      try attention.pictureAttention(configuration.contextChannels, weights: weights[2 * index + 1])
+    }
+  }
+
+  /// The same network with an IP-Adapter. It attends to one more context of a conditioning that has pictures.
+  public func adding(_ adapter: [PictureAttention]) -> UNet2DConditionModel {
+    var result = self
+    result.adapters.append(adapter)
+    return result
+  }
+
+  /// A text with the projections that depend on it and on pictures alone. The first pass of a generation keeps them for the others.
+  private func read(_ conditioning: Conditioning, memory: inout PassMemory, in context: ExecutionContext) throws -> TextStates {
+    let scales = conditioning.imageScales + Array(repeating: 1, count: max(0, adapters.count - conditioning.imageScales.count))
+    let pictures = zip(conditioning.contexts.dropFirst(), scales).map { (tokens: $0, scale: $1) }
+    var text = TextStates(conditioning.contexts[0], beside: pictures)
+    if let known = memory.cache as? TextStates, known.isOfTheSame(as: text) { return known }
+    let (down, middle, up) = transformers
+    for attention in down + middle + up { try attention.read(&text, in: context) }
+    // What does not count is left out, so that the result is that of the text alone.
+    for index in pictures.indices where pictures[index].scale != 0 {
+      for layer in adapters[index] { try layer.read(index, of: &text, in: context) }
+    }
     memory.cache = text
     return text
   }
@@ -193,8 +221,8 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     return x
   }
 
-  /// - Returns: the text, `[rows, L, D]`.
-  private func check(_ latents: Tensor, _ conditioning: Conditioning) throws -> Tensor {
+  /// The first context is the text; one for each adapter follows, or none.
+  private func check(_ latents: Tensor, _ conditioning: Conditioning) throws {
     let wanted = "[N, h, w, \(inputChannels)]"
     guard latents.shape.rank == 4, latents.shape[3] == inputChannels, latents.count > 0 else {
       throw ComponentError.unexpectedShape(component: "The U-Net", argument: "latents", expected: wanted, found: latents.shape)
@@ -202,15 +230,16 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     try check(conditioning, latents: latents.shape[0])
     try embedding.check(conditioning)
     try check(conditioning.residuals, rows: conditioning.rows)
-    guard conditioning.contexts.count == 1 else {
-      throw ComponentError.unexpectedContexts(component: "The U-Net", expected: 1, found: conditioning.contexts.count)
+    let found = conditioning.contexts.count, channels = configuration.contextChannels
+    guard [1, 1 + adapters.count].contains(found) else {
+      throw ComponentError.unexpectedContexts(component: "The U-Net", expected: 1 + adapters.count, found: found)
     }
-    let text = conditioning.contexts[0].shape, channels = configuration.levels[0].contextChannels
-    guard text.rank == 3, text[0] == conditioning.rows, text[2] == channels, text[1] > 0 else {
-      throw ComponentError.unexpectedShape(
-        component: "The U-Net", argument: "hidden states", expected: "[\(conditioning.rows), L, \(channels)]", found: text)
+    for context in conditioning.contexts.map(\.shape) {
+      guard context.rank == 3, context[0] == conditioning.rows, context[2] == channels, context[1] > 0 else {
+        throw ComponentError.unexpectedShape(
+          component: "The U-Net", argument: "hidden states", expected: "[\(conditioning.rows), L, \(channels)]", found: context)
+      }
     }
-    return conditioning.contexts[0]
   }
 
   /// Each residual is for all rows, and there is one for each skip, or none.
@@ -242,5 +271,13 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   /// additional inputs differ from row to row.
   private func sharesRows(_ inputs: Inputs, in context: ExecutionContext) -> Bool {
     context.mayRearrange && inputs.conditioning.inputs.isEmpty && inputs.conditioning.residuals?.levels.isEmpty ?? true
+  }
+}
+
+extension TextStates {
+  /// Whether text and pictures are the same tensors as another's.
+  fileprivate func isOfTheSame(as other: TextStates) -> Bool {
+    states.isIdentical(to: other.states)
+      && pictures.elementsEqual(other.pictures) { $0.tokens.isIdentical(to: $1.tokens) && $0.scale == $1.scale }
   }
 }

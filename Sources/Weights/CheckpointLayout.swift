@@ -20,13 +20,16 @@ public struct Checkpoint: Sendable {
     public let configuration: Data
     /// The tensors, under the names of diffusers and transformers; nil for a component without parameters.
     public let table: WeightTable?
+    /// What of the configuration the tensors do not tell.
+    public let guesses: ConfigurationGuesses
 
     /// - Parameters:
     ///   - className: the class in diffusers or transformers.
     ///   - configuration: the JSON of a `config.json`.
     ///   - table: the component's tensors; nil if it has none.
-    public init(className: String, configuration: Data, table: WeightTable?) {
-      (self.className, self.configuration, self.table) = (className, configuration, table)
+    ///   - guesses: what of the configuration the tensors do not tell.
+    public init(className: String, configuration: Data, table: WeightTable?, guesses: ConfigurationGuesses = ConfigurationGuesses()) {
+      (self.className, self.configuration, self.table, self.guesses) = (className, configuration, table, guesses)
     }
   }
 
@@ -53,6 +56,12 @@ public struct Checkpoint: Sendable {
   ) {
     (self.file, self.className, self.components, self.flags) = (file, className, components, flags)
     (self.owners, self.leftOver) = (owners, leftOver.sorted())
+  }
+
+  /// The same file, with another description of a component.
+  func replacing(_ name: String, by component: Component) -> Checkpoint {
+    Checkpoint(
+      file: file, className: className, components: components.merging([name: component]) { $1 }, owners: owners, leftOver: leftOver)
   }
 
   func component(_ name: String) throws(ModelFilesError) -> Component {

@@ -29,10 +29,8 @@ extension ForeignFile {
       self.init("a Git LFS pointer, not the file itself", "fetch the file with git lfs pull, or download it again")
     } else if ["<!doctype html", "<html", "<head", "<?xml"].contains(where: text.hasPrefix) {
       self.init("a web page, not a model", "download the file itself; a login or a licence may have to be accepted first")
-    } else if has("GGUF") {
-      self.init("a GGUF file", "GGUF is not supported yet; get the model as .safetensors")
-    } else if Self.isPickle(bytes) {
-      self.init("a pickled checkpoint", "reading it can run programs, so get the model as .safetensors instead")
+    } else if PyTorchFile.isPickle(bytes) {
+      self.init("a file of PyTorch", "a safetensors file is needed here")
     } else if has("PK\u{3}\u{4}") || has([0x1F, 0x8B]) || has("7z") || has("Rar!") {
       self.init("an archive", "unpack it and give what is in it")
     } else if has([0x89, 0x48, 0x44, 0x46]) {
@@ -44,14 +42,6 @@ extension ForeignFile {
     } else {
       return nil
     }
-  }
-
-  /// PyTorch's archives contain a `data.pkl`. Older files begin with the pickle itself, of protocol 2 to 5.
-  private static func isPickle(_ bytes: [UInt8]) -> Bool {
-    if bytes.count > 2, bytes[0] == 0x80, (2...5).contains(bytes[1]) { return true }
-    guard bytes.starts(with: [0x50, 0x4B, 0x03, 0x04]) else { return false }
-    let name = Array("data.pkl".utf8)
-    return bytes.indices.contains { bytes[$0...].starts(with: name) }
   }
 }
 
@@ -72,13 +62,12 @@ extension ForeignFile {
 // MARK: by its tensors' names
 
 extension ForeignFile {
-  /// Identifies a file of tensors that is not a whole model in the original code's layout.
+  /// Identifies a file of tensors that is neither a model nor a part of one.
   /// - Parameter names: the names of all tensors.
-  init?(names: Set<String>) {
+  init?(adapter names: Set<String>) {
     func has(_ parts: String...) -> Bool { names.contains { name in parts.contains { name.contains($0) } } }
     func begins(_ prefixes: String...) -> Bool { names.contains { name in prefixes.contains { name.hasPrefix($0) } } }
     let isModel = begins("model.diffusion_model.")
-    if Self.isControlNet(names) || Self.isT2IAdapter(names) { return nil }
     if !names.isEmpty, names.allSatisfy({ $0.hasPrefix("state_dict.") }) {
       self.init("a training checkpoint, whose tensors' names all begin with state_dict.", "write its tensors without this prefix")
     } else if !isModel, has("lora", "hada_w1", "lokr_w1", ".oft_", "oft_blocks", "oft_diag", "dora_scale") {
@@ -89,8 +78,21 @@ extension ForeignFile {
       self.init("an IP-Adapter, not a model", "adapters are not supported yet; give the model that it was made for")
     } else if !names.isEmpty,
       names.isSubset(of: ["emb_params", "clip_l", "clip_g"]) || names.allSatisfy({ $0.hasPrefix("<") && $0.hasSuffix(">") })
+        || begins("string_to_param.")
     {
       self.init("an embedding (textual inversion), not a model", "embeddings are not supported yet; give the model that it was made for")
+    } else {
+      return nil
+    }
+  }
+
+  /// Identifies a file of tensors that is not a whole model in the original code's layout.
+  /// - Parameter names: the names of all tensors.
+  init?(names: Set<String>) {
+    func has(_ parts: String...) -> Bool { names.contains { name in parts.contains { name.contains($0) } } }
+    func begins(_ prefixes: String...) -> Bool { names.contains { name in prefixes.contains { name.hasPrefix($0) } } }
+    if let adapter = ForeignFile(adapter: names) {
+      self = adapter
     } else if begins("noise_augmentor.", "embedder.model.visual.") {
       self.init(
         "a Stable Diffusion unCLIP model", "it starts from pictures' embeddings, which is not supported yet; give a text-to-image model")
@@ -109,9 +111,11 @@ extension ForeignFile {
     } else if names.isSuperset(of: ["0.weight", "1.conv.0.weight"])
       || begins("taesd_encoder.", "taesd_decoder.", "encoder.layers.0.weight", "decoder.layers.0.weight", "decoder.layers.1.weight")
     {
-      self.init("a tiny autoencoder (TAESD), not a model", "tiny autoencoders are not supported yet; give a whole model")
-    } else if !isModel, let component = Self.component(names) {
-      self.init("\(component) alone, not a whole model", "give the folder that has model_index.json, with this file in its place in it")
+      self.init("a tiny autoencoder (TAESD), not a model", "give a whole model, and this file in the place of its vae")
+    } else if !begins("model.diffusion_model."), let component = Self.component(names) {
+      self.init(
+        "\(component) alone, not a whole model",
+        "give the folder that has model_index.json, with this file in its place in it, or a model and this file for its part")
     } else {
       return nil
     }
@@ -160,7 +164,7 @@ extension ForeignFile {
     } else if ends(".mlmodelc", ".mlpackage") {
       self.init("a folder for Core ML", "get the model in diffusers' layout with .safetensors files")
     } else if ends(".gguf") {
-      self.init("a folder with GGUF files", "GGUF is not supported yet; get the model as .safetensors")
+      self.init("a folder with GGUF files", "if one of them is a whole model, give that file")
     } else {
       return nil
     }

@@ -5,13 +5,17 @@ package enum KeyNames {
   /// The name that a layer asks for; nil if the tensor is not a parameter.
   static func current(_ name: String, className: String) -> String? {
     if className.hasPrefix("CLIPText") { return textEncoder(name) }
-    if className.hasPrefix("Autoencoder") { return autoencoder(name) }
+    if className.hasPrefix("CLIPVision") { return clip(name, tower: "vision_model.") }
+    if className.hasPrefix("Autoencoder") || className == "VQModel" { return autoencoder(name) }
     return name
   }
 
   /// CLIP's names in transformers 5. Version 4 adds the prefix `text_model.`, and its early releases store a table of the numbers 0, 1, 2, ….
-  package static func textEncoder(_ name: String) -> String? {
-    let name = name.hasPrefix("text_model.") ? String(name.dropFirst("text_model.".count)) : name
+  package static func textEncoder(_ name: String) -> String? { clip(name, tower: "text_model.") }
+
+  /// The same of either tower.
+  private static func clip(_ name: String, tower: String) -> String? {
+    let name = name.hasPrefix(tower) ? String(name.dropFirst(tower.count)) : name
     return name == "embeddings.position_ids" ? nil : name
   }
 

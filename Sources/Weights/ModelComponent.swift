@@ -53,7 +53,7 @@ public struct ComponentRegistry: Sendable {
   public subscript(className: String?) -> (any ModelComponent.Type)? { className.flatMap { types[$0] } }
 
   /// Whether a class has no weights: schedulers, tokenizers, image processors.
-  static func isWeightless(_ className: String?) -> Bool {
+  package static func isWeightless(_ className: String?) -> Bool {
     let endings = ["Scheduler", "Tokenizer", "TokenizerFast", "Processor", "ProcessorFast", "FeatureExtractor"]
     return className.map { name in endings.contains { name.hasSuffix($0) } } ?? false
   }

@@ -13,7 +13,8 @@ public struct ModelConversion: Sendable, Equatable {
 }
 
 extension ModelFiles {
-  /// Writes the model with its weights in another form. The layout stays the same.
+  /// Writes the model with its weights in another form. The layout stays the same. A single file becomes a GGUF file if its new name ends in `.gguf`: with
+  /// the same names, and with blocks for matrices alone, since the rows of a kernel are not whole blocks there.
   ///
   /// A model's folder, or a component's, becomes a folder. The weights of each component become one file with the original tensor names. All other files of the
   /// components, and the files beside `model_index.json`, are copied. Whole numbers stay unchanged, and so do the tensors of a single file that belong to
@@ -24,8 +25,8 @@ extension ModelFiles {
   ///   - url: where the model goes; nothing may exist there yet.
   ///   - context: its threads convert, and its cancellation stops the writing.
   ///   - progress: gets the name of the component that comes next.
-  /// - Throws: `ModelFilesError`, `SafetensorsError`, `WeightError` if the form cannot hold a value, `FileWriteError`, `CancellationError`. Nothing is left
-  ///   at `url` then.
+  /// - Throws: `ModelFilesError`, `SafetensorsError`, `PyTorchFileError`, `GGUFError`, `WeightError` if the form cannot hold a value, `FileWriteError`,
+  ///   `CancellationError`. Nothing is left at `url` then.
   @discardableResult
   public func convert(
     to form: WeightForm, at url: URL, in context: ExecutionContext, progress: (_ component: String) -> Void = { _ in }
@@ -33,9 +34,18 @@ extension ModelFiles {
     guard (try? url.checkResourceIsReachable()) != true else {
       throw FileWriteError.exists(path: url.path(percentEncoded: false))
     }
+    guard elsewhere.isEmpty else {
+      throw ModelFilesError.notAModel(
+        path: self.url.path(percentEncoded: false), reason: "components from other files are not written with it")
+    }
     var result = ModelConversion()
+    let isGGUF = url.pathExtension.lowercased() == "gguf"
     switch source {
     case .folder(let folder):
+      guard !isGGUF else {
+        let path = url.path(percentEncoded: false)
+        throw FileWriteError.failed(path: path, reason: "a folder becomes a folder, and only a single file can become a GGUF file")
+      }
       try FileWriting.makeFolder(at: url) { target in
         if !folder.isComponent { try copy(folder.others(in: nil), from: folder.url, to: target, in: context) }
         for component in folder.components.map(\.name) {
@@ -46,9 +56,15 @@ extension ModelFiles {
     case .checkpoint(let checkpoint):
       progress(checkpoint.file.url.lastPathComponent)
       let tensors = checkpoint.file.tensors.map { name, tensor in
-        ConvertedTensor(name, tensor, rule: checkpoint.owners[name].map(quantization), form: form)
+        ConvertedTensor(name, tensor, rule: checkpoint.owners[name].map(quantization), form: form, isGGUF: isGGUF)
       }
-      try write(tensors, metadata: checkpoint.file.metadata, to: url, in: context, &result)
+      let metadata = checkpoint.file.metadata.filter { $0.key != GGUFHeader.alignmentKey && !$0.key.hasPrefix(GGUFFile.shapePrefix) }
+      if isGGUF {
+        let layout = try GGUFLayout(tensors.map { .init($0.name, $0.shape, $0.storedType, bytes: $0.bytes) }, metadata: metadata)
+        try write(tensors, after: layout.header, order: layout.entries.map { ($0.name, $0.padding) }, to: url, in: context, &result)
+      } else {
+        try write(tensors, metadata: metadata, to: url, in: context, &result)
+      }
     }
     return result
   }
@@ -70,8 +86,10 @@ extension ModelFiles {
       let (file, table, files) = try folder.storedWeights(of: component)
       let tensors = table.tensors.map { ConvertedTensor($0, $1, rule: quantization(of: component), form: form) }
       let stem = file.lastPathComponent.prefix { $0 != "." }
-      try write(tensors, metadata: files.first?.metadata ?? [:], to: place.appending(path: stem + ".safetensors"), in: context, &result)
-    } catch is ModelFilesError where !isNeeded {
+      // transformers calls PyTorch's files pytorch_model and safetensors files model.
+      let name = (stem == "pytorch_model" ? "model" : stem) + ".safetensors"
+      try write(tensors, metadata: files.first?.metadata ?? [:], to: place.appending(path: name), in: context, &result)
+    } catch let problem where !isNeeded && (problem is ModelFilesError || problem is PyTorchFileError) {
       result.leftOut.append(component)
     }
   }
@@ -79,17 +97,28 @@ extension ModelFiles {
   private func write(
     _ tensors: [ConvertedTensor], metadata: [String: String], to url: URL, in context: ExecutionContext, _ result: inout ModelConversion
   ) throws {
-    let layout = SafetensorsLayout(tensors.map(\.entry), metadata: metadata)
-    let byName = Dictionary(tensors.map { ($0.entry.name, $0) }) { first, _ in first }
+    let layout = SafetensorsLayout(
+      tensors.map { tensor in tensor.type.map { .init(tensor.name, tensor.shape, as: $0) } ?? .init(tensor.name, tensor.original) },
+      metadata: metadata)
+    try write(tensors, after: layout.header, order: layout.entries.map { ($0.name, 0) }, to: url, in: context, &result)
+  }
+
+  /// - Parameter order: of the tensors in the file, and how many zeros follow each.
+  private func write(
+    _ tensors: [ConvertedTensor], after header: Data, order: [(name: String, padding: Int)], to url: URL, in context: ExecutionContext,
+    _ result: inout ModelConversion
+  ) throws {
+    let byName = Dictionary(tensors.map { ($0.name, $0) }) { first, _ in first }
     try FileWriting.writeBesideThenRename(to: url) { append in
-      try append(layout.header)
-      for entry in layout.entries {
+      try append(header)
+      for (name, padding) in order {
         try context.checkCancellation()
-        try byName[entry.name]?.append(to: append, in: context)
+        try byName[name]?.append(to: append, in: context)
+        try append(Data(count: padding))
       }
     }
     result.bytesRead += tensors.reduce(0) { $0 + $1.original.data.count }
-    result.bytesWritten += layout.bytes
+    result.bytesWritten += tensors.reduce(header.count) { $0 + $1.bytes } + order.reduce(0) { $0 + $1.padding }
   }
 
   private func copy(_ names: [String], from origin: URL, to target: URL, in context: ExecutionContext) throws {
@@ -114,29 +143,36 @@ extension ModelFiles {
 
 /// A tensor that is copied or converted from one file to another.
 private struct ConvertedTensor {
+  let name: String
   let original: StoredTensor
-  let entry: SafetensorsLayout.Entry
-  private let rule: QuantizationRule
-  /// Nil if the tensor stays unchanged.
-  private let form: WeightForm?
+  /// The new format; nil if the tensor stays unchanged.
+  let type: NumberFormat?
 
-  /// - Parameter rule: the rule of the tensor's component; nil if it belongs to none and stays unchanged.
-  init(_ name: String, _ original: StoredTensor, rule: QuantizationRule?, form: WeightForm) {
-    self.original = original
-    self.rule = rule ?? .none
-    if let rule, Self.isConverted(original), let held = original.format {
-      self.form = form
-      entry = SafetensorsLayout.Entry(
-        name, original.shape, as: form.elementType(of: held, shape: original.shape, name: name, rule: rule))
+  var shape: Shape { original.shape }
+  var storedType: String { type?.name ?? original.elementType }
+  var bytes: Int { type.map { $0.bytes(of: shape) ?? 0 } ?? original.data.count }
+
+  /// - Parameters:
+  ///   - rule: the rule of the tensor's component; nil if it belongs to none and stays unchanged, unless no file could hold it so.
+  ///   - isGGUF: whether the new file is a GGUF file, where only matrices have blocks.
+  init(_ name: String, _ original: StoredTensor, rule: QuantizationRule?, form: WeightForm, isGGUF: Bool = false) {
+    (self.name, self.original) = (name, original)
+    guard let held = original.format, Self.isConverted(original) else {
+      type = nil
+      return
+    }
+    if let rule {
+      let type = form.elementType(of: held, shape: original.shape, name: name, rule: rule)
+      self.type = isGGUF && type.blockValues > 1 && original.shape.rank != 2 ? held.ofSixteenBits : type
     } else {
-      self.form = nil
-      entry = SafetensorsLayout.Entry(name, original)
+      type = held.blockValues > 1 || original.format != original.stored ? held.ofSixteenBits : nil
     }
   }
 
   func append(to append: (Data) throws(FileWriteError) -> Void, in context: ExecutionContext) throws {
-    guard let form, let tensor = original.weights else { return try self.append(original.data, to: append, in: context) }
-    try self.append(form.convert(tensor, name: entry.name, rule: rule, in: context).data, to: append, in: context)
+    guard let type else { return try self.append(original.data, to: append, in: context) }
+    guard let tensor = original.weights else { throw WeightError.unsupportedElementType(name: name, type: original.elementType) }
+    try self.append(tensor.converted(to: type, name: name, in: context).data, to: append, in: context)
     tensor.releasePages()
   }
 

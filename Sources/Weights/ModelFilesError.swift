@@ -6,6 +6,8 @@ public enum ModelFilesError: Error, Sendable, Equatable, CustomStringConvertible
   case missingIndex(folder: String)
   /// `model_index.json` is no JSON object, or names no components.
   case malformedIndex(path: String, reason: String)
+  /// A folder of Hugging Face's cache without a snapshot to open.
+  case noSnapshot(folder: String, reason: String)
   /// A component that the model's index names and its folder lacks.
   case missingComponent(name: String, path: String)
   /// A component that the model does not have.
@@ -14,9 +16,7 @@ public enum ModelFilesError: Error, Sendable, Equatable, CustomStringConvertible
   case unreadable(path: String, reason: String)
   /// A component's folder without any weights.
   case missingWeights(folder: String)
-  /// There are weights, but only in a format that can run programs when it is read.
-  case pickledWeights(path: String)
-  /// A safetensors file whose tensors are not those of a model.
+  /// A file whose tensors are not those of a model.
   case notAModel(path: String, reason: String)
   /// A file or folder that is something other than a model.
   case foreign(path: String, ForeignFile)
@@ -34,9 +34,11 @@ public enum ModelFilesError: Error, Sendable, Equatable, CustomStringConvertible
   public var description: String {
     switch self {
     case .notFound(let path):
-      "There is no model at \(path); give the folder of a model or a .safetensors file."
+      "There is no model at \(path); give the folder of a model, or a .safetensors or .ckpt file."
     case .missingIndex(let folder):
       "\(folder) is not the folder of a model: it has no model_index.json."
+    case .noSnapshot(let folder, let reason):
+      "\(folder) is a folder of Hugging Face's cache, but \(printable(reason))."
     case .malformedIndex(let path, let reason):
       "\(path) cannot be used: \(printable(reason))."
     case .missingComponent(let name, let path):
@@ -46,9 +48,7 @@ public enum ModelFilesError: Error, Sendable, Equatable, CustomStringConvertible
     case .unreadable(let path, let reason):
       "\(path) cannot be read: \(reason)."
     case .missingWeights(let folder):
-      "\(folder) has no weights: a .safetensors file is expected there."
-    case .pickledWeights(let path):
-      "\(path) is in a format that can run programs when it is read; get the model as .safetensors instead."
+      "\(folder) has no weights: a .safetensors or .bin file is expected there."
     case .notAModel(let path, let reason):
       "\(path) is not a model that can be read: \(printable(reason))."
     case .foreign(let path, let file):

@@ -57,7 +57,7 @@ struct ModelFolder: Sendable {
     let path = url.path(percentEncoded: false)
     let names = (try? FileManager.default.contentsOfDirectory(atPath: path))?.sorted() ?? []
     if let foreign = ForeignFile(files: names) { return .foreign(path: path, foreign) }
-    let files = names.filter { $0.lowercased().hasSuffix(".safetensors") }
+    let files = names.filter { name in [".safetensors", ".ckpt"].contains { name.lowercased().hasSuffix($0) } }
     if let file = files.first, files.count == 1 {
       return .foreign(
         path: path, ForeignFile("a folder without model_index.json", "if \(printable(file)) in it is a whole model, give that file"))
@@ -68,7 +68,7 @@ struct ModelFolder: Sendable {
   /// Whether a folder without safetensors files is another program's.
   private static func isForeign(_ url: URL) -> Bool {
     let names = (try? FileManager.default.contentsOfDirectory(atPath: url.path(percentEncoded: false))) ?? []
-    return !names.contains { $0.hasSuffix(".safetensors") } && ForeignFile(files: names) != nil
+    return !names.contains { $0.hasSuffix(".safetensors") || $0.contains("pytorch_model") } && ForeignFile(files: names) != nil
   }
 
   /// The component in a folder of its own; nil where there is no configuration that names a class.
@@ -142,7 +142,7 @@ struct ModelFolder: Sendable {
   /// The component's configuration; nil if its folder has none.
   func configuration(of component: String) throws(ModelFilesError) -> Data? {
     _ = try folder(component)
-    for name in ["config.json", "scheduler_config.json", "tokenizer_config.json"] {
+    for name in ["config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json"] {
       if let file = file(component, name) { return try Self.read(file) }
     }
     return nil
@@ -169,7 +169,7 @@ struct ModelFolder: Sendable {
 
   /// A component's weights under the newest names, and the files they are in.
   ///
-  /// - Throws: `ModelFilesError`, `SafetensorsError`.
+  /// - Throws: `ModelFilesError`, `SafetensorsError`, `PyTorchFileError`.
   func weights(of component: String) throws -> (table: WeightTable, files: [any TensorFile]) {
     let stored = try storedWeights(of: component)
     let className = components.first { $0.name == component }?.className ?? ""
@@ -178,7 +178,7 @@ struct ModelFolder: Sendable {
 
   /// A component's weights under the names of its files; `url` is the file, or the index of several.
   ///
-  /// - Throws: `ModelFilesError`, `SafetensorsError`.
+  /// - Throws: `ModelFilesError`, `SafetensorsError`, `PyTorchFileError`.
   func storedWeights(of component: String) throws -> (url: URL, table: WeightTable, files: [any TensorFile]) {
     let library = components.first { $0.name == component }?.library ?? ""
     let file = try TensorFileFormat.open(WeightFiles(in: try folder(component), library: library).preferred)
@@ -201,8 +201,6 @@ private struct WeightFiles {
       preferred = folder.appending(path: best.name)
     } else if let foreign = ForeignFile(files: names) {
       throw .foreign(path: path, foreign)
-    } else if let pickled = names.sorted().first(where: { name in Self.pickles.contains { name.hasSuffix($0) } }) {
-      throw .pickledWeights(path: folder.appending(path: pickled).path(percentEncoded: false))
     } else {
       throw .missingWeights(folder: path)
     }
@@ -210,38 +208,41 @@ private struct WeightFiles {
 
   /// Whether a file holds weights in any format, or is an index of such files.
   static func holdsWeights(_ name: String) -> Bool {
-    endings.contains { name.hasSuffix($0) } || name.contains(".safetensors.") && name.hasSuffix(".json")
+    endings.contains { name.hasSuffix($0) } || name.hasSuffix(".json") && (name.contains(".safetensors.") || name.contains(".bin."))
   }
 
-  private static let endings =
-    pickles + [".safetensors", ".fp16.json", ".msgpack", ".msgpack.index.json", ".h5", ".onnx", ".onnx_data", ".pb", ".gguf"]
-  private static let pickles = [".bin", ".ckpt", ".pt", ".pth", ".bin.index.json"]
+  private static let endings = [
+    ".bin", ".ckpt", ".pt", ".pth", ".bin.index.json", ".safetensors", ".fp16.json", ".msgpack", ".msgpack.index.json", ".h5", ".onnx",
+    ".onnx_data", ".pb", ".gguf",
+  ]
 
-  /// The rank of a file, the smaller the better: first no variant, then `fp16`, then other variants. diffusers prefers an index to a single file,
-  /// transformers the reverse. Nil if the file has no weights, or is a shard, which only an index makes usable.
+  /// The rank of a file, the smaller the better: first no variant, then `fp16`, then other variants; of these first safetensors, then files of
+  /// PyTorch. diffusers prefers an index to a single file, transformers the reverse. Nil if the file has no weights, or is a shard, which only
+  /// an index makes usable.
   private static func rank(_ name: String, library: String) -> Int? {
-    let stems = ["diffusion_pytorch_model", "model"]
-    for (order, stem) in (library != "diffusers" ? stems.reversed() : stems).enumerated() where name.hasPrefix(stem + ".") {
-      let parts = name.dropFirst(stem.count + 1).split(separator: ".", omittingEmptySubsequences: false).map(String.init)
-      guard let (variant, isIndex) = variant(parts) else { continue }
-      let isSecond = isIndex == (stem == "model")
-      return 4 * (variant.isEmpty ? 0 : variant == "fp16" ? 1 : 2) + 2 * order + (isSecond ? 1 : 0)
+    for (place, format) in ["safetensors", "bin"].enumerated() {
+      let stems = ["diffusion_pytorch_model", format == "bin" ? "pytorch_model" : "model"]
+      for (order, stem) in (library != "diffusers" ? stems.reversed() : stems).enumerated() where name.hasPrefix(stem + ".") {
+        let parts = name.dropFirst(stem.count + 1).split(separator: ".", omittingEmptySubsequences: false).map(String.init)
+        guard let (variant, isIndex) = variant(parts, of: format) else { continue }
+        let isSecond = isIndex == (stem != "diffusion_pytorch_model")
+        return 8 * (variant.isEmpty ? 0 : variant == "fp16" ? 1 : 2) + 4 * place + 2 * order + (isSecond ? 1 : 0)
+      }
     }
     return nil
   }
 
   /// The variant V between the stem and the ending, in every spelling of diffusers and transformers: `V.safetensors`, `safetensors.index.V.json`,
-  /// `safetensors.V.index.json`, `V.safetensors.index.json`. V may be several words, or none.
-  private static func variant(_ parts: [String]) -> (variant: String, isIndex: Bool)? {
-    if parts.last == "safetensors" {
+  /// `safetensors.V.index.json`, `V.safetensors.index.json`, and the same with `bin`. V may be several words, or none.
+  private static func variant(_ parts: [String], of format: String) -> (variant: String, isIndex: Bool)? {
+    if parts.last == format {
       let words = parts.dropLast()
       return words.contains { $0.contains("-of-") } ? nil : (words.joined(separator: "."), false)
     }
-    guard parts.last == "json", let format = parts.firstIndex(of: "safetensors"), let index = parts.firstIndex(of: "index"), format < index
-    else {
+    guard parts.last == "json", let middle = parts.firstIndex(of: format), let index = parts.firstIndex(of: "index"), middle < index else {
       return nil
     }
-    let words = parts[..<format] + parts[(format + 1)..<index] + parts[(index + 1)...].dropLast()
+    let words = parts[..<middle] + parts[(middle + 1)..<index] + parts[(index + 1)...].dropLast()
     return (words.joined(separator: "."), true)
   }
 }

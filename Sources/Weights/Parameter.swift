@@ -3,8 +3,7 @@ import Tensor
 
 /// A parameter of a layer: the values that the layer computes with, and a label that describes them.
 ///
-/// Additions to a parameter belong here beside its value, where a layer's call finds them: the low-rank factors of an adapter, or the changes that a training
-/// makes. There are none yet.
+/// What is added to a parameter, or takes its place, comes with the context that a layer is called in: see `Adaptation`.
 public struct Parameter<Value: ParameterValue>: Sendable, Identifiable {
   /// The description of the values.
   public let label: ParameterLabel
@@ -14,6 +13,19 @@ public struct Parameter<Value: ParameterValue>: Sendable, Identifiable {
   /// All copies of a layer share this identity, and no other parameter has it while one of them exists. An engine that records operations gets the value and
   /// finds the parameter by its identity.
   public var id: ObjectIdentifier { value.id }
+}
+
+extension Parameter<PackedMatrix> {
+  /// The matrix or kernel in a context: its own, or what takes its place there.
+  public func value(in context: ExecutionContext) -> PackedMatrix { context.adaptation?.matrices[id] ?? value }
+
+  /// What is added to the matrix or kernel in a context.
+  public func addition(in context: ExecutionContext) -> Adaptation.LowRank? { context.adaptation?.lowRank[id] }
+}
+
+extension Parameter<Tensor> {
+  /// The vector in a context: its own, or what takes its place there.
+  public func value(in context: ExecutionContext) -> Tensor { context.adaptation?.vectors[id] ?? value }
 }
 
 /// Describes a parameter without its values.
@@ -28,6 +40,10 @@ public struct ParameterLabel: Sendable, Identifiable {
   public let origin: WeightOrigin
   /// Where the values are between uses. Vectors are always in memory.
   public let residency: WeightResidency
+  /// Whether the second half of a matrix's outputs are gates of the first.
+  public let isGated: Bool
+  /// Whether it is a matrix or a kernel, not a vector.
+  let isMatrix: Bool
 }
 
 /// A value that layers compute with: a matrix or kernel, or a vector.

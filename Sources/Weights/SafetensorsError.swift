@@ -42,13 +42,13 @@ public enum SafetensorsError: Error, Sendable, Equatable, CustomStringConvertibl
     case .invalidTensor(let path, let name, let reason):
       "\(path) is damaged: the tensor \(printable(name)) \(reason)."
     case .unknownForm(let path, let name, let form):
-      "\(path) holds the tensor \(printable(name)) in the form \(printable(form)), which is not supported; q8_0 is."
+      "\(path) holds the tensor \(printable(name)) in the form \(printable(form)), which is not supported; q8_0 and q4_0 are."
     case .wrongLength(let path, let described, let found) where found < described:
       "\(path) is truncated: \(described) bytes of tensors are announced, but there are \(found); download it again."
     case .wrongLength(let path, let described, let found):
       "\(path) is damaged: \(described) bytes of tensors are announced, but there are \(found)."
     case .malformedIndex(let path, let reason):
-      "\(path) is no index of safetensors files: \(printable(reason))."
+      "\(path) is no index of files with tensors: \(printable(reason))."
     case .missingShard(let path, let shard):
       "\(path) names the file \(printable(shard)), which is not beside it; download it too."
     case .missingFromShard(let name, let path):

@@ -15,7 +15,7 @@ extension TensorFileFormat {
 ///
 /// The checks are those of the format's reference implementation: tensors lie one after the other without gap or overlap, and fill the file exactly. A tensor
 /// in a format that no `NumberFormat` describes is refused when a layer asks for it. A tensor `NAME.q8_0` is listed as `NAME`, of the type `Q8_0` and with
-/// the shape of its values.
+/// the shape of its values (`q4_0` likewise). The scale beside a matrix of 8-bit floats belongs to the matrix and is not listed.
 public struct SafetensorsFile: TensorFile {
   /// Where the file is.
   public let url: URL
@@ -86,7 +86,7 @@ public struct SafetensorsFile: TensorFile {
       }
     }
     guard end == data.count else { throw .wrongLength(path: path, described: end, found: data.count) }
-    return (header.metadata, WeightTable(tensors))
+    return (header.metadata, WeightTable(try ScaledFloats.joined(tensors, path: path)))
   }
 
   /// The tensor that a tensor of the file encodes.
@@ -98,9 +98,10 @@ public struct SafetensorsFile: TensorFile {
     } catch {
       switch error {
       case .unknownForm(let form): throw .unknownForm(path: path, name: name, form: form)
-      case .wrongShape:
+      case .wrongShape(let format):
         let found = "\(stored.elementType) of shape \(stored.shape)"
-        throw .invalidTensor(path: path, name: name, reason: "is \(found), which is not U8 with blocks of 34 bytes innermost")
+        throw .invalidTensor(
+          path: path, name: name, reason: "is \(found), which is not U8 with blocks of \(format.blockBytes) bytes innermost")
       }
     }
   }

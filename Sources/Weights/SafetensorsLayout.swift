@@ -20,10 +20,10 @@ struct SafetensorsLayout {
     /// - Parameter type: the format that the tensor will have.
     init(_ name: String, _ shape: Shape, as type: NumberFormat) {
       self.name = name
-      let isQuantized = type == .q8
-      storedName = isQuantized ? QuantizedLayout.storedName(name) : name
+      let isQuantized = type.blockValues > 1
+      storedName = isQuantized ? QuantizedLayout.storedName(name, type) : name
       elementType = isQuantized ? "U8" : type.name
-      self.shape = isQuantized ? QuantizedLayout.storedShape(shape) : shape
+      self.shape = isQuantized ? QuantizedLayout.storedShape(shape, type) : shape
       bytes = type.bytes(of: shape) ?? 0
     }
 

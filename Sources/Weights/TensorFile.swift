@@ -43,11 +43,11 @@ public struct TensorFileFormat: Sendable {
   }
 
   /// Every format that can be read. A file that no format recognises is opened as the last one, whose errors say what it may be.
-  public static let all: [TensorFileFormat] = [.safetensorsIndex, .safetensors]
+  public static let all: [TensorFileFormat] = [.shardIndex, .gguf, .pyTorch, .safetensors]
 
   /// Opens a file of any of these formats.
   ///
-  /// - Throws: what the format throws: `SafetensorsError`.
+  /// - Throws: what the format throws: `SafetensorsError`, `GGUFError`, `PyTorchFileError`.
   public static func open(_ url: URL, as formats: [TensorFileFormat] = all) throws -> any TensorFile {
     let beginning = (try? Data(mapping: url))?.prefix(ForeignFile.signatureBytes) ?? Data()
     let format = formats.first { $0.isRecognized(url, beginning) } ?? formats.last ?? .safetensors

@@ -11,6 +11,8 @@ public enum WeightForm: String, Sendable, CaseIterable {
   /// 8 bits in blocks of 32 with a common scale (8.5 bits a weight), for matrices and kernels whose inputs are a multiple of 32 and that their component's
   /// `QuantizationRule` allows. All other tensors keep 16 bits.
   case q8
+  /// 4 bits in blocks of 32 with a common scale (4.5 bits a weight), for the same matrices and kernels. All other tensors keep 16 bits.
+  case q4 = "q4_0"
 
   /// The element type that a tensor gets.
   ///
@@ -23,23 +25,32 @@ public enum WeightForm: String, Sendable, CaseIterable {
     case .float32: .float32
     case .float16: .float16
     case .bfloat16: .bfloat16
-    case .q8:
-      if stored == .q8 || rule.quantizes(name) {
-        stored.converted(to: .q8, shape: shape)
+    case .q8, .q4:
+      if stored == blocks || rule.quantizes(name) {
+        stored.converted(to: blocks, shape: shape)
       } else {
         stored.ofSixteenBits
       }
     }
   }
 
+  private var blocks: NumberFormat { self == .q4 ? .q4 : .q8 }
+
   /// The tensor in this form.
   /// - Throws: `WeightError` if the form cannot hold it.
   func convert(
     _ tensor: WeightTensor, name: String, rule: QuantizationRule, in context: ExecutionContext?
   ) throws(WeightError) -> WeightTensor {
+    try tensor.converted(to: elementType(of: tensor.elementType, shape: tensor.shape, name: name, rule: rule), name: name, in: context)
+  }
+}
+
+extension WeightTensor {
+  /// The tensor of a name in another format.
+  /// - Throws: `WeightError` if the format cannot hold it.
+  func converted(to type: NumberFormat, name: String, in context: ExecutionContext?) throws(WeightError) -> WeightTensor {
     do throws(WeightConversionError) {
-      let type = elementType(of: tensor.elementType, shape: tensor.shape, name: name, rule: rule)
-      return try tensor.converted(to: type, in: context)
+      return try converted(to: type, in: context)
     } catch {
       switch error {
       case .notFinite: throw .notFinite(name: name)

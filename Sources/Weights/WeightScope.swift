@@ -50,6 +50,9 @@ public struct WeightScope: Sendable {
   /// True if the source has a tensor of this name here.
   public func has(_ name: String) -> Bool { ledger.source.names.contains(path(name)) }
 
+  /// True if the source has no tensor below this scope.
+  public var isEmpty: Bool { !ledger.source.names.contains { $0.hasPrefix(path("")) } }
+
   /// The tensor of this name as stored in its source, for tables whose rows are looked up.
   ///
   /// - Returns: zeros if there is none of this shape; the problem is recorded.
@@ -77,12 +80,16 @@ public struct WeightScope: Sendable {
     let matrix =
       try PackedMatrix(checking: weights, isGated: isGated, residency: residency, in: context)
       ?? PackedMatrix(standIn(.notFinite(name: path(name)), shape: shape), isGated: isGated, in: context)
-    return parameter(name, shape, matrix, residency: residency)
+    return parameter(name, shape, matrix, residency: residency, isGated: isGated)
   }
 
-  private func parameter<Value>(_ name: String, _ shape: Shape, _ value: Value, residency: WeightResidency) -> Parameter<Value> {
+  private func parameter<Value>(
+    _ name: String, _ shape: Shape, _ value: Value, residency: WeightResidency, isGated: Bool = false
+  ) -> Parameter<Value> {
     let origin = ledger.source.origin(of: path(name))
-    let label = ParameterLabel(id: value.id, name: path(name), shape: shape, origin: origin, residency: residency)
+    let label = ParameterLabel(
+      id: value.id, name: path(name), shape: shape, origin: origin, residency: residency, isGated: isGated,
+      isMatrix: value is PackedMatrix)
     ledger.state.withLock { $0.parameters.append(label) }
     return Parameter(label: label, value: value)
   }

@@ -5,7 +5,7 @@ import Tensor
 public struct StoredTensor: Sendable {
   /// The extents, outermost first, as PyTorch has them.
   public let shape: Shape
-  /// The type as safetensors names it: `F16`, `I64`, …; `Q8_0` for blocks as `WeightTensor.data` describes them.
+  /// The type as safetensors names it: `F16`, `I64`, …; `Q8_0`, `Q4_K`, … for blocks as `WeightTensor.data` describes them.
   public let elementType: String
   /// The elements, row-major, little-endian.
   public let data: Data
@@ -13,61 +13,100 @@ public struct StoredTensor: Sendable {
   public let origin: WeightOrigin
   /// True if the data are pages of a mapped file.
   public let isMapped: Bool
+  /// The order of a kernel's values in blocks.
+  public let order: BlockOrder
+  /// What the values are multiplied by, one for all or one for each row `[O]`; nil for 1.
+  let scales: Tensor?
 
   /// - Parameters:
   ///   - shape: outermost extent first.
-  ///   - elementType: as safetensors names it, or `Q8_0`.
+  ///   - elementType: as safetensors names it, or the name of a format of blocks.
   ///   - data: the elements. Their number is checked against the shape when they are used.
   ///   - origin: where the elements come from.
   ///   - isMapped: whether the data are pages of a mapped file.
-  public init(shape: Shape, elementType: String, data: Data, origin: WeightOrigin = .memory, isMapped: Bool = false) {
-    self.shape = shape
-    self.elementType = elementType
-    self.data = data
-    self.origin = origin
-    self.isMapped = isMapped
+  ///   - order: of a kernel's values in blocks.
+  public init(
+    shape: Shape, elementType: String, data: Data, origin: WeightOrigin = .memory, isMapped: Bool = false, order: BlockOrder = .product
+  ) {
+    (self.shape, self.elementType, self.data, self.origin, self.isMapped) = (shape, elementType, data, origin, isMapped)
+    (self.order, scales) = (order, nil)
   }
 
-  /// The format of the elements; nil for types that hold no numbers, or that have a meaning only together with other tensors (`F4`, `F6_…`, `C64`).
-  var format: NumberFormat? { NumberFormat(named: elementType) }
-
-  /// The tensor for layers; nil if its elements are not numbers, or not as many as the shape says.
-  var weights: WeightTensor? {
-    guard let format, data.count == format.bytes(of: shape) else { return nil }
-    return WeightTensor(shape: shape, elementType: format, data: data, isMapped: isMapped)
+  /// A tensor with other parts, or other scales.
+  init(_ other: StoredTensor, shape: Shape, data: Data, scales: Tensor?) {
+    (self.shape, self.data, self.scales) = (shape, data, scales)
+    (elementType, origin, isMapped, order) = (other.elementType, other.origin, other.isMapped, other.order)
   }
 
   /// The same bytes under another shape; nil if the counts differ.
   package func reshaped(_ shape: Shape) -> StoredTensor? {
-    guard shape.count == self.shape.count else { return nil }
-    return StoredTensor(shape: shape, elementType: elementType, data: data, origin: origin, isMapped: isMapped)
+    let keepsRows = shape.dimensions.first == self.shape.dimensions.first || scales.map { $0.count == 1 } ?? true
+    guard shape.count == self.shape.count, keepsRows else { return nil }
+    return StoredTensor(self, shape: shape, data: data, scales: scales)
   }
 
-  /// A matrix with its axes exchanged, in memory of its own; nil for other tensors, and for elements in blocks.
+  /// A matrix with its axes exchanged, in memory of its own; nil for other tensors. Blocks become float32, since they lie along rows.
   package func transposed() -> StoredTensor? {
-    guard shape.rank == 2, let format, format.blockValues == 1, data.count == format.bytes(of: shape) else { return nil }
-    let (rows, columns, size) = (shape[0], shape[1], format.blockBytes)
-    var result = Data(capacity: data.count)
-    for column in 0..<columns {
-      for row in 0..<rows {
-        let start = data.startIndex + (row * columns + column) * size
-        result.append(data[start..<start + size])
-      }
-    }
-    return StoredTensor(shape: [columns, rows], elementType: elementType, data: result, origin: origin)
+    guard shape.rank == 2, let weights else { return nil }
+    let (rows, columns) = (shape[0], shape[1]), format = weights.elementType
+    let isPlain = format.blockValues == 1
+    let bytes = isPlain ? data : WeightTensor(weights.decoded()).data, size = isPlain ? format.blockBytes : 4
+    return StoredTensor(
+      shape: [columns, rows], elementType: isPlain ? elementType : NumberFormat.float32.name,
+      data: bytes.gathered(shape: [columns, rows], strides: [1, columns], elementBytes: size), origin: origin)
   }
 
   /// Splits the outermost axis into equal parts; nil if it cannot be split.
   package func split(_ parts: Int) -> [StoredTensor]? {
     guard let rows = shape.dimensions.first, rows % parts == 0, data.count % parts == 0 else { return nil }
     let bytes = data.count / parts
+    guard bytes % (stored?.blockBytes ?? 1) == 0 else { return nil }
     let part = Shape([rows / parts] + shape.dimensions.dropFirst())
     return (0..<parts).map { index in
       let start = data.startIndex + index * bytes
-      return StoredTensor(
-        shape: part, elementType: elementType, data: data[start..<start + bytes], origin: origin, isMapped: isMapped)
+      let scales = scales.map { all in
+        all.count == 1 ? all : Tensor(Array(all.elements[index * rows / parts..<(index + 1) * rows / parts]))
+      }
+      return StoredTensor(self, shape: part, data: data[start..<start + bytes], scales: scales)
     }
   }
+}
+
+// MARK: what layers get
+
+extension StoredTensor {
+  /// The format in the file; nil for types that hold no numbers, or that have a meaning only together with other tensors (`F4`, `F6_…`, `C64`).
+  var stored: NumberFormat? { NumberFormat(named: elementType) }
+
+  /// The format in which layers get the elements. Layers know no scales and no blocks that reach from one row into the next. Such blocks are cut into their
+  /// groups. Where that does not help, matrices are widened to half precision, and vectors to float32.
+  var format: NumberFormat? {
+    guard let stored else { return nil }
+    let candidates = scales == nil ? [stored, stored.regrouped].compactMap(\.self) : []
+    return candidates.first { $0.blockValues == 1 || $0.bytes(of: shape, order: order) != nil } ?? (shape.rank > 1 ? .float16 : .float32)
+  }
+
+  /// The tensor for layers; nil if its elements are not numbers, or not as many as the shape says.
+  var weights: WeightTensor? {
+    guard let stored, let format else { return nil }
+    if let bytes = stored.bytes(of: shape, order: order) {
+      guard data.count == bytes else { return nil }
+      let tensor = WeightTensor(shape: shape, elementType: stored, data: data, isMapped: isMapped, order: order)
+      guard let scales else { return tensor }
+      defer { tensor.releasePages() }
+      return tensor.scaled(by: scales).widened(to: format)
+    }
+    if let regrouped = WeightTensor(regrouping: data, from: stored, shape: shape, order: order) { return regrouped }
+    let (blocks, rest) = shape.count.quotientAndRemainder(dividingBy: stored.blockValues)
+    guard blocks > 0, rest == 0, data.count % stored.blockBytes == 0, data.count / stored.blockBytes == blocks else { return nil }
+    let rows = WeightTensor(shape: [blocks, stored.blockValues], elementType: stored, data: data, isMapped: isMapped)
+    return rows.widened(to: format)?.reshaped(shape)
+  }
+}
+
+extension WeightTensor {
+  /// The values in this format, or in float32 if it cannot hold them.
+  fileprivate func widened(to format: NumberFormat) -> WeightTensor? { (try? converted(to: format)) ?? (try? converted(to: .float32)) }
 }
 
 /// Tensors by name. An opened checkpoint becomes such a table, with the names that layers ask for.

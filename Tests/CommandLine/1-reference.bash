@@ -42,3 +42,19 @@ for scheduler in ddpm ddim pndm lms euler euler-a heun dpmpp-2m dpmpp-2m-karras 
     grep -A 12 "\"name\": \"txt2img-$scheduler\"" "$models/sd1/cases.json" | sed -nE 's/.*"guidance": ([0-9.]+).*/\1/p' | head -n 1
   )" --scheduler "$scheduler"
 done
+shown() {
+  local model=$1 reference=$2
+  shift 2
+  works "$@" --model "$models/$model" --output r.png --save-latents r.safetensors
+  close_to 1e-3 r.safetensors latents "$models/image-prompts/reference/$reference.safetensors" latents
+}
+adapter() { echo "$models/image-prompts/ip-adapter-$1.safetensors"; }
+shown sd1 plain txt2img --prompt "$cat" --steps 10 --guidance 5 --seed 40 --ip-adapter "$(adapter sd1)=0.6" --ip-adapter-image "$inputs/picture.png"
+shown sd1 img2img img2img --prompt "$cat" --steps 10 --guidance 5 --seed 46 --image "$inputs/picture.png" --strength 0.6 --scheduler ddim \
+  --ip-adapter "$(adapter sd1-plus)=0.6" --ip-adapter-image "$inputs/picture-48x32.png" \
+  --image-encoder "$models/image-prompts/openclip/model.safetensors"
+shown sdxl xl-plus-two-pictures txt2img --prompt "Two boats in the rain" --steps 10 --guidance 5 --seed 49 \
+  --ip-adapter "$(adapter sdxl-plus)=0.8" --ip-adapter-image "$inputs/picture.png" --ip-adapter-image "$inputs/picture-37x50.png"
+shown unclip unclip-noise variation --prompt "$cat" --negative-prompt "blurred, grey" --steps 10 --guidance 5 --seed 51 --noise-level 300 \
+  --image "$inputs/picture-37x50.png"
+shown variation variation variation --steps 10 --guidance 7.5 --seed 53 --image "$inputs/picture.png"

@@ -45,6 +45,14 @@ refused 64 "merge-tokens" "${draw[@]}" --merge-tokens -0.1 --output made/x.png
 refused 64 "merge-tokens" "${draw[@]}" --merge-tokens 0.8 --output made/x.png
 refused 64 "merge-tokens" "${draw[@]}" --merge-tokens nan --output made/x.png
 refused 64 "merge-tokens" "${draw[@]}" --merge-tokens half --output made/x.png
+refused 64 "ip-adapter-image" "${draw[@]}" --ip-adapter a.safetensors --output made/x.png
+refused 64 "ip-adapter" "${draw[@]}" --ip-adapter-image a.png --output made/x.png
+refused 64 "ip-adapter" "${draw[@]}" --image-encoder a --output made/x.png
+refused 64 "ip-adapter" "${draw[@]}" --ip-adapter a=nan --ip-adapter-image a.png --output made/x.png
+refused 64 "3 pictures do not fit 2 IP-Adapters" "${draw[@]}" --ip-adapter a --ip-adapter b --ip-adapter-image a.png --ip-adapter-image a.png \
+  --ip-adapter-image a.png --output made/x.png
+refused 64 "image" variation --output made/x.png
+refused 64 "noise-level" variation --image a.png --noise-level some --output made/x.png
 refused 64 "pass picture" bench --pass unet --step-cache 2
 refused 64 "width" "${draw[@]}" --width 0 --output made/x.png
 refused 64 "height" "${draw[@]}" --height -64 --output made/x.png

@@ -187,6 +187,9 @@ broken "00002-of-00002"
 rm -r model
 works inspect "$root/Tests/Fixtures/weights/sd1.safetensors"
 says '"className" : "StableDiffusionPipeline"'
+works inspect "$root/Tests/Fixtures/weights/pytorch/sd1.ckpt"
+says '"className" : "StableDiffusionPipeline"'
+printf "cos\nsystem\n(S'touch made/run'\ntR." >run.ckpt && refused 1 "os\.system" "${draw[@]}" --model run.ckpt --output made/x.png
 refused 1 "vocabulary" "${draw[@]}" --model "$root/Tests/Fixtures/weights/sd1.safetensors" --output made/x.png
 refused 1 "not a model" "${draw[@]}" --model "$root/Tests/Fixtures/weights/mixed.safetensors" --output made/x.png
 refused 1 "not a model" "${draw[@]}" --model a.safetensors --output made/x.png
@@ -194,3 +197,20 @@ refused 1 "not a model" "${draw[@]}" --model a.safetensors --output made/x.png
 # Names that would break a line or move a terminal's cursor.
 refused 1 "no file|missing" "${draw[@]}" --model $'missing\n\x1b[31mmodel' --output made/x.png
 holds "an escape sequence reaches the terminal" test -z "$(grep $'\x1b' err)"
+
+# IP-Adapters: of another model, none at all, without their encoder, and models that take no pictures, or nothing else.
+prompts=$models/image-prompts
+draw=(txt2img --prompt a --steps 1 --model "$models/sd1" --output made/x.png)
+look=(--ip-adapter-image "$inputs/picture.png")
+refused 1 "ip-adapter-sdxl.safetensors.*image_proj.norm.weight.*40.*16" "${draw[@]}" --ip-adapter "$prompts/ip-adapter-sdxl.safetensors" "${look[@]}"
+refused 1 "no IP-Adapter" "${draw[@]}" --ip-adapter "$models/sd1/vae/diffusion_pytorch_model.safetensors" "${look[@]}" \
+  --image-encoder "$prompts/image_encoder"
+refused 1 "none=x" "${draw[@]}" --ip-adapter none=x "${look[@]}" --image-encoder "$prompts/image_encoder"
+refused 1 "none" "${draw[@]}" --ip-adapter "$prompts/ip-adapter-sd1.safetensors" "${look[@]}" --image-encoder none
+refused 1 "no.*CLIPVisionModelWithProjection" "${draw[@]}" --ip-adapter "$prompts/ip-adapter-sd1.safetensors" "${look[@]}" \
+  --image-encoder "$models/sd1"
+refused 1 "none.png" "${draw[@]}" --ip-adapter "$prompts/ip-adapter-sd1.safetensors" --ip-adapter-image none.png
+refused 1 "takes no pictures" variation --model "$models/sd1" --image "$inputs/picture.png" --output made/x.png
+refused 1 "image prompt" txt2img --prompt a --model "$models/unclip" --output made/x.png
+refused 1 "noise level.*999" variation --model "$models/unclip" --image "$inputs/picture.png" --noise-level 1000 --output made/x.png
+refused 1 "no prompt" variation --model "$models/variation" --prompt a --image "$inputs/picture.png" --output made/x.png

@@ -3,7 +3,7 @@ draw=(txt2img --prompt "a red apple" --seed 3 --steps 3)
 mkdir forms
 image() { works "${draw[@]}" "${@:2}" --output e.png --save-image-tensor "$1"; }
 image original.safetensors
-for form in f32 f16 bf16 q8; do
+for form in f32 f16 bf16 q8 q4_0; do
   works convert "$emoji" forms/$form --to $form
   says "^forms/$form: [0-9.]+ MB of weights from 18\.9 MB \("
   works inspect forms/$form
@@ -14,6 +14,7 @@ for form in f32 f16 bf16 q8; do
   same written.safetensors held.safetensors
   case $form in
     f32 | f16) same written.safetensors original.safetensors ;;
+    q4_0) differ written.safetensors original.safetensors ;;
     *) differ written.safetensors original.safetensors && close_to 0.3 written.safetensors image original.safetensors image ;;
   esac
 done
@@ -49,6 +50,17 @@ works convert "$single" forms/single.safetensors --to q8
 works inspect forms/single.safetensors
 holds "inspect forms/single.safetensors tells of a problem" test -z "$(grep '"problem"' out)"
 refused 1 "safetensors" convert "$single" made/folder --to q8
+# GGUF files, from single files alone.
+for form in f16 q8 q4_0; do
+  works convert "$single" forms/$form.gguf --to $form
+  works inspect forms/$form.gguf
+  holds "inspect forms/$form.gguf tells of a problem" test -z "$(grep '"problem"' out)"
+done
+works convert forms/f16.gguf forms/from-gguf.safetensors --to f16
+works convert "$single" forms/direct.safetensors --to f16
+same forms/from-gguf.safetensors forms/direct.safetensors
+refused 1 "single file" convert "$emoji" made/x.gguf --to f16
+refused 1 "U-Net alone" inspect "$root/Tests/Fixtures/weights/gguf-comfy.gguf"
 
 # Command lines that make no sense, and places that are taken or not to be written to.
 refused 64 "to" convert "$emoji" made/x
@@ -90,8 +102,10 @@ damaged "truncated"
 refused 1 "truncated" convert forms/m made/x --to f16
 fresh_q8 && truncate -s 3000000 $unet
 damaged "truncated"
+fresh_q8 && sed -i '0,/\.q8_0"/s//.q4_1"/' $unet
+damaged "form q4_1.*not supported"
 fresh_q8 && sed -i '0,/\.q8_0"/s//.q4_0"/' $unet
-damaged "form q4_0.*not supported"
+damaged "blocks of 18 bytes"
 fresh_q8 && sed -i '0,/\.q8_0"/s//.xx_0"/' $unet
 damaged "is missing"
 fresh_q8 && sed -i '0,/"U8"/s//"I8"/' $unet

@@ -37,7 +37,7 @@ struct ControlCase: Decodable, Sendable, CustomTestStringConvertible {
     run = try PipelineCase(from: decoder)
     let values = try decoder.container(keyedBy: CodingKeys.self)
     model = try values.decode(String.self, forKey: .model)
-    run.model = model
+    run.home = model
     controls = try values.decode([Steering].self, forKey: .controls)
     isGuessing = try values.decodeIfPresent(Bool.self, forKey: .guessMode) ?? false
   }
@@ -82,7 +82,7 @@ struct ControlCase: Decodable, Sendable, CustomTestStringConvertible {
     }
     var model = try StableDiffusion.load(from: ReferenceModel(reference.model).folder)
     if let scheduler = reference.run.scheduler { try model.use(SchedulerKind(named: scheduler)) }
-    try await PipelineCaseTests.expectRun(reference.request(), of: reference.run, on: model, with: expected)
+    try await PipelineCaseTests.expectDrawn(reference.run, by: model, reference.request(), expected)
   }
 
   /// The place of a generation knows the step, so that a control goes on where it stopped; and threads with rows of their own change nothing.

@@ -31,7 +31,11 @@ import Testing
     Damage("no configuration", "unet cannot be read: there is no config.json") { try $0.remove("unet/config.json") },
     Damage("configuration of noise", "no JSON object") { try $0.write("\u{0}\u{1}", to: "vae/config.json") },
     Damage("no weights", "has no weights") { try $0.remove(unet) },
-    Damage("only pickled weights", "can run programs") {
+    Damage("a pickle that runs a program", "asks to call os.system") {
+      try $0.remove(unet)
+      try $0.write("cos\nsystem\n(S'true'\ntR.", to: "unet/diffusion_pytorch_model.bin")
+    },
+    Damage("no pickle", "damaged or no file of PyTorch") {
       try $0.remove(unet)
       try $0.write("x", to: "unet/diffusion_pytorch_model.bin")
     },
@@ -59,8 +63,8 @@ import Testing
     Damage("an unknown pipeline", "is a model for MagicPipeline") {
       try $0.set("_class_name", "\"MagicPipeline\"", in: "model_index.json")
     },
-    Damage("another autoencoder", "whose vae is a tiny autoencoder") {
-      try $0.set("vae", "[\"diffusers\", \"AutoencoderTiny\"]", in: "model_index.json")
+    Damage("another autoencoder", "whose vae is a consistency decoder") {
+      try $0.set("vae", "[\"diffusers\", \"ConsistencyDecoderVAE\"]", in: "model_index.json")
     },
     Damage("a Git LFS pointer", "is a Git LFS pointer") { try $0.write("version https://git-lfs.github.com/spec/v1\n", to: unet) },
     Damage("no vocabulary", "vocab.json is missing") { try $0.remove("tokenizer/vocab.json") },
@@ -154,6 +158,8 @@ import Testing
     } catch let error as ModelFilesError {
       return "\(error)"
     } catch let error as SafetensorsError {
+      return "\(error)"
+    } catch let error as PyTorchFileError {
       return "\(error)"
     } catch let error as ConfigurationError {
       return "\(error)"

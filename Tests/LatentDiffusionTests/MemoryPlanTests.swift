@@ -10,9 +10,9 @@ import Testing
   private var url: URL { get throws { try EmojiModel.folder() } }
 
   /// The smallest limit for which there is a plan.
-  private func smallest(_ extent: GenerationExtent) throws -> Int {
+  private func smallest(_ extent: GenerationExtent, adapters: [AdapterUse] = []) throws -> Int {
     do {
-      _ = try MemoryPlan(for: url, extent, limit: 1)
+      _ = try MemoryPlan(for: url, extent, limit: 1, adapters: adapters)
       Issue.record("A plan with one byte.")
       return 0
     } catch MemoryPlanError.limitTooSmall(limit: 1, let smallest, extent: extent) {
@@ -45,6 +45,36 @@ import Testing
     let plan = try MemoryPlan(for: url, extent, limit: stored - 8_000_000)
     #expect(plan.streamedBytesPerStep > 0 && plan.tiling == .automatic)
     #expect(try await picture(plan) == usual)
+  }
+
+  /// To matrices that stay in their file a LoRA is added; what is not of low rank is held. A plan knows of both.
+  @Test func streamedWeightsAreAdapted() async throws {
+    let folder = try TemporaryFolder(), file = folder.url.appending(path: "lora.safetensors")
+    var numbers = Numbers(seed: 4), tensors: [String: Tensor] = [:]
+    for label in try #require(StableDiffusion.load(from: url).reports["unet"]).parameters where label.shape.rank == 2 {
+      let module = "unet." + label.name.replacing(".weight", with: "")
+      tensors[module + ".lora_A.weight"] = numbers.tensor([2, label.shape[1]], deviation: 0.1)
+      tensors[module + ".lora_B.weight"] = numbers.tensor([label.shape[0], 2], deviation: 0.1)
+      if label.name.contains("time_embedding") { tensors[module + ".lora_magnitude_vector"] = numbers.tensor([label.shape[0]], mean: 1) }
+    }
+    try SafetensorsWriter.write(tensors, to: file)
+    let use = AdapterUse(try Adapter(contentsOf: file), weight: 0.5)
+    func latents(_ model: StableDiffusion) async throws -> [Float] {
+      var request = model.request("a red apple", seed: 1)
+      request.steps = 2
+      return try await model.pipeline.images(for: request)[0].latents.elements
+    }
+    // Planned without the LoRA, so that even small matrices are streamed.
+    let limit = try smallest(extent)
+    #expect(try smallest(extent, adapters: [use]) > limit)
+    let plan = try MemoryPlan(for: url, extent, limit: limit)
+    let streamed = try StableDiffusion.load(from: url, plan: plan, adapters: [use])
+    #expect(plan.streamedBytesPerStep > 0 && streamed.pipeline.adaptation?.lowRank.isEmpty == false)
+    let expected = try await latents(StableDiffusion.load(from: url, adapters: [use]))
+    print(expectClose(try await latents(streamed), expected, tolerance: 1e-3))
+    #expect(compare(expected, try await latents(StableDiffusion.load(from: url))).error > 0.01)
+    let kept = try MemoryPlan(for: url, extent, weights: .float16, adapters: [use]).keptBytes
+    #expect(try kept == MemoryPlan(for: url, extent, weights: .float16).keptBytes)
   }
 
   /// Small components are held as float32 where there is room for it, which is faster and changes nothing.

@@ -154,10 +154,11 @@ import Testing
       #expect(try ModelFiles.open(target).components == ModelFiles.open(url).components)
       // What belongs to no component stays.
       #expect(try after.tensor("model_ema.decay", shape: [1]).decoded().elements == [1e6])
-      let quantised = after.tensors.filter { $0.value.elementType == "Q8_0" }.keys.filter { before.tensors[$0]?.elementType == "F32" }
+      let blocks = form == .q8 ? "Q8_0" : "Q4_0"
+      let quantised = after.tensors.filter { $0.value.elementType == blocks }.keys.filter { before.tensors[$0]?.elementType == "F32" }
         .sorted()
       let names = ["emb_layers.1", "in_layers.2"].map { "model.diffusion_model.input_blocks.1.0.\($0).weight" }
-      if form == .q8 {
+      if form == .q8 || form == .q4 {
         #expect(names.allSatisfy { quantised.contains($0) })
         #expect(
           !quantised.contains {

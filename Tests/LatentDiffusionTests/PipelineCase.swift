@@ -41,6 +41,17 @@ struct PipelineCase: Decodable, Sendable, CustomTestStringConvertible {
   let denoisingEnd: Double?
   /// The shape of the latents that the reference was given as a picture.
   let latents: [Int]?
+  /// IP-Adapters, with what they are shown.
+  let adapters: [Adapter]?
+  let noiseLevel: Int?
+  /// The folder of the tiny model, where the case is not in it.
+  private let base: String?
+
+  struct Adapter: Decodable, Sendable {
+    let file: String
+    let scale: Double
+    let pictures: [String]
+  }
 
   private enum CodingKeys: String, CodingKey {
     case name, files, pipeline, prompts, steps, guidance, strength, width, height, image, mask, seed, scheduler, timesteps, draws
@@ -51,7 +62,9 @@ struct PipelineCase: Decodable, Sendable, CustomTestStringConvertible {
     case prompt2 = "prompt_2"
     case negativePrompt2 = "negative_prompt_2"
     case originalSize = "original_size"
-    case crop, latents
+    case crop, latents, adapters
+    case base = "model"
+    case noiseLevel = "noise_level"
     case targetSize = "target_size"
     case negativeOriginalSize = "negative_original_size"
     case negativeCrop = "negative_crop"
@@ -62,19 +75,22 @@ struct PipelineCase: Decodable, Sendable, CustomTestStringConvertible {
     case denoisingEnd = "denoising_end"
   }
 
-  /// The folder's name; not in the file.
-  var model = ""
+  /// The name of the folder that it is in.
+  var home = ""
+  /// The name of the model's folder.
+  var model: String { base ?? home }
 
-  var testDescription: String { "\(model), \(name)" }
+  var testDescription: String { "\(home), \(name)" }
 
-  static func all(of model: String) throws -> [PipelineCase] {
+  /// - Parameter home: a model's folder, or one of cases alone.
+  static func all(of home: String) throws -> [PipelineCase] {
     struct File: Decodable { let pipelines: [PipelineCase] }
     let decoder = JSONDecoder()
     decoder.allowsJSON5 = true
-    let data = try Data(contentsOf: ReferenceModel(model).folder.appending(path: "cases.json"))
+    let data = try Data(contentsOf: ReferenceModel(home).folder.appending(path: "cases.json"))
     return try decoder.decode(File.self, from: data).pipelines.map {
       var found = $0
-      found.model = model
+      found.home = home
       return found
     }
   }
@@ -82,7 +98,7 @@ struct PipelineCase: Decodable, Sendable, CustomTestStringConvertible {
   /// What the reference made of it, as PyTorch lays it out.
   func reference() throws -> [String: Tensor] {
     try files.reduce(into: [:]) { all, file in
-      all.merge(try readTensors(ReferenceModel(model).folder.appending(path: "reference/\(file)"))) { first, _ in first }
+      all.merge(try readTensors(ReferenceModel(home).folder.appending(path: "reference/\(file)"))) { first, _ in first }
     }
   }
 }
@@ -101,6 +117,7 @@ extension PipelineCase {
     request.guidance = guidance
     (request.width, request.height) = (width, height)
     request.task = try task()
+    request.imagePrompts = try imagePrompts()
     return request
   }
 
@@ -110,10 +127,16 @@ extension PipelineCase {
       original: size(original), cropTop: crop?[0] ?? 0, cropLeft: crop?[1] ?? 0, target: size(target), aestheticScore: score)
   }
 
+  private func picture(_ name: String?) throws -> Picture {
+    try Picture(contentsOf: fixtures.appending(path: "models/inputs/\(name ?? "")"))
+  }
+
+  private func imagePrompts() throws -> [ImagePrompt] {
+    if ["unclip", "variation"].contains(pipeline) { return [ImagePrompt([try picture(image).tensor()], noiseLevel: noiseLevel)] }
+    return try (adapters ?? []).map { ImagePrompt(try $0.pictures.map { try picture($0).tensor() }, scale: $0.scale) }
+  }
+
   private func task() throws -> GenerationTask {
-    func picture(_ name: String?) throws -> Picture {
-      try Picture(contentsOf: fixtures.appending(path: "models/inputs/\(name ?? "")"))
-    }
     return switch pipeline {
     case "image-to-image", "latent-consistency-image-to-image":
       latents != nil

@@ -5,9 +5,10 @@ import Testing
 
 /// The networks of a single file with the original keys compute what diffusers' compute, from the derived configurations alone.
 @Suite struct SingleFileTests {
-  @Test(arguments: ["sd1", "sd2"]) func networksAgreeWithDiffusers(_ name: String) throws {
+  @Test(arguments: [("sd1", "sd1.safetensors"), ("sd1", "pytorch/sd1.ckpt"), ("sd2", "sd2.safetensors")])
+  func networksAgreeWithDiffusers(_ name: String, _ file: String) throws {
     let folder = fixtures.appending(path: "weights")
-    let files = try ModelFiles.open(folder.appending(path: "\(name).safetensors"))
+    let files = try ModelFiles.open(folder.appending(path: file))
     let reference = try SafetensorsFile(folder.appending(path: "\(name)-reference.safetensors"))
     let context = ExecutionContext(threads: 2)
     func expected(_ key: String) throws -> Tensor {
@@ -36,6 +37,31 @@ import Testing
     let posterior = try autoencoder.encode(expected("picture").channelsLast(), in: context)
     let mean = try expected("moments").channelsLast().channels(0..<4)
     expectClose(posterior.mode, mean, tolerance: 1e-4, "mean")
+  }
+
+  @Test(arguments: ["sdxl", "refiner", "ssd"]) func networksOfXLAgreeWithDiffusers(_ name: String) throws {
+    let folder = fixtures.appending(path: "weights")
+    let url = folder.appending(path: "\(name).safetensors")
+    let reference = try SafetensorsFile(folder.appending(path: "\(name)-reference.safetensors"))
+    let context = ExecutionContext(threads: 2)
+    func expected(_ key: String) throws -> Tensor {
+      try reference.tensor(key, shape: #require(reference.tensors[key]).shape).decoded()
+    }
+    let ids = try expected("ids").elements.map { Int($0) }
+    let names = try ModelFiles.open(url).components.filter { $0.hasPrefix("text_encoder") }
+    let outputs = try names.map { try CLIPTextModel.load(from: url, named: $0, in: context)([ids], skippedLayers: 1, in: context) }
+    let states = Tensor.concatenated(outputs.map(\.unnormalized), axis: -1)
+    expectClose(states, try expected("states"), tolerance: 1e-4, "states")
+    let pooled = try #require(outputs.last?.textEmbeds)
+    expectClose(pooled, try expected("pooled"), tolerance: 1e-4, "pooled")
+
+    let latents = try expected("latents").channelsLast()
+    let conditioning = Conditioning(hiddenStates: states, pooled: pooled, inputs: ["time_ids": try expected("numbers")])
+    let prediction = try UNet2DConditionModel.load(from: url, in: context).predict(
+      latents, timestep: 321, conditioning: conditioning, in: context)
+    expectClose(prediction.channelsFirst(), try expected("prediction"), tolerance: 1e-4, "prediction")
+    let picture = try AutoencoderKL.load(from: url, in: context).decode(latents, in: context)
+    expectClose(picture.channelsFirst(), try expected("picture"), tolerance: 1e-4, "picture")
   }
 
   /// The same tensors as a single file and as a folder, with CLIP's whole vocabulary since a single file carries none.

@@ -134,7 +134,7 @@ private enum NarrowNibbles: NumberCoding {
 
   /// Every format has a name of its own, by which it is found.
   @Test func formatsAreFoundByName() {
-    #expect(Set(NumberFormat.all).count == NumberFormat.all.count && NumberFormat.all.count == 19)
+    #expect(Set(NumberFormat.all).count == NumberFormat.all.count && NumberFormat.all.count == 28)
     for format in NumberFormat.all { #expect(NumberFormat(named: format.name) == format) }
     #expect(NumberFormat(named: "F4") == nil && NumberFormat(named: "Q8_0") == .q8)
   }

@@ -54,13 +54,14 @@ import Testing
     var iterator = try toyPipeline().generate(request).makeAsyncIterator()
     _ = try await iterator.next()
     let place = try #require(try iterator.place)
-    var wider = request, fewer = request
+    var wider = request, fewer = request, seeded = request
+    seeded.seed &+= 1
     wider.width = 24
     wider.height = 20
     fewer.steps = 5
     var other = toyPipeline()
     other.schedule = { steps, _ in Schedule(try EulerDiscreteScheduler(steps: steps)) }
-    for (pipeline, request) in [(toyPipeline(), wider), (toyPipeline(), fewer), (other, request)] {
+    for (pipeline, request) in [(toyPipeline(), wider), (toyPipeline(), fewer), (toyPipeline(), seeded), (other, request)] {
       let error = await #expect(throws: GenerationError.self) {
         for try await _ in try pipeline.generate(request, from: place) {}
       }

@@ -167,6 +167,29 @@ import Testing
     }
   }
 
+  /// Exact products and one rounding: the same, for every number of bits.
+  @Test(arguments: KernelSet.vectors) func widenedGroups(set: KernelSet) {
+    var numbers = Numbers(seed: 24)
+    for planes in [0, 1, 2, 4] {
+      let k = 37, low = (0..<k * 16).map { _ in UInt8.random(in: 0...255, using: &numbers) }
+      let high = (0..<k * planes + 1).map { _ in UInt32.random(in: 0...UInt32.max, using: &numbers) }
+      // Scales of 15 significant bits.
+      let scales = numbers.normal(32).map { Float(bitPattern: $0.bitPattern & 0xFFFF_FE00) }, minima = numbers.normal(32)
+      func run(_ kernels: ck_kernels) -> [Float] {
+        var y = [Float](repeating: Self.marker, count: k * 32 + 1)
+        kernels.widen_groups(k, low, high, Int32(planes), 1 << (3 + Int32(planes)), scales, minima, &y)
+        return y
+      }
+      let found = run(set.table)
+      #expect(found == run(ck_table_plain) && found.last == Self.marker)
+      #expect(
+        found[33] == scales[1]
+          * Float(
+            Int(low[17] & 15) + (0..<planes).reduce(0) { $0 + Int(high[planes + $1] >> 1 & 1) << (4 + $1) }
+              - 1 << (3 + planes)) + minima[1])
+    }
+  }
+
   /// Whole numbers within a block are exact here; the formula rounds at each of up to 320 products: √320 · 6e-8, at the far end ten times that.
   @Test(arguments: KernelSet.vectors) func byteProducts(set: KernelSet) {
     guard let product = set.table.gemm_panel_q8, let plain = ck_table_plain.gemm_panel_q8 else { return }

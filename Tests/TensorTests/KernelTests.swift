@@ -71,7 +71,7 @@ import Testing
 
   private static let activations = [
     ("none", CK_ACTIVATION_NONE), ("SiLU", CK_ACTIVATION_SILU), ("GELU", CK_ACTIVATION_GELU), ("quick GELU", CK_ACTIVATION_QUICK_GELU),
-    ("ReLU", CK_ACTIVATION_RELU),
+    ("ReLU", CK_ACTIVATION_RELU), ("tanh", CK_ACTIVATION_TANH),
   ].map { (name: $0.0, code: Int32($0.1)) }
 
   /// Where functions are hard: around zero, denormal, where exp overflows, underflows and stops being normal, infinite.

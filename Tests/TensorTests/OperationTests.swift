@@ -59,7 +59,9 @@ struct OperationTests {
     }
   }
 
-  private static let activations: [String: Activation] = ["none": .none, "silu": .silu, "gelu": .gelu, "quickGELU": .quickGELU]
+  private static let activations: [String: Activation] = [
+    "none": .none, "silu": .silu, "gelu": .gelu, "quickGELU": .quickGELU, "relu": .relu, "tanh": .tanh,
+  ]
 
   struct NormalizationCase: Decodable {
     let inputs: Int
@@ -97,7 +99,7 @@ struct OperationTests {
 
   /// Each value on its own: 4e-7 of it or of 1, whichever is larger, since Φ is a polynomial of that absolute precision; below
   /// exp(-87) results are zero instead of tiny.
-  @Test(arguments: ["silu", "gelu", "quickGELU"]) func activations(name: String) throws {
+  @Test(arguments: ["silu", "gelu", "quickGELU", "relu", "tanh"]) func activations(name: String) throws {
     let item = try #require(try functionCases(name).first)
     let found = try item["input"].activated(try #require(Self.activations[name]), in: context)
     let difference = compare(found.elements, try item["result"].elements, relative: 4e-7, absolute: 4e-7)
@@ -129,6 +131,14 @@ struct OperationTests {
     #expect(found.elements == [0, 0, 1, 0])
   }
 
+  @Test func nearestRows() throws {
+    for item in try functionCases("codes") {
+      #expect(try item["input"].nearest(in: item["table"], in: context).elements == item["result"].elements, "\(item.name)")
+    }
+    // Of two that are as near the first is taken.
+    #expect(try Tensor([0, 5], shape: [2, 1]).nearest(in: Tensor([1, -1, 9], shape: [3, 1]), in: context).elements == [1, 1])
+  }
+
   @Test func nearest() throws {
     for item in try functionCases("nearest") {
       let expected = try item["result"].channelsLast()
@@ -156,7 +166,7 @@ struct OperationTests {
 
   /// What is not a number stays visible, as in PyTorch.
   @Test func notANumberIsNeverHidden() throws {
-    for activation in [Activation.none, .silu, .gelu, .quickGELU] {
+    for activation in [Activation.none, .silu, .gelu, .quickGELU, .relu, .tanh] {
       let found = try Tensor([1, .nan, 2], shape: [1, 3]).activated(activation, in: context).elements
       #expect(found.map(\.isNaN) == [false, true, false], "\(activation): \(found)")
     }

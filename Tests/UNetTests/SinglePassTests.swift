@@ -11,7 +11,8 @@ import LatentDiffusionWeights
   /// float32 sums of up to a few hundred products in another order differ by some 1e-6; a U-Net adds up some dozens of layers.
   static let tolerance: Float = 1e-4
 
-  @Test(arguments: ["sd1", "sd2", "inpaint9", "edit8", "lcm", "odd", "sdxl", "refiner", "ssd", "xl-inpaint9", "tiny"].map(ReferenceModel.init))
+  @Test(
+    arguments: ["sd1", "sd2", "inpaint9", "edit8", "lcm", "odd", "sdxl", "refiner", "ssd", "xl-inpaint9", "tiny"].map(ReferenceModel.init))
   func equalsDiffusers(_ model: ReferenceModel) throws {
     struct Inputs: Decodable { let timestep: Float }
     let (inputs, tensors) = try model.pass("unet", Inputs.self)

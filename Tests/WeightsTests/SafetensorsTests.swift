@@ -217,7 +217,7 @@ import LatentDiffusionWeights
 
   @Test func joinsShards() throws {
     let unet = fixtures.appending(path: "models/sd2/unet")
-    let sharded = try ShardedSafetensors(index: unet.appending(path: Self.index))
+    let sharded = try ShardedTensorFile(index: unet.appending(path: Self.index))
     #expect(sharded.shards.count == 3)
     let parts = try (1...3).map { try SafetensorsFile(unet.appending(path: "diffusion_pytorch_model-0000\($0)-of-00003.safetensors")) }
     #expect(sharded.names.count == parts.map(\.names.count).reduce(0, +))
@@ -240,7 +240,7 @@ import LatentDiffusionWeights
     let folder = try TemporaryFolder()
     try folder.write("one.safetensors", SafetensorsWriter.encode(["a": WeightTensor(Tensor([1]))]))
     let index = try folder.write(Self.index, json)
-    let error = #expect(throws: SafetensorsError.self) { try ShardedSafetensors(index: index) }
+    let error = #expect(throws: SafetensorsError.self) { try ShardedTensorFile(index: index) }
     #expect(error?.description.contains(expected) == true, "\(String(describing: error))")
   }
 }

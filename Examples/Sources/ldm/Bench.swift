@@ -35,6 +35,10 @@ struct Bench: AsyncParsableCommand {
   var steps: Int?
 
   @OptionGroup(title: "Short cuts of a whole picture") var shortcuts: ShortcutOptions
+  @OptionGroup(title: "Adapters of a whole picture") var adapters: AdapterOptions
+
+  @Flag(help: "Add the LoRAs of a whole picture in each pass, as a request can, in place of merging them.")
+  var addLoras = false
 
   @Flag(help: "Print one line of JSON.")
   var json = false
@@ -53,6 +57,9 @@ struct Bench: AsyncParsableCommand {
     guard (1...10_000).contains(repeats) else { throw ValidationError("--repeats must be from 1 to 10000.") }
     guard (1...100_000).contains(steps ?? 1) else { throw ValidationError("--steps must be from 1 to 100000.") }
     guard steps == nil || pass == .picture else { throw ValidationError("--steps goes with --pass picture alone.") }
+    guard adapters.settings.isEmpty || pass == .picture else {
+      throw ValidationError("--lora and --embedding go with --pass picture alone.")
+    }
     guard shortcuts.settings.isEmpty || pass == .picture else {
       throw ValidationError("--step-cache and --merge-tokens go with --pass picture alone.")
     }
@@ -104,16 +111,16 @@ extension Bench {
   }
 
   private func text(in context: ExecutionContext) async throws -> Work {
-    let ids = Array(repeating: try StableDiffusion.tokenizer(from: model.url).encodePadded(Self.prompt.text), count: batch)
-    let text: CLIPTextModel = try await load(in: context)
+    let ids = Array(repeating: try tokenizer().encodePadded(Self.prompt.text), count: batch)
+    let text = try await load("text_encoder", as: CLIPTextModel.self, in: context)
     return { _ in try await context.run { _ = try text(ids, in: $0) } }
   }
 
   private func unet(in context: ExecutionContext) async throws -> Work {
-    let length = try StableDiffusion.tokenizer(from: model.url).maximumLength
+    let length = try tokenizer().maximumLength
     let (scale, size) = try size()
     let plan = try memory.plan(model) { _ in GenerationExtent(size: size, images: 1, rowsPerImage: batch) }
-    let unet: UNet2DConditionModel = try await load(plan: plan, in: context)
+    let unet = try await load("unet", as: UNet2DConditionModel.self, plan: plan, in: context)
     let latents = noise([batch, size.height / scale, size.width / scale, unet.inputChannels])
     let conditioning = Conditioning(hiddenStates: noise([batch, length, unet.configuration.contextChannels]))
     return { _ in try await context.run { _ = try unet.predict(latents, timestep: 501, conditioning: conditioning, in: $0) } }
@@ -122,7 +129,7 @@ extension Bench {
   private func autoencoder(in context: ExecutionContext) async throws -> Work {
     let (scale, size) = try size()
     let plan = try memory.plan(model) { _ in GenerationExtent(size: size, images: batch, encodesPicture: pass == .vaeEncode) }
-    let base: AutoencoderKL = try await load(plan: plan, in: context)
+    let base = try await load("vae", as: (any LatentAutoencoder).self, plan: plan, in: context)
     let autoencoder = TiledAutoencoder(base, tiling: try tiles.tiling(scale: scale) ?? plan?.tiling ?? .automatic)
     if pass == .vaeEncode {
       let picture = noise([batch, size.height, size.width, 3]).clamped(to: -1...1)
@@ -133,11 +140,14 @@ extension Bench {
   }
 
   private func picture(in context: ExecutionContext) async throws -> Work {
-    let plan = try memory.plan(model) { usual in
+    var adapted = try adapters.adapted(by: [])
+    let added = addLoras ? adapted.adapters : []
+    if addLoras { adapted.adapters = [] }
+    let plan = try memory.plan(model, adapters: adapted.adapters) { usual in
       guard let width = width ?? usual?.width, let height = height ?? usual?.height else { return nil }
       return GenerationExtent(size: PixelSize(width: width, height: height), images: batch)
     }
-    var loaded = try await model.load(plan: plan, tiles: tiles, in: context)
+    var loaded = try await model.load(plan: plan, tiles: tiles, adapters: adapted, in: context)
     var request = loaded.request(Self.prompt, seed: 0)
     if loaded.defaults.steps == nil {
       try loaded.use(.dpmSolverMultistep)
@@ -146,6 +156,7 @@ extension Bench {
     request.steps = steps ?? request.steps
     (request.width, request.height, request.imagesPerPrompt) = (width, height, batch)
     shortcuts.apply(to: &request)
+    if !added.isEmpty { request.adaptation = try loaded.adaptation(by: added, in: context).adaptation }
     // Two steps are enough to run everything once.
     var first = request
     first.steps = min(request.steps, 2)
@@ -154,14 +165,24 @@ extension Bench {
     }
   }
 
-  private func load<Component: ModelComponent>(plan: MemoryPlan? = nil, in context: ExecutionContext) async throws -> Component {
-    let (url, weights) = (try model.url, model.weights)
-    return try await context.run { try Component.load(from: url, weights: weights, plan: plan, in: $0) }
+  private func tokenizer() throws -> CLIPTokenizer {
+    try StableDiffusion.tokenizer(from: model.files.base, replacing: model.files.parts)
+  }
+
+  private func load<Component: Sendable>(
+    _ name: String, as type: Component.Type, plan: MemoryPlan? = nil, in context: ExecutionContext
+  ) async throws -> Component {
+    let (files, weights) = (try model.files, model.weights)
+    return try await context.run {
+      let component = try ModelFiles.open(files.base, replacing: files.parts).component(name, weights: weights, plan: plan, in: $0)
+      guard let component = component as? Component else { throw Failure("The model's \(name) is none that can be timed by itself.") }
+      return component
+    }
   }
 
   /// Pixels a side for each latent, and the size of the pictures.
   private func size() throws -> (scale: Int, size: PixelSize) {
-    let (scale, usual) = try MemoryPlan.usualSize(of: model.url)
+    let (scale, usual) = try MemoryPlan.usualSize(of: model.files.base, replacing: model.files.parts)
     guard let width = width ?? usual?.width, let height = height ?? usual?.height else { throw GenerationError.noSize }
     guard width.isMultiple(of: scale), height.isMultiple(of: scale) else {
       throw GenerationError.indivisibleSize(width: width, height: height, multiple: scale)

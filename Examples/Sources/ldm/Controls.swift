@@ -3,20 +3,7 @@ import Foundation
 import ImageFiles
 import LatentDiffusion
 
-/// A file and how much it counts: `PATH=0.6`, or `PATH` alone for 1.
-struct ScaledFile: ExpressibleByArgument {
-  let path: String
-  let scale: Double
-
-  init?(argument: String) {
-    let cut = argument.lastIndex(of: "=")
-    let scale = cut.flatMap { Double(argument[argument.index(after: $0)...]) }
-    // What is no number belongs to the path.
-    path = scale == nil ? argument : cut.map { String(argument[..<$0]) } ?? argument
-    self.scale = scale ?? 1
-    guard !path.isEmpty, self.scale.isFinite else { return nil }
-  }
-
+extension ScaledFile {
   fileprivate var name: String { URL(filePath: path).deletingPathExtension().lastPathComponent }
 }
 

@@ -4,13 +4,14 @@ import LatentDiffusion
 
 struct Convert: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "convert", abstract: "Writes a model with its weights in another form: half the size, or a quarter.",
+    commandName: "convert", abstract: "Writes a model with its weights in another form: half the size, a quarter, or less.",
     discussion: """
-      A folder becomes a folder, a single file a single file. The forms: f32; f16 and bf16, half of it; q8, 8 bits in blocks of 32 with a \
-      common scale where the picture bears it, and 16 bits elsewhere, which other programs do not read.
+      A folder becomes a folder, a single file a single file: a GGUF file if its name ends in .gguf. The forms: f32; f16 and bf16, half of it; \
+      q8 and q4_0, 8 and 4 bits in blocks of 32 with a common scale where the picture bears it, and 16 bits elsewhere. Other programs read \
+      such blocks from GGUF files only.
       """)
 
-  @Argument(help: "A folder in diffusers' layout or a .safetensors file.")
+  @Argument(help: "A folder in diffusers' layout, or a .safetensors, .gguf or .ckpt file.")
   var path: String
 
   @Argument(help: "Where the new model goes: a name that is not taken.")
@@ -32,8 +33,8 @@ struct Convert: AsyncParsableCommand {
     do {
       let (files, url, form) = (try ModelFiles.open(URL(filePath: path)), URL(filePath: output), to)
       progress.begin("Checking \(path)")
-      guard files.layout != .singleFile || url.pathExtension.lowercased() == "safetensors" else {
-        throw Failure("\(output) would be a single file, as \(path) is; give a name that ends in .safetensors.")
+      guard files.layout != .singleFile || ["safetensors", "gguf"].contains(url.pathExtension.lowercased()) else {
+        throw Failure("\(output) would be a single file, as \(path) is; give a name that ends in .safetensors or .gguf.")
       }
       let context = threads.map { ExecutionContext(threads: $0) } ?? ExecutionContext()
       let made = try await context.run { context in

@@ -7,8 +7,12 @@ import LatentDiffusion
 struct GenerateOptions: ParsableArguments {
   @OptionGroup(title: "Model") var model: ModelOptions
   @OptionGroup(title: "Prompt") var prompt: PromptOptions
+  @OptionGroup(title: "Adapters") var adapters: AdapterOptions
+  @OptionGroup(title: "Pictures as prompts") var imagePrompts: ImagePromptOptions
   @OptionGroup(title: "Sampling") var sampling: SamplingOptions
   @OptionGroup(title: "Sampling") var scheduling: SchedulerOptions
+  @OptionGroup(title: "Stable Diffusion XL") var sizes: SizeOptions
+  @OptionGroup(title: "Stable Diffusion XL") var refining: RefinerOptions
   @OptionGroup(title: "Pictures that steer") var controls: ControlOptions
   @OptionGroup(title: "Short cuts") var shortcuts: ShortcutOptions
   @OptionGroup(title: "Memory") var memory: MemoryOptions
@@ -19,26 +23,35 @@ struct GenerateOptions: ParsableArguments {
   ///
   /// - Parameters:
   ///   - files: the names of the files that the task reads, for the progress.
+  ///   - strength: the part of the steps that are run; nil: what is usual for the model.
+  ///   - imagePrompts: what the model itself takes of pictures, before those of adapters.
+  ///   - needsPrompt: whether there must be a prompt.
   ///   - task: what the pictures start from. It is read before the model, because its errors are found faster.
-  func run(reading files: [String] = [], _ task: @autoclosure () throws -> any GenerationTask) async throws {
+  func run(
+    reading files: [String] = [], strength: Double? = nil, imagePrompts own: @autoclosure () throws -> [ImagePrompt] = [],
+    needsPrompt: Bool = true, _ task: @autoclosure () throws -> any GenerationTask
+  ) async throws {
+    if needsPrompt { try prompt.checkIsGiven() }
     try output.check(count: sampling.count)
     let progress = Progress(keepsOutputFree: output.isStandardOutput)
     do {
+      let files = files + imagePrompts.images
       if !files.isEmpty { progress.begin("Reading \(files.joined(separator: " and "))") }
-      let task = try task()
+      var task = try task()
       guard controls.isEmpty || memory.memoryLimit == nil else { throw MemoryPlanError.uncountedControls }
+      let pictures = try own() + imagePrompts.prompts()
       let noise = try sampling.loadNoise.map { try readLatents($0, names: ["noise"]) }
-      let prompt = try prompt.text()
+      let written = try self.prompt.text()
+      let (prompt, tagged) = try self.adapters.taken(from: written)
+      let adapters = try self.adapters.adapted(by: tagged)
       let context = model.context
       progress.begin("Loading \(model.name)")
-      let plan = try memory.plan(model) { usual in extent(task, usual: usual) }
-      var loaded = try await model.load(plan: plan, tiles: tiles, in: context)
-      if let prediction = sampling.prediction { loaded.predictionType = prediction.type }
-      if scheduling.scheduler == nil, let problem = loaded.schedulerProblem { throw Failure("\(problem) Name it with --scheduler.") }
-      if scheduling.choosesAny {
-        try loaded.use(scheduling.scheduler?.kind, spacing: scheduling.sigmas, timesteps: scheduling.timesteps)
-      }
+      let plan = try memory.plan(model, adapters: adapters.adapters) { usual in extent(task, usual: usual) }
+      var loaded = try await load(model, plan, adapters, in: context)
+      try await imagePrompts.apply(to: &loaded, in: context)
+      if let strength = strength ?? loaded.pipeline.usual?(task).strength { task = withStrength(strength, task) }
       var request = request(prompt, task, for: loaded)
+      request.imagePrompts = pictures
       request.controls = try await controls.load(as: model.weights, in: context)
       fitToControls(&request, loaded.pipeline)
       if let noise, let path = sampling.loadNoise {
@@ -50,6 +63,7 @@ struct GenerateOptions: ParsableArguments {
       }
       if let plan { progress.tell("\(plan), \(try await plan.time(steps: request.steps, in: context)).") }
       fitToModel(&request, loaded.pipeline, progress)
+      if let refiner { try await refine(&request, &loaded, with: refiner, plan: plan, in: context, progress) }
       var isFirst = true
       let images = try await loaded.pipeline.images(for: request, in: context) { step in
         if isFirst { for truncation in step.truncations { tell(truncation, progress) } }
@@ -58,10 +72,66 @@ struct GenerateOptions: ParsableArguments {
       } phase: {
         progress.phase($0)
       }
-      progress.end(try write(images, request: request, model: loaded))
+      progress.end(try write(images, of: written, request: request, model: loaded))
     } catch {
       progress.clear()
       throw error
+    }
+  }
+
+  /// Loads a model and chooses its scheduler.
+  private func load(
+    _ model: ModelOptions, _ plan: MemoryPlan?, _ adapters: ModelAdapters = ModelAdapters(), in context: ExecutionContext
+  ) async throws -> StableDiffusion {
+    var loaded = try await model.load(plan: plan, tiles: tiles, adapters: adapters, in: context)
+    if let prediction = sampling.prediction { loaded.predictionType = prediction.type }
+    if scheduling.scheduler == nil, let problem = loaded.schedulerProblem { throw Failure("\(problem) Name it with --scheduler.") }
+    if scheduling.choosesAny {
+      try loaded.use(scheduling.scheduler?.kind, spacing: scheduling.sigmas, timesteps: scheduling.timesteps)
+    }
+    return loaded
+  }
+
+  /// The second model; nil if there is none.
+  private var refiner: ModelOptions? {
+    refining.refiner.map {
+      var options = model
+      options.model = $0
+      return options
+    }
+  }
+
+  /// Makes the first steps with the first model, and turns the request into one for the second model, which makes the others. The first model is let go before
+  /// the second is loaded.
+  private func refine(
+    _ request: inout GenerationRequest, _ loaded: inout StableDiffusion, with refiner: ModelOptions, plan: MemoryPlan?,
+    in context: ExecutionContext, _ progress: Progress
+  ) async throws {
+    request.denoisingEnd = refining.place
+    var latents: Tensor?
+    for try await event in try loaded.pipeline.generate(request, in: context, phase: { progress.phase($0) }) {
+      guard case .step(let step) = event else { break }
+      if step.index == 0 { for truncation in step.truncations { tell(truncation, progress) } }
+      progress.step(step)
+      latents = step.latents
+      if step.index + 1 == step.count { break }
+    }
+    guard let latents else { return }
+    let (steps, guidance, size) = (request.steps, request.guidance, latents.shape)
+    progress.begin("Loading \(refiner.name)")
+    let scale = loaded.pipeline.autoencoder.spatialScale
+    let plan = try memory.plan(refiner) { _ in
+      GenerationExtent(size: PixelSize(width: size[2] * scale, height: size[1] * scale), images: size[0])
+    }
+    loaded = try await load(refiner, plan, in: context)
+    request.task = ImageToImage(.latents(latents))
+    (request.steps, request.guidance, request.usual) = (steps, guidance, loaded.pipeline.usual)
+    (request.width, request.height, request.noise) = (nil, nil, nil)
+    (request.denoisingStart, request.denoisingEnd) = (refining.place, nil)
+    sizes.apply(to: &request, targets: false)
+    if !loaded.pipeline.conditioner.readsSecondTexts {
+      for index in request.prompts.indices { request.prompts[index].second = nil }
+      for index in request.negativePrompts.indices { request.negativePrompts[index].second = nil }
     }
   }
 
@@ -124,25 +194,29 @@ struct GenerateOptions: ParsableArguments {
   }
 
   private func request(_ prompt: String, _ task: any GenerationTask, for model: StableDiffusion) -> GenerationRequest {
-    var request = model.request(Prompt(prompt, skippedLayers: self.prompt.clipSkip))
+    var request = model.request(Prompt(prompt, skippedLayers: self.prompt.clipSkip, second: self.prompt.prompt2))
     request.task = task
     request.seed = sampling.seed ?? request.seed
-    request.negativePrompts = self.prompt.negativePrompt.map { [Prompt($0)] } ?? []
+    request.negativePrompts = self.prompt.negativePrompt.map { [Prompt($0, second: self.prompt.negativePrompt2)] } ?? []
     request.steps = sampling.steps ?? request.steps
     request.guidance = sampling.guidance ?? request.guidance
     request.imagesPerPrompt = sampling.count
     request.width = sampling.width
     request.height = sampling.height
     shortcuts.apply(to: &request)
+    sizes.apply(to: &request, scores: refining.refiner == nil)
     return request
   }
 
   /// - Returns: a sentence about what was written.
-  private func write(_ images: [GeneratedImage], request: GenerationRequest, model loaded: StableDiffusion) throws -> String {
+  private func write(_ images: [GeneratedImage], of prompt: String, request: GenerationRequest, model loaded: StableDiffusion) throws
+    -> String
+  {
     let files = output.pictures(images.count)
     try Signals.whole {
       for (image, file) in zip(images, files) {
-        try output.write(Picture(image.image), to: file, parameters: parameters(of: image, request: request, model: loaded).text)
+        try output.write(
+          Picture(image.image), to: file, parameters: parameters(of: image, prompt: prompt, request: request, model: loaded).text)
       }
       if let path = output.saveLatents {
         try writeTensor("latents", Tensor.concatenated(images.map(\.latents), axis: 0).channelsFirst(), to: path)
@@ -158,7 +232,9 @@ struct GenerateOptions: ParsableArguments {
     return "\(names.joined(separator: ", ")): \(shape[2])×\(shape[1]), seed \(request.seed)"
   }
 
-  private func parameters(of image: GeneratedImage, request: GenerationRequest, model loaded: StableDiffusion) -> GenerationParameters {
+  private func parameters(
+    of image: GeneratedImage, prompt written: String, request: GenerationRequest, model loaded: StableDiffusion
+  ) -> GenerationParameters {
     let (height, width) = (image.image.shape[1], image.image.shape[2])
     let strength: Double? =
       switch request.task {
@@ -172,12 +248,13 @@ struct GenerateOptions: ParsableArguments {
     // Other programs count from 1: their clip skip 1 leaves out no layer.
     let clipSkip: [GenerationParameters.Setting] = prompt.clipSkip == 0 ? [] : [.init("Clip skip", "\(prompt.clipSkip + 1)")]
     return GenerationParameters(
-      prompt: request.prompts[0].text, negativePrompt: prompt.negativePrompt ?? "", steps: request.steps,
+      prompt: written, negativePrompt: prompt.negativePrompt ?? "", steps: request.steps,
       sampler: loaded.schedulerKind.map { SchedulerName($0, scheduling.sigmas).description } ?? "", guidanceScale: Float(request.guidance),
       seed: request.seed,
       width: width,
       height: height, model: model.name, strength: strength.map { Float($0) },
-      others: scheduling.settings + clipSkip + controls.settings + shortcuts.settings + batch)
+      others: self.model.parts.settings + scheduling.settings + prompt.settings + clipSkip + adapters.settings + imagePrompts.settings
+        + sizes.settings + refining.settings(refiner) + controls.settings + shortcuts.settings + batch)
   }
 }
 
@@ -200,13 +277,13 @@ struct Img2Img: AsyncParsableCommand {
   @Option(parsing: .unconditional, help: "The picture to start from: PNG or JPEG.")
   var image: String
 
-  @Option(parsing: .unconditional, help: "How much to change, 0…1: the part of the steps that is run.")
-  var strength = 0.8
+  @Option(parsing: .unconditional, help: "How much to change, 0…1: the part of the steps that is run. Without it, 0.8; 0.3 for SDXL.")
+  var strength: Double?
 
   func validate() throws { try checkStrength(strength) }
 
   func run() async throws {
-    try await options.run(reading: [image], ImageToImage(.pixels(picture(image).tensor()), strength: strength))
+    try await options.run(reading: [image], strength: strength, ImageToImage(.pixels(picture(image).tensor())))
   }
 }
 
@@ -220,8 +297,10 @@ struct Inpaint: AsyncParsableCommand {
   @Option(parsing: .unconditional, help: "A picture: white is repainted, black is kept. One of another size is resampled.")
   var mask: String
 
-  @Option(parsing: .unconditional, help: "How much to change under the mask, 0…1: the part of the steps that is run.")
-  var strength = 1.0
+  @Option(
+    parsing: .unconditional,
+    help: "How much to change under the mask, 0…1: the part of the steps that is run. Without it, 1; 0.9999 for SDXL.")
+  var strength: Double?
 
   @Flag(help: "Gives back the pixels outside the mask exactly, and the picture's own size, instead of what the autoencoder makes of them.")
   var keepUnmasked = false
@@ -230,9 +309,8 @@ struct Inpaint: AsyncParsableCommand {
 
   func run() async throws {
     try await options.run(
-      reading: [image, mask],
-      Inpainting(
-        image: picture(image).tensor(), mask: picture(mask).mask(), strength: strength, keepsPixelsOutsideMask: keepUnmasked))
+      reading: [image, mask], strength: strength,
+      Inpainting(image: picture(image).tensor(), mask: picture(mask).mask(), keepsPixelsOutsideMask: keepUnmasked))
   }
 }
 
@@ -259,7 +337,7 @@ struct Outpaint: AsyncParsableCommand {
 
   func run() async throws {
     try await options.run(
-      reading: [image],
+      reading: [image], strength: 1,
       Inpainting.outpainting(picture(image).tensor(), left: left, right: right, top: top, bottom: bottom))
   }
 }
@@ -284,11 +362,24 @@ struct Edit: AsyncParsableCommand {
   }
 }
 
-private func checkStrength(_ strength: Double) throws {
-  guard (0...1).contains(strength) else { throw ValidationError("--strength must be a number from 0 to 1.") }
+private func checkStrength(_ strength: Double?) throws {
+  guard (0...1).contains(strength ?? 1) else { throw ValidationError("--strength must be a number from 0 to 1.") }
 }
 
 extension GenerationTask {
   /// The size of the picture that the task starts from; nil if there is none.
   fileprivate var size: PixelSize? { if case .pixels(let size) = source(scale: 1) { size } else { nil } }
+}
+
+/// The same task with so much of the steps, where it has a strength.
+private func withStrength(_ strength: Double, _ task: any GenerationTask) -> any GenerationTask {
+  switch task {
+  case var task as ImageToImage:
+    task.strength = strength
+    return task
+  case var task as Inpainting:
+    task.strength = strength
+    return task
+  default: return task
+  }
 }

@@ -13,9 +13,10 @@ struct Inspect: AsyncParsableCommand {
       """
   )
 
-  @Argument(help: "A folder in diffusers' layout or a .safetensors file.")
+  @Argument(help: "A folder in diffusers' layout, or a .safetensors or .ckpt file.")
   var path: String
 
+  @OptionGroup var parts: PartOptions
   @OptionGroup var memory: MemoryOptions
 
   @Option(parsing: .unconditional, help: "With --memory-limit: pixels of the picture. Without it, what the model was made for.")
@@ -37,19 +38,20 @@ struct Inspect: AsyncParsableCommand {
 
   func run() async throws {
     if memory.memoryLimit != nil { return try await printPlan() }
-    let url = URL(filePath: path)
-    try printJSON(try await ExecutionContext().run { try StableDiffusion.inspect(url, in: $0) }, isPretty: true)
+    let files = try parts.files(of: path)
+    try printJSON(
+      try await ExecutionContext().run { try StableDiffusion.inspect(files.base, replacing: files.parts, in: $0) }, isPretty: true)
   }
 
   /// Prints how guided pictures would keep within the memory limit.
   private func printPlan() async throws {
-    let url = URL(filePath: path)
+    let files = try parts.files(of: path)
     var extent =
       try width.flatMap { width in height.map { PixelSize(width: width, height: $0) } }.map { GenerationExtent(size: $0) }
-      ?? MemoryPlan(for: url).extent
+      ?? MemoryPlan(for: files.base, replacing: files.parts).extent
     extent.size = PixelSize(width: width ?? extent.size.width, height: height ?? extent.size.height)
     extent.images = count
-    let plan = try MemoryPlan(for: url, extent, limit: memory.memoryLimit)
+    let plan = try MemoryPlan(for: files.base, replacing: files.parts, extent, limit: memory.memoryLimit)
     print("\(plan), \(try await plan.time(steps: 20, in: ExecutionContext())).")
   }
 }

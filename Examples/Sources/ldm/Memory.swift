@@ -34,11 +34,13 @@ struct MemoryOptions: ParsableArguments {
   var memoryLimit: Int?
 
   /// - Parameter extent: makes the extent of the work from the model's usual size. If it returns nil, the model's own extent is used.
-  func plan(_ model: ModelOptions, _ extent: (PixelSize?) -> GenerationExtent?) throws -> MemoryPlan? {
+  func plan(_ model: ModelOptions, adapters: [AdapterUse] = [], _ extent: (PixelSize?) -> GenerationExtent?) throws -> MemoryPlan? {
     guard let memoryLimit else { return nil }
-    let (url, threads) = (try model.url, model.threads ?? ProcessInfo.processInfo.activeProcessorCount)
-    let usual = try MemoryPlan(for: url, weights: model.weights, threads: threads).extent.size
-    return try MemoryPlan(for: url, extent(usual), limit: memoryLimit, weights: model.weights, threads: threads)
+    let (files, threads) = (try model.files, model.threads ?? ProcessInfo.processInfo.activeProcessorCount)
+    let usual = try MemoryPlan(for: files.base, replacing: files.parts, weights: model.weights, threads: threads).extent.size
+    return try MemoryPlan(
+      for: files.base, replacing: files.parts, extent(usual), limit: memoryLimit, weights: model.weights, adapters: adapters,
+      threads: threads)
   }
 }
 

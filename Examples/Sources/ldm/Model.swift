@@ -1,14 +1,62 @@
 import ArgumentParser
 import EmojiModel
 import Foundation
+import ImageFiles
 import LatentDiffusion
 
 extension WeightForm: @retroactive ExpressibleByArgument {}
 
+/// Components from other files.
+struct PartOptions: ParsableArguments {
+  @Option(
+    parsing: .unconditional,
+    help: """
+      An autoencoder in the place of the model's: the folder of one, a .safetensors file with one (also TAESD's), or a whole model, of which it is taken.
+      """)
+  var vae: String?
+
+  @Option(
+    parsing: .unconditional, help: "A U-Net in the place of the model's, as --vae. With --vae and --text-encoder it needs no --model.")
+  var unet: String?
+
+  @Option(parsing: .unconditional, help: "A text encoder in the place of the model's, as --vae.")
+  var textEncoder: String?
+
+  @Option(
+    name: .customLong("text-encoder-2"), parsing: .unconditional, help: "A second text encoder in the place of the model's, as --vae.")
+  var secondTextEncoder: String?
+
+  fileprivate var given: [(component: String, label: String, path: String?)] {
+    [
+      ("unet", "U-Net", unet), ("vae", "VAE", vae), ("text_encoder", "Text encoder", textEncoder),
+      ("text_encoder_2", "Text encoder 2", secondTextEncoder),
+    ]
+  }
+
+  /// A U-Net, an autoencoder and a text encoder leave nothing for a model to say.
+  fileprivate var isWhole: Bool { unet != nil && vae != nil && textEncoder != nil }
+
+  /// The base that a model's path stands for, and what takes its components' places.
+  func files(of model: String?) throws -> (base: URL, parts: [String: URL]) {
+    var parts: [String: URL] = [:]
+    for (component, _, path) in given { parts[component] = path.map { URL(filePath: $0) } }
+    if model == nil, isWhole, let base = parts.removeValue(forKey: "unet") { return (base, parts) }
+    return (try model.map { URL(filePath: $0) } ?? EmojiModel.folder(), parts)
+  }
+
+  /// The settings that are written into pictures.
+  var settings: [GenerationParameters.Setting] {
+    given.compactMap { _, label, path in path.map { .init(label, URL(filePath: $0).deletingPathExtension().lastPathComponent) } }
+  }
+}
+
 struct ModelOptions: ParsableArguments {
   @Option(
-    parsing: .unconditional, help: "A folder in diffusers' layout or a .safetensors file. Without it, the embedded model is used.")
+    parsing: .unconditional, help: "A folder in diffusers' layout, or a .safetensors or .ckpt file. Without it, the embedded model is used."
+  )
   var model: String?
+
+  @OptionGroup var parts: PartOptions
 
   @Option(
     parsing: .unconditional,
@@ -27,17 +75,24 @@ struct ModelOptions: ParsableArguments {
 
   var context: ExecutionContext { threads.map { ExecutionContext(threads: $0) } ?? ExecutionContext() }
 
-  var url: URL {
-    get throws { try model.map { URL(filePath: $0) } ?? EmojiModel.folder() }
-  }
+  /// The model, and components from other files that take the place of its own.
+  var files: (base: URL, parts: [String: URL]) { get throws { try parts.files(of: model) } }
 
   /// The model's name in messages and pictures.
-  var name: String { model.map { URL(filePath: $0).deletingPathExtension().lastPathComponent } ?? "emoji" }
+  var name: String {
+    (model ?? (parts.isWhole ? parts.unet : nil)).map { URL(filePath: $0).deletingPathExtension().lastPathComponent } ?? "emoji"
+  }
 
   /// Loads the model on an engine thread, so that a signal can end it. Parts of its files that are not used are reported on standard error.
-  func load(plan: MemoryPlan? = nil, tiles: TileOptions? = nil, in context: ExecutionContext) async throws -> StableDiffusion {
-    let (url, weights) = (try url, weights)
-    var model = try await context.run { try StableDiffusion.load(from: url, weights: weights, plan: plan, in: $0) }
+  func load(
+    plan: MemoryPlan? = nil, tiles: TileOptions? = nil, adapters: ModelAdapters = ModelAdapters(), in context: ExecutionContext
+  ) async throws -> StableDiffusion {
+    let (files, weights) = (try files, weights)
+    var model = try await context.run {
+      try StableDiffusion.load(
+        from: files.base, replacing: files.parts, weights: weights, plan: plan, adapters: adapters.adapters,
+        embeddings: adapters.embeddings, in: $0)
+    }
     try tiles?.apply(to: &model)
     for warning in model.warnings { Progress.warn("\(warning)") }
     return model

@@ -7,10 +7,20 @@ struct PromptOptions: ParsableArguments {
   @Option(
     name: [.customShort("p"), .long], parsing: .unconditional, help: "What to draw; - reads it from standard input. It may be empty (\"\")."
   )
-  var prompt: String
+  var prompt: String?
 
   @Option(parsing: .unconditional, help: "What to stay away from.")
   var negativePrompt: String?
+
+  @Option(
+    name: .customLong("prompt-2"), parsing: .unconditional,
+    help: "SDXL: what the second text encoder reads. Without it, or if it is empty, the prompt.")
+  var prompt2: String?
+
+  @Option(
+    name: .customLong("negative-prompt-2"), parsing: .unconditional,
+    help: "SDXL: what the second text encoder reads of the negative prompt. Without it, the negative prompt.")
+  var negativePrompt2: String?
 
   @Option(
     parsing: .unconditional,
@@ -19,13 +29,26 @@ struct PromptOptions: ParsableArguments {
   )
   var clipSkip = 0
 
+  /// The settings that are written into pictures.
+  var settings: [GenerationParameters.Setting] {
+    [("Prompt 2", prompt2), ("Negative prompt 2", negativePrompt2)].compactMap { name, text in text.map { .init(name, $0) } }
+  }
+
   func validate() throws {
+    guard negativePrompt2 == nil || negativePrompt != nil else {
+      throw ValidationError("--negative-prompt-2 goes with --negative-prompt.")
+    }
     guard (0...1000).contains(clipSkip) else { throw ValidationError("--clip-skip must be from 0 to 1000.") }
   }
 
-  /// The prompt; `-` reads it from standard input.
+  /// For commands that draw nothing without words.
+  func checkIsGiven() throws {
+    if prompt == nil { throw ValidationError("Missing expected argument '--prompt <prompt>'") }
+  }
+
+  /// The prompt, empty where none is given; `-` reads it from standard input.
   func text() throws -> String {
-    guard prompt == "-" else { return prompt }
+    guard prompt == "-" else { return prompt ?? "" }
     let most = GenerationRequest.maximumPromptBytes
     var bytes = Data()
     do {
@@ -67,7 +90,7 @@ struct SamplingOptions: ParsableArguments {
     help:
       """
       How closely to follow the prompt; up to 1 the negative prompt has no effect. Without it, what the model recommends, or 7.5; \
-      8.5 for latent consistency models.
+      5 for SDXL, 8.5 for latent consistency models.
       """
   )
   var guidance: Double?

@@ -11,6 +11,6 @@ struct Tokenize: ParsableCommand {
   var text: String
 
   func run() throws {
-    try printJSON(try StableDiffusion.tokenizer(from: model.url).encodePadded(text), isPretty: false)
+    try printJSON(try StableDiffusion.tokenizer(from: model.files.base, replacing: model.files.parts).encodePadded(text), isPretty: false)
   }
 }

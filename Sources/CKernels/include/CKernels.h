@@ -36,6 +36,7 @@ enum {
   CK_ACTIVATION_GELU = 2,
   CK_ACTIVATION_QUICK_GELU = 3,
   CK_ACTIVATION_RELU = 4,
+  CK_ACTIVATION_TANH = 5,
 };
 
 /// The initial value of an output of `gemm_panel`.
@@ -126,6 +127,13 @@ typedef struct {
 
   /// A panel of 8-bit weights as floats [k][CK_PANEL].
   void (*_Nonnull widen_q8)(long k, const uint8_t *_Nonnull panel, const uint16_t *_Nonnull scales, float *_Nonnull y);
+
+  /// k rows of a panel of whole numbers with common scales as floats [k][CK_PANEL]: scale · (q - zero) + minimum, with a scale and a minimum for each
+  /// column. `low` [k][CK_PANEL / 2] has the lower four bits of q: byte j those of columns j and, above, j + CK_PANEL / 2. `high` [k][planes] has the
+  /// bits above them: bit j of word p is bit 4 + p of column j.
+  void (*_Nonnull widen_groups)(
+      long k, const uint8_t *_Nonnull low, const uint32_t *_Nonnull high, int planes, int zero, const float *_Nonnull scales,
+      const float *_Nonnull minima, float *_Nonnull y);
 
   /// `gemm_panel` for quantised rows and a panel of 8-bit weights, for all its 32 columns. Null if no instruction
   /// makes it faster than floats.

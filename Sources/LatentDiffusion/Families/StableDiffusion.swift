@@ -30,16 +30,24 @@ public struct StableDiffusionFamily: ModelFamily {
   public var parts: [ModelPart] {
     [
       ModelPart("unet", .predictor, words: "U-Net", classNames: UNet2DConditionModel.classNames),
-      ModelPart("vae", .autoencoder, words: "autoencoder", classNames: AutoencoderKL.classNames),
+      ModelPart(
+        "vae", .autoencoder, words: "autoencoder", classNames: Self.autoencoders),
       ModelPart("text_encoder", .conditioner, words: "text encoder", classNames: CLIPTextModel.classNames),
       ModelPart("tokenizer", .accessory, words: "tokenizer", classNames: ["CLIPTokenizer", "CLIPTokenizerFast"]),
       ModelPart("scheduler", .accessory, words: "scheduler"),
     ]
   }
 
+  private static let autoencoders =
+    AutoencoderKL.classNames + AsymmetricAutoencoderKL.classNames + AutoencoderTiny.classNames + VQModel.classNames
+
   /// What judges pictures, and what prepares them for it.
   public var ignoredParts: Set<String> { ["safety_checker", "feature_extractor"] }
   public var checkpointLayout: (any CheckpointLayout)? { StableDiffusionCheckpoint() }
+
+  public func otherNames(of component: String, parameters: Set<String>) -> [String: String] {
+    component == "unet" ? LDMKeys.originalModules(ofUNet: parameters) : [:]
+  }
 
   public func accessories(of files: ModelFiles) throws -> [String: any Sendable] { ["tokenizer": try CLIPTokenizer(of: files)] }
 
@@ -69,12 +77,16 @@ public struct StableDiffusionFamily: ModelFamily {
 
   /// Components of different models can each be in order and still not fit one another.
   ///
-  /// - Parameter features: of the text encoders.
-  static func check(features: Int, unet: UNet2DConditionModel, autoencoder: any LatentAutoencoder) throws {
+  /// - Parameters:
+  ///   - features: of what the U-Net attends to.
+  ///   - encoder: gives them.
+  static func check(features: Int, of encoder: String = "text encoder", unet: UNet2DConditionModel, autoencoder: any LatentAutoencoder)
+    throws
+  {
     let check = ConfigurationCheck("unet")
     try check.require(
       unet.configuration.contextChannels == features, "cross_attention_dim",
-      "it is \(unet.configuration.contextChannels), but the text encoder gives \(features) features")
+      "it is \(unet.configuration.contextChannels), but the \(encoder) gives \(features) features")
     try check.require(
       unet.outputChannels == autoencoder.latentChannels, "out_channels",
       "it is \(unet.outputChannels), but the autoencoder's latents have \(autoencoder.latentChannels) channels")
@@ -126,7 +138,7 @@ extension CLIPTokenizer {
     if let file = ["tokenizer.json", "vocab.json"].lazy.compactMap({ files.file(name, $0) }).first {
       self = try CLIPTokenizer(folder: file.deletingLastPathComponent())
     } else if files.layout == .singleFile {
-      self = try CLIPTokenizer.bundled(configuration: files.configuration(of: name))
+      self = try CLIPTokenizer.bundled(configuration: files.components.contains(name) ? files.configuration(of: name) : nil)
     } else {
       throw TokenizerError.missingFile(path: files.url.appending(path: "\(name)/vocab.json").path(percentEncoded: false))
     }

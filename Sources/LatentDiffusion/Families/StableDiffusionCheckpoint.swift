@@ -10,10 +10,10 @@ import Tensor
 struct StableDiffusionCheckpoint: CheckpointLayout {
   static let unetPrefix = "model.diffusion_model."
   static let autoencoderPrefixes = ["first_stage_model.", "vae."]
-  private static let clipPrefixes = [
+  static let clipPrefixes = [
     "cond_stage_model.transformer.", "cond_stage_model.clip_l.transformer.", "cond_stage_model.clip_h.transformer.",
   ]
-  private static let openCLIPPrefix = "cond_stage_model.model."
+  static let openCLIPPrefix = "cond_stage_model.model."
 
   var marks: String { "tensors below model.diffusion_model, first_stage_model or cond_stage_model" }
 
@@ -41,20 +41,17 @@ struct StableDiffusionCheckpoint: CheckpointLayout {
       var components: [String: Checkpoint.Component] = [:]
       if !autoencoder.isEmpty {
         let configuration = try DerivedConfiguration.autoencoder(autoencoder, pixels: pixels)
-        components["vae"] = Checkpoint.Component(
-          className: "AutoencoderKL", configuration: configuration.json, table: WeightTable(autoencoder))
+        components["vae"] = Checkpoint.Component(configuration, autoencoder)
       }
       if !unet.isEmpty {
         let levels = autoencoder.isEmpty ? 4 : autoencoder.count(of: "encoder.down_blocks.")
         let configuration = try DerivedConfiguration.unet(unet, latentSide: pixels >> (levels - 1))
-        components["unet"] = Checkpoint.Component(
-          className: "UNet2DConditionModel", configuration: configuration.json, table: WeightTable(unet))
+        components["unet"] = Checkpoint.Component(configuration, unet)
         components["scheduler"] = Checkpoint.Component(className: scheduler._class_name, configuration: scheduler.json, table: nil)
       }
       if !text.isEmpty {
         let configuration = try DerivedConfiguration.text(text, isOpenCLIP: hasOpenCLIP)
-        components["text_encoder"] = Checkpoint.Component(
-          className: "CLIPTextModel", configuration: configuration.json, table: WeightTable(text))
+        components["text_encoder"] = Checkpoint.Component(configuration, text)
         let tokenizer = DerivedConfiguration.tokenizer(length: configuration.max_position_embeddings, isOpenCLIP: hasOpenCLIP)
         components["tokenizer"] = Checkpoint.Component(className: "CLIPTokenizer", configuration: tokenizer.json, table: nil)
       }

@@ -14,7 +14,10 @@ enum DerivedConfiguration {
   }
 
   /// The keys of `UNet2DConditionModel`'s configuration.
-  struct UNet: Encodable {
+  struct UNet: DerivedComponent {
+    static let guesses = ConfigurationGuesses(
+      ["sample_size", "addition_time_embed_dim"], ofWidth: ["attention_head_dim", "norm_num_groups"], width: "block_out_channels",
+      absent: ["time_cond_proj_dim", "num_class_embeds"])
     let _class_name = "UNet2DConditionModel"
     let sample_size: Int
     let in_channels: Int
@@ -58,9 +61,11 @@ enum DerivedConfiguration {
     }
   }
 
-  /// The keys of `AutoencoderKL`'s configuration.
-  struct Autoencoder: Encodable {
-    let _class_name = "AutoencoderKL"
+  /// The keys of `AutoencoderKL`'s configuration, and of `VQModel`'s.
+  struct Autoencoder: DerivedComponent {
+    static let guesses = ConfigurationGuesses(
+      ["sample_size", "scaling_factor"], ofWidth: ["norm_num_groups"], width: "block_out_channels")
+    let _class_name: String
     let sample_size: Int
     let in_channels: Int
     let out_channels: Int
@@ -74,19 +79,25 @@ enum DerivedConfiguration {
     let use_quant_conv: Bool
     let use_post_quant_conv: Bool
     let mid_block_add_attention: Bool
+    let num_vq_embeddings: Int?
+    let vq_embed_dim: Int?
   }
 
   /// The keys of `CLIPTextConfig`.
-  struct Text: Encodable {
+  struct Text: DerivedComponent {
+    static let guesses = ConfigurationGuesses(
+      ["bos_token_id", "eos_token_id"], ofWidth: ["num_attention_heads", "hidden_act", "layer_norm_eps"],
+      width: "hidden_size")
+    var _class_name: String { architectures[0] }
     let architectures: [String]
     let model_type = "clip_text_model"
-    let projection_dim: Int?
     let vocab_size: Int
     let hidden_size: Int
     let intermediate_size: Int
     let num_hidden_layers: Int
     let num_attention_heads: Int
     let max_position_embeddings: Int
+    let projection_dim: Int?
     let hidden_act: String
     let layer_norm_eps = 1e-5
     let bos_token_id: Int
@@ -136,17 +147,18 @@ enum DerivedConfiguration {
       LayerCounts(
         counts: (0..<tensors.count(of: block + "attentions.")).map { tensors.count(of: block + "attentions.\($0).transformer_blocks.") })
     }
-    var down: [LayerCounts] = [], up: [LayerCounts] = []
-    for level in 0..<levels {
-      let ways = [transformers("down_blocks.\(level)."), transformers("up_blocks.\(level).")]
-      let others = [transformers("up_blocks.\(levels - 1 - level)."), transformers("down_blocks.\(levels - 1 - level).")]
-      // A level without attention on one way has that of the other; the last one may have it in the middle alone.
-      down.append(!ways[0].counts.isEmpty ? ways[0] : others[0].isEven ? others[0] : LayerCounts(counts: [1]))
-      up.append(!ways[1].counts.isEmpty ? ways[1] : others[1].isEven ? others[1] : LayerCounts(counts: [1]))
-    }
+    let ways = (0..<levels).map { (down: transformers("down_blocks.\($0)."), up: transformers("up_blocks.\(levels - 1 - $0).")) }
     let middle = tensors.count(of: "mid_block.attentions.0.transformer_blocks.")
+    let all = Set(ways.flatMap { $0.down.counts + $0.up.counts } + (middle > 0 ? [middle] : []))
+    // What a level without attention says means nothing.
+    let usual = LayerCounts(counts: [all.count == 1 ? all.first ?? 1 : 1])
+    func counts(_ own: LayerCounts, _ other: LayerCounts) -> LayerCounts {
+      own.counts.isEmpty ? !other.counts.isEmpty && other.isEven ? other : usual : own
+    }
+    var down = ways.map { counts($0.down, $0.up) }
+    let up = ways.reversed().map { counts($0.up, $0.down) }
     if middle > 0, down[levels - 1].isEven { down[levels - 1] = LayerCounts(counts: [middle]) }
-    let isUneven = !(down + up).allSatisfy(\.isEven) || zip(down, up.reversed()).contains { $0.counts.first ?? 1 != $1.counts.first ?? 1 }
+    let isUneven = zip(down, up.reversed()).contains { !$0.isEven || !$1.isEven || $0.counts[0] != $1.counts[0] }
     return UNet(
       sample_size: latentSide, in_channels: try extent("conv_in.weight", 1), out_channels: try extent("conv_out.weight", 0),
       down_block_types: (0..<levels).map { tensors.transformer(in: "down_blocks.\($0).") == nil ? "DownBlock2D" : "CrossAttnDownBlock2D" },
@@ -167,17 +179,22 @@ enum DerivedConfiguration {
     guard levelCounts.contains(levels) else { throw Missing(component: "autoencoder", what: "the encoder's blocks") }
     var channels: [Int] = []
     for level in 0..<levels { channels.append(try extent("encoder.down_blocks.\(level).resnets.0.conv2.weight", 0)) }
+    func attends(_ block: String) -> Bool { tensors.has(block + ".attentions.") }
+    let codebook = tensors["quantize.embedding.weight"]?.shape
     return Autoencoder(
-      sample_size: pixels, in_channels: try extent("encoder.conv_in.weight", 1), out_channels: try extent("decoder.conv_out.weight", 0),
-      // Attention at other levels than the lowest, which the original code can have, keeps its names.
-      down_block_types: (0..<levels).map { tensors.has("encoder.down.\($0).attn.") ? "AttnDownEncoderBlock2D" : "DownEncoderBlock2D" },
-      up_block_types: (0..<levels).map { tensors.has("decoder.up.\(levels - 1 - $0).attn.") ? "AttnUpDecoderBlock2D" : "UpDecoderBlock2D" },
+      _class_name: codebook == nil ? "AutoencoderKL" : "VQModel", sample_size: pixels,
+      in_channels: try extent("encoder.conv_in.weight", 1), out_channels: try extent("decoder.conv_out.weight", 0),
+      down_block_types: (0..<levels).map { attends("encoder.down_blocks.\($0)") ? "AttnDownEncoderBlock2D" : "DownEncoderBlock2D" },
+      up_block_types: (0..<levels).map { attends("decoder.up_blocks.\($0)") ? "AttnUpDecoderBlock2D" : "UpDecoderBlock2D" },
       block_out_channels: channels,
       layers_per_block: tensors.count(of: "encoder.down_blocks.0.resnets."), latent_channels: try extent("decoder.conv_in.weight", 1),
-      norm_num_groups: groups(channels), scaling_factor: scale, use_quant_conv: tensors.has("quant_conv."),
+      norm_num_groups: groups(channels),
+      // The original code scales the latents of codebooks by 1.
+      scaling_factor: codebook == nil ? scale : 1, use_quant_conv: tensors.has("quant_conv."),
       use_post_quant_conv: tensors.has("post_quant_conv."),
       // Any part of it: what is missing then is told, instead of the whole attention being left out.
-      mid_block_add_attention: tensors.has("encoder.mid_block.attentions.") || tensors.has("decoder.mid_block.attentions."))
+      mid_block_add_attention: tensors.has("encoder.mid_block.attentions.") || tensors.has("decoder.mid_block.attentions."),
+      num_vq_embeddings: codebook?.extent(0), vq_embed_dim: codebook?.extent(1))
   }
 
   /// - Parameters:
@@ -193,16 +210,16 @@ enum DerivedConfiguration {
     return result
   }
 
-  static func text(_ tensors: Tensors, isOpenCLIP: Bool) throws(Missing) -> Text {
+  static func text(_ tensors: Tensors, isOpenCLIP: Bool, className: String = "CLIPTextModel") throws(Missing) -> Text {
     func extent(_ name: String, _ axis: Int) throws(Missing) -> Int { try tensors.extent(name, axis, of: "text encoder") }
     let hidden = try extent("embeddings.token_embedding.weight", 1)
     let vocabulary = try extent("embeddings.token_embedding.weight", 0)
-    let projection = tensors["text_projection.weight"]?.shape.extent(0)
     return Text(
-      architectures: [projection == nil ? "CLIPTextModel" : "CLIPTextModelWithProjection"], projection_dim: projection,
-      vocab_size: vocabulary, hidden_size: hidden, intermediate_size: try extent("encoder.layers.0.mlp.fc1.weight", 0),
+      architectures: [className], vocab_size: vocabulary, hidden_size: hidden,
+      intermediate_size: try extent("encoder.layers.0.mlp.fc1.weight", 0),
       num_hidden_layers: tensors.count(of: "encoder.layers."), num_attention_heads: max(1, hidden / 64),
-      max_position_embeddings: try extent("embeddings.position_embedding.weight", 0), hidden_act: isOpenCLIP ? "gelu" : "quick_gelu",
+      max_position_embeddings: try extent("embeddings.position_embedding.weight", 0),
+      projection_dim: tensors["text_projection.weight"]?.shape.extent(0), hidden_act: isOpenCLIP ? "gelu" : "quick_gelu",
       // CLIP's vocabulary ends with these two.
       bos_token_id: max(0, vocabulary - 2), eos_token_id: max(0, vocabulary - 1))
   }
@@ -223,7 +240,7 @@ enum DerivedConfiguration {
       file.names.contains("v_pred")
       ? .v : file.metadata["modelspec.prediction_type"].flatMap(PredictionMark.init) ?? (file.isMarked("ss_v_parameterization") ? .v : nil)
     let isV =
-      prediction.map { $0 == .v } ?? (isVersion2 && inputChannels != 9 && file.tensors["global_step"]?.wholeNumber != 875_000)
+      prediction.map { $0 == .v } ?? (isVersion2 && inputChannels != 9 && file.globalStep != 875_000)
     // Without any signal at the last timestep only v says what the picture is.
     let hasZeroSNR = isV && (file.names.contains("ztsnr") || file.isMarked("ss_zero_terminal_snr"))
     // PNDM is what version 1's folders name, DDIM what version 2.1's does. Lin et al. 2023 (arXiv:2305.08891): with a zero terminal signal
@@ -251,7 +268,10 @@ enum DerivedConfiguration {
       "v_pred", "ztsnr", "global_step", "epoch", "scale_factor", "logvar", "betas", "lvlb_weights", "pytorch-lightning_version",
       "cond_stage_model.logit_scale",
     ]
-    let beginnings = ["model_ema.", "alphas_cumprod", "sqrt_", "log_one_minus_alphas_cumprod", "posterior_", "denoiser.", "optimizer"]
+    let beginnings = [
+      "model_ema.", "alphas_cumprod", "sqrt_", "log_one_minus_alphas_cumprod", "posterior_", "denoiser.", "optimizer", "callbacks.",
+      "lr_schedulers.",
+    ]
     return exact.contains(name) || beginnings.contains { name.hasPrefix($0) }
   }
 
@@ -277,9 +297,27 @@ enum DerivedConfiguration {
   }
 }
 
+/// The configuration of a component with tensors, which say most of it.
+protocol DerivedComponent: Encodable {
+  /// What they do not say.
+  static var guesses: ConfigurationGuesses { get }
+  var _class_name: String { get }
+}
+
+extension Checkpoint.Component {
+  init(_ configuration: some DerivedComponent, _ tensors: [String: StoredTensor]) {
+    self.init(
+      className: configuration._class_name, configuration: configuration.json, table: WeightTable(tensors),
+      guesses: type(of: configuration).guesses)
+  }
+}
+
 extension TensorFile {
   /// Whether sd-scripts' metadata say that something was on.
   fileprivate func isMarked(_ key: String) -> Bool { metadata[key]?.lowercased() == "true" }
+
+  /// How long the model was trained: a tensor, or a number of a pickle.
+  fileprivate var globalStep: Int64? { tensors["global_step"]?.wholeNumber ?? metadata["global_step"].flatMap { Int64($0) } }
 }
 
 extension [String: StoredTensor] {

@@ -9,12 +9,12 @@ enum LDMKeys {
 
   // MARK: U-Net
 
-  private static let resnet = [
+  static let resnet = [
     "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2", "out_layers.3": "conv2",
     "skip_connection": "conv_shortcut",
   ]
 
-  private static let aroundBlocks = [
+  static let aroundBlocks = [
     "time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2",
     "time_embed.cond_proj": "time_embedding.cond_proj",
     "label_emb": "class_embedding", "out.0": "conv_norm_out", "out.2": "conv_out",
@@ -83,7 +83,7 @@ enum LDMKeys {
     "to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out.0": "to_out.0",
   ]
 
-  /// `AutoencoderKL` of the original → diffusers' `AutoencoderKL`, whose decoder counts its levels from the other end.
+  /// `AutoencoderKL` and `VQModel` of the original → those of diffusers, whose decoder counts its levels from the other end.
   static func autoencoder(_ tensors: Tensors) -> Tensors {
     let levels = tensors.count(of: "decoder.up.")
     return tensors.filter { !$0.key.hasPrefix("loss.") }.renamed { key in
@@ -102,19 +102,28 @@ enum LDMKeys {
     switch (parts[0], parts.count) {
     case ("norm_out", 1): return "conv_norm_out"
     case ("mid", 3...) where parts[1] == "attn_1":
-      // A part that nobody knows keeps the attention's place, so that it is missed or told, and the attention not taken for absent.
-      let part = parts.dropFirst(2).joined(separator: ".")
-      return "mid_block.attentions.0." + (autoencoderAttention[part] ?? part)
+      return "mid_block.attentions.0." + attentionPart(parts.dropFirst(2))
     case ("mid", 3) where parts[1] == "block_1": return "mid_block.resnets.0." + last
     case ("mid", 3) where parts[1] == "block_2": return "mid_block.resnets.1." + last
+    case ("down", 5...) where parts[2] == "attn":
+      return "down_blocks.\(parts[1]).attentions.\(parts[3])." + attentionPart(parts.dropFirst(4))
     case ("down", 5) where parts[2] == "block": return "down_blocks.\(parts[1]).resnets.\(parts[3]).\(last)"
     case ("down", 4) where parts[2] == "downsample": return "down_blocks.\(parts[1]).downsamplers.0.\(last)"
-    case ("up", 4...5):
+    case ("up", 4...):
       guard let level = Int(parts[1]), (0..<levels).contains(level) else { return nil }
-      if parts[2] == "upsample" { return "up_blocks.\(levels - 1 - level).upsamplers.0.\(last)" }
+      if parts[2] == "attn", parts.count > 4 {
+        return "up_blocks.\(levels - 1 - level).attentions.\(parts[3])." + attentionPart(parts.dropFirst(4))
+      }
+      if parts[2] == "upsample", parts.count == 4 { return "up_blocks.\(levels - 1 - level).upsamplers.0.\(last)" }
       return parts.count == 5 && parts[2] == "block" ? "up_blocks.\(levels - 1 - level).resnets.\(parts[3]).\(last)" : nil
     default: return nil
     }
+  }
+
+  /// A part that nobody knows keeps its name and the attention's place, so that it is missed or told, and the attention not taken for absent.
+  private static func attentionPart(_ parts: ArraySlice<String>) -> String {
+    let part = parts.joined(separator: ".")
+    return autoencoderAttention[part] ?? part
   }
 
   // MARK: text encoders
@@ -144,13 +153,17 @@ enum LDMKeys {
   private static let openCLIPModules = [
     "token_embedding.weight": "embeddings.token_embedding.weight", "positional_embedding": "embeddings.position_embedding.weight",
     "ln_final.weight": "final_layer_norm.weight", "ln_final.bias": "final_layer_norm.bias",
+    // Of the image tower.
+    "class_embedding": "embeddings.class_embedding", "conv1.weight": "embeddings.patch_embedding.weight",
+    "ln_pre.weight": "pre_layrnorm.weight", "ln_pre.bias": "pre_layrnorm.bias", "ln_post.weight": "post_layernorm.weight",
+    "ln_post.bias": "post_layernorm.bias",
   ]
 
   private static let openCLIPLayer = [
     "ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
   ]
 
-  /// OpenCLIP's text tower → `CLIPTextModel`: one matrix for queries, keys and values becomes three.
+  /// OpenCLIP's towers → `CLIPTextModel`, `CLIPVisionModelWithProjection`: one matrix for queries, keys and values becomes three.
   ///
   /// - Parameters:
   ///   - layers: that are kept; those beyond are left out. Nil: all.

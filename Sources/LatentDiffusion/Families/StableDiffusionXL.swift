@@ -42,6 +42,10 @@ public struct StableDiffusionXLFamily: ModelFamily {
   public var ignoredParts: Set<String> { ["feature_extractor", "image_encoder", "watermark"] }
   public var checkpointLayout: (any CheckpointLayout)? { StableDiffusionXLCheckpoint() }
 
+  public func otherNames(of component: String, parameters: Set<String>) -> [String: String] {
+    component == "unet" ? LDMKeys.originalModules(ofUNet: parameters, labels: "add_embedding") : [:]
+  }
+
   public func accessories(of files: ModelFiles) throws -> [String: any Sendable] {
     var all: [String: any Sendable] = [Self.zerosKey: files.flag(Self.zerosKey) ?? true]
     for name in ["tokenizer", "tokenizer_2"] where files.components.contains(name) { all[name] = try CLIPTokenizer(of: files, named: name) }

@@ -25,33 +25,31 @@ struct StableDiffusionXLCheckpoint: CheckpointLayout {
     let isRefiner = clip.isEmpty
     do throws(DerivedConfiguration.Missing) {
       var components: [String: Checkpoint.Component] = [:]
-      func add(_ name: String, _ className: String, _ configuration: any Encodable, _ tensors: LDMKeys.Tensors?) {
-        components[name] = Checkpoint.Component(className: className, configuration: configuration.json, table: tensors.map(WeightTable.init))
-      }
       let scheduler = DerivedConfiguration.scheduler(
         file, isVersion2: false, inputChannels: unet["conv_in.weight"]?.shape.extent(1), className: "EulerDiscreteScheduler")
       if !autoencoder.isEmpty {
-        add("vae", "AutoencoderKL", try DerivedConfiguration.autoencoder(autoencoder, pixels: 1024, scale: 0.13025), autoencoder)
+        components["vae"] = .init(try DerivedConfiguration.autoencoder(autoencoder, pixels: 1024, scale: 0.13025), autoencoder)
       }
       if !unet.isEmpty {
         let levels = autoencoder.isEmpty ? 4 : autoencoder.count(of: "encoder.down_blocks.")
         let pooled = openCLIP["text_projection.weight"]?.shape.extent(0) ?? 0
         // Original size, crop and target size, or the aesthetic score instead of the last.
-        let configuration = try DerivedConfiguration.unetXL(
-          unet, latentSide: 1024 >> (levels - 1), pooled: pooled, numbers: isRefiner ? 5 : 6)
-        add("unet", "UNet2DConditionModel", configuration, unet)
-        add("scheduler", scheduler._class_name, scheduler, nil)
+        components["unet"] = .init(
+          try DerivedConfiguration.unetXL(unet, latentSide: 1024 >> (levels - 1), pooled: pooled, numbers: isRefiner ? 5 : 6), unet)
+        components["scheduler"] = .init(className: scheduler._class_name, configuration: scheduler.json, table: nil)
       }
       for (suffix, text, isOpenCLIP) in [("", clip, false), ("_2", openCLIP, true)] where !text.isEmpty {
-        let configuration = try DerivedConfiguration.text(text, isOpenCLIP: isOpenCLIP)
-        add("text_encoder" + suffix, configuration.architectures[0], configuration, text)
+        let configuration = try DerivedConfiguration.text(
+          text, isOpenCLIP: isOpenCLIP, className: isOpenCLIP ? "CLIPTextModelWithProjection" : "CLIPTextModel")
+        components["text_encoder" + suffix] = .init(configuration, text)
         let tokenizer = DerivedConfiguration.tokenizer(length: configuration.max_position_embeddings, isOpenCLIP: isOpenCLIP)
-        add("tokenizer" + suffix, "CLIPTokenizer", tokenizer, nil)
+        components["tokenizer" + suffix] = .init(className: "CLIPTokenizer", configuration: tokenizer.json, table: nil)
       }
       let owners = file.names.reduce(into: [:]) { owners, name in owners[name] = Self.component(of: name) }
       let leftOver = file.names.filter { owners[$0] == nil && !DerivedConfiguration.isBookkeeping($0) }
       return Checkpoint(
-        file: file, className: StableDiffusionCheckpoint.className(unet, family: isRefiner ? "StableDiffusionXLImg2Img" : "StableDiffusionXL"),
+        file: file,
+        className: StableDiffusionCheckpoint.className(unet, family: isRefiner ? "StableDiffusionXLImg2Img" : "StableDiffusionXL"),
         components: components, owners: owners, leftOver: Array(leftOver),
         flags: ["requires_aesthetics_score": isRefiner, "force_zeros_for_empty_prompt": !isRefiner])
     } catch {

@@ -294,6 +294,14 @@ public struct CountingEngine: Engine {
 
   public func activation(_ activation: Activation, of x: Tensor, in context: ExecutionContext) throws -> Tensor { new(x.shape) }
 
+  public func nearest(_ table: Tensor, to x: Tensor, in context: ExecutionContext) throws -> Tensor {
+    let result = new(x.shape)
+    counter.note(
+      operations: 3 * Double(x.shape.rows) * Double(table.count),
+      buffers: [table.count] + Array(repeating: table.shape.rows, count: threads))
+    return result
+  }
+
   public func softmax(_ x: Tensor, in context: ExecutionContext) throws -> Tensor { new(x.shape) }
 
   public func rows(_ range: Range<Int>, of x: Tensor, in context: ExecutionContext) throws -> Tensor {

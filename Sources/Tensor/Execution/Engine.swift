@@ -43,6 +43,9 @@ public protocol Engine: Sendable {
   /// The function applied to every element: see `Tensor.activated`.
   func activation(_ activation: Activation, of x: Tensor, in context: ExecutionContext) throws -> Tensor
 
+  /// Each row replaced by the nearest of a table: see `Tensor.nearest`.
+  func nearest(_ table: Tensor, to x: Tensor, in context: ExecutionContext) throws -> Tensor
+
   /// The softmax of each row: see `Tensor.softmax`.
   func softmax(_ x: Tensor, in context: ExecutionContext) throws -> Tensor
 

@@ -23,6 +23,8 @@ public struct ExecutionContext: Sendable {
   public var observer: (@Sendable (_ module: String, _ result: Tensor) -> Void)?
   /// Receives the progress of a long operation that is done in parts, such as the tiles of a picture: before each part, and after the last.
   public var progress: (@Sendable (_ done: Int, _ count: Int) -> Void)?
+  /// What layers compute with in place of their own parameters, or add to them.
+  public var adaptation: Adaptation?
 
   private final class Cancellation: Sendable {
     private let wanted = Atomic<Bool>(false)
@@ -82,7 +84,7 @@ public struct ExecutionContext: Sendable {
   /// - Throws: what `work` throws, and `CancellationError`.
   public func run<Result: Sendable>(_ work: @escaping @Sendable (ExecutionContext) throws -> Result) async throws -> Result {
     var context = ExecutionContext(pool: pool, cancellation: Cancellation(within: cancellation))
-    (context.observer, context.progress, context.engine) = (observer, progress, engine)
+    (context.observer, context.progress, context.engine, context.adaptation) = (observer, progress, engine, adaptation)
     let child = context
     try checkCancellation()
     return try await withTaskCancellationHandler {

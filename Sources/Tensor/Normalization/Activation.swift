@@ -12,6 +12,8 @@ public enum Activation: Sendable {
   case quickGELU
   /// max(x, 0).
   case relu
+  /// The hyperbolic tangent.
+  case tanh
 
   var code: Int32 {
     switch self {
@@ -20,6 +22,7 @@ public enum Activation: Sendable {
     case .gelu: Int32(CK_ACTIVATION_GELU)
     case .quickGELU: Int32(CK_ACTIVATION_QUICK_GELU)
     case .relu: Int32(CK_ACTIVATION_RELU)
+    case .tanh: Int32(CK_ACTIVATION_TANH)
     }
   }
 }

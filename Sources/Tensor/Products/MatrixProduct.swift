@@ -7,7 +7,7 @@ extension Tensor {
   ///
   /// - Parameters:
   ///   - bias: `[M]`; for gated weights `[2M]` in the order of `PackedMatrix.arranged`.
-  ///   - residual: of the result's shape; none for gated weights.
+  ///   - residual: of the result's shape; for gated weights `[…, 2M]` in the order of `PackedMatrix.arranged`, added before the gating.
   /// - Precondition: the shapes fit.
   /// - Throws: `CancellationError`.
   public func multiplied(
@@ -128,8 +128,10 @@ struct MatrixProduct {
   }
 
   func run(in context: ExecutionContext) throws {
-    precondition(!weights.isGated || residual == nil && activation == .none, "Gated products have their own activation and no residual.")
-    precondition(residual.map { $0.shape.count == result.count && firstRow == 0 } ?? true, "The residual does not match \(result.shape).")
+    precondition(!weights.isGated || activation == .none, "Gated products have their own activation.")
+    precondition(
+      residual.map { $0.shape.count == result.shape.rows * weights.biasColumns && firstRow == 0 } ?? true,
+      "The residual does not match \(result.shape).")
     precondition(
       bias.map { $0.shape.columns == weights.biasColumns && rows % max($0.shape.rows, 1) == 0 } ?? true,
       "The bias does not match \(rows) rows of \(weights.outputs) outputs.")
@@ -381,7 +383,7 @@ struct MatrixProduct {
 
   /// Multiplies the first chunk. The result begins at bias and residual. If rows have several biases, each group with the same one is one call.
   private func begin(_ rows: Range<Int>, columns: Range<Int>, k: Int, _ factors: Factors, into target: Target) {
-    let outputs = weights.outputs
+    let outputs = weights.biasColumns
     let rowsPerBias = bias.map { self.rows / max($0.shape.rows, 1) } ?? self.rows
     var row = rows.lowerBound
     while row < rows.upperBound {

@@ -1,8 +1,15 @@
+/// The order of a kernel's values in blocks. Formats without blocks always have the tensor's.
+public enum BlockOrder: Sendable {
+  /// A row is `[kh, kw, C]`, the order of a product: a block holds channels of one tap.
+  case product
+  /// A row is `[C, kh, kw]`, as in GGUF files.
+  case tensor
+}
+
 /// How the values of a tensor lie in the blocks of its format.
 ///
-/// Formats without blocks store the values in order, for any shape. Blocks are for matrices `[O, I]` and kernels `[O, C, kh, kw]` whose I or C is a multiple
-/// of the block length. The blocks of the O rows follow one another. A kernel's row is `[kh, kw, C]`, so that a block holds channels of one tap, in the order
-/// of a product.
+/// Formats without blocks store the values in order, for any shape. Blocks are for matrices `[O, I]` and kernels `[O, C, kh, kw]` whose rows are whole blocks:
+/// I, and C or C · kh · kw, depending on the order, are multiples of the block length. The blocks of the O rows follow one another.
 struct BlockLayout {
   private let coding: any NumberCoding.Type
   private let channels: Int
@@ -13,16 +20,17 @@ struct BlockLayout {
   let bytes: Int
 
   /// Nil if the shape cannot be cut into blocks, or if its bytes do not fit in an `Int`.
-  init?(_ shape: Shape, _ format: NumberFormat) {
+  init?(_ shape: Shape, _ format: NumberFormat, order: BlockOrder = .product) {
     let length = format.blockValues
     coding = format.coding
     guard shape.count != Int.max else { return nil }
     if length == 1 {
       (channels, taps, unit) = (1, 1, 1)
     } else {
-      guard shape.rank == 2 || shape.rank == 4, shape.count > 0, shape.count < Int.max / 2, shape[1] % length == 0 else { return nil }
-      (channels, taps) = (shape[1], shape.rank == 4 ? shape[2] * shape[3] : 1)
-      unit = channels * taps
+      guard shape.rank == 2 || shape.rank == 4, shape.count > 0, shape.count < Int.max / 2 else { return nil }
+      unit = shape.count / shape[0]
+      (channels, taps) = order == .product ? (shape[1], unit / shape[1]) : (unit, 1)
+      guard channels % length == 0 else { return nil }
     }
     let (bytes, overflow) = (shape.count / length).multipliedReportingOverflow(by: format.blockBytes)
     guard !overflow else { return nil }

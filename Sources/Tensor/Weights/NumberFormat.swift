@@ -8,7 +8,8 @@ public struct NumberFormat: Sendable, Hashable, CustomStringConvertible {
   package init(_ coding: any NumberCoding.Type) { self.coding = coding }
 
   /// Every format that layers can compute with.
-  public static let all: [NumberFormat] = [.float32, .float16, .bfloat16, .q8] + smallFloats + convertedNumbers
+  public static let all: [NumberFormat] =
+    [.float32, .float16, .bfloat16, .q8, .q4] + smallBlocks + superBlocks + smallFloats + convertedNumbers
 
   /// The format that has this name in files; nil if there is none.
   public init?(named name: String) {
@@ -24,11 +25,14 @@ public struct NumberFormat: Sendable, Hashable, CustomStringConvertible {
   public var blockBytes: Int { coding.blockBytes }
   /// The format of packed panels: this one, or a format that this one is converted to because no product takes this one.
   var packed: NumberFormat { coding.packedAs }
+  /// Whether weights can be converted to this format.
+  package var isWritable: Bool { coding is any WritableNumbers.Type }
   /// The format that `converted(to:)` gives to shapes that cannot be cut into blocks.
   package var ofSixteenBits: NumberFormat { self == .bfloat16 ? self : .float16 }
 
   /// The bytes of all elements of a tensor; nil if they do not fit in an `Int`, or if the shape cannot be cut into blocks.
-  public func bytes(of shape: Shape) -> Int? { BlockLayout(shape, self)?.bytes }
+  /// - Parameter order: of a kernel's values in blocks.
+  public func bytes(of shape: Shape, order: BlockOrder = .product) -> Int? { BlockLayout(shape, self, order: order)?.bytes }
 
   public var description: String { name }
   public static func == (a: NumberFormat, b: NumberFormat) -> Bool { a.coding == b.coding || a.name == b.name }

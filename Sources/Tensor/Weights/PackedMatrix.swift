@@ -15,7 +15,7 @@ public struct PackedMatrix: Sendable {
   public let isGated: Bool
   /// The length of the product's inner sum; for a convolution kernelHeight · kernelWidth · channels, in this order.
   public let inputs: Int
-  /// Taps of a convolution's kernel; 1 for a linear layer.
+  /// The taps of a convolution's kernel that follow one another in the file for each channel; 1 for a linear layer, and for blocks in a product's order.
   let taps: Int
   /// The layout of a panel in memory.
   let form: any PanelForm.Type
@@ -41,8 +41,17 @@ public struct PackedMatrix: Sendable {
   /// - Parameter shape: of rank 2 or 4.
   public static func packedBytes(_ shape: Shape, of format: NumberFormat) -> Int? {
     let (padded, overflow) = shape[0].addingReportingOverflow(panelWidth - 1)
-    guard !overflow else { return nil }
-    return format.packed.bytes(of: Shape([padded / panelWidth * panelWidth] + shape.dimensions.dropFirst()))
+    let row = Shape(Array(shape.dimensions.dropFirst())).count, block = packedBlock(of: format)
+    guard !overflow, row != Int.max, row % block.values == 0 else { return nil }
+    let bytes = (row / block.values).multipliedReportingOverflow(by: block.bytes)
+    let all = bytes.partialValue.multipliedReportingOverflow(by: padded / panelWidth * panelWidth)
+    return bytes.overflow || all.overflow ? nil : all.partialValue
+  }
+
+  /// The length of the blocks that a format is packed as, and their bytes in a panel.
+  private static func packedBlock(of format: NumberFormat) -> (values: Int, bytes: Int) {
+    let coding = format.packed.coding
+    return (coding.blockValues, (coding as? any PackedNumbers.Type)?.packedBlockBytes ?? coding.blockBytes)
   }
 
   /// The weights of a linear layer, `[outputs, inputs]`, or of a convolution, `[outputs, channels, kernelHeight, kernelWidth]`,
@@ -79,12 +88,13 @@ public struct PackedMatrix: Sendable {
     precondition(weights.shape.rank == 2 || weights.shape.rank == 4, "Weights of shape \(weights.shape) are no matrix.")
     precondition(!isGated || weights.shape[0] % 2 == 0, "\(weights.shape[0]) outputs have no two halves.")
     outputs = weights.shape[0]
-    taps = weights.shape.dimensions.dropFirst(2).reduce(1, *)
+    let taps = weights.shape.dimensions.dropFirst(2).reduce(1, *), block = Self.packedBlock(of: weights.elementType)
     inputs = weights.shape[1] * taps
     self.isGated = isGated
-    let packed = weights.elementType.packed
-    form = (packed.coding as? any PackedNumbers.Type ?? SinglePrecision.self).panels(channels: weights.shape[1])
-    panelBytes = Self.panelWidth * (inputs / packed.blockValues * packed.blockBytes)
+    self.taps = block.values > 1 && weights.order == .product ? 1 : taps
+    let packed = weights.elementType.packed.coding as? any PackedNumbers.Type ?? SinglePrecision.self
+    form = packed.panels(channels: weights.shape[1], taps: self.taps)
+    panelBytes = Self.panelWidth * (inputs / block.values * block.bytes)
     self.unpacked = unpacked
     let half = Self.half, width = Self.panelWidth
     let panels = isGated ? (outputs / 2 + half - 1) / half : (outputs + width - 1) / width
@@ -107,12 +117,20 @@ public struct PackedMatrix: Sendable {
 
   /// The output at a column of a panel; nil if the panel has more columns than there are outputs.
   func output(panel: Int, column: Int) -> Int? {
-    guard isGated else {
-      let output = panel * Self.panelWidth + column
-      return output < outputs ? output : nil
-    }
-    let value = panel * Self.half + column % Self.half
-    return value < outputs / 2 ? column / Self.half * (outputs / 2) + value : nil
+    if isGated { return Self.output(ofGated: outputs, panel: panel, column: column) }
+    let output = panel * Self.panelWidth + column
+    return output < outputs ? output : nil
+  }
+
+  private static func output(ofGated outputs: Int, panel: Int, column: Int) -> Int? {
+    let value = panel * half + column % half
+    return value < outputs / 2 ? column / half * (outputs / 2) + value : nil
+  }
+
+  /// The output at each column of the panels of a gated matrix.
+  static func columns(ofGated outputs: Int) -> [Int?] {
+    let panels = (outputs / 2 + half - 1) / half
+    return (0..<panels * panelWidth).map { output(ofGated: outputs, panel: $0 / panelWidth, column: $0 % panelWidth) }
   }
 
   /// The outputs that lie in some panels.
@@ -127,7 +145,7 @@ public struct PackedMatrix: Sendable {
     precondition(bias.shape == [outputs], "A bias \(bias.shape) for \(outputs) outputs.")
     guard isGated else { return bias }
     if let counted = Tensor.counted([biasColumns], like: [bias]) { return counted }
-    let columns = (0..<panels * Self.panelWidth).map { output(panel: $0 / Self.panelWidth, column: $0 % Self.panelWidth) }
+    let columns = Self.columns(ofGated: outputs)
     return Tensor(columns.map { $0.map { bias.pointer[$0] } ?? 0 }, shape: [columns.count])
   }
 
@@ -138,7 +156,7 @@ public struct PackedMatrix: Sendable {
 
   /// Rows `k` of a panel.
   func rows(_ k: Range<Int>, ofPanel index: Int) -> PanelRows {
-    PanelRows(panel: storage.pointer + index * panelBytes, inputs: inputs, rows: k)
+    PanelRows(panel: storage.pointer + index * panelBytes, inputs: inputs, taps: taps, rows: k)
   }
 
   /// Rows `k` of a panel as floats, in place or in `scratch`, 32 values a row. If weights are in blocks or in words, the rows must begin and end with whole

@@ -2,7 +2,7 @@ import CLatentDiffusionKernels
 
 /// The layout of a panel of 32 columns in memory, and how products read it. Each call is for a chunk of a panel, never for a value.
 protocol PanelForm: Sendable {
-  /// Packs a panel from 32 rows in a file's order, `[channels][taps]` or in blocks. Missing rows become zeros.
+  /// Packs a panel from 32 rows in a file's order, `[channels][taps]`. Missing rows become zeros.
   static func pack(_ rows: UnsafePointer<UnsafeRawPointer?>, channels: Int, taps: Int, into target: UnsafeMutableRawPointer)
   /// Rows as floats, 32 in each, in place or in `scratch`.
   static func floats(_ rows: PanelRows, scratch: UnsafeMutablePointer<Float>) -> UnsafePointer<Float>
@@ -32,12 +32,15 @@ extension PanelForm {
 
 /// A format that is packed into panels without a conversion.
 protocol PackedNumbers: NumberCoding {
-  /// The layout of panels for weights with this many channels.
-  static func panels(channels: Int) -> any PanelForm.Type
+  /// The layout of panels for weights with this many channels, and this many taps of each one after the other in the file.
+  static func panels(channels: Int, taps: Int) -> any PanelForm.Type
+  /// The bytes of a block in a panel. The default is those in a file.
+  static var packedBlockBytes: Int { get }
 }
 
 extension PackedNumbers {
   static var packedAs: NumberFormat { NumberFormat(Self.self) }
+  static var packedBlockBytes: Int { blockBytes }
 }
 
 /// Some rows of a panel in memory.
@@ -46,6 +49,8 @@ struct PanelRows {
   let panel: UnsafeRawPointer
   /// Rows of the whole panel.
   let inputs: Int
+  /// The taps of a channel that follow one another in the file.
+  let taps: Int
   let rows: Range<Int>
 
   /// The number of values in these rows.

@@ -15,7 +15,7 @@ public enum WeightConversionError: Error, Sendable, Equatable, CustomStringConve
     case .outOfRange(.float16): "A value is beyond ±65504, where half precision ends; bfloat16 and float32 can hold it."
     case .outOfRange(let format): "A value is beyond what \(format) can hold; float32 can hold it."
     case .notFinite: "A value is infinite or not a number, which cannot be quantised."
-    case .readOnly(let format): "Weights cannot be written as \(format); take F32, F16, BF16 or Q8_0."
+    case .readOnly(let format): "Weights cannot be written as \(format); take F32, F16, BF16, Q8_0 or Q4_0."
     }
   }
 }
@@ -33,8 +33,8 @@ extension WeightTensor {
 
   /// The same values in another format, rounded to the nearest, ties to even, as PyTorch rounds. Widening is exact.
   ///
-  /// Infinities and NaNs are kept, except in formats with blocks, where they are an error. A tensor that has the format already is returned unchanged.
-  /// Otherwise the pages of its file are released.
+  /// Infinities and NaNs are kept, except in formats with blocks, where they are an error. Blocks get a product's order. A tensor that is so already is
+  /// returned unchanged. Otherwise the pages of its file are released.
   ///
   /// - Parameters:
   ///   - format: the format of the result, if the shape allows it: see `elementType(convertedTo:)`.
@@ -42,7 +42,7 @@ extension WeightTensor {
   /// - Throws: `WeightConversionError`.
   public func converted(to format: NumberFormat, in context: ExecutionContext? = nil) throws(WeightConversionError) -> WeightTensor {
     let format = elementType(convertedTo: format)
-    guard format != elementType, let layout = BlockLayout(shape, format) else { return self }
+    guard format != elementType || isReordered, let layout = BlockLayout(shape, format) else { return self }
     guard let writer = format.coding as? any WritableNumbers.Type else { throw .readOnly(format) }
     guard layout.bytes > 0 else { return WeightTensor(shape: shape, elementType: format, data: Data()) }
     if format.blockValues > 1, !isFinite { throw .notFinite }
@@ -58,6 +58,24 @@ extension WeightTensor {
     return WeightTensor(shape: shape, elementType: format, data: data)
   }
 
+  /// The values times one number, or each row of the outermost axis times its own, as float32.
+  ///
+  /// - Precondition: there are as many factors as rows, or one.
+  package func scaled(by factors: Tensor) -> WeightTensor {
+    precondition(factors.count == 1 || factors.count == shape.dimensions.first, "\(factors.count) factors for \(shape).")
+    let result = decoded(), row = result.count / factors.count, values = result.mutablePointer
+    for index in 0..<factors.count {
+      let factor = factors.pointer[index]
+      for value in index * row..<(index + 1) * row { values[value] *= factor }
+    }
+    return WeightTensor(result)
+  }
+
+  /// Whether blocks have another order than a product's.
+  private var isReordered: Bool {
+    elementType.blockValues > 1 && order != .product && shape.dimensions.dropFirst(2).contains { $0 != 1 }
+  }
+
   /// Calls `body` with all values as float32, a piece at a time.
   ///
   /// - Parameters:
@@ -67,7 +85,7 @@ extension WeightTensor {
     of unit: Int = 1, in context: ExecutionContext? = nil, _ body: (_ elements: Range<Int>, _ values: UnsafePointer<Float>) -> Void
   ) {
     let count = shape.count
-    guard count > 0, let layout = BlockLayout(shape, elementType) else { return }
+    guard count > 0, let layout = BlockLayout(shape, elementType, order: order) else { return }
     // If both formats have blocks, both units are whole rows.
     let unit = max(unit, layout.unit)
     let length = max(1, (1 << 14) / unit) * unit

@@ -8,28 +8,30 @@ public struct WeightTensor: Sendable {
   public let elementType: NumberFormat
   /// `shape.count` elements, row-major, little-endian.
   ///
-  /// Formats of blocks are for matrices `[O, I]` and kernels `[O, C, kh, kw]` whose I or C is a multiple of the block length. The blocks of the O rows follow
-  /// one another. A kernel's row is `[kh, kw, C]`, so that a block holds channels of one tap, in the order of a product.
+  /// Formats of blocks are for matrices `[O, I]` and kernels `[O, C, kh, kw]` whose rows are whole blocks. The blocks of the O rows follow one another.
   public let data: Data
+  /// The order of a kernel's values in blocks.
+  public let order: BlockOrder
   /// True if the data are pages of a mapped file, which can be dropped from memory and read again.
   public let isMapped: Bool
 
   /// - Precondition: `data` holds exactly `shape.count` elements, and the shape can be cut into the format's blocks.
-  public init(shape: Shape, elementType: NumberFormat, data: Data, isMapped: Bool = false) {
-    precondition(data.count == elementType.bytes(of: shape), "\(data.count) bytes cannot hold \(shape) as \(elementType).")
+  public init(shape: Shape, elementType: NumberFormat, data: Data, isMapped: Bool = false, order: BlockOrder = .product) {
+    precondition(data.count == elementType.bytes(of: shape, order: order), "\(data.count) bytes cannot hold \(shape) as \(elementType).")
     self.shape = shape
     self.elementType = elementType
     self.data = data
     self.isMapped = isMapped
+    self.order = order
   }
 
   /// A weight without values, for networks that are counted and not computed.
-  package init(extent shape: Shape, elementType: NumberFormat) {
-    (self.shape, self.elementType, data, isMapped) = (shape, elementType, Data(), false)
+  package init(extent shape: Shape, elementType: NumberFormat, order: BlockOrder = .product) {
+    (self.shape, self.elementType, data, isMapped, self.order) = (shape, elementType, Data(), false, order)
   }
 
   /// Whether the tensor has no values.
-  var isExtent: Bool { data.isEmpty && elementType.bytes(of: shape) != 0 }
+  var isExtent: Bool { data.isEmpty && elementType.bytes(of: shape, order: order) != 0 }
 
   /// A weight of float32 values, for tests and for weights that are computed.
   public init(_ tensor: Tensor) {
@@ -43,19 +45,19 @@ public struct WeightTensor: Sendable {
     precondition(
       elementType.blockValues == 1 || shape.dimensions.filter { $0 != 1 } == self.shape.dimensions.filter { $0 != 1 },
       "Blocks of \(self.shape) cannot lie in \(shape).")
-    return WeightTensor(shape: shape, elementType: elementType, data: data, isMapped: isMapped)
+    return WeightTensor(shape: shape, elementType: elementType, data: data, isMapped: isMapped, order: order)
   }
 
   /// The rows `range` of the outermost axis: `[N, …]` → `[range.count, …]`.
   /// - Precondition: the range lies within the axis.
   public func rows(_ range: Range<Int>) -> WeightTensor {
     precondition(shape.rank > 0 && range.lowerBound >= 0 && range.upperBound <= shape[0], "Rows \(range) of \(shape).")
-    if isExtent { return WeightTensor(extent: Shape([range.count] + shape.dimensions.dropFirst()), elementType: elementType) }
+    if isExtent { return WeightTensor(extent: Shape([range.count] + shape.dimensions.dropFirst()), elementType: elementType, order: order) }
     let row = data.count / max(shape[0], 1)
     let start = data.startIndex + range.lowerBound * row
     return WeightTensor(
       shape: Shape([range.count] + shape.dimensions.dropFirst()), elementType: elementType,
-      data: data[start..<start + range.count * row], isMapped: isMapped)
+      data: data[start..<start + range.count * row], isMapped: isMapped, order: order)
   }
 
   /// The values as float32, in the same shape.

@@ -82,12 +82,12 @@ def worth_keeping(given, tensors):
     return tensors
 
 
-def end_to_end(name, folder, inputs):
-    """The pipelines' cases of a model, run and described."""
+def end_to_end(name, folder, inputs, base=None, parts=lambda dtype: {}):
+    """The pipelines' cases of a model, run and described; `parts(dtype)` take the place of those in the folder `base`."""
     described = []
     for given in CASES.get(name, []):
-        config, tensors = run(folder, inputs, given)
-        precise = run(folder, inputs, given, torch.float64)[1]["latents"].float()
+        config, tensors = run(base or folder, inputs, given, **parts(torch.float32))
+        precise = run(base or folder, inputs, given, torch.float64, **parts(torch.float64))[1]["latents"].float()
         deviation = float((precise - tensors["latents"]).abs().max() / precise.std())
         assert deviation < 1e-4, f"{name} {given['name']}: float32 and float64 differ by {deviation}: no case to compare with"
         timesteps = tensors.pop("timesteps")

@@ -7,13 +7,14 @@ from diffusers.models.downsampling import Downsample2D
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
 from diffusers.models.upsampling import Upsample2D
 
 from configurations import told
 
 BLOCKS = (ResnetBlock2D, Transformer2DModel, BasicTransformerBlock, FeedForward, Attention, Downsample2D, Upsample2D, Timesteps,
-          TimestepEmbedding)
-NAMES = ("conv_in", "conv_norm_out", "conv_out", "quant_conv", "post_quant_conv", "mid_block")
+          TimestepEmbedding, AutoencoderTinyBlock)
+NAMES = ("conv_in", "conv_norm_out", "conv_out", "quant_conv", "post_quant_conv", "mid_block", "quantize")
 
 
 def recorded(module, run):
@@ -29,7 +30,8 @@ def recorded(module, run):
     for name, part in module.named_modules():
         last = name.rpartition(".")[2]
         parent = name.rpartition(".")[0].rpartition(".")[2]
-        if isinstance(part, BLOCKS) or last in NAMES or parent in ("down_blocks", "up_blocks"):
+        if isinstance(part, BLOCKS) or last in NAMES or parent in ("down_blocks", "up_blocks") or (
+                parent == "layers" and isinstance(part, torch.nn.Conv2d)):
             hooks.append(part.register_forward_hook(record(name)))
     with torch.no_grad():
         result = run()

@@ -76,6 +76,15 @@ def edit(name, **more):
     return case(f"edit-{name}", "editing", **{"image": "picture.png", "guidance": 7.5, "image_guidance": 1.5, "seed": 8, **more})
 
 
+def with_other_autoencoder():
+    """The cases of sd1 with an autoencoder whose latents are no distribution."""
+    return [
+        case("txt2img", "text-to-image", width=32, height=32, guidance=5.0, seed=20, steps=6),
+        case("img2img", "image-to-image", image="picture.png", strength=0.6, guidance=4.0, seed=21, images_per_prompt=2),
+        inpaint("wide", image="picture-48x32.png", mask="mask-48x32.png", width=48, seed=22),
+    ]
+
+
 CASES = {
     "sd1": [
         *text_to_image(32, (48, 32)),
@@ -159,6 +168,9 @@ CASES = {
         inpaint("60", strength=0.6, negative_prompts=[BLURRED]),
     ],
     "tiny": [case("txt2img", "text-to-image", width=32, height=32, guidance=7.5, seed=35)],
+    "taesd": with_other_autoencoder(),
+    "vq": with_other_autoencoder()[:2],  # inpainting draws noise of latent_channels, which it has more of
+    "asymmetric": with_other_autoencoder()[:2],
     "odd": [
         *text_to_image(40, (56, 40)),
         *image_to_image(["euler"]),
@@ -199,16 +211,19 @@ def drawing(draws, dtype):
         torch.randn = original
 
 
-def load(folder, kind, dtype):
+def load(folder, kind, dtype, **parts):
     if (folder / "text_encoder_2").exists():
         return XL_PIPELINES[kind].from_pretrained(folder, dtype=dtype, add_watermarker=False)
     return PIPELINES[kind].from_pretrained(
-        folder, dtype=dtype, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+        folder, **parts, dtype=dtype, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
 
 
-def run(folder, inputs, given, dtype=torch.float32):
-    """Runs a case and returns the scheduler's configuration and the tensors: draws, latents after each step, the picture."""
-    pipeline = load(folder, given["pipeline"], dtype)
+def run(folder, inputs, given, dtype=torch.float32, prepare=lambda pipeline, given: {}, **parts):
+    """Runs a case and returns the scheduler's configuration and the tensors: draws, latents after each step, the picture.
+
+    `prepare` changes the pipeline and returns further arguments. `parts` take the place of the folder's.
+    """
+    pipeline = load(folder, given["pipeline"], dtype, **parts)
     # diffusers looks for the final norm where transformers 4 has it.
     CLIPTextModel.text_model = property(lambda encoder: encoder)
     pipeline.set_progress_bar_config(disable=True)
@@ -235,6 +250,7 @@ def run(folder, inputs, given, dtype=torch.float32):
         for key in (key, f"negative_{key}"):
             if key in arguments:
                 arguments[key] = tuple(arguments[key])
+    arguments |= prepare(pipeline, given)
     if "latents" in given:
         tensors["input.latents"] = torch.randn(1, *given["latents"], generator=torch.Generator().manual_seed(99))
         arguments["image"] = tensors["input.latents"].to(dtype)

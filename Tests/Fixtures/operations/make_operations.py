@@ -166,7 +166,8 @@ def functions():
     extremes = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1e-38, -1e-38, 50, -50, 87.3, -87.3, 88.7, -88.7, 88.8, -88.8, 104, -104, 1e3, -1e3,
                              1e10, -1e10, 1e30, -1e30, 3e38, -3e38])
     x = torch.cat([grid, extremes])
-    for name, function in [("silu", F.silu), ("gelu", F.gelu), ("quickGELU", lambda x: x * torch.sigmoid(1.702 * x))]:
+    for name, function in [("silu", F.silu), ("gelu", F.gelu), ("quickGELU", lambda x: x * torch.sigmoid(1.702 * x)), ("relu", F.relu),
+                           ("tanh", torch.tanh)]:
         family.add(name, {"input": x, "result": function(x.double())})
     for columns in [1, 3, 8, 16, 19, 33, 80]:
         x = torch.randn(2, 3, 2 * columns) * 3
@@ -185,6 +186,11 @@ def functions():
         x = torch.randn(2, 3, *size)
         y = F.interpolate(x, size=target, mode="nearest")
         family.add(f"nearest, {size[0]}x{size[1]} to {target[0]}x{target[1]}", {"input": x, "result": y})
+    generator = torch.Generator().manual_seed(1)
+    for entries, columns in [(1, 3), (24, 4), (300, 7)]:
+        x, table = (torch.randn(*shape, columns, generator=generator) for shape in [(2, 70), (entries,)])
+        codes = torch.cdist(x.double(), table.double()).argmin(-1)
+        family.add(f"codes, {entries} of {columns}", {"input": x, "table": table, "result": table[codes]})
     family.save()
 
 

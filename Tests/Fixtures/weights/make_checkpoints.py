@@ -26,7 +26,7 @@ from diffusers.loaders.single_file_utils import (
     convert_open_clip_checkpoint,
 )
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 HERE = Path(__file__).resolve().parent
 
@@ -62,6 +62,32 @@ TINY = {
     ),
 }
 
+# SDXL's base, its refiner, and a distilled U-Net (SSD-1B's kind): pooled texts of 24 and 6 or 5 numbers of 4 channels each.
+XL_VAE = dict(vae_config([4, 4], layers_per_block=1, norm_num_groups=4, sample_size=1024, scaling_factor=0.13025))
+XL_TEXT = dict(vocab_size=90, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=1, max_position_embeddings=12,
+               hidden_act="quick_gelu", bos_token_id=88, eos_token_id=89)
+XL_TEXT_2 = dict(XL_TEXT, hidden_size=12, intermediate_size=24, hidden_act="gelu", projection_dim=24)
+
+
+def xl_unet(levels, numbers, **more):
+    return unet_config(levels, norm_num_groups=4, attention_head_dim=[1] * len(levels), use_linear_projection=True, sample_size=512,
+                       addition_embed_type="text_time", addition_time_embed_dim=4, projection_class_embeddings_input_dim=24 + 4 * numbers,
+                       **more)
+
+
+TINY["sdxl"] = dict(
+    unet=xl_unet([PLAIN, CROSS], 6, block_out_channels=[4, 12], layers_per_block=1, cross_attention_dim=28,
+                 transformer_layers_per_block=2),
+    vae=XL_VAE, text=XL_TEXT, text_2=XL_TEXT_2)
+TINY["refiner"] = dict(
+    unet=xl_unet([PLAIN, CROSS, PLAIN], 5, block_out_channels=[4, 12, 12], layers_per_block=1, cross_attention_dim=12,
+                 transformer_layers_per_block=2),
+    vae=XL_VAE, text_2=XL_TEXT_2)
+TINY["ssd"] = dict(
+    unet=xl_unet([PLAIN, CROSS], 6, block_out_channels=[4, 12], layers_per_block=2, cross_attention_dim=28, mid_block_type="UNetMidBlock2D",
+                 transformer_layers_per_block=[1, [2, 1]], reverse_transformer_layers_per_block=[[1, 2, 1], 1]),
+    vae=XL_VAE, text=XL_TEXT, text_2=XL_TEXT_2)
+
 CLIP_IDS = dict(vocab_size=49408, max_position_embeddings=77, bos_token_id=49406, eos_token_id=49407)
 FULL_VAE = vae_config([128, 256, 512, 512], layers_per_block=2, norm_num_groups=32)
 PUBLISHED = {
@@ -80,6 +106,20 @@ PUBLISHED = {
         open_clip=True,
     ),
 }
+CLIP_L = dict(CLIP_IDS, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, hidden_act="quick_gelu")
+BIG_G = dict(CLIP_IDS, hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20, hidden_act="gelu",
+             projection_dim=1280)
+PUBLISHED["sdxl"] = dict(
+    unet=unet_config([PLAIN, CROSS, CROSS], block_out_channels=[320, 640, 1280], layers_per_block=2, norm_num_groups=32, sample_size=128,
+                     cross_attention_dim=2048, attention_head_dim=[5, 10, 20], use_linear_projection=True, addition_embed_type="text_time",
+                     addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816, transformer_layers_per_block=[1, 2, 10]),
+    vae=dict(FULL_VAE, sample_size=1024, scaling_factor=0.13025), text=CLIP_L, text_2=BIG_G)
+PUBLISHED["sdxl-refiner"] = dict(
+    unet=unet_config([PLAIN, CROSS, CROSS, PLAIN], block_out_channels=[384, 768, 1536, 1536], layers_per_block=2, norm_num_groups=32,
+                     sample_size=128, cross_attention_dim=1280, attention_head_dim=[6, 12, 24, 24], use_linear_projection=True,
+                     addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2560,
+                     transformer_layers_per_block=4),
+    vae=dict(FULL_VAE, sample_size=1024, scaling_factor=0.13025), text_2=BIG_G)
 
 
 # MARK: from diffusers to the original
@@ -88,7 +128,7 @@ PUBLISHED = {
 def original_unet(state, config):
     """The modules in the order in which the original constructs them, each with its number."""
     layers = config["layers_per_block"]
-    places = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "conv_in": "input_blocks.0.0",
+    places = {"add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2", "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "conv_in": "input_blocks.0.0",
               "conv_norm_out": "out.0", "conv_out": "out.2", "mid_block.resnets.0": "middle_block.0",
               "mid_block.attentions.0": "middle_block.1", "mid_block.resnets.1": "middle_block.2"}
     number = 1
@@ -155,11 +195,11 @@ def original_clip(state):
     return result
 
 
-def original_open_clip(state, config):
-    """The last block and the projection of the original are not in diffusers: any numbers take their place."""
-    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
+def original_open_clip(state, config, whole=False):
+    """The last block and the projection of version 2 are not in diffusers: any numbers take their place. SDXL has the whole tower."""
+    hidden, layers = config["hidden_size"], config["num_hidden_layers"] - whole
     state = dict(state)
-    for name in [n for n in state if n.startswith("encoder.layers.0.")]:
+    for name in [] if whole else [n for n in state if n.startswith("encoder.layers.0.")]:
         state[name.replace(".0.", f".{layers}.", 1)] = torch.ones_like(state[name])
     ends = {"embeddings.token_embedding.weight": "token_embedding.weight", "final_layer_norm.weight": "ln_final.weight",
             "embeddings.position_embedding.weight": "positional_embedding", "final_layer_norm.bias": "ln_final.bias"}
@@ -174,18 +214,34 @@ def original_open_clip(state, config):
             for old, new in modules.items():
                 result[f"{there}{new}.{kind}"] = state[f"{here}{old}.{kind}"]
             result[f"{there}attn.in_proj_{kind}"] = torch.cat([state[f"{here}self_attn.{p}_proj.{kind}"] for p in "qkv"])
-    result["text_projection"] = torch.ones(hidden, hidden, dtype=result["ln_final.bias"].dtype)
+    projection = state["text_projection.weight"].T if whole else torch.ones(hidden, hidden, dtype=result["ln_final.bias"].dtype)
+    result["text_projection"] = projection.contiguous()
     result["logit_scale"] = torch.tensor(4.6)
     return {f"cond_stage_model.model.{key}": value for key, value in result.items()}
 
 
+def original_xl(parts, model):
+    """The embedders of SDXL: CLIP as transformers has it, then OpenCLIP; the refiner has OpenCLIP alone."""
+    result = {}
+    if "text" in model:
+        clip = original_clip(parts["text_encoder"])
+        result = {key.replace("cond_stage_model", "conditioner.embedders.0"): value for key, value in clip.items()}
+    place = f"conditioner.embedders.{int('text' in model)}"
+    clip = original_open_clip(parts["text_encoder_2"], model["text_2"], whole=True)
+    return {**result, **{key.replace("cond_stage_model", place): value for key, value in clip.items()}}
+
+
 def original(parts, model):
+    if "text_2" in model:
+        return {**original_unet(parts["unet"], model["unet"]), **original_vae(parts["vae"], model["vae"]), **original_xl(parts, model)}
     clip = original_open_clip(parts["text_encoder"], model["text"]) if model["open_clip"] else original_clip(parts["text_encoder"])
     return {**original_unet(parts["unet"], model["unet"]), **original_vae(parts["vae"], model["vae"]), **clip}
 
 
 def check(checkpoint, parts, model):
     """diffusers' converters find in the checkpoint what it was made of."""
+    if "text_2" in model:
+        return check_xl(checkpoint, parts, model)
     text = CLIPTextModel(CLIPTextConfig(**model["text"]))
     if model["open_clip"]:
         # diffusers leaves out block 23; here the last one has another number.
@@ -203,6 +259,28 @@ def check(checkpoint, parts, model):
             assert tensor.shape == parts[part][name].shape and torch.equal(tensor, parts[part][name]), (part, name)
 
 
+def check_xl(checkpoint, parts, model):
+    # diffusers' converter knows one middle alone.
+    if "mid_block_type" not in model["unet"]:
+        same(convert_ldm_unet_checkpoint(checkpoint, model["unet"]), parts["unet"])
+    same(convert_ldm_vae_checkpoint(checkpoint, model["vae"]), parts["vae"])
+    if "text" in model:
+        same({k.removeprefix("text_model."): v for k, v in convert_ldm_clip_checkpoint(checkpoint).items() if not k.endswith("position_ids")},
+             parts["text_encoder"])
+    text = CLIPTextModelWithProjection(CLIPTextConfig(**model["text_2"]))
+    # diffusers' converter asks for the width of the published model.
+    prefix = f"conditioner.embedders.{int('text' in model)}.model."
+    shaped = {**checkpoint, prefix + "text_projection": checkpoint[prefix + "text_projection"].clone()}
+    state = convert_open_clip_checkpoint(text, shaped, prefix=prefix)
+    same({k.removeprefix("text_model."): v for k, v in state.items() if not k.endswith("position_ids")}, parts["text_encoder_2"])
+
+
+def same(found, expected):
+    assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
+    for name, tensor in found.items():
+        assert tensor.shape == expected[name].shape and torch.equal(tensor, expected[name]), name
+
+
 # MARK: files
 
 
@@ -215,8 +293,21 @@ def fnv(tensor):
 
 
 def networks(model):
-    return dict(unet=UNet2DConditionModel(**model["unet"]), vae=AutoencoderKL(**model["vae"]),
-                text_encoder=CLIPTextModel(CLIPTextConfig(**model["text"])))
+    result = dict(unet=UNet2DConditionModel(**model["unet"]), vae=AutoencoderKL(**model["vae"]))
+    if "text" in model:
+        result["text_encoder"] = CLIPTextModel(CLIPTextConfig(**model["text"]))
+    if "text_2" in model:
+        result["text_encoder_2"] = CLIPTextModelWithProjection(CLIPTextConfig(**model["text_2"]))
+    return result
+
+
+def state_of(part):
+    return {k.removeprefix("text_model."): v for k, v in part.state_dict().items() if not k.endswith("position_ids")}
+
+
+def configurations_of(model):
+    names = dict(unet="unet", vae="vae", text="text_encoder", text_2="text_encoder_2")
+    return {names[part]: model[part] for part in names if part in model}
 
 
 def randomise(module, generator):
@@ -230,6 +321,8 @@ def randomise(module, generator):
 
 @torch.no_grad()
 def reference(parts, model, generator):
+    if "text_2" in model:
+        return reference_xl(parts, model, generator)
     side, length = 8, model["text"]["max_position_embeddings"]
     parts = {name: part.float().eval() for name, part in parts.items()}
     ids = torch.randint(0, model["text"]["bos_token_id"], (1, length), generator=generator)
@@ -242,12 +335,28 @@ def reference(parts, model, generator):
     return dict(ids=ids.float(), states=states, latents=latents, prediction=prediction, picture=picture, moments=moments)
 
 
+@torch.no_grad()
+def reference_xl(parts, model, generator):
+    parts = {name: part.float().eval() for name, part in parts.items()}
+    text = model["text_2"]
+    ids = torch.randint(0, text["bos_token_id"], (1, text["max_position_embeddings"]), generator=generator)
+    ids[0, 0], ids[0, -2:] = text["bos_token_id"], text["eos_token_id"]
+    outputs = [parts[name](ids, output_hidden_states=True) for name in ("text_encoder", "text_encoder_2") if name in parts]
+    states = torch.cat([output.hidden_states[-2] for output in outputs], -1)
+    numbers = torch.randint(0, 64, (1, (model["unet"]["projection_class_embeddings_input_dim"] - 24) // 4), generator=generator).float()
+    latents = torch.randn(1, 4, 8, 8, generator=generator)
+    told = dict(text_embeds=outputs[-1].text_embeds, time_ids=numbers)
+    prediction = parts["unet"](latents, 321.0, states, added_cond_kwargs=told).sample
+    return dict(ids=ids.float(), states=states, pooled=outputs[-1].text_embeds, numbers=numbers, latents=latents, prediction=prediction,
+                picture=parts["vae"].decode(latents).sample)
+
+
 def make_tiny(name, model, seed):
     generator = torch.Generator().manual_seed(seed)
     parts = networks(model)
     for part in parts.values():
         randomise(part, generator)
-    states = {name: {k: v.clone() for k, v in part.state_dict().items() if not k.endswith("position_ids")} for name, part in parts.items()}
+    states = {name: {k: v.clone() for k, v in state_of(part).items()} for name, part in parts.items()}
     checkpoint = original(states, model)
     check(checkpoint, states, model)
     # What the original's training leaves in its checkpoints besides.
@@ -258,7 +367,7 @@ def make_tiny(name, model, seed):
     checkpoint["global_step"] = torch.tensor(470000)
     save_file({k: v.contiguous().clone() for k, v in checkpoint.items()}, HERE / f"{name}.safetensors")
     tensors = {part: {k: dict(shape=list(v.shape), hash=fnv(v)) for k, v in state.items()} for part, state in states.items()}
-    configurations = dict(unet=model["unet"], vae=model["vae"], text_encoder=model["text"])
+    configurations = configurations_of(model)
     write_json(f"{name}.json", dict(tensors=tensors, configurations=configurations))
     save_file({k: v.contiguous() for k, v in reference(parts, model, generator).items()}, HERE / f"{name}-reference.safetensors")
 
@@ -266,11 +375,16 @@ def make_tiny(name, model, seed):
 def make_shapes(name, model):
     with torch.device("meta"):
         parts = networks(model)
-        states = {name: {k: v for k, v in part.state_dict().items() if not k.endswith("position_ids")} for name, part in parts.items()}
+        states = {name: state_of(part) for name, part in parts.items()}
         checkpoint = original(states, model)
     shapes = {key: list(value.shape) for key, value in checkpoint.items()}
-    tensors = {part: {k: list(v.shape) for k, v in state.items()} for part, state in states.items()}
-    configurations = dict(unet=model["unet"], vae=model["vae"], text_encoder=model["text"])
+    # Of SDXL's thousands of tensors one in a hundred, and no autoencoder: all kinds are in the tiny models.
+    some = 100 if "text_2" in model else 1
+    if "text_2" in model:
+        shapes = {key: shape for key, shape in shapes.items() if not key.startswith("first_stage_model.")}
+        states.pop("vae")
+    tensors = {part: {k: list(v.shape) for k, v in list(state.items())[::some]} for part, state in states.items()}
+    configurations = {part: value for part, value in configurations_of(model).items() if part in states}
     write_json(f"{name}-shapes.json", dict(checkpoint=shapes, tensors=tensors, configurations=configurations))
 
 

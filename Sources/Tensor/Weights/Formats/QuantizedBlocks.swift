@@ -8,7 +8,7 @@ extension NumberFormat {
 
 /// Blocks of 32 values of 8 bits with a common scale. If the processor has an instruction for it, panels are multiplied without widening, with activations of
 /// 8 bits. Otherwise they are widened.
-enum QuantizedBlocks: WritableNumbers, PackedNumbers, PanelForm {
+enum QuantizedBlocks: WritableNumbers, GroupedNumbers, PanelForm {
   static var name: String { "Q8_0" }
   static var blockValues: Int { Int(CK_BLOCK) }
   /// The scale and the values.
@@ -16,12 +16,13 @@ enum QuantizedBlocks: WritableNumbers, PackedNumbers, PanelForm {
   /// q lies between this and its negative, so that both signs have the same steps.
   private static var largest: Float { 127 }
 
-  static func decode(_ blocks: Int, from source: UnsafeRawPointer, into values: UnsafeMutablePointer<Float>) {
-    for index in 0..<blocks {
-      let block = source + index * blockBytes, target = values + index * blockValues
-      let scale = HalfPrecision.widened(block.loadUnaligned(as: UInt16.self))
-      for index in 0..<blockValues { target[index] = scale * Float(block.load(fromByteOffset: 2 + index, as: Int8.self)) }
-    }
+  static var groupValues: Int { blockValues }
+  static var bits: Int { 8 }
+  static var zero: Int { 128 }
+  static var scaleOffset: Int { 0 }
+
+  static func open(_ block: UnsafeRawPointer, numbers: UnsafeMutablePointer<UInt8>, factors: UnsafeMutablePointer<Int8>) {
+    for index in 0..<blockValues { numbers[index] = block.load(fromByteOffset: 2 + index, as: UInt8.self) ^ 0x80 }
   }
 
   /// d = max |x| / 127 in half precision, q = x / d to the nearest whole number.
@@ -51,12 +52,7 @@ enum QuantizedBlocks: WritableNumbers, PackedNumbers, PanelForm {
     Int32(bitPattern: (value + 0x1.8p23).bitPattern) &- Int32(bitPattern: Float(0x1.8p23).bitPattern)
   }
 
-  /// Only a scale can be infinite or not a number.
-  static func areFinite(_ blocks: Int, at source: UnsafeRawPointer) -> Bool {
-    exponentsLeaveRoom(blocks, at: source, mask: HalfPrecision.exponent, stride: blockBytes)
-  }
-
-  static func panels(channels: Int) -> any PanelForm.Type { Self.self }
+  static func panels(channels: Int, taps: Int) -> any PanelForm.Type { taps == 1 ? Self.self : GroupedPanels<Self>.self }
 
   /// Packs blocks from a file into a panel for the kernel: four inputs of each output together, 128 added, then the scales.
   static func pack(_ rows: UnsafePointer<UnsafeRawPointer?>, channels: Int, taps: Int, into target: UnsafeMutableRawPointer) {

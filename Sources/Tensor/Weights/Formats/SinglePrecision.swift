@@ -23,7 +23,7 @@ enum SinglePrecision: WritableNumbers, PackedNumbers, PanelForm {
     exponentsLeaveRoom(blocks, at: source, mask: 0x7F80_0000 as UInt32)
   }
 
-  static func panels(channels: Int) -> any PanelForm.Type {
+  static func panels(channels: Int, taps: Int) -> any PanelForm.Type {
     channels > 0 && ProductFactors.split.takes(channels: channels) ? SplitPanels.self : Self.self
   }
 

@@ -38,7 +38,7 @@ extension SixteenBits {
 
   static func areFinite(_ blocks: Int, at source: UnsafeRawPointer) -> Bool { exponentsLeaveRoom(blocks, at: source, mask: exponent) }
 
-  static func panels(channels: Int) -> any PanelForm.Type { Self.self }
+  static func panels(channels: Int, taps: Int) -> any PanelForm.Type { Self.self }
 
   static func pack(_ rows: UnsafePointer<UnsafeRawPointer?>, channels: Int, taps: Int, into target: UnsafeMutableRawPointer) {
     ck_pack_panel(2, channels, taps, rows, target)

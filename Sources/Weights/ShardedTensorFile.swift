@@ -3,20 +3,20 @@ import Foundation
 import Tensor
 
 extension TensorFileFormat {
-  /// Several safetensors files by their index.
-  public static let safetensorsIndex = TensorFileFormat("safetensors index") { url, _ in
-    url.pathExtension == "json" && url.lastPathComponent.contains(".safetensors.")
+  /// Several files by their index: `….safetensors.index.json` or `….bin.index.json`.
+  public static let shardIndex = TensorFileFormat("index of shards") { url, _ in
+    url.pathExtension == "json" && [".safetensors.", ".bin."].contains { url.lastPathComponent.contains($0) }
   } opened: {
-    try ShardedSafetensors(index: $0)
+    try ShardedTensorFile(index: $0)
   }
 }
 
-/// Tensors in several safetensors files, and the `….safetensors.index.json` that says which file has which tensor.
-public struct ShardedSafetensors: TensorFile {
+/// Tensors in several files, and the `….index.json` that says which file has which tensor.
+public struct ShardedTensorFile: TensorFile {
   /// Where the index is.
   public let url: URL
   /// The files, sorted by path.
-  public let shards: [SafetensorsFile]
+  public let shards: [any TensorFile]
   /// All tensors of the files that the index names.
   public let table: WeightTable
 
@@ -27,20 +27,22 @@ public struct ShardedSafetensors: TensorFile {
   private struct Index: Decodable { let weight_map: [String: String] }
 
   /// - Parameter index: the index. The shards must lie beside it.
-  /// - Throws: `SafetensorsError`.
-  public init(index url: URL) throws(SafetensorsError) {
+  /// - Throws: `SafetensorsError`, and what the format of the shards throws.
+  public init(index url: URL) throws {
     let path = url.path(percentEncoded: false)
     let map = try Self.weightMap(url, path: path)
     let folder = url.deletingLastPathComponent()
-    var shards: [String: SafetensorsFile] = [:]
+    var shards: [String: any TensorFile] = [:]
     for name in Set(map.values).sorted() {
       // Only a plain name is allowed, because an index must not lead out of its folder.
       guard !name.isEmpty, !name.contains("/"), !name.contains("\\"), !name.utf8.contains(0), name != ".", name != ".." else {
-        throw .malformedIndex(path: path, reason: "\(name) is not the name of a file beside it")
+        throw SafetensorsError.malformedIndex(path: path, reason: "\(name) is not the name of a file beside it")
       }
       let shard = folder.appending(path: name)
-      guard FileManager.default.fileExists(atPath: shard.path(percentEncoded: false)) else { throw .missingShard(path: path, shard: name) }
-      shards[name] = try SafetensorsFile(shard)
+      guard FileManager.default.fileExists(atPath: shard.path(percentEncoded: false)) else {
+        throw SafetensorsError.missingShard(path: path, shard: name)
+      }
+      shards[name] = try TensorFileFormat.open(shard, as: [.pyTorch, .safetensors])
     }
     self.url = url
     self.shards = shards.values.sorted { $0.url.path < $1.url.path }
@@ -50,7 +52,7 @@ public struct ShardedSafetensors: TensorFile {
     for (name, file) in map.sorted(by: { $0.key < $1.key }) {
       if let tensor = shards[file]?.tensors[name] { tensors[name] = tensor }
       guard tensors[name] != nil else {
-        throw .missingFromShard(name: name, path: folder.appending(path: file).path(percentEncoded: false))
+        throw SafetensorsError.missingFromShard(name: name, path: folder.appending(path: file).path(percentEncoded: false))
       }
     }
     table = WeightTable(tensors)

@@ -1,0 +1,114 @@
+import ArgumentParser
+import Foundation
+import ImageFiles
+import LatentDiffusion
+
+/// LoRAs and learned words.
+struct AdapterOptions: ParsableArguments {
+  @Option(
+    parsing: .unconditionalSingleValue,
+    help: ArgumentHelp(
+      "A LoRA or LyCORIS file and how strongly to apply it, 1 without a number. Several are applied together.", valueName: "file[=weight]"),
+    transform: { try Lora($0) })
+  var lora: [Lora] = []
+
+  @Option(
+    parsing: .unconditional,
+    help:
+      "A folder of LoRAs for <lora:name:0.8> in the prompt, where name is a file's without its extension. They are taken out of the prompt."
+  )
+  var loraFolder: String?
+
+  @Option(
+    parsing: .unconditionalSingleValue,
+    help: ArgumentHelp("A word for prompts and the textual inversion that it stands for. Several can be given.", valueName: "name=file"),
+    transform: { try Embedding($0) })
+  var embedding: [Embedding] = []
+
+  struct Lora {
+    let path: String
+    let weight: Double
+
+    init(path: String, weight: Double) { (self.path, self.weight) = (path, weight) }
+
+    /// A file's name can have an equals sign, too: what follows the last one must be a number to be a weight.
+    init(_ text: String) throws {
+      guard let sign = text.lastIndex(of: "="), let weight = Double(text[text.index(after: sign)...]) else {
+        self.init(path: text, weight: 1)
+        return
+      }
+      guard weight.isFinite else { throw ValidationError("--lora needs a number after the =, such as 0.8.") }
+      self.init(path: String(text[..<sign]), weight: weight)
+    }
+  }
+
+  struct Embedding {
+    let name: String
+    let path: String
+
+    init(_ text: String) throws {
+      guard let sign = text.firstIndex(of: "="), sign > text.startIndex, text.index(after: sign) < text.endIndex else {
+        throw ValidationError("--embedding must be NAME=FILE.")
+      }
+      (name, path) = (String(text[..<sign]), String(text[text.index(after: sign)...]))
+    }
+  }
+
+  /// What a model is loaded with.
+  func adapted(by tagged: [Lora]) throws -> ModelAdapters {
+    ModelAdapters(
+      adapters: try (lora + tagged).map { AdapterUse(try Adapter(contentsOf: URL(filePath: $0.path)), weight: $0.weight) },
+      embeddings: try embedding.map { try TextualInversion(contentsOf: URL(filePath: $0.path), name: $0.name) })
+  }
+
+  /// The prompt without its `<lora:name:weight>`, and the files that these name.
+  func taken(from prompt: String) throws -> (prompt: String, loras: [Lora]) {
+    var (rest, loras) = (prompt[...], [Lora]())
+    var text = ""
+    while let start = rest.firstRange(of: "<lora:") {
+      guard let end = rest[start.upperBound...].firstIndex(of: ">") else { break }
+      text += rest[..<start.lowerBound]
+      loras.append(try tagged(String(rest[start.upperBound..<end])))
+      rest = rest[rest.index(after: end)...]
+    }
+    return (text + rest, loras)
+  }
+
+  /// - Parameter tag: `name` or `name:weight`.
+  private func tagged(_ tag: String) throws -> Lora {
+    let parts = tag.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
+    guard let weight = parts.count == 1 ? 1 : Double(parts[1]), weight.isFinite, parts.count < 3 else {
+      throw Failure("<lora:\(tag)> in the prompt must be <lora:name> or <lora:name:weight>, where weight is a number such as 0.8.")
+    }
+    guard let loraFolder else { throw Failure("<lora:\(tag)> in the prompt needs --lora-folder, the folder of the file \(parts[0]).") }
+    let files = try Self.files(in: loraFolder), found = files.filter { Self.name($0) == parts[0] }
+    guard let file = found.first, found.count == 1 else {
+      let names = files.isEmpty ? "no LoRA" : Set(files.map(Self.name)).sorted().joined(separator: ", ")
+      let problem = found.isEmpty ? "There is no" : "There are \(found.count) files called"
+      throw Failure("\(problem) \(parts[0]) in \(loraFolder), which has: \(names).")
+    }
+    return Lora(path: file.path(percentEncoded: false), weight: weight)
+  }
+
+  private static func name(_ file: URL) -> String { file.deletingPathExtension().lastPathComponent }
+
+  /// The files of a folder that can be adapters.
+  private static func files(in folder: String) throws -> [URL] {
+    do {
+      return try FileManager.default.contentsOfDirectory(at: URL(filePath: folder), includingPropertiesForKeys: nil)
+        .filter { ["safetensors", "pt", "bin", "ckpt"].contains($0.pathExtension) }.sorted { $0.path < $1.path }
+    } catch { throw Failure("The folder \(folder) of --lora-folder cannot be read.") }
+  }
+
+  /// The settings that are written into pictures; LoRAs of the prompt stand there.
+  var settings: [GenerationParameters.Setting] {
+    lora.map { .init("LoRA", "\(Self.name(URL(filePath: $0.path)))=\($0.weight)") }
+      + embedding.map { .init("Embedding", "\($0.name)=\(URL(filePath: $0.path).lastPathComponent)") }
+  }
+}
+
+/// Adapters and words that a model is loaded with.
+struct ModelAdapters {
+  var adapters: [AdapterUse] = []
+  var embeddings: [TextualInversion] = []
+}
