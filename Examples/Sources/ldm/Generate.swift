@@ -127,6 +127,8 @@ struct GenerateOptions: ParsableArguments {
     request.task = ImageToImage(.latents(latents))
     (request.steps, request.guidance, request.usual) = (steps, guidance, loaded.pipeline.usual)
     (request.width, request.height, request.noise) = (nil, nil, nil)
+    // What steers the first model, and its adapters' pictures, are for that one.
+    (request.controls, request.imagePrompts) = ([], [])
     (request.denoisingStart, request.denoisingEnd) = (refining.place, nil)
     sizes.apply(to: &request, targets: false)
     if !loaded.pipeline.conditioner.readsSecondTexts {
