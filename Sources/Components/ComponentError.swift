@@ -20,6 +20,8 @@ public enum ComponentError: Error, Sendable, Equatable, CustomStringConvertible 
   case missingPart(component: String, part: String)
   /// The component has not what an option asks for.
   case unsupported(component: String, option: String)
+  /// A component was made for another one than it meets.
+  case doesNotFit(component: String, reason: String)
   /// An option's value is none of those that the component takes.
   case outOfRange(component: String, option: String, value: String, allowed: String)
 
@@ -43,6 +45,8 @@ public enum ComponentError: Error, Sendable, Equatable, CustomStringConvertible 
       "\(component) has no \(part): its files hold none."
     case .unsupported(let component, let option):
       "\(component) has no \(option); leave it out."
+    case .doesNotFit(let component, let reason):
+      "\(component) does not fit this model: \(reason)."
     case .outOfRange(let component, let option, let value, let allowed):
       "\(component) takes \(option) \(allowed), but was given \(value)."
     }

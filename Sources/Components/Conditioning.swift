@@ -12,6 +12,8 @@ public struct Conditioning: Sendable {
   public var inputs: [String: Tensor]
   /// The guidance scale that the caller asked for, for predictors that take it as an input.
   public var guidance: Double?
+  /// What controls say of the features of this pass.
+  public var residuals: FeatureResiduals?
   /// How much each context after the first counts beside the text: those are pictures, for predictors with adapters.
   public var imageScales: [Float] = []
   /// How many predictions this conditions.

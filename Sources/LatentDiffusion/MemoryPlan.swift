@@ -106,6 +106,7 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
   /// - Throws: `MemoryPlanError.requestTooLarge` where a generation would take more than the limit with what was planned.
   func admit(_ extent: GenerationExtent) throws {
     guard let limit else { return }
+    guard !extent.isControlled else { throw MemoryPlanError.uncountedControls }
     let needed = try model.cost(of: choice, extent).peakBytes
     guard needed <= max(limit, predictedPeakBytes) else {
       throw MemoryPlanError.requestTooLarge(limit: limit, needed: needed, extent: extent)
@@ -133,6 +134,8 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
 public enum MemoryPlanError: Error, Sendable, Equatable, CustomStringConvertible {
   /// No plan keeps within the limit; `smallest` is the least for which there is one.
   case limitTooSmall(limit: Int, smallest: Int, extent: GenerationExtent)
+  /// The memory of ControlNets and adapters is not planned.
+  case uncountedControls
   /// A request is larger than what the model was loaded for.
   case requestTooLarge(limit: Int, needed: Int, extent: GenerationExtent)
 
@@ -144,6 +147,8 @@ public enum MemoryPlanError: Error, Sendable, Equatable, CustomStringConvertible
         \(megabytes(limit)) of memory are too little for \(extent.images) of \(extent.size.width)×\(extent.size.height) pixels with this model; \
         the smallest limit that would do is \(megabytes(smallest)).
         """
+    case .uncountedControls:
+      return "A plan for memory does not count ControlNets and T2I-Adapters; leave out the limit, or what steers the picture."
     case .requestTooLarge(let limit, let needed, let extent):
       return """
         \(extent.images) of \(extent.size.width)×\(extent.size.height) pixels need about \(megabytes(needed)) of memory as this model was loaded, \

@@ -25,6 +25,7 @@ public struct ModelRegistry: Sendable {
     components: ComponentRegistry([
       UNet2DConditionModel.self, UNet2DModel.self, AutoencoderKL.self, AsymmetricAutoencoderKL.self, AutoencoderTiny.self, VQModel.self,
       CLIPTextModel.self, LDMBertModel.self, ClassEmbedder.self, CLIPVisionModelWithProjection.self, StableUnCLIPImageNormalizer.self,
+      ControlNetModel.self, T2IAdapter.self,
     ]),
     families: [
       StableDiffusionFamily(), StableDiffusionXLFamily(), StableDiffusionUpscaleFamily(), ImageVariationFamily(), LDMFamily(),
@@ -36,12 +37,21 @@ public struct ModelRegistry: Sendable {
   ///   - families: of which the first that fits takes a model.
   public init(components: ComponentRegistry, families: [any ModelFamily]) { (self.components, self.families) = (components, families) }
 
+  /// How single files hold models, or what is added to models.
+  var layouts: [any CheckpointLayout] {
+    [ControlNetCheckpoint(), T2IAdapterCheckpoint()] + families.compactMap(\.checkpointLayout)
+  }
+
   /// The family of a model: by the class of its pipeline, and where the files do not say it, by the parts that are there.
   ///
   /// - Throws: `ModelFilesError` where there is none, or where a component has another class than the family's: whatever else could be said of
   ///   such a model would mislead.
   func family(of files: ModelFiles) throws(ModelFilesError) -> any ModelFamily {
     let path = files.url.path(percentEncoded: false), supported = families.map(\.name).joined(separator: ", ")
+    let controls = ControlNetModel.classNames + T2IAdapter.classNames
+    if files.layout != .diffusers, let name = files.components.compactMap(files.className).first(where: controls.contains) {
+      throw .foreign(path: path, ForeignFile("a \(name), which guides a model, not a model", "give the model, and this beside it"))
+    }
     guard files.layout != .component else {
       let name = files.components.first.flatMap(files.className) ?? ""
       throw .foreign(
@@ -91,7 +101,6 @@ public struct ModelRegistry: Sendable {
       ("StableVideoDiffusion", "a Stable Video Diffusion model"), ("StableCascade", "a Stable Cascade model"),
       ("Wuerstchen", "a Stable Cascade (Würstchen) model"), ("Flux", "a Flux model"), ("StableUnCLIP", "a Stable Diffusion unCLIP model"),
       ("StableDiffusionLatentUpscale", "a latent upscaler"),
-      ("StableDiffusionControlNet", "a Stable Diffusion with a ControlNet"),
       ("AnimateDiff", "an AnimateDiff model"), ("LDM", "a latent diffusion model of 2022"), ("AltDiffusion", "an AltDiffusion model"),
       ("Kandinsky", "a Kandinsky model"), ("PixArt", "a PixArt model"), ("IF", "a DeepFloyd IF model"), ("ZImage", "a Z-Image model"),
       ("QwenImage", "a Qwen-Image model"), ("Sana", "a Sana model"), ("Lumina", "a Lumina model"), ("Hunyuan", "a Hunyuan model"),
@@ -164,6 +173,15 @@ extension ModelComponent {
     from url: URL, replacing parts: [String: URL] = [:], named name: String? = nil, weights: WeightForm? = nil, plan: MemoryPlan? = nil,
     registry: ModelRegistry = .standard, in context: ExecutionContext = ExecutionContext()
   ) throws -> Self {
+    try loadReported(from: url, replacing: parts, named: name, weights: weights, plan: plan, registry: registry, in: context).component
+  }
+
+  /// The same with a report of the tensors that nothing asked for.
+  /// - Throws: what `load` throws.
+  public static func loadReported(
+    from url: URL, replacing parts: [String: URL] = [:], named name: String? = nil, weights: WeightForm? = nil, plan: MemoryPlan? = nil,
+    registry: ModelRegistry = .standard, in context: ExecutionContext = ExecutionContext()
+  ) throws -> (component: Self, report: LoadReport) {
     var registry = registry
     registry.components.register(Self.self)
     let files = try ModelFiles.open(part: url, replacing: parts, registry: registry)
@@ -173,9 +191,11 @@ extension ModelComponent {
     guard let fitting else {
       throw ModelFilesError.noSuchComponent(name: name ?? classNames.first ?? "\(Self.self)", model: url.path(percentEncoded: false))
     }
-    guard let made = try files.component(fitting, weights: weights, plan: plan, in: context) as? Self else {
+    let form = if let plan { plan.form(of: fitting) } else { try weights ?? files.usualForm(of: fitting) }
+    let made = try files.make(fitting, as: form, residency: plan?.residency(of: fitting) ?? .packed, in: context)
+    guard let component = made.component as? Self else {
       throw ModelFilesError.noSuchComponent(name: fitting, model: url.path(percentEncoded: false))
     }
-    return made
+    return (component, made.report)
   }
 }

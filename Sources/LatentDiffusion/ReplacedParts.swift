@@ -14,7 +14,7 @@ extension ModelFiles {
   /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`.
   public static func open(_ url: URL, replacing parts: [String: URL] = [:], registry: ModelRegistry = .standard) throws -> ModelFiles {
     guard parts.isEmpty else { return try open(part: url, replacing: parts, registry: registry) }
-    return try ModelFiles(url, registry: registry.components, layouts: registry.families.compactMap(\.checkpointLayout))
+    return try ModelFiles(url, registry: registry.components, layouts: registry.layouts)
   }
 
   /// The same, but a single component is welcome too.
@@ -22,7 +22,7 @@ extension ModelFiles {
     part url: URL, replacing parts: [String: URL] = [:], as layout: ComponentFile = ComponentFile(), registry: ModelRegistry
   ) throws -> ModelFiles {
     let files = try ModelFiles(
-      url, registry: registry.components, layouts: registry.families.compactMap(\.checkpointLayout), part: layout)
+      url, registry: registry.components, layouts: registry.layouts, part: layout)
     var places: [String: Place] = [:], accessories: [String: Place] = [:]
     for (name, url) in parts.sorted(by: { $0.key < $1.key }) {
       let place = try files.place(of: name, in: url, registry)

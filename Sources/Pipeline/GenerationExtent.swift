@@ -12,6 +12,8 @@ public struct GenerationExtent: Sendable, Equatable {
   public var sharesLatents: Bool
   /// Whether a picture is encoded first.
   public var encodesPicture: Bool
+  /// Whether ControlNets or adapters steer the generation, whose memory no plan knows.
+  public var isControlled = false
 
   /// - Parameters:
   ///   - size: of the pictures in the model.

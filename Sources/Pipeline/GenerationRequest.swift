@@ -19,6 +19,8 @@ public struct GenerationRequest: Sendable {
   public var imagePrompts: [ImagePrompt] = []
   /// What the loop starts from.
   public var task: any GenerationTask = TextToImage()
+  /// Networks that steer the predictor by pictures; what they say is added up. Step caching cannot be had beside them.
+  public var controls: [Control] = []
   /// Pictures of each prompt.
   public var imagesPerPrompt = 1
   /// Steps of the scheduler; image-to-image leaves out some of them. Until it is set: what is usual for the task.

@@ -52,6 +52,7 @@ struct Plan: Sendable {
     try pipeline.checkChannels(for: request.task)
     try checkReaders(of: texts)
     try pipeline.predictor.check(request.shortcuts)
+    try checkControls()
     if let adaptation = request.adaptation, adaptation.model !== pipeline.model { throw GenerationError.foreignAdaptation }
     try checkTensors()
     try pipeline.admission?(extent)
@@ -69,9 +70,19 @@ struct Plan: Sendable {
   }
 
   private var extent: GenerationExtent {
-    GenerationExtent(
+    var extent = GenerationExtent(
       size: size, images: count, rowsPerImage: guidance.rows.count, sharesLatents: guidance.rows.allSatisfy(\.seesPicture),
       encodesPicture: request.task.source(scale: pipeline.autoencoder.spatialScale).isPixels)
+    extent.isControlled = !request.controls.isEmpty
+    return extent
+  }
+
+  /// Deep features that an earlier pass left were steered as that pass was.
+  private func checkControls() throws {
+    guard request.controls.isEmpty || request.stepCaching == nil else {
+      throw ComponentError.unsupported(component: "A generation with controls", option: "step caching")
+    }
+    for control in request.controls { try control.check(pipeline.predictor, prompts: request.prompts.count, count: count) }
   }
 
   private func checkTensors() throws {
@@ -238,8 +249,9 @@ extension Plan {
     var conditioning = try conditioning(beside: pictures, in: context)
     for (name, tensor) in start.inputs { conditioning.inputs[name] = tensor.repeated(guidance.rows.count) }
     try pipeline.predictor.check(conditioning, latents: count)
+    let predictor = try steered(pipeline.predictor, preparation, in: context)
     return DenoisingLoop(
-      predictor: pipeline.predictor, conditioning: conditioning, beside: start.beside, restoration: start.restoration,
+      predictor: predictor, conditioning: conditioning, beside: start.beside, restoration: start.restoration,
       firstStep: schedule.firstStep, endStep: schedule.endStep, guidance: guidance, scheduler: schedule.scheduler, noise: preparation.noise,
       memory: PassMemory(request.shortcuts, seed: request.seed), latents: start.latents, step: schedule.firstStep)
   }

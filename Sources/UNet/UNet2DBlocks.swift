@@ -107,16 +107,24 @@ struct DownBlock: Sendable {
   var attentions: [Transformer2DModel] { stack.attentions }
 
   /// Appends the result of every layer to `skips`, for the way up.
-  /// - Parameter most: the number of skips at which the way down ends.
-  func callAsFunction(_ x: Tensor, skips: inout [Tensor], upTo most: Int, _ pass: UNetPass) throws -> Tensor {
+  /// - Parameters:
+  ///   - most: the number of skips at which the way down ends.
+  ///   - residual: added to the last layer's result where the block has attention, and otherwise after the block (T2I-Adapter).
+  func callAsFunction(_ x: Tensor, skips: inout [Tensor], upTo most: Int, adding residual: Tensor? = nil, _ pass: UNetPass) throws -> Tensor
+  {
     var x = x
     for index in 0..<stack.count where skips.count < most {
       x = try stack(index, [x], pass)
+      if let residual, !attentions.isEmpty, index == stack.count - 1 { x = try x.adding(control: residual, in: pass.context) }
       skips.append(x)
     }
     if let downsampler, skips.count < most {
       x = try downsampler(x, in: pass.context)
       skips.append(x)
+    }
+    if let residual, attentions.isEmpty {
+      x = try x.adding(control: residual, in: pass.context)
+      skips[skips.count - 1] = x
     }
     pass.context.observer?(path, x)
     return x

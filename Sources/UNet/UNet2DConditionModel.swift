@@ -8,10 +8,7 @@ import LatentDiffusionWeights
 public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   /// The checked configuration.
   public let configuration: UNet2DConfiguration
-  private let embedding: UNet2DEmbedding
-  private let convIn: Convolution2D
-  private let downBlocks: [DownBlock]
-  private let midBlock: MidBlock?
+  private let wayDown: UNet2DWayDown
   private let upBlocks: [UpBlock]
   private let convNormOut: GroupNorm
   private let convOut: Convolution2D
@@ -21,14 +18,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   public init(_ configuration: UNet2DConfiguration, weights: WeightScope) throws {
     self.configuration = configuration
     let levels = configuration.levels
-    embedding = try UNet2DEmbedding(configuration, weights: weights)
-    convIn = try Convolution2D(
-      configuration.inChannels, levels[0].channels, kernel: configuration.inputKernel, padding: (configuration.inputKernel - 1) / 2,
-      weights: weights["conv_in"])
-    downBlocks = try levels.indices.map {
-      try DownBlock(index: $0, configuration: configuration, weights: weights["down_blocks"][$0])
-    }
-    midBlock = try MidBlock(configuration: configuration, level: levels[levels.count - 1], weights: weights["mid_block"])
+    wayDown = try UNet2DWayDown(configuration, weights: weights)
     upBlocks = try levels.indices.map {
       try UpBlock(index: $0, configuration: configuration, weights: weights["up_blocks"][$0])
     }
@@ -38,6 +28,9 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
       levels[0].channels, configuration.outChannels, kernel: configuration.outputKernel, padding: (configuration.outputKernel - 1) / 2,
       weights: weights["conv_out"])
   }
+
+  private var embedding: UNet2DEmbedding { wayDown.embedding }
+  private var midBlock: MidBlock? { wayDown.middle }
 
   public static var classNames: [String] { ["UNet2DConditionModel"] }
 
@@ -131,6 +124,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
       part.latents = try latents.repeated(self.rows / latents.shape[0], in: context).rows(rows, in: context)
       part.conditioning.inputs = try conditioning.inputs.mapValues { try $0.rows(rows, in: context) }
       part.conditioning.pooled = try conditioning.pooled.map { try $0.rows(rows, in: context) }
+      part.conditioning.residuals = try conditioning.residuals?.map { try $0.rows(rows, in: context) }
       part.text = try text.rows(rows, in: context)
       return part
     }
@@ -148,14 +142,22 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     let time = try embedding(inputs.timestep, conditioning: inputs.conditioning, rows: inputs.rows, in: context)
     let pass = UNetPass(time: time, text: inputs.text, merging: inputs.merging, context: context)
     let distinct = try sharesRows(inputs, in: context) ? latents : latents.repeated(inputs.rows / latents.shape[0], in: context)
-    var x = try convIn(configuration.centersInput ? distinct.scaled(by: 2, plus: -1, in: context) : distinct, in: context)
+    var x = try wayDown.convIn(configuration.centersInput ? distinct.scaled(by: 2, plus: -1, in: context) : distinct, in: context)
     var skips = [x]
-    x = try descend(x, skips: &skips, upTo: inputs.deepFeatures == nil ? .max : (branch ?? 0) + 1, pass)
+    let residuals = inputs.conditioning.residuals ?? FeatureResiduals()
+    x = try wayDown.descend(
+      x, skips: &skips, upTo: inputs.deepFeatures == nil ? .max : (branch ?? 0) + 1, adding: residuals.levels, pass)
+    for (index, residual) in residuals.skips.prefix(skips.count).enumerated() {
+      skips[index] = try skips[index].adding(control: residual, in: context)
+    }
     if let deepFeatures = inputs.deepFeatures {
       try check(deepFeatures, meeting: x, batch: inputs.rows, branch: branch ?? 0)
       x = deepFeatures
     } else {
       if let midBlock { x = try midBlock(x, pass) }
+      for residual in residuals.levels.dropFirst(configuration.levels.count) + [residuals.middle].compactMap(\.self) {
+        x = try x.adding(control: residual, in: context)
+      }
       if let branch { x = try ascend(x, skips: &skips, leaving: branch + 1, pass) }
     }
     // If no layer has attended to the text yet, the rows are still shared.
@@ -177,7 +179,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   }
 
   private var transformers: (down: [Transformer2DModel], middle: [Transformer2DModel], up: [Transformer2DModel]) {
-    (downBlocks.flatMap(\.attentions), midBlock?.attentions ?? [], upBlocks.flatMap(\.attentions))
+    (wayDown.blocks.flatMap(\.attentions), midBlock?.attentions ?? [], upBlocks.flatMap(\.attentions))
   }
 
   /// What an IP-Adapter adds to each layer that attends to the text. Files number those 1, 3, 5, … on the way down, on the way up, then in the middle, as
@@ -215,12 +217,6 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     return text
   }
 
-  private func descend(_ x: Tensor, skips: inout [Tensor], upTo most: Int, _ pass: UNetPass) throws -> Tensor {
-    var x = x
-    for block in downBlocks where skips.count < most { x = try block(x, skips: &skips, upTo: most, pass) }
-    return x
-  }
-
   private func ascend(_ x: Tensor, skips: inout [Tensor], leaving rest: Int, _ pass: UNetPass) throws -> Tensor {
     var x = x
     for block in upBlocks where skips.count > max(rest, block.skipsLeft) { x = try block(x, skips: &skips, leaving: rest, pass) }
@@ -235,6 +231,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     }
     try check(conditioning, latents: latents.shape[0])
     try embedding.check(conditioning)
+    try check(conditioning.residuals, rows: conditioning.rows)
     let found = conditioning.contexts.count, channels = configuration.contextChannels
     let own = configuration.attendsToText ? 1 : 0
     guard [own, own + adapters.count].contains(found) else {
@@ -245,6 +242,21 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
         throw ComponentError.unexpectedShape(
           component: "The U-Net", argument: "hidden states", expected: "[\(conditioning.rows), L, \(channels)]", found: context)
       }
+    }
+  }
+
+  /// Each residual is for all rows, and there is one for each skip, or none.
+  private func check(_ residuals: FeatureResiduals?, rows: Int) throws {
+    guard let residuals else { return }
+    let skips = configuration.skipChannels.count, levels = configuration.levels.count
+    guard [0, skips].contains(residuals.skips.count), residuals.levels.count <= levels + 1 else {
+      throw ComponentError.doesNotFit(
+        component: "A control",
+        reason: "it has \(residuals.skips.count) residuals for \(skips) skips and \(residuals.levels.count) for \(levels) levels")
+    }
+    for tensor in residuals.skips + [residuals.middle].compactMap(\.self) + residuals.levels where tensor.shape.dimensions.first != rows {
+      throw ComponentError.unexpectedShape(
+        component: "The U-Net", argument: "residuals of a control", expected: "[\(rows), h, w, C]", found: tensor.shape)
     }
   }
 
@@ -261,7 +273,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   /// Whether the layers before the first that attends to the text are computed once for all rows of the same latents. An observer sees all rows, and
   /// additional inputs differ from row to row.
   private func sharesRows(_ inputs: Inputs, in context: ExecutionContext) -> Bool {
-    context.mayRearrange && inputs.conditioning.inputs.isEmpty
+    context.mayRearrange && inputs.conditioning.inputs.isEmpty && inputs.conditioning.residuals?.levels.isEmpty ?? true
   }
 }
 

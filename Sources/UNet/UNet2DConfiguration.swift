@@ -186,10 +186,13 @@ public struct UNet2DConfiguration: Sendable {
 
   /// - Parameter json: a U-Net's `config.json`.
   /// - Throws: `ConfigurationError`.
-  public init(json: Data) throws {
-    let c = try decodeConfiguration(UNet2DKeys.self, component: "UNet2DConditionModel", from: json)
-    let middle = try decodeConfiguration(MiddleBlock.self, component: "UNet2DConditionModel", from: json).type
-    try self.init(c, middle: middle, unconditional: nil, ConfigurationCheck("UNet2DConditionModel"))
+  public init(json: Data) throws { try self.init(json: json, of: "UNet2DConditionModel") }
+
+  /// - Parameter component: what errors call it.
+  init(json: Data, of component: String) throws {
+    let c = try decodeConfiguration(UNet2DKeys.self, component: component, from: json)
+    let middle = try decodeConfiguration(MiddleBlock.self, component: component, from: json).type
+    try self.init(c, middle: middle, unconditional: nil, ConfigurationCheck(component))
   }
 
   /// - Parameter unconditional: what `UNet2DModel` says beside the keys that both classes have; nil for `UNet2DConditionModel`.

@@ -72,12 +72,8 @@ extension ForeignFile {
       self.init("a training checkpoint, whose tensors' names all begin with state_dict.", "write its tensors without this prefix")
     } else if !isModel, has("lora", "hada_w1", "lokr_w1", ".oft_", "oft_blocks", "oft_diag", "dora_scale") {
       self.init("a LoRA: changes to a model, not a model", "adapters are not supported yet; give the model that it was made for")
-    } else if begins("control_model.") || has("controlnet_cond_embedding.", "controlnet_down_blocks.", "zero_convs.") {
-      self.init("a ControlNet, not a model", "ControlNets are not supported yet; give the model that it guides")
     } else if !isModel, has("motion_modules.") {
       self.init("a motion module (AnimateDiff), not a model", "video is not supported yet; give the model that it was made for")
-    } else if begins("adapter.body.", "body.0.") {
-      self.init("a T2I-Adapter, not a model", "adapters are not supported yet; give the model that it was made for")
     } else if begins("image_proj.", "ip_adapter.") {
       self.init("an IP-Adapter, not a model", "adapters are not supported yet; give the model that it was made for")
     } else if !names.isEmpty,
@@ -119,6 +115,18 @@ extension ForeignFile {
     } else {
       return nil
     }
+  }
+
+  /// Whether these are tensors of a ControlNet, in any layout.
+  package static func isControlNet(_ names: Set<String>) -> Bool {
+    names.contains { name in
+      ["control_model.", "controlnet_cond_embedding.", "input_hint_block.", "zero_convs."].contains { name.hasPrefix($0) }
+    }
+  }
+
+  /// Whether these are tensors of a T2I-Adapter, in any layout.
+  package static func isT2IAdapter(_ names: Set<String>) -> Bool {
+    names.contains { name in ["adapter.body.", "body.0."].contains { name.hasPrefix($0) } }
   }
 
   private static let notYetAdvice = "this family is not supported yet; give a Stable Diffusion 1.x, 2.x or XL"

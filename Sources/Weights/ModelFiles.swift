@@ -62,11 +62,13 @@ public struct ModelFiles: Sendable {
     }
     if let foreign = ForeignFile(extension: url.pathExtension) { throw ModelFilesError.foreign(path: path, foreign) }
     let file = try TensorFileFormat.open(url)
-    if ForeignFile(adapter: file.names) == nil, let checkpoint = try part?.checkpoint(of: file) {
+    // What steers a model has layouts of its own; some of its names are a U-Net's.
+    let isControl = ForeignFile.isControlNet(file.names) || ForeignFile.isT2IAdapter(file.names)
+    if !isControl, ForeignFile(adapter: file.names) == nil, let checkpoint = try part?.checkpoint(of: file) {
       source = .checkpoint(checkpoint)
       return
     }
-    if let foreign = ForeignFile(names: file.names) { throw ModelFilesError.foreign(path: path, foreign) }
+    if !isControl, let foreign = ForeignFile(names: file.names) { throw ModelFilesError.foreign(path: path, foreign) }
     for layout in layouts {
       guard let checkpoint = try layout.checkpoint(of: file) else { continue }
       source = .checkpoint(checkpoint)

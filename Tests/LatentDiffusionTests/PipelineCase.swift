@@ -79,7 +79,7 @@ struct PipelineCase: Decodable, Sendable, CustomTestStringConvertible {
   }
 
   /// The name of the folder that it is in.
-  private(set) var home = ""
+  var home = ""
   /// The name of the model's folder.
   var model: String { base ?? home }
 

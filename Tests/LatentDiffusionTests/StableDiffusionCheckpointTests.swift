@@ -56,7 +56,7 @@ private func fnv(_ data: Data) -> String {
   }
 
   /// A file of the published size with nothing in it: it takes no room on the disk.
-  private func sparse(_ shapes: [String: [Int]], at url: URL) throws {
+  static func sparse(_ shapes: [String: [Int]], at url: URL) throws {
     var members: [String] = []
     var end = 0
     for (name, shape) in shapes.sorted(by: { $0.key < $1.key }) {
@@ -79,7 +79,7 @@ private func fnv(_ data: Data) -> String {
     let temporary = try TemporaryFolder()
     let shapes = try JSONDecoder().decode(Shapes.self, from: Data(contentsOf: folder.appending(path: "\(name)-shapes.json")))
     let url = temporary.url.appending(path: "model.safetensors")
-    try sparse(shapes.checkpoint, at: url)
+    try Self.sparse(shapes.checkpoint, at: url)
     let files = try ModelFiles.open(url)
     for (component, tensors) in shapes.tensors {
       let weights = try files.weights(of: component)
@@ -283,7 +283,8 @@ private func fnv(_ data: Data) -> String {
       (["model.diffusion_model.joint_blocks.0.x": one], "Stable Diffusion 3"), (["double_blocks.0.img_attn.x": one], "a Flux model"),
       (["unet.down_blocks.0.attn1.to_q.lora_A.weight": one], "a LoRA"), (["unet.x.processor.to_q_lora.down.weight": one], "a LoRA"),
       (["lora_te_text_model_encoder_layers_0.hada_w1_a": one], "a LoRA"), (["a.lokr_w1": one], "a LoRA"),
-      (["control_model.input_blocks.0.0.weight": one], "a ControlNet"), (["controlnet_cond_embedding.conv_in.weight": one], "a ControlNet"),
+      (["control_model.input_blocks.0.0.weight": one], "its ControlNet lacks its blocks"),
+      (["controlnet_cond_embedding.conv_in.weight": one], "its ControlNet lacks its blocks"),
       (["emb_params": one], "an embedding"), (["<cat-toy>": one], "an embedding"), (["clip_l": one, "clip_g": one], "an embedding"),
       (["noise_augmentor.data_mean": one, "model.diffusion_model.label_emb.0.0.weight": one], "unCLIP"),
       (["taesd_decoder.1.weight": one], "tiny autoencoder"), (["0.weight": one, "1.conv.0.weight": one], "tiny autoencoder"),
@@ -299,7 +300,7 @@ private func fnv(_ data: Data) -> String {
       let temporary = try TemporaryFolder()
       let url = try temporary.write("model.safetensors", SafetensorsWriter.encode(tensors))
       let error = #expect(throws: ModelFilesError.self) { try ModelFiles.open(url) }
-      #expect(error?.description.contains(expected) == true, "\(String(describing: error))")
+      #expect(error?.description.contains(expected) == true, "\(expected), not \(String(describing: error))")
     }
   }
 

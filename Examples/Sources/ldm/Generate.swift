@@ -16,6 +16,7 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
   @OptionGroup(title: "Sampling") var scheduling: SchedulerOptions
   @OptionGroup(title: "Stable Diffusion XL") var sizes: SizeOptions
   @OptionGroup(title: "Stable Diffusion XL") var refining: RefinerOptions
+  @OptionGroup(title: "Pictures that steer") var controls: ControlOptions
   @OptionGroup(title: "Short cuts") var shortcuts: ShortcutOptions
   @OptionGroup(title: "Memory") var memory: MemoryOptions
   @OptionGroup(title: "Memory") var tiles: TileOptions
@@ -40,6 +41,7 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
       let files = files + imagePrompts.images
       if !files.isEmpty { progress.begin("Reading \(files.joined(separator: " and "))") }
       var task = try task()
+      guard controls.isEmpty || memory.memoryLimit == nil else { throw MemoryPlanError.uncountedControls }
       let pictures = try own() + imagePrompts.prompts()
       let noise = try sampling.loadNoise.map { try readLatents($0, names: ["noise"]) }
       let written = try self.prompt.text()
@@ -54,6 +56,8 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
       if let strength = strength ?? loaded.pipeline.usual?(task).strength { task = withStrength(strength, task) }
       var request = request(prompt, task, for: loaded)
       request.imagePrompts = pictures
+      request.controls = try await controls.load(as: model.weights, in: context)
+      fitToControls(&request, loaded.pipeline)
       if let noise, let path = sampling.loadNoise {
         let expected = try loaded.pipeline.latentShape(for: request)
         guard noise.shape == expected else {
@@ -127,6 +131,8 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
     request.task = ImageToImage(.latents(latents))
     (request.steps, request.guidance, request.usual) = (steps, guidance, loaded.pipeline.usual)
     (request.width, request.height, request.noise) = (nil, nil, nil)
+    // What steers the first model, and its adapters' pictures, are for that one.
+    (request.controls, request.imagePrompts) = ([], [])
     (request.denoisingStart, request.denoisingEnd) = (refining.place, nil)
     sizes.apply(to: &request, targets: false)
     if !loaded.pipeline.conditioner.readsSecondTexts {
@@ -144,6 +150,14 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
     }
     (request.width, request.height, request.resizeMode) = (own.width, own.height, sampling.resizeMode ?? .crop)
     progress.tell("The picture of \(picture.width)×\(picture.height) is drawn at \(own.width)×\(own.height), as the model was made for.")
+  }
+
+  /// Without a size and a picture to start from, a picture has the proportions of what steers it.
+  private func fitToControls(_ request: inout GenerationRequest, _ pipeline: DiffusionPipeline) {
+    guard sampling.width == nil, sampling.height == nil, request.task.size == nil, let picture = request.controls.first?.picture,
+      let own = pipeline.usualSize(inProportionsOf: PixelSize(width: picture.shape[2], height: picture.shape[1]))
+    else { return }
+    (request.width, request.height) = (own.width, own.height)
   }
 
   /// - Parameter own: the size that the model was made for.
@@ -253,7 +267,7 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
       width: width,
       height: height, model: model.name, strength: strength.map { Float($0) },
       others: self.model.parts.settings + scheduling.settings + prompt.settings + clipSkip + adapters.settings + imagePrompts.settings
-        + sizes.settings + refining.settings(refiner) + shortcuts.settings + batch)
+        + sizes.settings + refining.settings(refiner) + controls.settings + shortcuts.settings + batch)
   }
 }
 

@@ -22,6 +22,9 @@ public struct StableDiffusionFamily: ModelFamily {
       "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionInpaintPipelineLegacy",
       "StableDiffusionInstructPix2PixPipeline", "StableDiffusionDepth2ImgPipeline", "LatentConsistencyModelPipeline",
       "LatentConsistencyModelImg2ImgPipeline",
+      // The model beside its ControlNet or adapter, which are loaded by themselves.
+      "StableDiffusionControlNetPipeline", "StableDiffusionControlNetImg2ImgPipeline", "StableDiffusionControlNetInpaintPipeline",
+      "StableDiffusionAdapterPipeline",
     ]
   }
 

@@ -175,8 +175,7 @@ enum DerivedConfiguration {
       block_out_channels: channels, layers_per_block: (0..<levels).map { tensors.count(of: "down_blocks.\($0).resnets.") },
       transformer_layers_per_block: down, reverse_transformer_layers_per_block: isUneven ? up : nil,
       cross_attention_dim: try extent(transformer + "transformer_blocks.0.attn2.to_k.weight", 1),
-      // Version 1 and the upscaler have 8 heads everywhere, version 2 heads of 64 channels. The key is diffusers' old misnomer for the number of heads.
-      attention_head_dim: channels.map { isLinear && classes == nil ? max(1, $0 / 64) : 8 }, use_linear_projection: isLinear,
+      attention_head_dim: heads(channels, isLinear: isLinear && classes == nil), use_linear_projection: isLinear,
       norm_num_groups: groups(channels), time_cond_proj_dim: tensors["time_embedding.cond_proj.weight"]?.shape.extent(1),
       num_class_embeds: classes, only_cross_attention: onlyText.contains(true) ? onlyText : nil)
   }
@@ -285,7 +284,7 @@ enum DerivedConfiguration {
   }
 
   /// More levels than this would leave nothing of a picture.
-  private static let levelCounts = 1...16
+  static let levelCounts = 1...16
 
   /// True where the transformers' projections are matrices (version 2), false where they are 1×1 convolutions.
   static func hasLinearProjections(_ tensors: Tensors) -> Bool {
@@ -297,8 +296,11 @@ enum DerivedConfiguration {
     tensors.contains { $0.key.hasSuffix("embeddings.token_embedding.weight") && $0.value.shape.extent(1) == 1024 }
   }
 
+  /// Version 1 and the upscaler have 8 heads everywhere, version 2 heads of 64 channels. The key is diffusers' old misnomer for the number of heads.
+  static func heads(_ channels: [Int], isLinear: Bool) -> [Int] { channels.map { isLinear ? max(1, $0 / 64) : 8 } }
+
   /// 32 groups, as all published models have; for narrower ones the most that divide 32 and every width.
-  private static func groups(_ channels: [Int]) -> Int {
+  static func groups(_ channels: [Int]) -> Int {
     [32, 16, 8, 4, 2].first { groups in channels.allSatisfy { $0 % groups == 0 } } ?? 1
   }
 }
@@ -328,7 +330,7 @@ extension TensorFile {
 
 extension [String: StoredTensor] {
   /// Whether anything is below a prefix.
-  fileprivate func has(_ prefix: String) -> Bool { keys.contains { $0.hasPrefix(prefix) } }
+  func has(_ prefix: String) -> Bool { keys.contains { $0.hasPrefix(prefix) } }
 
   func extent(_ name: String, _ axis: Int, of component: String) throws(DerivedConfiguration.Missing) -> Int {
     guard let extent = self[name]?.shape.extent(axis) else { throw DerivedConfiguration.Missing(component: component, what: name) }
@@ -336,7 +338,7 @@ extension [String: StoredTensor] {
   }
 
   /// Where the first transformer below a prefix is, in the order of the names.
-  fileprivate func transformer(in prefix: String) -> String? {
+  func transformer(in prefix: String) -> String? {
     let suffix = "transformer_blocks.0.attn2.to_k.weight"
     return keys.filter { $0.hasPrefix(prefix) && $0.hasSuffix("." + suffix) }.min().map { String($0.dropLast(suffix.count)) }
   }

@@ -19,7 +19,8 @@ public struct StableDiffusionXLFamily: ModelFamily {
   public var pipelineClasses: Set<String> {
     [
       "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline",
-      "StableDiffusionXLInstructPix2PixPipeline",
+      "StableDiffusionXLInstructPix2PixPipeline", "StableDiffusionXLControlNetPipeline", "StableDiffusionXLControlNetImg2ImgPipeline",
+      "StableDiffusionXLControlNetInpaintPipeline", "StableDiffusionXLAdapterPipeline",
     ]
   }
 

@@ -1,0 +1,169 @@
+import LatentDiffusionComponents
+import Tensor
+
+/// A network that steers a generation by a picture, and how much: a ControlNet, a T2I-Adapter.
+public struct Control: Sendable {
+  /// What looks at the picture.
+  public var model: any ControlModel
+  /// `[N, H, W, C]`, 0…1: one for all, one for each prompt, or one for each picture of the request. One of another size is resampled.
+  public var picture: Tensor
+  /// What the network says is multiplied by this (`controlnet_conditioning_scale`).
+  public var weight: Double
+  /// The part of the steps, 0…1, from which it steers: step i of n where i/n is not below (`control_guidance_start`).
+  public var start: Double
+  /// The part of the steps, 0…1, up to which it steers: step i of n where (i + 1)/n is not above (`control_guidance_end`).
+  public var end: Double
+  /// Whether a ControlNet looks at the rows of prompts alone, and guesses from the picture what the prompt does not say (`guess_mode`).
+  public var isGuessing: Bool
+
+  /// - Parameters:
+  ///   - model: what looks at the picture.
+  ///   - picture: `[N, H, W, C]`, 0…1.
+  ///   - weight: what the network says is multiplied by this.
+  ///   - start: the part of the steps from which it steers.
+  ///   - end: the part of the steps up to which it steers.
+  ///   - isGuessing: whether it looks at the rows of prompts alone.
+  public init(
+    _ model: any ControlModel, picture: Tensor, weight: Double = 1, start: Double = 0, end: Double = 1, isGuessing: Bool = false
+  ) {
+    (self.model, self.picture, self.weight) = (model, picture, weight)
+    (self.start, self.end, self.isGuessing) = (start, end, isGuessing)
+  }
+
+  /// - Parameters:
+  ///   - prompts: of the request.
+  ///   - count: of its pictures.
+  /// - Throws: `GenerationError`; `ComponentError` where the network fits no such predictor.
+  func check(_ predictor: any NoisePredictor, prompts: Int, count: Int) throws {
+    try model.check(predictor)
+    let name = "The picture of a control"
+    try picture.checkPicture(name, channels: model.pictureChannels)
+    guard [1, prompts, count].contains(picture.shape[0]) else {
+      let counts = Set([1, prompts, count]).sorted().map { "\($0)" }.joined(separator: " or ")
+      throw GenerationError.unexpectedShape(
+        name: name, expected: "[\(counts), height, width, \(model.pictureChannels)]", found: picture.shape)
+    }
+    try checkNumber("The weight of a control", weight, in: -1000...1000)
+    try checkNumber("The start of a control", start, in: 0...1)
+    try checkNumber("The end of a control", end, in: start...1)
+    guard !isGuessing || model.hasGuessMode else { throw ComponentError.unsupported(component: model.name, option: "guess mode") }
+  }
+
+  /// Whether it steers a step.
+  func isOn(_ step: Int, of steps: Int) -> Bool {
+    Double(step) / Double(steps) >= start && Double(step + 1) / Double(steps) <= end
+  }
+}
+
+/// A predictor with its controls, for one generation. It asks them before each pass and hands what they say to the predictor.
+///
+/// The step is the number of passes before it, which belongs to a generation's place.
+struct ControlledPredictor: NoisePredictor {
+  let base: any NoisePredictor
+  /// Each with the features of its picture, repeated for the pictures of the request.
+  let controls: [(control: Control, features: [Tensor])]
+  /// Of the guidance, one for each k.
+  let rows: [GuidanceRow]
+  /// That are run.
+  let steps: Int
+
+  var inputChannels: Int { base.inputChannels }
+  var outputChannels: Int { base.outputChannels }
+  var sideMultiple: Int { base.sideMultiple }
+  var sampleSize: Int? { base.sampleSize }
+  var sampleSides: (height: Int, width: Int)? { base.sampleSides }
+  var embedsGuidance: Bool { base.embedsGuidance }
+  var declaredInputs: [PredictorInput] { base.declaredInputs }
+  func check(_ shortcuts: Shortcuts) throws { try base.check(shortcuts) }
+
+  func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor {
+    var memory = PassMemory()
+    return try predict(latents, timestep: timestep, conditioning: conditioning, memory: &memory, in: context)
+  }
+
+  func predict(
+    _ latents: Tensor, timestep: Float, conditioning: Conditioning, memory: inout PassMemory, in context: ExecutionContext
+  ) throws -> Tensor {
+    var caches = memory.cache as? Caches ?? Caches(controls: Array(repeating: nil, count: controls.count))
+    var conditioning = conditioning
+    for (index, (control, features)) in controls.enumerated() where control.isOn(memory.passes, of: steps) {
+      var pass = ControlPass(
+        latents: latents, timestep: timestep, conditioning: conditioning, features: features, weight: Float(control.weight),
+        isGuessing: control.isGuessing || control.model.seesPromptsAlone)
+      let isPart = pass.isGuessing && rows.contains { $0.text != .prompt }
+      if isPart { pass = try prompted(pass, &caches, in: context) }
+      var said = try control.model.residuals(pass, cache: &caches.controls[index], in: context)
+      if isPart { said = try said.map { try spread($0, in: context) } }
+      conditioning.residuals = try conditioning.residuals?.adding(said, in: context) ?? said
+    }
+    memory.cache = caches.base
+    let prediction = try base.predict(latents, timestep: timestep, conditioning: conditioning, memory: &memory, in: context)
+    caches.base = memory.cache
+    memory.cache = caches
+    return prediction
+  }
+
+  /// What the predictor and the controls keep, each of its own type.
+  private struct Caches: Sendable {
+    var base: (any Sendable)?
+    var controls: [(any Sendable)?]
+    /// The rows of prompts, and the context that they were taken from.
+    var prompted: (of: Tensor, conditioning: Conditioning)?
+  }
+
+  /// The pass without the rows that see no prompt.
+  private func prompted(_ pass: ControlPass, _ caches: inout Caches, in context: ExecutionContext) throws -> ControlPass {
+    let count = pass.conditioning.rows / rows.count
+    func kept(_ tensor: Tensor) throws -> Tensor {
+      let parts = try rows.indices.filter { rows[$0].text == .prompt }.map { try tensor.rows($0 * count..<($0 + 1) * count, in: context) }
+      return parts.isEmpty
+        ? Tensor(shape: Shape([0] + tensor.shape.dimensions.dropFirst())) : try .concatenated(parts, axis: 0, in: context)
+    }
+    var pass = pass
+    // Rows may see latents of their own.
+    if pass.latents.shape[0] == pass.conditioning.rows { pass.latents = try kept(pass.latents) }
+    if let known = caches.prompted, let states = pass.conditioning.contexts.first, known.of.isIdentical(to: states) {
+      pass.conditioning = known.conditioning
+      return pass
+    }
+    let (whole, inputs) = (pass.conditioning, try pass.conditioning.inputs.mapValues(kept))
+    pass.conditioning = Conditioning(
+      rows: count * rows.count { $0.text == .prompt }, contexts: try whole.contexts.map(kept), pooled: try whole.pooled.map(kept),
+      inputs: inputs, guidance: whole.guidance)
+    caches.prompted = whole.contexts.first.map { ($0, pass.conditioning) }
+    return pass
+  }
+
+  /// Residuals for the rows of prompts as residuals for all rows: the others get zeros.
+  private func spread(_ said: Tensor, in context: ExecutionContext) throws -> Tensor {
+    let count = said.shape[0] / max(1, rows.count { $0.text == .prompt })
+    let zeros = Tensor(shape: Shape([count] + said.shape.dimensions.dropFirst()))
+    var next = 0
+    let parts = try rows.map { row -> Tensor in
+      guard row.text == .prompt else { return zeros }
+      defer { next += 1 }
+      return try said.rows(next * count..<(next + 1) * count, in: context)
+    }
+    return try .concatenated(parts, axis: 0, in: context)
+  }
+}
+
+extension Plan {
+  /// The predictor with the controls of the request; without any, the predictor itself.
+  func steered(_ predictor: any NoisePredictor, _ preparation: Preparation, in context: ExecutionContext) throws -> any NoisePredictor {
+    guard !request.controls.isEmpty else { return predictor }
+    let controls = try request.controls.map { control in
+      let features = try control.model.features(of: preparation.fitted(control.picture), in: context)
+      return (control, try features.map { try repeated($0, in: context) })
+    }
+    return ControlledPredictor(base: predictor, controls: controls, rows: guidance.rows, steps: schedule.endStep - schedule.firstStep)
+  }
+
+  /// Features of one picture, or of one for each prompt, for all pictures of the request: those of the first prompt come first.
+  private func repeated(_ features: Tensor, in context: ExecutionContext) throws -> Tensor {
+    let given = features.shape[0], times = given > 0 ? count / given : 1
+    guard times > 1 else { return features }
+    return try .concatenated(
+      (0..<given).flatMap { Array(repeating: try features.rows($0..<$0 + 1, in: context), count: times) }, axis: 0, in: context)
+  }
+}
