@@ -31,26 +31,6 @@ struct AutoencoderMidBlock: Sendable {
   }
 }
 
-/// One head of attention over all pixels, with a residual connection. Source: diffusers' `Attention` as `UNetMidBlock2D` makes it.
-private struct PixelAttention: Sendable {
-  private let norm: GroupNorm
-  private let attention: Attention
-  private let path: String
-
-  init(_ channels: Int, groups: Int, weights: WeightScope) throws {
-    norm = try GroupNorm(groups: groups, channels: channels, epsilon: AutoencoderShape.epsilon, weights: weights["group_norm"])
-    attention = try Attention(channels, heads: 1, headChannels: channels, bias: true, isObserved: false, weights: weights)
-    path = weights.prefix
-  }
-
-  func callAsFunction(_ x: Tensor, in context: ExecutionContext) throws -> Tensor {
-    let tokens = Shape([x.shape[0], x.shape[1] * x.shape[2], x.shape[3]])
-    let result = try attention(norm(x, in: context).reshaped(tokens), adding: x.reshaped(tokens), in: context).reshaped(x.shape)
-    context.observer?(path, result)
-    return result
-  }
-}
-
 extension AutoencoderShape {
   /// A resnet, and the attention after it at levels that have it. Source: diffusers' `DownEncoderBlock2D`, `AttnDownEncoderBlock2D`, `UpDecoderBlock2D` and
   /// `AttnUpDecoderBlock2D`.

@@ -108,6 +108,7 @@ public struct DiffusionModel: Sendable {
       return usual
     }
     pipeline.decodesPreviews = decodesQuickly
+    pipeline.pictureNoise = assembly.pictureNoise
     if let plan { pipeline.admission = { try plan.admit($0) } }
     pipeline.model = identity
     pipeline.adaptation = added.components.isEmpty ? nil : try adaptation(by: added, in: context)

@@ -322,12 +322,17 @@ extension ModelAssembly {
   fileprivate func followPass(
     _ conditioning: Conditioning?, latents: Int, height: Int, width: Int, _ engine: CountingEngine
   ) throws {
+    var conditioning = conditioning ?? Conditioning(rows: latents)
+    // What a task gives the predictor beside the text.
+    for input in predictor.declaredInputs where input.isRequired && conditioning.inputs[input.name] == nil {
+      conditioning.inputs[input.name] = engine.input(Shape([conditioning.rows] + input.shape))
+    }
     var memory = PassMemory()
     for _ in 0..<2 {
       engine.counter.beginPass()
       _ = try predictor.predict(
         engine.input([latents, height, width, predictor.inputChannels]), timestep: 0,
-        conditioning: conditioning ?? Conditioning(rows: latents), memory: &memory, in: engine.context)
+        conditioning: conditioning, memory: &memory, in: engine.context)
     }
   }
 

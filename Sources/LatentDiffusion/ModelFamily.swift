@@ -131,6 +131,8 @@ public struct ModelAssembly: Sendable {
   public var conditioner: any TextConditioner
   /// What makes conditioning of a request's pictures, in their order.
   public var imageConditioners: [any ImageConditioner]
+  /// The noise of pictures beside the latents: `DiffusionPipeline.pictureNoise`.
+  public var pictureNoise: [NoiseLevel] = []
   /// Bytes that these hold beside weights, such as a tokenizer's tables: for plans.
   public var otherBytes: Int
 

@@ -23,9 +23,14 @@ public struct ModelRegistry: Sendable {
   /// What the library brings.
   public static let standard = ModelRegistry(
     components: ComponentRegistry([
-      UNet2DConditionModel.self, AutoencoderKL.self, AsymmetricAutoencoderKL.self, AutoencoderTiny.self, VQModel.self, CLIPTextModel.self,
-      CLIPVisionModelWithProjection.self, StableUnCLIPImageNormalizer.self, ControlNetModel.self, T2IAdapter.self,
-    ]), families: [StableDiffusionFamily(), StableDiffusionXLFamily(), ImageVariationFamily()])
+      UNet2DConditionModel.self, UNet2DModel.self, AutoencoderKL.self, AsymmetricAutoencoderKL.self, AutoencoderTiny.self, VQModel.self,
+      CLIPTextModel.self, LDMBertModel.self, ClassEmbedder.self, CLIPVisionModelWithProjection.self, StableUnCLIPImageNormalizer.self,
+      ControlNetModel.self, T2IAdapter.self,
+    ]),
+    families: [
+      StableDiffusionFamily(), StableDiffusionXLFamily(), StableDiffusionUpscaleFamily(), ImageVariationFamily(), LDMFamily(),
+      LDMTextToImageFamily(),
+    ])
 
   /// - Parameters:
   ///   - components: by the names of their classes.
@@ -95,8 +100,7 @@ public struct ModelRegistry: Sendable {
       ("StableDiffusion3", "a Stable Diffusion 3 model"),
       ("StableVideoDiffusion", "a Stable Video Diffusion model"), ("StableCascade", "a Stable Cascade model"),
       ("Wuerstchen", "a Stable Cascade (Würstchen) model"), ("Flux", "a Flux model"), ("StableUnCLIP", "a Stable Diffusion unCLIP model"),
-      ("StableDiffusionLatentUpscale", "a latent upscaler"), ("StableDiffusionUpscale", "a Stable Diffusion upscaler"),
-      ("StableDiffusionDepth2Img", "a depth-conditioned Stable Diffusion 2"),
+      ("StableDiffusionLatentUpscale", "a latent upscaler"),
       ("AnimateDiff", "an AnimateDiff model"), ("LDM", "a latent diffusion model of 2022"), ("AltDiffusion", "an AltDiffusion model"),
       ("Kandinsky", "a Kandinsky model"), ("PixArt", "a PixArt model"), ("IF", "a DeepFloyd IF model"), ("ZImage", "a Z-Image model"),
       ("QwenImage", "a Qwen-Image model"), ("Sana", "a Sana model"), ("Lumina", "a Lumina model"), ("Hunyuan", "a Hunyuan model"),

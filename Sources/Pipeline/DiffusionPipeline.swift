@@ -26,6 +26,9 @@ public struct DiffusionPipeline: Sendable {
   public var defaultSize: PixelSize?
   /// What steps and guidance a request gets that names none; nil: the defaults of diffusers' pipelines.
   public var usual: (@Sendable (any GenerationTask) -> GenerationSettings)?
+  /// The noise that the predictor was trained to find on pictures beside the latents, by its level (`low_res_scheduler`, up to `max_noise_level`);
+  /// empty for models that take no such pictures.
+  public var pictureNoise: [NoiseLevel] = []
   /// Asked before a generation begins; what it throws, `generate` throws. A plan for memory refuses here what it has no room for.
   public var admission: (@Sendable (GenerationExtent) throws -> Void)?
   /// The model that the components belong to; nil: none whose parameters a request can change.

@@ -74,13 +74,16 @@ public struct LoopStart: Sendable {
   public var beside: Tensor?
   /// What is put back after every step.
   public var restoration: Restoration?
+  /// `[N, …]`: further inputs of the predictor by their names in diffusers, the same for all rows of a picture.
+  public var inputs: [String: Tensor]
 
   /// - Parameters:
   ///   - latents: `[N, h, w, C]`.
   ///   - beside: what the predictor sees beside them.
   ///   - restoration: what is put back after every step.
-  public init(latents: Tensor, beside: Tensor? = nil, restoration: Restoration? = nil) {
-    (self.latents, self.beside, self.restoration) = (latents, beside, restoration)
+  ///   - inputs: further inputs of the predictor, a row for each picture.
+  public init(latents: Tensor, beside: Tensor? = nil, restoration: Restoration? = nil, inputs: [String: Tensor] = [:]) {
+    (self.latents, self.beside, self.restoration, self.inputs) = (latents, beside, restoration, inputs)
   }
 }
 

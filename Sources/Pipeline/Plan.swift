@@ -246,7 +246,8 @@ extension Plan {
     }
     let start = try request.task.start(&preparation)
     try check(start)
-    let conditioning = try conditioning(beside: pictures, in: context)
+    var conditioning = try conditioning(beside: pictures, in: context)
+    for (name, tensor) in start.inputs { conditioning.inputs[name] = tensor.repeated(guidance.rows.count) }
     try pipeline.predictor.check(conditioning, latents: count)
     let predictor = try steered(pipeline.predictor, preparation, in: context)
     return DenoisingLoop(

@@ -23,6 +23,8 @@ public struct Preparation {
   public var inputChannels: Int { plan.pipeline.predictor.inputChannels }
   /// As it is before the first step.
   public var scheduler: any Scheduler { plan.schedule.scheduler }
+  /// The noise that pictures beside the latents can be given, by its level.
+  public var pictureNoise: [NoiseLevel] { plan.pipeline.pictureNoise }
   /// How pictures take another size.
   public var resizeMode: ResizeMode { plan.request.resizeMode }
 

@@ -1,4 +1,5 @@
 import Foundation
+import LatentDiffusionComponents
 
 /// How β, the variance of the noise added at a training timestep, grows (`beta_schedule`).
 public enum BetaSchedule: String, CaseIterable, Sendable {
@@ -17,6 +18,14 @@ public enum BetaSchedule: String, CaseIterable, Sendable {
 
   /// The schedules that all of diffusers' classes know.
   static let common: [BetaSchedule] = [.linear, .scaledLinear, .squaredCosine]
+}
+
+extension SchedulerConfiguration {
+  /// The noise of each training timestep, for pictures that a predictor is shown with noise on them. Source: diffusers' `DDPMScheduler.add_noise`.
+  /// - Throws: `SchedulerError`.
+  public func trainingLevels() throws(SchedulerError) -> [NoiseLevel] {
+    try NoiseTable(self, defaults: NoiseTable.Defaults()).alphasCumprod.map { NoiseLevel(alphaCumprod: $0) }
+  }
 }
 
 /// The forward process: how much signal is left at each training timestep.

@@ -43,6 +43,11 @@ struct CanonicalComposition: Sendable {
     return composed(decomposed(scalars))
   }
 
+  /// The canonical decomposition alone (form D).
+  func decomposition(_ scalars: [Unicode.Scalar]) -> [Unicode.Scalar] {
+    scalars.allSatisfy { $0.value < 0xC0 } ? scalars : decomposed(scalars).map(\.scalar)
+  }
+
   private func decomposed(_ scalars: [Unicode.Scalar]) -> [Ordered] {
     var result: [Ordered] = []
     result.reserveCapacity(scalars.count + scalars.count / 4)

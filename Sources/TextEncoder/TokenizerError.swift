@@ -6,6 +6,10 @@ public enum TokenizerError: Error, Sendable, Equatable, CustomStringConvertible 
   case unreadableFile(path: String, reason: String)
   /// The tokens and their numbers contradict byte-pair encoding.
   case invalidVocabulary(reason: String)
+  /// The folder of a BERT tokenizer holds neither `vocab.txt` nor `tokenizer.json`.
+  case missingPieces(path: String)
+  /// The tokens are none of WordPiece.
+  case invalidPieces(reason: String)
   /// `line` counts from 1; in a `tokenizer.json` it is the number of the merge.
   case invalidMerges(line: Int, reason: String)
   /// A configuration that is no JSON, or has a value that is not valid for a tokenizer.
@@ -23,6 +27,10 @@ public enum TokenizerError: Error, Sendable, Equatable, CustomStringConvertible 
       "The tokenizer file \(path) cannot be read: \(reason)."
     case .invalidVocabulary(let reason):
       "The tokenizer's vocabulary is not one of byte-pair encoding: \(reason)."
+    case .missingPieces(let path):
+      "The tokenizer file \(path) is missing; the folder of a BERT tokenizer needs vocab.txt, or tokenizer.json."
+    case .invalidPieces(let reason):
+      "The tokenizer's vocabulary is not one of word pieces: \(reason)."
     case .invalidMerges(let line, let reason):
       "The tokenizer's merges are broken at line \(line): \(reason)."
     case .invalidConfiguration(let file, let reason):

@@ -6,6 +6,7 @@ import LatentDiffusionWeights
 struct ResnetStack: Sendable {
   private let resnets: [ResnetBlock2D]
   let attentions: [Transformer2DModel]
+  private let pixelAttentions: [PixelAttention]
   private let mergesTokens: Bool
 
   /// - Parameters:
@@ -23,8 +24,12 @@ struct ResnetStack: Sendable {
         channels, level.channels, timeChannels: configuration.timeChannels, groups: configuration.groups, epsilon: configuration.epsilon,
         weights: weights["resnets"][index])
     }
+    pixelAttentions =
+      try block != .pixelAttention
+      ? []
+      : inChannels.indices.map { try PixelAttention(level: level, configuration: configuration, weights: weights["attentions"][$0]) }
     attentions =
-      block == .plain
+      block != .crossAttention
       ? []
       : try transformers.enumerated().map { index, layers in
         try Transformer2DModel(
@@ -37,6 +42,7 @@ struct ResnetStack: Sendable {
 
   func callAsFunction(_ index: Int, _ inputs: [Tensor], _ pass: UNetPass) throws -> Tensor {
     let x = try resnets[index](inputs, time: pass.time(for: inputs[0]), in: pass.context)
+    if !pixelAttentions.isEmpty { return try pixelAttentions[index](x, in: pass.context) }
     return attentions.isEmpty
       ? x
       : try attentions[index](
@@ -71,7 +77,15 @@ extension Transformer2DModel {
   }
 }
 
-/// One resolution on the way down. Source: diffusers' `DownBlock2D` and `CrossAttnDownBlock2D`.
+extension PixelAttention {
+  /// - Parameter groups: of the normalisation; nil: the network's.
+  fileprivate init(level: UNet2DConfiguration.Level, configuration: UNet2DConfiguration, groups: Int? = nil, weights: WeightScope) throws {
+    try self.init(
+      level.channels, heads: level.heads, groups: groups ?? configuration.groups, epsilon: configuration.epsilon, weights: weights)
+  }
+}
+
+/// One resolution on the way down. Source: diffusers' `DownBlock2D`, `CrossAttnDownBlock2D` and `AttnDownBlock2D`.
 struct DownBlock: Sendable {
   private let stack: ResnetStack
   private let downsampler: Downsample2D?
@@ -121,17 +135,19 @@ struct DownBlock: Sendable {
 struct MidBlock: Sendable {
   private let resnets: [ResnetBlock2D]
   let attentions: [Transformer2DModel]
+  private let pixelAttention: PixelAttention?
   private let path: String
 
   /// Nil where the configuration has none.
   init?(configuration: UNet2DConfiguration, level: UNet2DConfiguration.Level, weights: WeightScope) throws {
-    let transformers: [Int]
+    var (transformers, attentionGroups, count): ([Int], Int?, Int) = ([], nil, 1)
     switch configuration.middle {
     case .none: return nil
-    case .resnet: transformers = []
-    case .crossAttention(let layers): transformers = [layers]
+    case .resnet: break
+    case .crossAttention(let layers): (transformers, count) = ([layers], 2)
+    case .pixelAttention(let groups): (attentionGroups, count) = (groups, 2)
     }
-    resnets = try (0...transformers.count).map {
+    resnets = try (0..<count).map {
       try ResnetBlock2D(
         level.channels, level.channels, timeChannels: configuration.timeChannels, groups: configuration.groups,
         epsilon: configuration.epsilon, weights: weights["resnets"][$0])
@@ -139,21 +155,24 @@ struct MidBlock: Sendable {
     attentions = try transformers.enumerated().map { index, layers in
       try Transformer2DModel(level: level, layers: layers, configuration: configuration, weights: weights["attentions"][index])
     }
+    pixelAttention = try attentionGroups.map {
+      try PixelAttention(level: level, configuration: configuration, groups: $0, weights: weights["attentions"][0])
+    }
     path = weights.prefix
   }
 
   func callAsFunction(_ x: Tensor, _ pass: UNetPass) throws -> Tensor {
     var x = try resnets[0]([x], time: pass.time(for: x), in: pass.context)
-    for (attention, resnet) in zip(attentions, resnets.dropFirst()) {
-      let attended = try attention(x, attendingTo: pass.text, in: pass.context)
-      x = try resnet([attended], time: pass.time(for: attended), in: pass.context)
-    }
+    if let attention = attentions.first { x = try attention(x, attendingTo: pass.text, in: pass.context) }
+    if let pixelAttention { x = try pixelAttention(x, in: pass.context) }
+    for resnet in resnets.dropFirst() { x = try resnet([x], time: pass.time(for: x), in: pass.context) }
     pass.context.observer?(path, x)
     return x
   }
 }
 
-/// One resolution on the way up. Each resnet also takes a skip of the way down. Source: diffusers' `UpBlock2D` and `CrossAttnUpBlock2D`.
+/// One resolution on the way up. Each resnet also takes a skip of the way down. Source: diffusers' `UpBlock2D`, `CrossAttnUpBlock2D` and
+/// `AttnUpBlock2D`.
 struct UpBlock: Sendable {
   private let stack: ResnetStack
   private let upsampler: Upsample2D?

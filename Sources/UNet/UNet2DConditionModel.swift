@@ -202,8 +202,10 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   /// A text with the projections that depend on it and on pictures alone. The first pass of a generation keeps them for the others.
   private func read(_ conditioning: Conditioning, memory: inout PassMemory, in context: ExecutionContext) throws -> TextStates {
     let scales = conditioning.imageScales + Array(repeating: 1, count: max(0, adapters.count - conditioning.imageScales.count))
-    let pictures = zip(conditioning.contexts.dropFirst(), scales).map { (tokens: $0, scale: $1) }
-    var text = TextStates(conditioning.contexts[0], beside: pictures)
+    let pictures = zip(conditioning.contexts.dropFirst(configuration.attendsToText ? 1 : 0), scales).map { (tokens: $0, scale: $1) }
+    // Where nothing attends to a text, there still are its rows.
+    let states = configuration.attendsToText ? conditioning.contexts[0] : Tensor(shape: [conditioning.rows, 1, 1])
+    var text = TextStates(states, beside: pictures)
     if let known = memory.cache as? TextStates, known.isOfTheSame(as: text) { return known }
     let (down, middle, up) = transformers
     for attention in down + middle + up { try attention.read(&text, in: context) }
@@ -231,8 +233,9 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     try embedding.check(conditioning)
     try check(conditioning.residuals, rows: conditioning.rows)
     let found = conditioning.contexts.count, channels = configuration.contextChannels
-    guard [1, 1 + adapters.count].contains(found) else {
-      throw ComponentError.unexpectedContexts(component: "The U-Net", expected: 1 + adapters.count, found: found)
+    let own = configuration.attendsToText ? 1 : 0
+    guard [own, own + adapters.count].contains(found) else {
+      throw ComponentError.unexpectedContexts(component: "The U-Net", expected: own + adapters.count, found: found)
     }
     for context in conditioning.contexts.map(\.shape) {
       guard context.rank == 3, context[0] == conditioning.rows, context[2] == channels, context[1] > 0 else {

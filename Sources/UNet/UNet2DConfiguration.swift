@@ -95,6 +95,8 @@ public struct UNet2DConfiguration: Sendable {
   let groups: Int
   let epsilon: Float
   let linearProjection: Bool
+  /// False of `UNet2DModel`, which has no text.
+  let attendsToText: Bool
   let inputKernel: Int
   let outputKernel: Int
   let downsamplePadding: Int
@@ -119,7 +121,11 @@ public struct UNet2DConfiguration: Sendable {
     let onlyCrossAttention: Bool
   }
 
-  enum Block: Sendable { case plain, crossAttention }
+  enum Block: Sendable {
+    case plain, crossAttention
+    /// Pixels attend to one another alone: `AttnDownBlock2D` and `AttnUpBlock2D`.
+    case pixelAttention
+  }
 
   /// The block at the lowest resolution.
   enum Middle: Sendable {
@@ -128,6 +134,8 @@ public struct UNet2DConfiguration: Sendable {
     case resnet
     /// `UNetMidBlock2DCrossAttn`, with so many transformer blocks.
     case crossAttention(layers: Int)
+    /// `UNetMidBlock2D` as `UNet2DModel` has it: two resnets, and between them pixels that attend to one another; nil: they do not.
+    case pixelAttention(groups: Int?)
   }
 
   /// What a class is to the time embedding (`class_embed_type`).
@@ -170,6 +178,9 @@ public struct UNet2DConfiguration: Sendable {
     return (addition.inputs - features) / addition.numberChannels
   }
 
+  /// Whether the network is told a class.
+  public var hasClasses: Bool { classEmbedding != nil }
+
   /// The number of features of a text token.
   public var contextChannels: Int { levels.first?.contextChannels ?? 0 }
 
@@ -180,8 +191,15 @@ public struct UNet2DConfiguration: Sendable {
   /// - Parameter component: what errors call it.
   init(json: Data, of component: String) throws {
     let c = try decodeConfiguration(UNet2DKeys.self, component: component, from: json)
-    let check = ConfigurationCheck(component)
+    let middle = try decodeConfiguration(MiddleBlock.self, component: component, from: json).type
+    try self.init(c, middle: middle, unconditional: nil, ConfigurationCheck(component))
+  }
+
+  /// - Parameter unconditional: what `UNet2DModel` says beside the keys that both classes have; nil for `UNet2DConditionModel`.
+  /// - Throws: `ConfigurationError`.
+  init(_ c: UNet2DKeys, middle: String?, unconditional: UNet2DModelKeys?, _ check: ConfigurationCheck) throws {
     try Self.refuseUnsupported(c, check)
+    attendsToText = unconditional == nil
     inChannels = c.in_channels ?? 4
     outChannels = c.out_channels ?? 4
     // One number, or the height and the width.
@@ -208,9 +226,9 @@ public struct UNet2DConfiguration: Sendable {
     }
     try check.require(epsilon >= 0 && epsilon.isFinite, "norm_eps", "\(epsilon) is no small positive number")
     try check.require((0...1).contains(downsamplePadding), "downsample_padding", "\(downsamplePadding) is not 0 or 1")
-    let middle = try decodeConfiguration(MiddleBlock.self, component: component, from: json).type
-    levels = try Self.levels(c, hasMiddleAttention: middle == "UNetMidBlock2DCrossAttn", check)
-    self.middle = try Self.middle(middle, c, levels: levels.count, check)
+    levels = try Self.levels(
+      c, hasMiddleAttention: unconditional?.add_attention ?? (middle == "UNetMidBlock2DCrossAttn"), attendsToText, check)
+    self.middle = try unconditional?.middle(of: groups, check) ?? Self.middle(middle, c, levels: levels.count, check)
     // `levels` has at least one.
     timeChannels = c.time_embedding_dim ?? 4 * (levels.first?.channels ?? 0)
     try check.extent(timeChannels, "time_embedding_dim")
@@ -293,7 +311,9 @@ public struct UNet2DConfiguration: Sendable {
     return Addition(numberChannels: channels, inputs: inputs)
   }
 
-  private static func levels(_ c: UNet2DKeys, hasMiddleAttention: Bool, _ check: ConfigurationCheck) throws -> [Level] {
+  private static func levels(
+    _ c: UNet2DKeys, hasMiddleAttention: Bool, _ attendsToText: Bool, _ check: ConfigurationCheck
+  ) throws -> [Level] {
     let channels = c.block_out_channels ?? [320, 640, 1280, 1280]
     let count = channels.count
     let cross = Array(repeating: "CrossAttn", count: max(0, count - 1))
@@ -330,10 +350,13 @@ public struct UNet2DConfiguration: Sendable {
         (context[i], "cross_attention_dim"),
       ]
       for (value, key) in values { try check.extent(value, key) }
-      let downBlock = try block(down[i], "DownBlock2D", "down_block_types", check)
-      let upBlock = try block(up[count - 1 - i], "UpBlock2D", "up_block_types", check)
+      let downBlock = try block(down[i], "DownBlock2D", "down_block_types", attendsToText, check)
+      let upBlock = try block(up[count - 1 - i], "UpBlock2D", "up_block_types", attendsToText, check)
       // A level without attention may name any number of heads.
-      let attends = downBlock == .crossAttention || upBlock == .crossAttention || i == count - 1 && hasMiddleAttention
+      let attends = downBlock != .plain || upBlock != .plain || i == count - 1 && hasMiddleAttention
+      try check.require(
+        attendsToText || !attends || channels[i].isMultiple(of: heads[i]), "attention_head_dim",
+        "it does not divide \(channels[i]) channels")
       try check.require(!attends || heads[i] <= channels[i], "attention_head_dim", "\(heads[i]) heads for \(channels[i]) channels")
       let reversed = c.reverse_transformer_layers_per_block
       return Level(
@@ -347,9 +370,11 @@ public struct UNet2DConfiguration: Sendable {
     }
   }
 
-  private static func block(_ name: String, _ plain: String, _ key: String, _ check: ConfigurationCheck) throws -> Block {
+  private static func block(
+    _ name: String, _ plain: String, _ key: String, _ attendsToText: Bool, _ check: ConfigurationCheck
+  ) throws -> Block {
     if name == plain { return .plain }
-    try check.supported(name == "CrossAttn" + plain, key, name)
-    return .crossAttention
+    try check.supported(name == (attendsToText ? "CrossAttn" : "Attn") + plain, key, name)
+    return attendsToText ? .crossAttention : .pixelAttention
   }
 }

@@ -98,10 +98,6 @@ extension ForeignFile {
         "a Stable Diffusion unCLIP model", "it starts from pictures' embeddings, which is not supported yet; give a text-to-image model")
     } else if has("time_stack.", "time_mixer.mix_factor") {
       self.init("a Stable Video Diffusion model", Self.notYetAdvice)
-    } else if begins("model.diffusion_model.label_emb."), !begins("conditioner.embedders.", "model.diffusion_model.label_emb.0.") {
-      self.init("a Stable Diffusion upscaler, whose noise level is a class", Self.notYetAdvice)
-    } else if begins("depth_model.") {
-      self.init("a depth-conditioned Stable Diffusion 2", Self.notYetAdvice)
     } else if has("joint_blocks.") {
       self.init("a Stable Diffusion 3 model", Self.notYetAdvice)
     } else if has("double_blocks.", "single_transformer_blocks.") {

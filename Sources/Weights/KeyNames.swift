@@ -6,8 +6,9 @@ package enum KeyNames {
   static func current(_ name: String, className: String) -> String? {
     if className.hasPrefix("CLIPText") { return textEncoder(name) }
     if className.hasPrefix("CLIPVision") { return clip(name, tower: "vision_model.") }
-    if className.hasPrefix("Autoencoder") || className == "VQModel" { return autoencoder(name) }
-    return name
+    if className.hasPrefix("Autoencoder") || ["VQModel", "UNet2DModel"].contains(className) { return autoencoder(name) }
+    // The layer with which the text encoder was trained, and which no picture needs.
+    return className == "LDMBertModel" && name.hasPrefix("to_logits.") ? nil : name
   }
 
   /// CLIP's names in transformers 5. Version 4 adds the prefix `text_model.`, and its early releases store a table of the numbers 0, 1, 2, ….
@@ -21,7 +22,7 @@ package enum KeyNames {
 
   private static let autoencoderAttention = ["query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"]
 
-  /// An autoencoder's attention before diffusers 0.14: `query`, `key`, `value`, `proj_attn`.
+  /// An autoencoder's attention, and that of `UNet2DModel`, before diffusers 0.14: `query`, `key`, `value`, `proj_attn`.
   package static func autoencoder(_ name: String) -> String {
     var parts = name.split(separator: ".", omittingEmptySubsequences: false).map(String.init)
     guard parts.count >= 4, parts[parts.count - 4] == "attentions", let new = autoencoderAttention[parts[parts.count - 2]] else {

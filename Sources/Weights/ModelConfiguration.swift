@@ -27,6 +27,8 @@ public struct PerLevel<Value: Decodable & Sendable>: Decodable, Sendable {
 
   /// The same value for all levels.
   public init(_ value: Value) { (values, isList) = ([value], false) }
+  /// A value for each level.
+  public init(levels values: [Value]) { (self.values, isList) = (values, true) }
 
   /// - Throws: `DecodingError` if it is neither a value nor a list of values.
   public init(from decoder: any Decoder) throws {

@@ -128,6 +128,12 @@ public struct ModelFiles: Sendable {
     }
   }
 
+  /// A setting of the pipeline that is a number, such as `max_noise_level`; nil if `model_index.json` does not say it.
+  public func number(_ key: String) -> Double? { if case .folder(let folder) = source { folder.numbers[key] } else { nil } }
+
+  /// A setting of the pipeline that gives names to names, such as `id2label`; nil if `model_index.json` does not say it.
+  public func names(_ key: String) -> [String: String]? { if case .folder(let folder) = source { folder.names[key] } else { nil } }
+
   /// A component's class in diffusers or transformers; nil if there is no such component.
   public func className(of component: String) -> String? {
     if let place = elsewhere[component] { return place.files.className(of: place.name) }
@@ -238,6 +244,14 @@ public struct ModelFiles: Sendable {
         elementType: form?.elementType(of: held, shape: stored.shape, name: name, rule: rule) ?? held,
         storedType: stored.stored ?? held, order: form == nil ? stored.order : .product)
     }
+  }
+
+  /// The folder of a component.
+  ///
+  /// - Throws: `ModelFilesError`, also for a single file, which has none.
+  public func folder(of component: String) throws(ModelFilesError) -> URL {
+    guard case .folder(let folder) = source else { throw .noSuchComponent(name: component, model: url.path(percentEncoded: false)) }
+    return try folder.folder(component)
   }
 
   /// A file of a component, such as `vocab.json` of `tokenizer`; nil if there is none. A single file has none.

@@ -14,6 +14,10 @@ struct ModelFolder: Sendable {
   let isComponent: Bool
   /// Settings of the pipeline that are true or false, by their keys in the index.
   let flags: [String: Bool]
+  /// Settings that are numbers.
+  let numbers: [String: Double]
+  /// Settings that give names to names, such as those of classes.
+  let names: [String: [String: String]]
 
   struct Component: Sendable {
     let name: String
@@ -28,7 +32,8 @@ struct ModelFolder: Sendable {
     guard FileManager.default.fileExists(atPath: path) else {
       // The folder of a component stands in that of its model.
       guard let component = Self.component(alone: url), !Self.isForeign(url) else { throw Self.noModel(url) }
-      (self.url, className, components, isComponent, flags) = (url.deletingLastPathComponent(), nil, [component], true, [:])
+      (self.url, className, components, isComponent) = (url.deletingLastPathComponent(), nil, [component], true)
+      (flags, numbers, names) = ([:], [:], [:])
       return
     }
     (self.url, isComponent) = (url, false)
@@ -42,6 +47,8 @@ struct ModelFolder: Sendable {
     }
     if case .text(let name) = entries["_class_name"] { className = name } else { className = nil }
     flags = entries.compactMapValues { if case .flag(let value) = $0 { value } else { nil } }
+    numbers = entries.compactMapValues { if case .number(let value) = $0 { value } else { nil } }
+    names = entries.compactMapValues { if case .names(let value) = $0 { value } else { nil } }
     var components: [Component] = []
     for (name, entry) in entries.sorted(by: { $0.key < $1.key }) {
       guard !name.hasPrefix("_"), case .component(let library, let className) = entry else { continue }
@@ -90,6 +97,8 @@ struct ModelFolder: Sendable {
     case text(String)
     case component(library: String, className: String)
     case flag(Bool)
+    case number(Double)
+    case names([String: String])
     /// A component that is left out (`[null, null]`), or another setting of the pipeline.
     case other
 
@@ -99,6 +108,10 @@ struct ModelFolder: Sendable {
         self = .text(text)
       } else if let flag = try? container.decode(Bool.self) {
         self = .flag(flag)
+      } else if let number = try? container.decode(Double.self) {
+        self = .number(number)
+      } else if let names = try? container.decode([String: String].self) {
+        self = .names(names)
       } else if let pair = try? container.decode([String?].self), pair.count == 2, let className = pair[1] {
         self = .component(library: pair[0] ?? "", className: className)
       } else {
@@ -121,7 +134,7 @@ struct ModelFolder: Sendable {
   }
 
   /// The folder of a component.
-  private func folder(_ component: String) throws(ModelFilesError) -> URL {
+  func folder(_ component: String) throws(ModelFilesError) -> URL {
     guard components.contains(where: { $0.name == component }) else {
       throw .noSuchComponent(name: component, model: url.path(percentEncoded: false))
     }

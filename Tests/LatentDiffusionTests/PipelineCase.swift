@@ -22,6 +22,8 @@ struct PipelineCase: Decodable, Sendable, CustomTestStringConvertible {
   let height: Int?
   let image: String?
   let mask: String?
+  let depth: String?
+  let noiseLevel: Int?
   let seed: UInt64
   let scheduler: String?
   let timesteps: [Float]
@@ -43,7 +45,6 @@ struct PipelineCase: Decodable, Sendable, CustomTestStringConvertible {
   let latents: [Int]?
   /// IP-Adapters, with what they are shown.
   let adapters: [Adapter]?
-  let noiseLevel: Int?
   /// The folder of the tiny model, where the case is not in it.
   private let base: String?
 
@@ -54,8 +55,9 @@ struct PipelineCase: Decodable, Sendable, CustomTestStringConvertible {
   }
 
   private enum CodingKeys: String, CodingKey {
-    case name, files, pipeline, prompts, steps, guidance, strength, width, height, image, mask, seed, scheduler, timesteps, draws
+    case name, files, pipeline, prompts, steps, guidance, strength, width, height, image, mask, depth, seed, scheduler, timesteps, draws
     case negativePrompts = "negative_prompts"
+    case noiseLevel = "noise_level"
     case imagesPerPrompt = "images_per_prompt"
     case imageGuidance = "image_guidance"
     case clipSkip = "clip_skip"
@@ -64,7 +66,6 @@ struct PipelineCase: Decodable, Sendable, CustomTestStringConvertible {
     case originalSize = "original_size"
     case crop, latents, adapters
     case base = "model"
-    case noiseLevel = "noise_level"
     case targetSize = "target_size"
     case negativeOriginalSize = "negative_original_size"
     case negativeCrop = "negative_crop"
@@ -143,6 +144,9 @@ extension PipelineCase {
         ? ImageToImage(.latents(try #require(reference()["input.latents"]).channelsLast()), strength: strength ?? 0.8)
         : ImageToImage(.pixels(try picture(image).tensor()), strength: strength ?? 0.8)
     case "inpainting": Inpainting(image: try picture(image).tensor(), mask: try picture(mask).mask(), strength: strength ?? 1)
+    case "depth-to-image":
+      DepthToImage(.pixels(try picture(image).tensor()), depth: try picture(depth).mask(), strength: strength ?? 0.8)
+    case "upscaling": Upscaling(try picture(image).tensor(), noiseLevel: noiseLevel ?? 20)
     case "editing": InstructionEditing(try picture(image).tensor(), imageGuidance: imageGuidance ?? 1.5)
     default: TextToImage()
     }

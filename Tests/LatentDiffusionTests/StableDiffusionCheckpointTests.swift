@@ -293,7 +293,8 @@ private func fnv(_ data: Data) -> String {
       (["state_dict.model.diffusion_model.x": one], "without this prefix"),
       (["text_model.encoder.layers.0.x": one], "a text encoder alone"),
       (["decoder.up_blocks.0.x": one], "an autoencoder alone"), (["model.diffusion_model.input_blocks.1.0.time_stack.x": one], "Video"),
-      (["down_blocks.0.motion_modules.0.x": one], "AnimateDiff"), (["depth_model.x": one, "model.diffusion_model.x": one], "depth"),
+      (["down_blocks.0.motion_modules.0.x": one], "AnimateDiff"),
+      (["depth_model.x": one, "model.diffusion_model.x": one], "its U-Net lacks"),
     ]
     for (tensors, expected) in cases {
       let temporary = try TemporaryFolder()

@@ -3,10 +3,13 @@ import Foundation
 import ImageFiles
 import LatentDiffusion
 
+/// The options of all commands that make pictures of words.
+typealias GenerateOptions = DrawingOptions<PromptOptions>
+
 /// The options of all commands that make pictures.
-struct GenerateOptions: ParsableArguments {
+struct DrawingOptions<Words: WordOptions>: ParsableArguments {
   @OptionGroup(title: "Model") var model: ModelOptions
-  @OptionGroup(title: "Prompt") var prompt: PromptOptions
+  @OptionGroup(title: "Prompt") var prompt: Words
   @OptionGroup(title: "Adapters") var adapters: AdapterOptions
   @OptionGroup(title: "Pictures as prompts") var imagePrompts: ImagePromptOptions
   @OptionGroup(title: "Sampling") var sampling: SamplingOptions
@@ -48,6 +51,7 @@ struct GenerateOptions: ParsableArguments {
       progress.begin("Loading \(model.name)")
       let plan = try memory.plan(model, adapters: adapters.adapters) { usual in extent(task, usual: usual) }
       var loaded = try await load(model, plan, adapters, in: context)
+      try self.prompt.check(loaded)
       try await imagePrompts.apply(to: &loaded, in: context)
       if let strength = strength ?? loaded.pipeline.usual?(task).strength { task = withStrength(strength, task) }
       var request = request(prompt, task, for: loaded)
@@ -173,6 +177,13 @@ struct GenerateOptions: ParsableArguments {
   /// The size of the work, as far as it is known before the model is loaded.
   private func extent(_ task: any GenerationTask, usual: PixelSize?) -> GenerationExtent? {
     var source = task.size ?? usual
+    // What is enlarged becomes as many times as large as the model's scale says.
+    if case .latents = task.source(scale: 1), let files = try? model.files,
+      let scale = try? MemoryPlan.usualSize(of: files.base, replacing: files.parts).scale,
+      case .latents(let size) = task.source(scale: scale)
+    {
+      source = size
+    }
     if let picture = task.size, let own = usual, isFitted(task, own) { source = own.inProportions(of: picture, multiple: 8) }
     if let picture = task.size {
       // If one side is given, the other follows from it.
@@ -240,7 +251,7 @@ struct GenerateOptions: ParsableArguments {
     let (height, width) = (image.image.shape[1], image.image.shape[2])
     let strength: Double? =
       switch request.task {
-      case is TextToImage, is InstructionEditing: nil
+      case is TextToImage, is InstructionEditing, is Upscaling: nil
       default: request.task.strength
       }
     // One seed draws the noise of all pictures of a batch, so the picture's index is needed, too.
@@ -362,6 +373,63 @@ struct Edit: AsyncParsableCommand {
   func run() async throws {
     try await options.run(reading: [image], InstructionEditing(picture(image).tensor(), imageGuidance: imageGuidance))
   }
+}
+
+struct Depth2Img: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "depth2img", abstract: "Draws a picture over another one and keeps its depths, with a model made for it.")
+  @OptionGroup var options: GenerateOptions
+
+  @Option(parsing: .unconditional, help: "The picture to start from: PNG or JPEG.")
+  var image: String
+
+  @Option(parsing: .unconditional, help: "Its depths as a picture: the brighter, the nearer. One of another size is resampled.")
+  var depth: String
+
+  @Option(parsing: .unconditional, help: "How much to change, 0…1: the part of the steps that is run.")
+  var strength = 0.8
+
+  func validate() throws { try checkStrength(strength) }
+
+  func run() async throws {
+    try await options.run(
+      reading: [image, depth], DepthToImage(.pixels(picture(image).tensor()), depth: picture(depth).mask(), strength: strength))
+  }
+}
+
+struct Upscale: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "upscale", abstract: "Enlarges a picture, with a model made for it.")
+  @OptionGroup var options: GenerateOptions
+
+  @Option(parsing: .unconditional, help: "The picture: PNG or JPEG.")
+  var image: String
+
+  @Option(
+    parsing: .unconditional, help: "How much noise the picture gets first, from 0 to what the model allows: the more, the freer the result."
+  )
+  var noiseLevel = 20
+
+  func validate() throws {
+    guard noiseLevel >= 0 else { throw ValidationError("--noise-level must be a whole number from 0.") }
+  }
+
+  func run() async throws { try await options.run(reading: [image], Upscaling(picture(image).tensor(), noiseLevel: noiseLevel)) }
+}
+
+struct Unconditional: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "unconditional", abstract: "Draws anything, with a model that reads no text.")
+  @OptionGroup var options: DrawingOptions<NoWords>
+
+  func run() async throws { try await options.run(TextToImage()) }
+}
+
+struct Class2Img: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "class2img", abstract: "Draws a picture of a class, with a model made for it.")
+  @OptionGroup var options: DrawingOptions<ClassOptions>
+
+  func run() async throws { try await options.run(TextToImage()) }
 }
 
 private func checkStrength(_ strength: Double?) throws {

@@ -3,7 +3,54 @@ import Foundation
 import ImageFiles
 import LatentDiffusion
 
-struct PromptOptions: ParsableArguments {
+/// What a command is told to draw.
+protocol WordOptions: ParsableArguments {
+  var negativePrompt: String? { get }
+  var clipSkip: Int { get }
+  /// What a second text encoder reads.
+  var prompt2: String? { get }
+  var negativePrompt2: String? { get }
+  /// The settings that are written into pictures.
+  var settings: [GenerationParameters.Setting] { get }
+  /// What to draw.
+  func text() throws -> String
+  /// - Throws: a `Failure` where a model has another kind of words.
+  func check(_ model: StableDiffusion) throws
+}
+
+extension WordOptions {
+  var clipSkip: Int { 0 }
+  var prompt2: String? { nil }
+  var negativePrompt2: String? { nil }
+  var settings: [GenerationParameters.Setting] { [] }
+  func check(_ model: StableDiffusion) {}
+}
+
+/// For models that read no text.
+struct NoWords: WordOptions {
+  var negativePrompt: String? { nil }
+  func text() -> String { "" }
+}
+
+struct ClassOptions: WordOptions {
+  @Option(parsing: .unconditional, help: "What to draw: the number of a class, or one of the names that the model has for it.")
+  var classLabel: String
+
+  @Option(parsing: .unconditional, help: "A class to stay away from, for --guidance above 1.")
+  var negativeClassLabel: String?
+
+  var negativePrompt: String? { negativeClassLabel }
+  func text() -> String { classLabel }
+
+  func check(_ model: StableDiffusion) throws {
+    let conditioner = model.pipeline.conditioner
+    guard conditioner is ClassConditioner || conditioner is ClassEmbeddingConditioner else {
+      throw Failure("This model draws no classes; give one that does with --model, or a prompt to ldm txt2img.")
+    }
+  }
+}
+
+struct PromptOptions: WordOptions {
   @Option(
     name: [.customShort("p"), .long], parsing: .unconditional, help: "What to draw; - reads it from standard input. It may be empty (\"\")."
   )

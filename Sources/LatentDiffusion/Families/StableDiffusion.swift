@@ -8,7 +8,7 @@ import TextEncoder
 import UNet
 import LatentDiffusionWeights
 
-/// Stable Diffusion 1.x and 2.x with their inpainting, instruction-editing and latent-consistency relatives.
+/// Stable Diffusion 1.x and 2.x with their inpainting, instruction-editing, depth-conditioned and latent-consistency relatives.
 ///
 /// Source: diffusers' `StableDiffusionPipeline` and its variants, `LatentConsistencyModelPipeline`.
 public struct StableDiffusionFamily: ModelFamily {
@@ -20,7 +20,8 @@ public struct StableDiffusionFamily: ModelFamily {
   public var pipelineClasses: Set<String> {
     [
       "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionInpaintPipelineLegacy",
-      "StableDiffusionInstructPix2PixPipeline", "LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline",
+      "StableDiffusionInstructPix2PixPipeline", "StableDiffusionDepth2ImgPipeline", "LatentConsistencyModelPipeline",
+      "LatentConsistencyModelImg2ImgPipeline",
       // The model beside its ControlNet or adapter, which are loaded by themselves.
       "StableDiffusionControlNetPipeline", "StableDiffusionControlNetImg2ImgPipeline", "StableDiffusionControlNetInpaintPipeline",
       "StableDiffusionAdapterPipeline",
@@ -41,8 +42,8 @@ public struct StableDiffusionFamily: ModelFamily {
   private static let autoencoders =
     AutoencoderKL.classNames + AsymmetricAutoencoderKL.classNames + AutoencoderTiny.classNames + VQModel.classNames
 
-  /// What judges pictures, and what prepares them for it.
-  public var ignoredParts: Set<String> { ["safety_checker", "feature_extractor"] }
+  /// What judges pictures, what guesses their depth, which a request brings, and what prepares pictures for both.
+  public var ignoredParts: Set<String> { ["safety_checker", "depth_estimator", "feature_extractor"] }
   public var checkpointLayout: (any CheckpointLayout)? { StableDiffusionCheckpoint() }
 
   public func otherNames(of component: String, parameters: Set<String>) -> [String: String] {
@@ -77,17 +78,18 @@ public struct StableDiffusionFamily: ModelFamily {
 
   /// Components of different models can each be in order and still not fit one another.
   ///
-  /// - Parameters:
-  ///   - features: of what the U-Net attends to.
-  ///   - encoder: gives them.
-  static func check(features: Int, of encoder: String = "text encoder", unet: UNet2DConditionModel, autoencoder: any LatentAutoencoder)
-    throws
-  {
-    let check = ConfigurationCheck("unet")
-    try check.require(
+  /// - Parameter features: of the text encoders, or of what takes their place.
+  static func check(
+    features: Int, of encoder: String = "text encoder", unet: UNet2DConditionModel, autoencoder: any LatentAutoencoder
+  ) throws {
+    try ConfigurationCheck("unet").require(
       unet.configuration.contextChannels == features, "cross_attention_dim",
       "it is \(unet.configuration.contextChannels), but the \(encoder) gives \(features) features")
-    try check.require(
+    try check(unet, autoencoder: autoencoder)
+  }
+
+  static func check(_ unet: any NoisePredictor, autoencoder: any LatentAutoencoder) throws {
+    try ConfigurationCheck("unet").require(
       unet.outputChannels == autoencoder.latentChannels, "out_channels",
       "it is \(unet.outputChannels), but the autoencoder's latents have \(autoencoder.latentChannels) channels")
   }
@@ -115,6 +117,8 @@ public struct StableDiffusionFamily: ModelFamily {
       switch unet.in_channels {
       case 9: " inpainting"
       case 8: " instruction editing"
+      case 7: " upscaler"
+      case 5: " with depth"
       default: unet.time_cond_proj_dim == nil ? "" : " latent consistency"
       }
     let isUsual = [768, 1024].contains(context)
@@ -155,7 +159,7 @@ extension SchedulerConfiguration {
       if !isExchanged || self[keyPath: key] != nil { result[keyPath: key] = value }
     }
     switch task {
-    case is InstructionEditing:
+    case is InstructionEditing, is DepthToImage:
       break
     case is Inpainting:
       correct(\.stepsOffset, to: 1)

@@ -3,7 +3,7 @@ import LatentDiffusionWeights
 import Tensor
 
 /// A single file with the keys of the original latent diffusion code: the whole of a Stable Diffusion 1.x or 2.x, with its 9-channel
-/// (inpainting) and 8-channel (instruction editing) relatives.
+/// (inpainting), 8-channel (instruction editing), 7-channel (upscaling) and 5-channel (depth) relatives.
 ///
 /// Its tensors are given diffusers' names, without a copy: what was renamed, reshaped or cut still lies in the mapped file. Source of the
 /// correspondence: the original code's modules (`openaimodel.py`, `model.py`) beside diffusers' classes.
@@ -34,13 +34,17 @@ struct StableDiffusionCheckpoint: CheckpointLayout {
       ? LDMKeys.clip(clip, layers: isVersion2 ? LDMKeys.version2Layers(clip) : nil)
       : LDMKeys.openCLIP(openCLIP, layers: LDMKeys.version2Layers(openCLIP))
     do throws(DerivedConfiguration.Missing) {
-      let scheduler = DerivedConfiguration.scheduler(
+      var scheduler = DerivedConfiguration.scheduler(
         file, isVersion2: hasOpenCLIP, inputChannels: unet["conv_in.weight"]?.shape.extent(1))
-      // The original version 2 was trained at 768 pixels for v-prediction and at 512 for epsilon, version 1 at 512.
-      let pixels = hasOpenCLIP && scheduler.prediction_type == "v_prediction" ? 768 : 512
+      // The upscaler's classes are levels of noise, and it was trained with a noise table of its own.
+      let isUpscaler = unet["class_embedding.weight"] != nil
+      if isUpscaler { (scheduler.beta_start, scheduler.beta_end) = (0.0001, 0.02) }
+      // The original version 2 was trained at 768 pixels for v-prediction and at 512 for epsilon, version 1 at 512, and so was the upscaler.
+      let pixels = hasOpenCLIP && !isUpscaler && scheduler.prediction_type == "v_prediction" ? 768 : 512
       var components: [String: Checkpoint.Component] = [:]
       if !autoencoder.isEmpty {
-        let configuration = try DerivedConfiguration.autoencoder(autoencoder, pixels: pixels)
+        let configuration = try DerivedConfiguration.autoencoder(
+          autoencoder, pixels: pixels, scale: isUpscaler ? 0.08333 : 0.18215)
         components["vae"] = Checkpoint.Component(configuration, autoencoder)
       }
       if !unet.isEmpty {
@@ -48,6 +52,9 @@ struct StableDiffusionCheckpoint: CheckpointLayout {
         let configuration = try DerivedConfiguration.unet(unet, latentSide: pixels >> (levels - 1))
         components["unet"] = Checkpoint.Component(configuration, unet)
         components["scheduler"] = Checkpoint.Component(className: scheduler._class_name, configuration: scheduler.json, table: nil)
+        if isUpscaler {
+          components["low_res_scheduler"] = Checkpoint.Component(className: "DDPMScheduler", configuration: scheduler.json, table: nil)
+        }
       }
       if !text.isEmpty {
         let configuration = try DerivedConfiguration.text(text, isOpenCLIP: hasOpenCLIP)
@@ -70,6 +77,8 @@ struct StableDiffusionCheckpoint: CheckpointLayout {
     case nil: nil
     case 9: family + "InpaintPipeline"
     case 8: family + "InstructPix2PixPipeline"
+    case 7: family + "UpscalePipeline"
+    case 5: family + "Depth2ImgPipeline"
     default: family + "Pipeline"
     }
   }

@@ -35,6 +35,7 @@ enum DerivedConfiguration {
     let norm_num_groups: Int
     let time_cond_proj_dim: Int?
     let num_class_embeds: Int?
+    let only_cross_attention: [Bool]?
     var addition_embed_type: String?
     var addition_time_embed_dim: Int?
     var projection_class_embeddings_input_dim: Int?
@@ -117,8 +118,8 @@ enum DerivedConfiguration {
   /// The keys of a scheduler's configuration.
   struct Scheduler: Encodable {
     let _class_name: String
-    let beta_start = 0.00085
-    let beta_end = 0.012
+    var beta_start = 0.00085
+    var beta_end = 0.012
     let beta_schedule = "scaled_linear"
     let num_train_timesteps = 1000
     let prediction_type: String
@@ -159,6 +160,12 @@ enum DerivedConfiguration {
     let up = ways.reversed().map { counts($0.up, $0.down) }
     if middle > 0, down[levels - 1].isEven { down[levels - 1] = LayerCounts(counts: [middle]) }
     let isUneven = zip(down, up.reversed()).contains { !$0.isEven || !$1.isEven || $0.counts[0] != $1.counts[0] }
+    // A level whose first attention takes tokens of another width than its own attends to the text with both.
+    let onlyText = (0..<levels).map { level in
+      tensors.transformer(in: "down_blocks.\(level).").flatMap { tensors[$0 + "transformer_blocks.0.attn1.to_k.weight"]?.shape.extent(1) }
+        .map { $0 != channels[level] } ?? false
+    }
+    let classes = tensors["class_embedding.weight"]?.shape.extent(0)
     return UNet(
       sample_size: latentSide, in_channels: try extent("conv_in.weight", 1), out_channels: try extent("conv_out.weight", 0),
       down_block_types: (0..<levels).map { tensors.transformer(in: "down_blocks.\($0).") == nil ? "DownBlock2D" : "CrossAttnDownBlock2D" },
@@ -168,9 +175,9 @@ enum DerivedConfiguration {
       block_out_channels: channels, layers_per_block: (0..<levels).map { tensors.count(of: "down_blocks.\($0).resnets.") },
       transformer_layers_per_block: down, reverse_transformer_layers_per_block: isUneven ? up : nil,
       cross_attention_dim: try extent(transformer + "transformer_blocks.0.attn2.to_k.weight", 1),
-      attention_head_dim: heads(channels, isLinear: isLinear), use_linear_projection: isLinear,
+      attention_head_dim: heads(channels, isLinear: isLinear && classes == nil), use_linear_projection: isLinear,
       norm_num_groups: groups(channels), time_cond_proj_dim: tensors["time_embedding.cond_proj.weight"]?.shape.extent(1),
-      num_class_embeds: tensors["class_embedding.weight"]?.shape.extent(0))
+      num_class_embeds: classes, only_cross_attention: onlyText.contains(true) ? onlyText : nil)
   }
 
   static func autoencoder(_ tensors: Tensors, pixels: Int, scale: Double = 0.18215) throws(Missing) -> Autoencoder {
@@ -232,15 +239,15 @@ enum DerivedConfiguration {
   /// What the network predicts, which no shape tells.
   ///
   /// The file's own marks decide: the empty tensors `v_pred` and `ztsnr` that ComfyUI and Forge look for, `modelspec.prediction_type`, and
-  /// sd-scripts' `ss_v_parameterization` and `ss_zero_terminal_snr`. Without any, diffusers' rule holds: a text-to-image model of version 2 predicts v,
-  /// except where `global_step` is 875000, which is how the published 512-pixel model is known; all others predict the noise.
+  /// sd-scripts' `ss_v_parameterization` and `ss_zero_terminal_snr`. Without any, diffusers' rule holds: a text-to-image model of version 2 and its upscaler
+  /// predict v, except where `global_step` is 875000, which is how the published 512-pixel model is known; all others predict the noise.
   /// - Parameter className: of the scheduler; nil: PNDM, or DDIM for v, as the folders of versions 1 and 2 have it.
   static func scheduler(_ file: any TensorFile, isVersion2: Bool, inputChannels: Int?, className: String? = nil) -> Scheduler {
     let prediction: PredictionMark? =
       file.names.contains("v_pred")
       ? .v : file.metadata["modelspec.prediction_type"].flatMap(PredictionMark.init) ?? (file.isMarked("ss_v_parameterization") ? .v : nil)
     let isV =
-      prediction.map { $0 == .v } ?? (isVersion2 && inputChannels != 9 && file.globalStep != 875_000)
+      prediction.map { $0 == .v } ?? (isVersion2 && ![5, 9].contains(inputChannels) && file.globalStep != 875_000)
     // Without any signal at the last timestep only v says what the picture is.
     let hasZeroSNR = isV && (file.names.contains("ztsnr") || file.isMarked("ss_zero_terminal_snr"))
     // PNDM is what version 1's folders name, DDIM what version 2.1's does. Lin et al. 2023 (arXiv:2305.08891): with a zero terminal signal
@@ -262,15 +269,16 @@ enum DerivedConfiguration {
     }
   }
 
-  /// What training leaves in a file and no picture needs: averages of the weights, the noise table, and marks that are read elsewhere.
+  /// What training leaves in a file and no picture needs: averages of the weights, noise tables, and marks that are read elsewhere; and the network that
+  /// guesses depths, since a request brings them.
   static func isBookkeeping(_ name: String) -> Bool {
     let exact: Set = [
       "v_pred", "ztsnr", "global_step", "epoch", "scale_factor", "logvar", "betas", "lvlb_weights", "pytorch-lightning_version",
       "cond_stage_model.logit_scale",
     ]
     let beginnings = [
-      "model_ema.", "alphas_cumprod", "sqrt_", "log_one_minus_alphas_cumprod", "posterior_", "denoiser.", "optimizer", "callbacks.",
-      "lr_schedulers.",
+      "model_ema.", "low_res_model.", "depth_model.", "alphas_cumprod", "sqrt_", "log_one_minus_alphas_cumprod", "posterior_", "denoiser.",
+      "optimizer", "callbacks.", "lr_schedulers.",
     ]
     return exact.contains(name) || beginnings.contains { name.hasPrefix($0) }
   }
@@ -288,7 +296,7 @@ enum DerivedConfiguration {
     tensors.contains { $0.key.hasSuffix("embeddings.token_embedding.weight") && $0.value.shape.extent(1) == 1024 }
   }
 
-  /// Version 1 has 8 heads everywhere, version 2 heads of 64 channels. The key is diffusers' old misnomer for the number of heads.
+  /// Version 1 and the upscaler have 8 heads everywhere, version 2 heads of 64 channels. The key is diffusers' old misnomer for the number of heads.
   static func heads(_ channels: [Int], isLinear: Bool) -> [Int] { channels.map { isLinear ? max(1, $0 / 64) : 8 } }
 
   /// 32 groups, as all published models have; for narrower ones the most that divide 32 and every width.

@@ -1,0 +1,33 @@
+# The commands of models around the same network: their pictures are diffusers', and models of another kind are refused.
+# follows MODEL CASE ARGUMENTS…: the latents that a command saves are those of the model's reference.
+follows() {
+  local model=$1 case=$2
+  shift 2
+  works "$@" --model "$models/$model" --output a.png --save-latents a.safetensors
+  close_to 3e-4 a.safetensors latents "$models/$model/reference/$case.safetensors" latents
+}
+
+cat="A photo of the cat"
+follows depth5 depth depth2img --prompt "$cat" --image "$inputs/picture.png" --depth "$inputs/depth-40x24.png" --steps 8 --seed 40
+follows upscale7 upscale upscale --prompt "$cat" --image "$inputs/picture-16x16.png" --steps 8 --seed 43
+is_png a.png 64 64
+follows upscale7 upscale-unguided upscale --prompt "" --image "$inputs/picture-24x12.png" --noise-level 0 --guidance 1 --steps 4 --seed 45
+follows ldm unconditional unconditional --steps 8 --seed 46
+follows ldm-class class class2img --class-label 7 --steps 8 --seed 48
+follows ldm-class class-named class2img --class-label "white shark" --steps 5 --seed 49
+follows ldm-class class-guided class2img --class-label 3 --negative-class-label 9 --guidance 3 --steps 5 --seed 50
+follows ldm-table class-guided class2img --class-label 1 --guidance 3 --steps 8 --seed 55
+follows ldm-text text txt2img --prompt "$cat" --guidance 5 --steps 8 --seed 51
+
+# The plan is made for what the picture becomes.
+works upscale --prompt "" --image "$inputs/picture-24x12.png" --model "$models/upscale7" --steps 1 --memory-limit 400MB --output a.png
+
+out=(--steps 1 --seed 1 --output made/a.png)
+refused 1 "not made for depth-to-image" depth2img --strength 1 --prompt "" --image "$inputs/picture.png" --depth "$inputs/picture.png" "${out[@]}"
+refused 1 "not made for upscaling" upscale --prompt "" --image "$inputs/picture.png" "${out[@]}"
+refused 1 "from 0 to 50" upscale --prompt "" --image "$inputs/picture-24x12.png" --noise-level 51 --model "$models/upscale7" "${out[@]}"
+refused 64 "noise-level" upscale --prompt "" --image "$inputs/picture-24x12.png" --noise-level -1 --model "$models/upscale7" "${out[@]}"
+refused 1 "draws no classes" class2img --class-label 1 "${out[@]}"
+refused 1 "from 0 to 9" class2img --class-label unicorn --model "$models/ldm-class" "${out[@]}"
+refused 1 "has no prompt" txt2img --prompt cat --model "$models/ldm" "${out[@]}"
+refused 64 "class-label" class2img --model "$models/ldm-class" "${out[@]}"
