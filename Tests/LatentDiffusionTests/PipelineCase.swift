@@ -45,7 +45,6 @@ struct PipelineCase: Decodable, Sendable, CustomTestStringConvertible {
   let latents: [Int]?
   /// IP-Adapters, with what they are shown.
   let adapters: [Adapter]?
-  let noiseLevel: Int?
   /// The folder of the tiny model, where the case is not in it.
   private let base: String?
 
@@ -67,7 +66,6 @@ struct PipelineCase: Decodable, Sendable, CustomTestStringConvertible {
     case originalSize = "original_size"
     case crop, latents, adapters
     case base = "model"
-    case noiseLevel = "noise_level"
     case targetSize = "target_size"
     case negativeOriginalSize = "negative_original_size"
     case negativeCrop = "negative_crop"
