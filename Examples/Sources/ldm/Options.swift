@@ -14,6 +14,8 @@ protocol WordOptions: ParsableArguments {
   var settings: [GenerationParameters.Setting] { get }
   /// What to draw.
   func text() throws -> String
+  /// - Throws: an error where a command needs words and there are none.
+  func checkIsGiven() throws
   /// - Throws: a `Failure` where a model has another kind of words.
   func check(_ model: StableDiffusion) throws
 }
@@ -23,6 +25,7 @@ extension WordOptions {
   var prompt2: String? { nil }
   var negativePrompt2: String? { nil }
   var settings: [GenerationParameters.Setting] { [] }
+  func checkIsGiven() {}
   func check(_ model: StableDiffusion) {}
 }
 
