@@ -17,11 +17,12 @@ refused 1 "cannot go to standard output" "${draw[@]}" --count 2 -o -
 refused 1 "cannot go to standard output" "${draw[@]}" -o made/x.png --save-latents -
 
 # An option with nothing behind its equals sign has an empty value; what follows is not taken for it.
-for command in txt2img img2img inpaint outpaint edit encode decode tokenize schedule inspect convert bench; do
+for command in txt2img img2img inpaint outpaint edit variation depth2img upscale unconditional class2img canny encode decode tokenize \
+  schedule inspect convert bench; do
   for option in $("$ldm" help $command | grep -oE -- '--[a-z-]+ <' | tr -d ' <' | sort -u); do
     timeout 30 "$ldm" $command "$option=" --keep-this >out 2>err </dev/null
     status=$?
-    if [ $status = 64 ] && ! grep -q "'--keep-this' is invalid" err && grep -qE "Unknown option '--keep-this'|The value '' is invalid|must be|Missing" err; then
+    if [ $status = 64 ] && ! grep -q "'--keep-this' is invalid" err && grep -qE "Unknown option '--keep-this'|The value '' is invalid|must be|Missing|give one picture for each|is for an IP-Adapter" err; then
       pass
     else
       fail "ldm $command $option= --keep-this: status $status: $(head -c 300 err)"
@@ -87,12 +88,12 @@ works inspect unknown
 # What a model has and is not used is told.
 sed -i 's/"vae": \[/"controlnet": ["diffusers", "ControlNetModel"], "vae": [/' unknown/model_index.json
 warns "controlnet \(ControlNetModel\) is not used" txt2img --model unknown -p a --steps 2 --scheduler euler -o e.png
-sed -i 's/"StableDiffusionPipeline"/"StableDiffusionXLPipeline"/' unknown/model_index.json
-refused 1 "Stable Diffusion XL model .*not supported" txt2img --model unknown -p a -o made/x.png
-refused 1 "Stable Diffusion XL" convert unknown made/x --to f16
-refused 1 "Stable Diffusion XL" inspect unknown --memory-limit 1GB
+sed -i 's/"StableDiffusionPipeline"/"StableDiffusion3Pipeline"/' unknown/model_index.json
+refused 1 "Stable Diffusion 3 model .*not supported" txt2img --model unknown -p a -o made/x.png
+refused 1 "Stable Diffusion 3" convert unknown made/x --to f16
+refused 1 "Stable Diffusion 3" inspect unknown --memory-limit 1GB
 works inspect unknown
-says '"problem" : ".*Stable Diffusion XL'
+says '"problem" : ".*Stable Diffusion 3'
 rm -r unknown
 
 # Pictures in other formats, as input and as output.
