@@ -64,6 +64,19 @@ import Testing
     expectClose(picture.channelsFirst(), try expected("picture"), tolerance: 1e-4, "picture")
   }
 
+  /// A file of SDXL without its autoencoder is no U-Net alone: its text encoders are used.
+  @Test func aFileOfXLMayLackItsAutoencoder() throws {
+    let folder = try TemporaryFolder(), file = try SafetensorsFile(fixtures.appending(path: "weights/sdxl.safetensors"))
+    let kept = file.tensors.filter { !$0.key.hasPrefix("first_stage_model.") && $0.value.elementType != "I64" }
+    let tensors = try kept.reduce(into: [String: WeightTensor]()) { $0[$1.key] = try file.tensor($1.key, shape: $1.value.shape) }
+    let url = folder.url.appending(path: "model.safetensors")
+    try SafetensorsWriter.write(tensors, to: url)
+    let files = try ModelFiles.open(url, replacing: ["vae": fixtures.appending(path: "models/sdxl/vae")])
+    #expect(
+      files.className == "StableDiffusionXLPipeline"
+        && Set(["text_encoder", "text_encoder_2", "unet", "vae"]).isSubset(of: files.components))
+  }
+
   /// The same tensors as a single file and as a folder, with CLIP's whole vocabulary since a single file carries none.
   @Test(arguments: ["sd1", "sd2"]) func aFileAndAFolderGiveTheSamePicture(_ name: String) async throws {
     let place = FileManager.default.temporaryDirectory.appending(path: "LatentDiffusionTests-\(UUID().uuidString)")

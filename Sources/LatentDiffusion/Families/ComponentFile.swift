@@ -26,8 +26,8 @@ struct ComponentFile: CheckpointLayout {
       if let (prefix, tensors) = bare { found.append((name, tensors, file.names.filter { $0.hasPrefix(prefix) })) }
     }
     if let tiny = TinyAutoencoderKeys.tensors(file.tensors) { found.append(("vae", tiny.tensors, tiny.owned)) }
-    // Several are a whole model, which has a layout of its own.
-    guard found.count == 1, let part = found.first else { return nil }
+    // Several are a whole model, which has a layout of its own, as SDXL has with its text encoders.
+    guard found.count == 1, !StableDiffusionXLCheckpoint.isMade(of: file.names), let part = found.first else { return nil }
     do throws(DerivedConfiguration.Missing) {
       let components = try components(part.name, part.tensors, file)
       let leftOver = file.names.subtracting(part.owned).filter { !DerivedConfiguration.isBookkeeping($0) }
