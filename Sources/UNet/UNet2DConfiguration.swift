@@ -170,6 +170,9 @@ public struct UNet2DConfiguration: Sendable {
   /// Channels of the input.
   public var inputChannels: Int { inChannels }
 
+  /// The features of the pooled text that the network is told beside so many numbers (`time_ids`); nil if it is told none.
+  public func pooledFeatures(besideNumbers count: Int) -> Int? { addition.map { max(0, $0.inputs - count * $0.numberChannels) } }
+
   /// How many numbers (`time_ids`) the network is told beside a pooled text of so many features; nil if it is told none, or the text leaves no whole number.
   public func numbers(besidePooled features: Int) -> Int? {
     guard let addition, addition.inputs >= features, (addition.inputs - features).isMultiple(of: addition.numberChannels) else {

@@ -122,8 +122,15 @@ extension Bench {
     let plan = try memory.plan(model) { _ in GenerationExtent(size: size, images: 1, rowsPerImage: batch) }
     let unet = try await load("unet", as: UNet2DConditionModel.self, plan: plan, in: context)
     let latents = noise([batch, size.height / scale, size.width / scale, unet.inputChannels])
-    let conditioning = Conditioning(hiddenStates: noise([batch, length, unet.configuration.contextChannels]))
-    return { _ in try await context.run { _ = try unet.predict(latents, timestep: 501, conditioning: conditioning, in: $0) } }
+    var conditioning = Conditioning(hiddenStates: noise([batch, length, unet.configuration.contextChannels]))
+    let numbers = 6
+    conditioning.pooled = unet.configuration.pooledFeatures(besideNumbers: numbers).map { noise([batch, $0]) }
+    for input in unet.declaredInputs where input.isRequired {
+      conditioning.inputs[input.name] = Tensor(repeating: 1, shape: Shape([batch] + input.shape.map { $0 == 0 ? numbers : $0 }))
+    }
+    return { [conditioning] _ in
+      try await context.run { _ = try unet.predict(latents, timestep: 501, conditioning: conditioning, in: $0) }
+    }
   }
 
   private func autoencoder(in context: ExecutionContext) async throws -> Work {
