@@ -147,6 +147,8 @@ public struct ConditioningRequest: Sendable {
   public var sizes: SizeConditioning
   /// The same for negative prompts; nil: what the model's pipeline in diffusers makes of `sizes`.
   public var negativeSizes: SizeConditioning?
+  /// Whether the generation starts from a picture. diffusers' pipelines for that have other defaults for negative prompts.
+  public var startsFromPicture: Bool
 
   /// - Parameters:
   ///   - prompts: a row of conditioning is made of each.
@@ -155,11 +157,12 @@ public struct ConditioningRequest: Sendable {
   ///   - isAbsent: whether nobody gave these prompts.
   ///   - sizes: what a model of the kind of SDXL is told.
   ///   - negativeSizes: the same for negative prompts.
+  ///   - startsFromPicture: whether the generation starts from a picture.
   public init(
     _ prompts: [Prompt], size: PixelSize, isNegative: Bool = false, isAbsent: Bool = false, sizes: SizeConditioning = SizeConditioning(),
-    negativeSizes: SizeConditioning? = nil
+    negativeSizes: SizeConditioning? = nil, startsFromPicture: Bool = false
   ) {
     (self.prompts, self.size, self.isNegative, self.isAbsent) = (prompts, size, isNegative, isAbsent)
-    (self.sizes, self.negativeSizes) = (sizes, negativeSizes)
+    (self.sizes, self.negativeSizes, self.startsFromPicture) = (sizes, negativeSizes, startsFromPicture)
   }
 }

@@ -4,10 +4,8 @@
 public struct SizeConditioning: Sendable, Hashable {
   /// Of the original; nil: that of the picture.
   public var original: PixelSize?
-  /// Pixels that were cut off at the original's top.
-  public var cropTop: Int
-  /// Pixels that were cut off at the original's left.
-  public var cropLeft: Int
+  /// What was cut off at the original's top and left; nil: nothing, and for what to stay away from, what the model's pipeline in diffusers takes.
+  public var crop: Crop?
   /// What the original became; nil: the size of the picture.
   public var target: PixelSize?
   /// How people like it, from 1 to 10, for models that were told this instead of `target`; nil: 6, and 2.5 for what to stay away from.
@@ -15,14 +13,23 @@ public struct SizeConditioning: Sendable, Hashable {
 
   /// - Parameters:
   ///   - original: of the original; nil: that of the picture.
-  ///   - cropTop: pixels that were cut off at its top.
-  ///   - cropLeft: pixels that were cut off at its left.
+  ///   - crop: what was cut off at its top and left.
   ///   - target: what it became; nil: the size of the picture.
   ///   - aestheticScore: how people like it; nil: 6, and 2.5 for what to stay away from.
   public init(
-    original: PixelSize? = nil, cropTop: Int = 0, cropLeft: Int = 0, target: PixelSize? = nil, aestheticScore: Double? = nil
+    original: PixelSize? = nil, crop: Crop? = nil, target: PixelSize? = nil, aestheticScore: Double? = nil
   ) {
-    (self.original, self.cropTop, self.cropLeft) = (original, cropTop, cropLeft)
-    (self.target, self.aestheticScore) = (target, aestheticScore)
+    (self.original, self.crop, self.target, self.aestheticScore) = (original, crop, target, aestheticScore)
+  }
+
+  /// Pixels that are cut off.
+  public struct Crop: Sendable, Hashable {
+    /// At the top.
+    public var top: Int
+    /// At the left.
+    public var left: Int
+
+    /// Of these numbers of pixels.
+    public init(top: Int, left: Int) { (self.top, self.left) = (top, left) }
   }
 }

@@ -54,7 +54,7 @@ public struct GenerationRequest: Sendable {
   public var resizeMode = ResizeMode.stretch
   /// What models of the kind of SDXL are told of sizes; others do not look at it.
   public var sizes = SizeConditioning()
-  /// The same for the negative prompts; its `original` and `target` are those of `sizes` if nil. Nil: the same, but for the aesthetic score.
+  /// The same for the negative prompts; its `original` and `target` are those of `sizes` if nil. Nil: what diffusers' pipeline makes of `sizes`.
   public var negativeSizes: SizeConditioning?
   /// The part of the denoising, 0…1, before which another model did its work (`denoising_start`). The picture of the task is taken without noise then, and its
   /// strength means nothing. Nil: none.

@@ -295,7 +295,8 @@ extension Plan {
       ?? pipeline.conditioner.condition(
         ConditioningRequest(
           prompts, size: size, isNegative: isNegative, isAbsent: isNegative && request.negativePrompts.isEmpty,
-          sizes: request.sizes, negativeSizes: request.negativeSizes), in: context)
+          sizes: request.sizes, negativeSizes: request.negativeSizes,
+          startsFromPicture: request.task.source(scale: pipeline.autoencoder.spatialScale) != .nothing), in: context)
     try result.check()
     guard given != nil || result.rows == prompts.count else {
       throw ComponentError.unexpectedRows(component: "The pipeline", rows: result.rows, latents: prompts.count)

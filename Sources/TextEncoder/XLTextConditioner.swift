@@ -89,14 +89,18 @@ public struct XLTextConditioner: TextConditioner {
       hiddenStates: Tensor(shape: [rows, towers.last?.length ?? 0, features]), pooled: Tensor(shape: [rows, pooledLength]))
   }
 
-  /// Models that are told a score are not told the prompts' crop again.
+  /// Without sizes of their own, negative prompts are told those of the prompts; models that are told a score get the usual score and no crop. Sizes without a
+  /// crop take the prompts' crop in SDXL's pipelines that start from a picture, and none in the others.
   private func sizesToAvoid(_ request: ConditioningRequest) -> SizeConditioning {
     var result = request.negativeSizes ?? request.sizes
     result.original = result.original ?? request.sizes.original
     result.target = result.target ?? request.sizes.target
-    guard request.negativeSizes == nil else { return result }
-    result.aestheticScore = nil
-    if toldAestheticScore { (result.cropTop, result.cropLeft) = (0, 0) }
+    if request.negativeSizes == nil {
+      result.aestheticScore = nil
+      if toldAestheticScore { result.crop = nil }
+    } else if request.startsFromPicture, !toldAestheticScore {
+      result.crop = result.crop ?? request.sizes.crop
+    }
     return result
   }
 
@@ -105,7 +109,7 @@ public struct XLTextConditioner: TextConditioner {
     let sizes = request.isNegative ? sizesToAvoid(request) : request.sizes
     let original = sizes.original ?? request.size
     let target = sizes.target ?? request.size
-    let before = [original.height, original.width, sizes.cropTop, sizes.cropLeft].map(Float.init)
+    let before = [original.height, original.width, sizes.crop?.top ?? 0, sizes.crop?.left ?? 0].map(Float.init)
     return before
       + (toldAestheticScore
         ? [Float(sizes.aestheticScore ?? (request.isNegative ? 2.5 : 6))] : [Float(target.height), Float(target.width)])

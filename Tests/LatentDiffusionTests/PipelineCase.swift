@@ -125,7 +125,7 @@ extension PipelineCase {
   private func sizes(_ original: [Int]?, _ crop: [Int]?, _ target: [Int]?, _ score: Double?) -> SizeConditioning {
     func size(_ sides: [Int]?) -> PixelSize? { sides.map { PixelSize(width: $0[1], height: $0[0]) } }
     return SizeConditioning(
-      original: size(original), cropTop: crop?[0] ?? 0, cropLeft: crop?[1] ?? 0, target: size(target), aestheticScore: score)
+      original: size(original), crop: crop.map { .init(top: $0[0], left: $0[1]) }, target: size(target), aestheticScore: score)
   }
 
   private func picture(_ name: String?) throws -> Picture {

@@ -27,15 +27,6 @@ import Testing
     return WeightTensor(shape: shape, elementType: format, data: data, order: order)
   }
 
-  private struct Source: WeightSource {
-    let tensors: [String: WeightTensor]
-    var names: Set<String> { Set(tensors.keys) }
-    func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor {
-      guard let tensor = tensors[name], tensor.shape == shape else { throw .missing(name: name, similar: nil) }
-      return tensor
-    }
-  }
-
   @Test(arguments: Self.names, [false, true]) func linear(_ name: String, isGated: Bool) throws {
     let weights = try blocks([140, 512], name), bias = WeightTensor(Tensor(repeating: 0.5, shape: [140]))
     let exact = WeightTensor(weights.decoded())
@@ -43,7 +34,7 @@ import Testing
     var numbers = Numbers(seed: 6)
     let x = numbers.tensor([9, 512])
     func product(_ weights: WeightTensor, _ residency: WeightResidency = .packed) throws -> [Float] {
-      let layer = try LoadReport.load(from: Source(tensors: ["weight": weights, "bias": bias]), residency: residency, in: context) {
+      let layer = try LoadReport.load(from: TensorsByName(["weight": weights, "bias": bias]), residency: residency, in: context) {
         try Linear(512, 140, isGated: isGated, weights: $0)
       }
       return try layer.component(x, in: context).elements

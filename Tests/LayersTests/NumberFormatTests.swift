@@ -50,15 +50,6 @@ private enum NarrowNibbles: NumberCoding {
     return WeightTensor(shape: shape, elementType: format, data: data, isMapped: isMapped)
   }
 
-  private struct Source: WeightSource {
-    let tensors: [String: WeightTensor]
-    var names: Set<String> { Set(tensors.keys) }
-    func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor {
-      guard let tensor = tensors[name], tensor.shape == shape else { throw .missing(name: name, similar: nil) }
-      return tensor
-    }
-  }
-
   /// A layer of blocks is the layer of the values that they are decoded to, bit by bit, wherever its weights are between uses.
   @Test(arguments: [NumberFormat(Nibbles.self), NumberFormat(NarrowNibbles.self)], [false, true])
   func isMultiplied(_ format: NumberFormat, isGated: Bool) throws {
@@ -70,7 +61,7 @@ private enum NarrowNibbles: NumberCoding {
     var numbers = Numbers(seed: 6)
     let x = numbers.tensor([9, 96])
     func product(_ weights: WeightTensor, _ residency: WeightResidency = .packed) throws -> [Float] {
-      let source = Source(tensors: ["weight": weights, "bias": bias])
+      let source = TensorsByName(["weight": weights, "bias": bias])
       let layer = try LoadReport.load(from: source, residency: residency, in: context) {
         try Linear(96, 140, isGated: isGated, weights: $0)
       }

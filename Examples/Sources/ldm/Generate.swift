@@ -100,7 +100,7 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
   private var refiner: ModelOptions? {
     refining.refiner.map {
       var options = model
-      options.model = $0
+      (options.model, options.parts) = ($0, model.parts.autoencoderAlone)
       return options
     }
   }

@@ -44,6 +44,13 @@ struct PartOptions: ParsableArguments {
     return (try model.map { URL(filePath: $0) } ?? EmojiModel.folder(), parts)
   }
 
+  /// The autoencoder alone: what a second model of the same latent space takes of these.
+  var autoencoderAlone: PartOptions {
+    var result = self
+    (result.unet, result.textEncoder, result.secondTextEncoder) = (nil, nil, nil)
+    return result
+  }
+
   /// The settings that are written into pictures.
   var settings: [GenerationParameters.Setting] {
     given.compactMap { _, label, path in path.map { .init(label, URL(filePath: $0).deletingPathExtension().lastPathComponent) } }

@@ -42,13 +42,13 @@ struct SizeOptions: ParsableArguments {
 
   /// Pixels from the left and from the top.
   struct Corner: ExpressibleByArgument {
-    let left: Int, top: Int
+    let crop: SizeConditioning.Crop
 
     init?(argument: String) {
       let numbers = argument.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) }
       let range = 0...1 << 20
       guard numbers.count == 2, let left = numbers[0], let top = numbers[1], range.contains(left), range.contains(top) else { return nil }
-      (self.left, self.top) = (left, top)
+      crop = SizeConditioning.Crop(top: top, left: left)
     }
   }
 
@@ -57,20 +57,18 @@ struct SizeOptions: ParsableArguments {
   ///   - scores: whether the model is given the scores. Of two models, the first is not.
   func apply(to request: inout GenerationRequest, targets: Bool = true, scores: Bool = true) {
     request.sizes = SizeConditioning(
-      original: originalSize?.size, cropTop: crop?.top ?? 0, cropLeft: crop?.left ?? 0, target: targets ? targetSize?.size : nil,
+      original: originalSize?.size, crop: crop?.crop, target: targets ? targetSize?.size : nil,
       aestheticScore: scores ? aestheticScore : nil)
     guard negativeOriginalSize != nil || negativeCrop != nil || negativeTargetSize != nil || negativeAestheticScore != nil else { return }
-    // What is not said of the negative prompt's crop is that of the prompt.
-    let corner = negativeCrop ?? crop
     request.negativeSizes = SizeConditioning(
-      original: negativeOriginalSize?.size, cropTop: corner?.top ?? 0, cropLeft: corner?.left ?? 0,
+      original: negativeOriginalSize?.size, crop: negativeCrop?.crop,
       target: targets ? negativeTargetSize?.size : nil, aestheticScore: scores ? negativeAestheticScore : nil)
   }
 
   /// The settings that are written into pictures.
   var settings: [GenerationParameters.Setting] {
     func sides(_ sides: Sides?) -> String? { sides.map { "\($0.size.width)x\($0.size.height)" } }
-    func corner(_ corner: Corner?) -> String? { corner.map { "\($0.left),\($0.top)" } }
+    func corner(_ corner: Corner?) -> String? { corner.map { "\($0.crop.left),\($0.crop.top)" } }
     let all = [
       ("Original size", sides(originalSize)), ("Crop", corner(crop)), ("Target size", sides(targetSize)),
       ("Negative original size", sides(negativeOriginalSize)), ("Negative crop", corner(negativeCrop)),
@@ -83,7 +81,12 @@ struct SizeOptions: ParsableArguments {
 
 /// A second model that makes the last steps.
 struct RefinerOptions: ParsableArguments {
-  @Option(parsing: .unconditional, help: "A second model of the same latent space that makes the last steps: SDXL's refiner.")
+  @Option(
+    parsing: .unconditional,
+    help: """
+      A second model of the same latent space that makes the last steps: SDXL's refiner. Adapters, controls and pictures beside the prompt are the first \
+      model's alone; --vae is of both.
+      """)
   var refiner: String?
 
   @Option(parsing: .unconditional, help: "The part of the denoising, 0…1, after which the refiner goes on. Without it, 0.8.")

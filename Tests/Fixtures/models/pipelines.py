@@ -146,6 +146,11 @@ CASES = {
              target_size=[32, 48]),
         case("negative-sizes", "text-to-image", width=32, height=32, guidance=5.0, seed=26, original_size=[40, 64], crop=[8, 16],
              negative_original_size=[20, 24], negative_crop=[2, 4], negative_target_size=[16, 24]),
+        # Negative sizes without a crop: the pipelines have other defaults for it.
+        case("negative-sizes-without-crop", "text-to-image", width=32, height=32, guidance=5.0, seed=36, crop=[8, 16],
+             negative_original_size=[20, 24], negative_target_size=[16, 24]),
+        case("img2img-negative-sizes", "image-to-image", image="picture.png", strength=0.6, guidance=5.0, seed=37, crop=[8, 16],
+             negative_original_size=[20, 24], negative_target_size=[16, 24]),
         case("first-80", "text-to-image", width=32, height=32, guidance=5.0, seed=27, denoising_end=0.8),
         *image_to_image(["euler", "dpmpp-2m"]),
         case("img2img-sizes", "image-to-image", image="picture.png", strength=0.6, guidance=5.0, seed=28, original_size=[40, 64],
