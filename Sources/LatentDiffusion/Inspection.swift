@@ -8,7 +8,10 @@ extension DiffusionModel {
   ///
   /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`, `TokenizerError`.
   public static func tokenizer(from url: URL, replacing parts: [String: URL] = [:]) throws -> CLIPTokenizer {
-    try CLIPTokenizer(of: ModelFiles.open(url, replacing: parts))
+    let files = try ModelFiles.open(url, replacing: parts)
+    // SDXL's refiner has the second one alone.
+    let isSecond = !files.components.contains("tokenizer") && files.components.contains("tokenizer_2")
+    return try CLIPTokenizer(of: files, named: isSecond ? "tokenizer_2" : "tokenizer")
   }
 
   /// What a model is and what of it cannot be used. Each component is loaded for itself, and let go again: what one lacks does not

@@ -31,3 +31,7 @@ refused 1 "draws no classes" class2img --class-label 1 "${out[@]}"
 refused 1 "from 0 to 9" class2img --class-label unicorn --model "$models/ldm-class" "${out[@]}"
 refused 1 "has no prompt" txt2img --prompt cat --model "$models/ldm" "${out[@]}"
 refused 64 "class-label" class2img --model "$models/ldm-class" "${out[@]}"
+
+# A model with the second text encoder alone is read by its tokenizer.
+works tokenize --model "$models/refiner" cat
+works bench --model "$models/refiner" --pass unet --repeats 1 --json
