@@ -24,6 +24,7 @@ let package = Package(
   platforms: [.macOS(.v15), .iOS(.v18)],
   products: [
     .library(name: "LatentDiffusion", targets: ["LatentDiffusion"]),
+    .library(name: "LatentDiffusionTraining", targets: ["LatentDiffusionTraining"]),
     .library(name: "EmojiModel", targets: ["EmojiModel"]),
     .library(name: "ImageFiles", targets: ["ImageFiles"]),
   ],
@@ -52,6 +53,9 @@ let package = Package(
         "UNet",
         "TextEncoder", "LatentDiffusionImageEncoder", "Schedulers", "Pipeline",
       ]),
+    .target(
+      name: "LatentDiffusionTraining", dependencies: ["Tensor", "LatentDiffusionComponents", "LatentDiffusionWeights", "Schedulers"],
+      path: "Sources/Training"),
     .target(name: "EmojiModel", resources: [.copy("Resources/emoji")]),
     .target(name: "ImageFiles", dependencies: ["Tensor", "LatentDiffusionFiles"] + imageLibraries),
     // The only program here: it says where the tool is to who asks with `swift run`.
@@ -92,6 +96,12 @@ let package = Package(
         "Pipeline", "Schedulers", "LatentDiffusionComponents", "LatentDiffusionWeights", "Tensor", "LatentDiffusionTestSupport",
       ]),
     .testTarget(name: "LatentDiffusionTests", dependencies: ["LatentDiffusion", "EmojiModel", "ImageFiles", "LatentDiffusionTestSupport"]),
+    .testTarget(
+      name: "TrainingTests",
+      dependencies: [
+        "LatentDiffusionTraining", "UNet", "Autoencoder", "TextEncoder", "LatentDiffusionWeights", "LatentDiffusionComponents", "Tensor",
+        "LatentDiffusionTestSupport",
+      ]),
     .testTarget(name: "ImageFilesTests", dependencies: ["ImageFiles", "LatentDiffusionFiles", "Tensor", "LatentDiffusionTestSupport"]),
   ]
 )

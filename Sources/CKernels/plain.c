@@ -89,6 +89,87 @@ static void softmax_block(
   }
 }
 
+static float slope(int activation, float x) {
+  switch (activation) {
+  case CK_ACTIVATION_SILU: {
+    float s = 1 / (1 + expf(-x));
+    return s + s * x * (1 - s);
+  }
+  case CK_ACTIVATION_GELU: return 0.5f * erfcf(-x * 0.70710678f) + x * 0.39894228f * expf(-0.5f * x * x);
+  case CK_ACTIVATION_QUICK_GELU: {
+    float s = 1 / (1 + expf(-1.702f * x));
+    return s + s * x * (1 - s) * 1.702f;
+  }
+  case CK_ACTIVATION_RELU: return x > 0 ? 1 : 0;
+  case CK_ACTIVATION_TANH: return 1 - tanhf(x) * tanhf(x);
+  default: return 1;
+  }
+}
+
+static void activate_back(int activation, long count, const float *x, const float *g, float *y) {
+  for (long i = 0; i < count; i++) y[i] = g[i] * slope(activation, x[i]);
+}
+
+static void geglu_back(long rows, long columns, const float *x, long ldx, long gates, const float *g, long ldg, float *y) {
+  for (long r = 0; r < rows; r++)
+    for (long i = 0; i < columns; i++) {
+      float value = x[r * ldx + i], gate = x[r * ldx + gates + i], d = g[r * ldg + i];
+      y[r * ldx + i] = d * gelu(gate);
+      y[r * ldx + gates + i] = d * value * slope(CK_ACTIVATION_GELU, gate);
+    }
+}
+
+static void norm_back(
+    int activation, long pixels, long channels, const float *x, const ck_normalization *n, const float *g, long ldg, float *y, float *sums,
+    float *products) {
+  for (long c = 0; c < channels; c++) {
+    double sum = 0, product = 0;
+    for (long p = 0; p < pixels; p++) {
+      float v = x[p * channels + c], d = g[p * ldg + c] * slope(activation, v * n->scale[c] + n->shift[c]);
+      y[p * channels + c] = d;
+      sum += d;
+      product += d * (v * n->rate[c] + n->offset[c]);
+    }
+    sums[c] = (float)sum;
+    products[c] = (float)product;
+  }
+}
+
+static void combine(
+    long pixels, long channels, const float *g, const float *a, const float *x, const float *b, const float *c, float *y) {
+  for (long p = 0; p < pixels; p++)
+    for (long i = 0; i < channels; i++) y[p * channels + i] = g[p * channels + i] * a[i] + x[p * channels + i] * b[i] + c[i];
+}
+
+static void layer_norm_back(
+    long rows, long columns, float epsilon, const float *x, const float *weight, const float *g, float *y, float *weights, float *biases) {
+  for (long r = 0; r < rows; r++) {
+    const float *row = x + r * columns, *in = g + r * columns;
+    double sum = 0, squares = 0, h = 0, p = 0;
+    for (long i = 0; i < columns; i++) sum += row[i];
+    double mean = sum / (double)columns;
+    for (long i = 0; i < columns; i++) squares += (row[i] - mean) * (row[i] - mean);
+    double inverse = 1 / sqrt(squares / (double)columns + epsilon);
+    for (long i = 0; i < columns; i++) {
+      double v = (row[i] - mean) * inverse;
+      h += (double)in[i] * weight[i];
+      p += (double)in[i] * weight[i] * v;
+      weights[i] += (float)(in[i] * v);
+      biases[i] += in[i];
+    }
+    for (long i = 0; i < columns; i++)
+      y[r * columns + i] = (float)(inverse * ((double)in[i] * weight[i] - (h + (row[i] - mean) * inverse * p) / (double)columns));
+  }
+}
+
+static void softmax_back(long rows, long columns, float scale, const float *p, long ldp, float *g, long ldg) {
+  for (long r = 0; r < rows; r++) {
+    double mean = 0;
+    for (long i = 0; i < columns; i++) mean += (double)p[r * ldp + i] * g[r * ldg + i];
+    for (long i = 0; i < columns; i++) g[r * ldg + i] = p[r * ldp + i] * (g[r * ldg + i] - (float)mean) * scale;
+  }
+}
+
 static float from_half(uint16_t h) {
   uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = (h >> 10) & 31, fraction = h & 1023;
   if (exponent == 0) return (sign ? -1.0f : 1.0f) * ldexpf((float)fraction, -24);
@@ -408,6 +489,12 @@ const ck_kernels ck_table_plain = {
     .layer_norm = layer_norm,
     .softmax_block = softmax_block,
     .scale_rows = scale_rows,
+    .activate_back = activate_back,
+    .geglu_back = geglu_back,
+    .norm_back = norm_back,
+    .combine = combine,
+    .layer_norm_back = layer_norm_back,
+    .softmax_back = softmax_back,
     .widen_f16 = widen_f16,
     .widen_bf16 = widen_bf16,
     .winograd_input = winograd_input,

@@ -16,7 +16,7 @@ public struct Linear: Sendable {
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(_ inFeatures: Int, _ outFeatures: Int, bias: Bool = true, isGated: Bool = false, weights: WeightScope) throws {
     weight = try weights.matrix("weight", shape: [outFeatures, inFeatures], isGated: isGated)
-    self.bias = bias ? try weights.vector("bias", shape: [outFeatures], arrangedBy: weight.value.arranged) : nil
+    self.bias = bias ? try weights.vector("bias", shape: [outFeatures], besides: weight.value) : nil
   }
 
   /// activation(x · Wᵀ + b + residual). A gated layer has its own activation and no residual.

@@ -33,6 +33,10 @@ public struct ResnetBlock2D: Sendable {
   /// - Returns: `[N, H, W, outChannels]`.
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ inputs: consuming [Tensor], time: Tensor? = nil, in context: ExecutionContext) throws -> Tensor {
+    if context.recomputes {
+      let inputs = inputs
+      return try context.recomputed { try self(inputs, time: time, in: $0) }
+    }
     let shift = try time.flatMap { time in try timeEmbedding.map { try $0(time, in: context) } }
     // Without a shortcut the channels stay the same, and there is only one input.
     var around = shortcut == nil ? inputs[0] : nil

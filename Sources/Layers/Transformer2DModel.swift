@@ -120,6 +120,7 @@ public struct BasicTransformerBlock: Sendable {
   public func callAsFunction(
     _ x: Tensor, attendingTo text: TextStates, merging choice: TokenMerging.Choice? = nil, in context: ExecutionContext
   ) throws -> Tensor {
+    if context.recomputes { return try context.recomputed { try self(x, attendingTo: text, merging: choice, in: $0) } }
     let rows = text.states.shape[0]
     var x = onlyCrossAttention ? try x.repeated(rows / x.shape[0], in: context) : x
     if let choice, !onlyCrossAttention {

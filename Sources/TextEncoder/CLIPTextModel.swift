@@ -121,9 +121,9 @@ public struct CLIPTextModel: ModelComponent {
     return model
   }
 
-  private func embedding(of id: Int) -> Tensor {
+  private func embedding(of id: Int, in context: ExecutionContext) throws -> Tensor {
     let place = id - configuration.vocabulary
-    if let addedEmbeddings, place >= 0 { return addedEmbeddings.rows(place..<place + 1) }
+    if let addedEmbeddings, place >= 0 { return try addedEmbeddings.rows(place..<place + 1, in: context) }
     return tokenEmbedding.rows(id..<id + 1).decoded()
   }
 
@@ -133,7 +133,7 @@ public struct CLIPTextModel: ModelComponent {
       throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: vocabulary)
     }
     let length = ids[0].count
-    let rows = ids.joined().map(embedding)
+    let rows = try ids.joined().map { try embedding(of: $0, in: context) }
     let tokens = try Tensor.concatenated(rows, axis: 0, in: context)
     let places = try positionEmbedding.value(in: context).rows(0..<length, in: context).repeated(ids.count, in: context)
     return try tokens.adding(places, in: context).reshaped([ids.count, length, configuration.hidden])

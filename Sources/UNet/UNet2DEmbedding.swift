@@ -52,6 +52,7 @@ struct UNet2DEmbedding: Sendable {
     case .identity?: inputs.append(PredictorInput("class_labels", shape: [configuration.timeChannels]))
     case .projection(let length)?, .simpleProjection(let length)?: inputs.append(PredictorInput("class_labels", shape: [length]))
     }
+    inputs.append(PredictorInput("timesteps", shape: [], isRequired: false))
     return inputs + (configuration.addition == nil ? [] : [PredictorInput("time_ids", shape: [0])])
   }
 
@@ -73,11 +74,12 @@ struct UNet2DEmbedding: Sendable {
 
   /// - Returns: `[rows, T]`: the embedding after SiLU, as every block takes it.
   func callAsFunction(_ timestep: Float, conditioning: Conditioning, rows: Int, in context: ExecutionContext) throws -> Tensor {
-    let sinusoids = sinusoids([timestep])
-    if let observer = context.observer { observer(path + "time_proj", try sinusoids.repeated(rows, in: context)) }
+    let own = conditioning.inputs["timesteps"].map { Array($0.elements) } ?? [timestep]
+    let sinusoids = try sinusoids(own).repeated(own.count == rows ? 1 : rows, in: context)
+    context.observer?(path + "time_proj", sinusoids)
     // If nothing tells the rows apart, one is enough unless an observer must see all of them.
-    let areEqual = configuration.conditionChannels == nil && classes == nil && addition == nil && context.mayRearrange
-    let distinct = areEqual ? sinusoids : try sinusoids.repeated(rows, in: context)
+    let areEqual = own.count == 1 && configuration.conditionChannels == nil && classes == nil && addition == nil && context.mayRearrange
+    let distinct = areEqual ? try sinusoids.rows(0..<1, in: context) : sinusoids
     var x = try time(distinct, condition: condition(conditioning, rows: rows, in: context), in: context)
     if let classes, let labels = conditioning.inputs["class_labels"] {
       x = try x.adding(embedded(labels, by: classes, in: context), in: context)
@@ -105,7 +107,7 @@ struct UNet2DEmbedding: Sendable {
     case .simpleProjection(let linear): result = try linear(labels, in: context)
     case .table(let table):
       // `check` has found every label in the table.
-      let rows = try labels.elements.map { try table.value.rows(Int($0)..<Int($0) + 1, in: context) }
+      let rows = try labels.elements.map { try table.value(in: context).rows(Int($0)..<Int($0) + 1, in: context) }
       result = try Tensor.concatenated(rows, axis: 0, in: context)
     }
     context.observer?(path + "class_embedding", result)

@@ -40,10 +40,10 @@ public struct ParameterLabel: Sendable, Identifiable {
   public let origin: WeightOrigin
   /// Where the values are between uses. Vectors are always in memory.
   public let residency: WeightResidency
-  /// Whether the second half of a matrix's outputs are gates of the first.
+  /// Whether the second half of a matrix's outputs, or of a bias, are gates of the first.
   public let isGated: Bool
   /// Whether it is a matrix or a kernel, not a vector.
-  let isMatrix: Bool
+  public let isMatrix: Bool
 }
 
 /// A value that layers compute with: a matrix or kernel, or a vector.

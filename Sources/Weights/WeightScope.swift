@@ -64,11 +64,12 @@ public struct WeightScope: Sendable {
 
   /// The vector of this name, as float32.
   ///
-  /// - Parameter arrange: turns the values into what the layer computes with.
+  /// - Parameter matrix: the matrix whose bias it is, if its values are arranged for that.
   /// - Returns: zeros if there is none of this shape; the problem is recorded.
   /// - Throws: `WeightErrors`, once so much is missing that the attempt is hopeless.
-  public func vector(_ name: String, shape: Shape, arrangedBy arrange: (Tensor) -> Tensor = { $0 }) throws -> Parameter<Tensor> {
-    parameter(name, shape, arrange(try tensor(name, shape: shape).decoded()), residency: .packed)
+  public func vector(_ name: String, shape: Shape, besides matrix: PackedMatrix? = nil) throws -> Parameter<Tensor> {
+    let values = try tensor(name, shape: shape).decoded()
+    return parameter(name, shape, matrix?.arranged(values) ?? values, residency: .packed, isGated: matrix?.isGated ?? false)
   }
 
   /// The matrix or kernel of this name, packed now or later, as the scope's residency says.

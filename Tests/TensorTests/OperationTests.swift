@@ -59,7 +59,7 @@ struct OperationTests {
     }
   }
 
-  private static let activations: [String: Activation] = [
+  static let activations: [String: Activation] = [
     "none": .none, "silu": .silu, "gelu": .gelu, "quickGELU": .quickGELU, "relu": .relu, "tanh": .tanh,
   ]
 

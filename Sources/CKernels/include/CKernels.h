@@ -62,6 +62,11 @@ typedef struct {
   long result_pixel, result_line;
 } ck_windows;
 
+/// A normalisation of some channels: the result before its activation is x · scale + shift, and without the learnt scale and shift x · rate + offset.
+typedef struct {
+  const float *_Nonnull scale, *_Nonnull shift, *_Nonnull rate, *_Nonnull offset;
+} ck_normalization;
+
 typedef struct {
   const char *_Nonnull name;
 
@@ -102,6 +107,32 @@ typedef struct {
 
   /// y[row] *= factors[row], rows of `columns` values.
   void (*_Nonnull scale_rows)(long rows, long columns, const float *_Nonnull factors, float *_Nonnull y, long ldy);
+
+  /// The gradient of `activate`: y = g · activation'(x). `y` may be `g`.
+  void (*_Nonnull activate_back)(int activation, long count, const float *_Nonnull x, const float *_Nonnull g, float *_Nonnull y);
+
+  /// The gradient of `geglu`, of values and gates at their places in `x`; rows of `y` at the stride `ldx`.
+  void (*_Nonnull geglu_back)(
+      long rows, long columns, const float *_Nonnull x, long ldx, long gates, const float *_Nonnull g, long ldg, float *_Nonnull y);
+
+  /// The first half of a group normalisation's gradient: y = g · activation'(x · scale + shift), and for each channel the sums of y and of
+  /// y · (x · rate + offset) over `pixels` rows of `channels` values. Activation none or SiLU; rows of g at the stride `ldg`.
+  void (*_Nonnull norm_back)(
+      int activation, long pixels, long channels, const float *_Nonnull x, const ck_normalization *_Nonnull n, const float *_Nonnull g,
+      long ldg, float *_Nonnull y, float *_Nonnull sums, float *_Nonnull products);
+
+  /// y = g · a + x · b + c, with a, b and c for each channel. `y` may be `g`.
+  void (*_Nonnull combine)(
+      long pixels, long channels, const float *_Nonnull g, const float *_Nonnull a, const float *_Nonnull x, const float *_Nonnull b,
+      const float *_Nonnull c, float *_Nonnull y);
+
+  /// The gradient of `layer_norm`. Those of weight and bias are added to `weights` and `biases`.
+  void (*_Nonnull layer_norm_back)(
+      long rows, long columns, float epsilon, const float *_Nonnull x, const float *_Nonnull weight, const float *_Nonnull g,
+      float *_Nonnull y, float *_Nonnull weights, float *_Nonnull biases);
+
+  /// The gradient of a softmax with the results p, in place: g = p · (g - Σ p · g) · scale, for each row.
+  void (*_Nonnull softmax_back)(long rows, long columns, float scale, const float *_Nonnull p, long ldp, float *_Nonnull g, long ldg);
 
   /// IEEE half to float.
   void (*_Nonnull widen_f16)(long count, const uint16_t *_Nonnull x, float *_Nonnull y);

@@ -115,8 +115,8 @@ struct Patches {
   /// Neighbouring channels of one input under one tap of the window: contiguous in memory.
   private struct Segment {
     let input: Int
-    let channel: Int
-    let count: Int
+    var channel: Int
+    var count: Int
     let row: Int
     let column: Int
   }
@@ -171,28 +171,46 @@ struct Patches {
 
   /// Copies the `chosen` segments of the windows `rows`, one window after the other, `stride` floats apart.
   func gather(_ chosen: Range<Int>, rows: Range<Int>, into buffer: UnsafeMutablePointer<Float>, stride: Int) {
-    let (height, width) = (inputs[0].shape[1], inputs[0].shape[2])
     var offset = 0
     for segment in segments[chosen] {
-      let input = inputs[segment.input]
-      let channels = input.shape.columns
-      let line = rows.lowerBound / outputWidth
-      var (x, y, image) = (rows.lowerBound % outputWidth, line % outputHeight, line / outputHeight)
-      for row in 0..<rows.count {
-        let target = buffer + row * stride + offset
-        let inputY = y * geometry.stride + segment.row - geometry.padding.top
-        let inputX = x * geometry.stride + segment.column - geometry.padding.left
-        if inputY >= 0, inputY < rowMap.count, inputX >= 0, inputX < columnMap.count {
-          let pixel = (image * height + rowMap[inputY]) * width + columnMap[inputX]
-          target.update(from: input.pointer + pixel * channels + segment.channel, count: segment.count)
-        } else {
-          target.update(repeating: 0, count: segment.count)
-        }
-        x += 1
-        if x == outputWidth { (x, y) = (0, y + 1) }
-        if y == outputHeight { (y, image) = (0, image + 1) }
-      }
+      copy(segment, rows: rows, to: buffer + offset, stride: stride)
       offset += segment.count
+    }
+  }
+
+  /// Copies the values `columns` of the windows `rows` in the same way.
+  func gather(columns: Range<Int>, rows: Range<Int>, into buffer: UnsafeMutablePointer<Float>, stride: Int) {
+    var begin = 0
+    for segment in segments where begin < columns.upperBound {
+      let part = (begin..<begin + segment.count).clamped(to: columns)
+      if !part.isEmpty {
+        var piece = segment
+        (piece.channel, piece.count) = (segment.channel + part.lowerBound - begin, part.count)
+        copy(piece, rows: rows, to: buffer + part.lowerBound - columns.lowerBound, stride: stride)
+      }
+      begin += segment.count
+    }
+  }
+
+  private func copy(_ segment: Segment, rows: Range<Int>, to buffer: UnsafeMutablePointer<Float>, stride: Int) {
+    let (height, width) = (inputs[0].shape[1], inputs[0].shape[2])
+    let input = inputs[segment.input]
+    let channels = input.shape.columns
+    let line = rows.lowerBound / outputWidth
+    var (x, y, image) = (rows.lowerBound % outputWidth, line % outputHeight, line / outputHeight)
+    for row in 0..<rows.count {
+      let target = buffer + row * stride
+      let inputY = y * geometry.stride + segment.row - geometry.padding.top
+      let inputX = x * geometry.stride + segment.column - geometry.padding.left
+      if inputY >= 0, inputY < rowMap.count, inputX >= 0, inputX < columnMap.count {
+        let pixel = (image * height + rowMap[inputY]) * width + columnMap[inputX]
+        target.update(from: input.pointer + pixel * channels + segment.channel, count: segment.count)
+      } else {
+        target.update(repeating: 0, count: segment.count)
+      }
+      x += 1
+      if x == outputWidth { (x, y) = (0, y + 1) }
+      if y == outputHeight { (y, image) = (0, image + 1) }
     }
   }
 }

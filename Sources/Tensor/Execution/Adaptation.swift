@@ -55,4 +55,14 @@ extension Tensor {
     let rows = order.flatMap { row in row.map { Array(elements[$0 * width..<($0 + 1) * width]) } ?? Array(repeating: 0, count: width) }
     return Tensor(rows, shape: Shape([order.count] + shape.dimensions.dropFirst()))
   }
+
+  /// The opposite of `arrangedForGates`: rows `[panels · 32, …]` in the order of a gated matrix's `outputs`.
+  package func orderedFromGates(outputs: Int) -> Tensor {
+    let width = count / max(shape[0], 1), result = Tensor(uninitialized: Shape([outputs] + shape.dimensions.dropFirst()))
+    for (row, output) in PackedMatrix.columns(ofGated: outputs).enumerated() {
+      guard let output else { continue }
+      result.mutablePointer.advanced(by: output * width).update(from: pointer + row * width, count: width)
+    }
+    return result
+  }
 }

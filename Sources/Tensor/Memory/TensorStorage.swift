@@ -11,6 +11,9 @@ final class TensorStorage: @unchecked Sendable {
   let counter: WorkCounter?
   /// The address at which counted storage would lie in the arena; 0 for small ones.
   private let address: UInt
+  /// A number that no other storage has or will have.
+  let serial = TensorStorage.serials.wrappingAdd(1, ordering: .relaxed).newValue
+  private static let serials = Atomic<UInt64>(0)
   /// Whether counted storage would have returned its memory to the system before it goes away.
   var isForgotten = false
 

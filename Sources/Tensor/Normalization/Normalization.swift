@@ -8,9 +8,9 @@ public struct GroupNormalization: Sendable {
   /// Added to the variance.
   public let epsilon: Float
   /// `[C]`.
-  let weight: Tensor
+  package let weight: Tensor
   /// `[C]`.
-  let bias: Tensor
+  package let bias: Tensor
 
   /// - Parameters:
   ///   - groups: of neighbouring channels.
@@ -42,6 +42,8 @@ public struct GroupNormalization: Sendable {
   struct Affine {
     /// `[N, C]`.
     let scale: Tensor, shift: Tensor
+    /// The same without weight and bias: 1 / σ and −μ / σ of the channel's group.
+    let rate: Tensor, offset: Tensor
 
     /// - Parameters:
     ///   - rows: pixels, counted across all pictures.
@@ -71,7 +73,7 @@ public struct GroupNormalization: Sendable {
   }
 
   /// Pixels in a task: 32 KiB.
-  private static func run(_ channels: Int) -> Int { max(16, 8192 / max(channels, 1)) }
+  static func run(_ channels: Int) -> Int { max(16, 8192 / max(channels, 1)) }
 
   func affine(of inputs: [Tensor], in context: ExecutionContext) throws -> Affine {
     let channels = inputs.reduce(0) { $0 + $1.shape.columns }
@@ -110,6 +112,7 @@ public struct GroupNormalization: Sendable {
     let channels = weight.count
     let width = channels / groups
     let scale = Tensor(uninitialized: [batch, channels]), shift = Tensor(uninitialized: [batch, channels])
+    let rate = Tensor(uninitialized: [batch, channels]), offset = Tensor(uninitialized: [batch, channels])
     for image in 0..<batch {
       for group in 0..<groups {
         let range = group * width..<(group + 1) * width
@@ -132,10 +135,12 @@ public struct GroupNormalization: Sendable {
           let factor = Double(weight.pointer[channel]) * inverse
           scale.mutablePointer[image * channels + channel] = Float(factor)
           shift.mutablePointer[image * channels + channel] = Float(Double(bias.pointer[channel]) - mean * factor)
+          rate.mutablePointer[image * channels + channel] = Float(inverse)
+          offset.mutablePointer[image * channels + channel] = Float(-mean * inverse)
         }
       }
     }
-    return Affine(scale: scale, shift: shift)
+    return Affine(scale: scale, shift: shift, rate: rate, offset: offset)
   }
 }
 

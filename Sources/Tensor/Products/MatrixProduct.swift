@@ -128,7 +128,7 @@ struct MatrixProduct {
   }
 
   func run(in context: ExecutionContext) throws {
-    precondition(!weights.isGated || activation == .none, "Gated products have their own activation.")
+    precondition(!weights.isGating || activation == .none, "Gated products have their own activation.")
     precondition(
       residual.map { $0.shape.count == result.shape.rows * weights.biasColumns && firstRow == 0 } ?? true,
       "The residual does not match \(result.shape).")
@@ -245,7 +245,7 @@ struct MatrixProduct {
     // A task also unpacks its weights, which takes as long as the products of some rows.
     let products = (rows + 8) * weights.panels * PackedMatrix.panelWidth * weights.inputs
     let wanted = max(1, min(8 * threads, products / Self.taskProducts))
-    let least = chunks > 1 && weights.isGated ? (weights.panels + Self.gatedPanels - 1) / Self.gatedPanels : 1
+    let least = chunks > 1 && weights.isGating ? (weights.panels + Self.gatedPanels - 1) / Self.gatedPanels : 1
     // Every task gathers its own rows, which pays off from four panels on. If that makes too few tasks, they get fewer panels first, and fewer rows
     // only then, because each block of rows unpacks the weights again.
     let few = min(wanted, 4 * threads)
@@ -284,7 +284,7 @@ struct MatrixProduct {
     var ownQuantized = weights.hasIntegerProduct && !left.isQuantized ? QuantizedRows(rows: rows.count, k: Self.chunkLength) : nil
     let ownCrossed = level.map { CrossedRows(values: gathered.pointer, stride: Self.gatheredStride, rows: rows.count, level: $0) }
     // Sums of gated panels. With a single chunk there is room for one panel, because each panel is finished immediately.
-    let gated = weights.isGated ? TensorStorage(count: (chunks.count > 1 ? panels.count : 1) * rows.count * PackedMatrix.panelWidth) : nil
+    let gated = weights.isGating ? TensorStorage(count: (chunks.count > 1 ? panels.count : 1) * rows.count * PackedMatrix.panelWidth) : nil
     // A task of a large product can last a second if the kernels are slow, so cancellation is checked before each chunk.
     for (index, chunk) in chunks.enumerated() where !context.isCancelled {
       let (a, stride) = self.rows(
@@ -301,8 +301,8 @@ struct MatrixProduct {
           let place = chunks.count > 1 ? panel - panels.lowerBound : 0
           target = Target(pointer: gated.pointer + place * rows.count * PackedMatrix.panelWidth, stride: PackedMatrix.panelWidth)
         } else {
-          let start = result.mutablePointer + (firstRow + rows.lowerBound) * weights.outputs + columns.lowerBound
-          target = Target(pointer: start, stride: weights.outputs)
+          let start = result.mutablePointer + (firstRow + rows.lowerBound) * weights.biasColumns + columns.lowerBound
+          target = Target(pointer: start, stride: weights.biasColumns)
         }
         let factor: Factors =
           if let quantized, let bytes = weights.form.bytes(weights.rows(chunk.inner, ofPanel: panel)) {
@@ -399,7 +399,7 @@ struct MatrixProduct {
   }
 
   private func finish(_ rows: Range<Int>, panel: Int, columns: Range<Int>, _ sums: Target) {
-    if weights.isGated {
+    if weights.isGating {
       // A panel has values in its left half and their gates in its right half.
       let half = PackedMatrix.panelWidth / 2
       let first = panel * half

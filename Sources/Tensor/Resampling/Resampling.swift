@@ -18,3 +18,34 @@ extension Tensor {
     return result
   }
 }
+
+/// The gradients of resizing and of a stride.
+extension CPUEngine {
+  public func foldedNearest(_ x: Tensor, height: Int, width: Int, in context: ExecutionContext) throws -> Tensor {
+    let channels = x.shape[3], result = Tensor(repeating: 0, shape: [x.shape[0], height, width, channels])
+    let rows = nearestIndices(from: height, to: x.shape[1]), columns = nearestIndices(from: width, to: x.shape[2])
+    try context.parallel(x.shape[0] * height) { line in
+      let target = result.mutablePointer + line * width * channels
+      for row in rows.indices where rows[row] == line % height {
+        let source = x.pointer + (line / height * x.shape[1] + row) * x.shape[2] * channels
+        for (index, column) in columns.enumerated() { add(channels, source + index * channels, to: target + column * channels) }
+      }
+    }
+    return result
+  }
+
+  public func spread(_ x: Tensor, by stride: Int, in context: ExecutionContext) throws -> Tensor {
+    let (height, width, channels) = (x.shape[1], x.shape[2], x.shape[3])
+    let result = Tensor(repeating: 0, shape: [x.shape[0], (height - 1) * stride + 1, (width - 1) * stride + 1, channels])
+    try context.parallel(x.shape[0] * height) { line in
+      let row = (line / height * result.shape[1] + line % height * stride) * result.shape[2]
+      for column in 0..<width {
+        (result.mutablePointer + (row + column * stride) * channels)
+          .update(from: x.pointer + (line * width + column) * channels, count: channels)
+      }
+    }
+    return result
+  }
+
+  public func zeros(_ shape: Shape, in context: ExecutionContext) throws -> Tensor { Tensor(repeating: 0, shape: shape) }
+}

@@ -86,6 +86,13 @@ public struct Tensor: Sendable {
     return Tensor(shape: shape, storage: storage)
   }
 
+  /// The same elements in memory of their own.
+  package func copied() -> Tensor {
+    let copy = Tensor(uninitialized: shape)
+    copy.mutablePointer.update(from: pointer, count: count)
+    return copy
+  }
+
   /// Read access for kernels in this module.
   var pointer: UnsafePointer<Float> { UnsafePointer(storage.pointer) }
 

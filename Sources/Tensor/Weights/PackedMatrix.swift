@@ -13,6 +13,8 @@ public struct PackedMatrix: Sendable {
   public let outputs: Int
   /// Whether the second half of the outputs are gates of the first.
   public let isGated: Bool
+  /// Whether products end with the gating.
+  private(set) var isGating: Bool
   /// The length of the product's inner sum; for a convolution kernelHeight · kernelWidth · channels, in this order.
   public let inputs: Int
   /// The taps of a convolution's kernel that follow one another in the file for each channel; 1 for a linear layer, and for blocks in a product's order.
@@ -22,6 +24,10 @@ public struct PackedMatrix: Sendable {
   /// The bytes of one panel.
   let panelBytes: Int
   let storage: PackedStorage
+  /// The number of inputs that are read together: 1, or the length of a format's blocks.
+  let granularity: Int
+  /// Makes the panels at each use; nil if they are packed.
+  private let made: (any PanelSource)?
   /// The weights that the panels are packed from at each use or at the first; nil if the panels are in `storage`.
   private let unpacked: UnpackedWeights?
 
@@ -32,7 +38,7 @@ public struct PackedMatrix: Sendable {
   private static let half = panelWidth / 2
   var panels: Int { isGated ? (outputs / 2 + Self.half - 1) / Self.half : (outputs + Self.panelWidth - 1) / Self.panelWidth }
   /// Columns of a product's result.
-  var resultColumns: Int { isGated ? outputs / 2 : outputs }
+  var resultColumns: Int { isGating ? outputs / 2 : biasColumns }
   /// Columns of the bias that a product adds. For gated weights, these are all columns of the panels.
   var biasColumns: Int { isGated ? panels * Self.panelWidth : outputs }
 
@@ -90,10 +96,12 @@ public struct PackedMatrix: Sendable {
     outputs = weights.shape[0]
     let taps = weights.shape.dimensions.dropFirst(2).reduce(1, *), block = Self.packedBlock(of: weights.elementType)
     inputs = weights.shape[1] * taps
-    self.isGated = isGated
+    made = nil
+    (self.isGated, isGating) = (isGated, isGated)
     self.taps = block.values > 1 && weights.order == .product ? 1 : taps
     let packed = weights.elementType.packed.coding as? any PackedNumbers.Type ?? SinglePrecision.self
     form = packed.panels(channels: weights.shape[1], taps: self.taps)
+    granularity = form.inPlace == .split ? ProductFactors.split.granularity : block.values
     panelBytes = Self.panelWidth * (inputs / block.values * block.bytes)
     self.unpacked = unpacked
     let half = Self.half, width = Self.panelWidth
@@ -102,15 +110,30 @@ public struct PackedMatrix: Sendable {
   }
 
   private init(_ other: PackedMatrix, storage: PackedStorage) {
-    (outputs, isGated, inputs, taps) = (other.outputs, other.isGated, other.inputs, other.taps)
+    (outputs, isGated, isGating) = (other.outputs, other.isGated, other.isGating)
+    (inputs, taps, granularity) = (other.inputs, other.taps, other.granularity)
     (form, panelBytes) = (other.form, other.panelBytes)
-    (self.storage, unpacked) = (storage, nil)
+    (self.storage, unpacked, made) = (storage, nil, nil)
+  }
+
+  /// A matrix whose panels are made at each use, so that a product needs no copy of its right operand.
+  init(_ outputs: Int, inputs: Int, madeBy source: any PanelSource) {
+    (self.outputs, self.inputs, isGated, isGating, taps, granularity) = (outputs, inputs, false, false, 1, 1)
+    (form, panelBytes, storage, unpacked, made) = (MadePanels.self, 0, PackedStorage(bytes: 0), nil, source)
+  }
+
+  /// The same matrix for products that are not gated: their results are the sums `[…, biasColumns]` in the order of `arranged`.
+  var ungated: PackedMatrix {
+    var matrix = self
+    matrix.isGating = false
+    return matrix
   }
 
   /// The same matrix with its panels in memory, kept there or freed with the result. Every product begins with this.
   ///
   /// - Throws: `CancellationError`.
   func resident(in context: ExecutionContext) throws -> PackedMatrix {
+    if let made { return PackedMatrix(outputs, inputs: inputs, madeBy: try made.resident(in: context)) }
     guard let unpacked else { return self }
     return PackedMatrix(self, storage: try unpacked.storage(of: self, in: context))
   }
@@ -163,6 +186,10 @@ public struct PackedMatrix: Sendable {
   /// ones.
   @inline(__always)
   func panel(_ index: Int, rows k: Range<Int>, scratch: UnsafeMutablePointer<Float>) -> UnsafePointer<Float> {
-    form.floats(rows(k, ofPanel: index), scratch: scratch)
+    if let made {
+      made.make(index, rows: k, into: scratch)
+      return UnsafePointer(scratch)
+    }
+    return form.floats(rows(k, ofPanel: index), scratch: scratch)
   }
 }
