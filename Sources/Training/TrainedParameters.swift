@@ -1,13 +1,12 @@
 import LatentDiffusionWeights
 import Tensor
 
-/// Parameters that are trained: their names, and float32 values in the shapes and the order of a checkpoint.
+/// A model's own parameters in training: float32 values in the shapes and the order of a checkpoint.
 ///
 /// Layers keep their own parameters. While a network trains, it runs in a context whose `Adaptation` puts these in their place.
-public struct TrainedParameters: Sendable {
+public struct TrainedParameters: Trainable {
   /// What the layers say of their parameters.
   public let labels: [ParameterLabel]
-  /// The values, one tensor for each label.
   public var values: [Tensor]
 
   /// - Parameters:
@@ -20,44 +19,30 @@ public struct TrainedParameters: Sendable {
     (self.labels, self.values) = (labels, values)
   }
 
-  /// The values as layers compute with them, and what finds their gradients.
-  public struct Placed: Sendable {
-    /// Puts the values in the place of the layers' own.
-    public let adaptation: Adaptation
-    private let labels: [ParameterLabel]
+  public var names: [String] { labels.map(\.name) }
 
-    fileprivate init(_ parameters: TrainedParameters, of model: Adaptation.Model, on tape: GradientTape, in context: ExecutionContext)
-      throws
-    {
-      var adaptation = Adaptation(of: model)
-      for (label, value) in zip(parameters.labels, parameters.values) {
-        if label.isMatrix {
-          let matrix = try PackedMatrix(WeightTensor(value), isGated: label.isGated, in: context)
-          tape.follow(matrix)
-          adaptation.matrices[label.id] = matrix
-        } else {
-          // A tensor of its own, since a tape knows tensors by their memory.
-          let vector = label.isGated ? value.arrangedForGates() : value.copied()
-          tape.follow(vector)
-          adaptation.vectors[label.id] = vector
-        }
-      }
-      (self.adaptation, labels) = (adaptation, parameters.labels)
-    }
-
-    /// The gradient of each parameter, in the shapes and the order of the checkpoint. That of a parameter on which nothing depends is zeros.
-    public func gradients(from all: Gradients) -> [Tensor] {
-      labels.map { label in
-        if let matrix = adaptation.matrices[label.id] { return all[matrix]?.reshaped(label.shape) ?? Tensor(shape: label.shape) }
-        guard let vector = adaptation.vectors[label.id], let gradient = all[vector] else { return Tensor(shape: label.shape) }
-        return label.isGated ? gradient.orderedFromGates(outputs: label.shape[0]) : gradient.reshaped(label.shape)
+  public func placed(in model: Adaptation.Model, on tape: GradientTape, in context: ExecutionContext) throws -> PlacedParameters {
+    var adaptation = Adaptation(of: model)
+    for (label, value) in zip(labels, values) {
+      if label.isMatrix {
+        let matrix = try PackedMatrix(WeightTensor(value), isGated: label.isGated, in: context)
+        tape.follow(matrix)
+        adaptation.matrices[label.id] = matrix
+      } else {
+        // A tensor of its own, since a tape knows tensors by their memory.
+        let vector = label.isGated ? value.arrangedForGates() : value.copied()
+        tape.follow(vector)
+        adaptation.vectors[label.id] = vector
       }
     }
+    return PlacedParameters(adaptation) { [labels, adaptation] all in labels.map { $0.gradient(from: all, adaptation) } }
   }
+}
 
-  /// Packs the values for a step, and has a tape follow them.
-  /// - Throws: `CancellationError`.
-  public func placed(in model: Adaptation.Model, on tape: GradientTape, in context: ExecutionContext) throws -> Placed {
-    try Placed(self, of: model, on: tape, in: context)
+extension ParameterLabel {
+  fileprivate func gradient(from all: Gradients, _ adaptation: Adaptation) -> Tensor {
+    if let matrix = adaptation.matrices[id] { return all[matrix]?.reshaped(shape) ?? Tensor(shape: shape) }
+    guard let vector = adaptation.vectors[id], let gradient = all[vector] else { return Tensor(shape: shape) }
+    return isGated ? gradient.orderedFromGates(outputs: shape[0]) : gradient.reshaped(shape)
   }
 }
