@@ -99,7 +99,7 @@ let package = Package(
     .testTarget(
       name: "TrainingTests",
       dependencies: [
-        "LatentDiffusionTraining", "UNet", "Autoencoder", "TextEncoder", "LatentDiffusionWeights", "LatentDiffusionComponents", "Tensor",
+        "LatentDiffusionTraining", "LatentDiffusion", "UNet", "Autoencoder", "TextEncoder", "LatentDiffusionWeights", "LatentDiffusionComponents", "Tensor",
         "LatentDiffusionTestSupport",
       ]),
     .testTarget(name: "ImageFilesTests", dependencies: ["ImageFiles", "LatentDiffusionFiles", "Tensor", "LatentDiffusionTestSupport"]),

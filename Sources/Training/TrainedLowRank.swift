@@ -39,12 +39,10 @@ public struct TrainedLowRank: Trainable {
   }
 
   /// PEFT's: the matrix's, with `.lora_A.weight` or `.lora_B.weight` in place of `.weight`.
-  public var names: [String] {
-    labels.flatMap { label in
-      let layer = label.name.hasSuffix(".weight") ? String(label.name.dropLast(7)) : label.name
-      return [layer + ".lora_A.weight", layer + ".lora_B.weight"]
-    }
-  }
+  public var names: [String] { layers.flatMap { ["\($0).lora_A.weight", "\($0).lora_B.weight"] } }
+
+  /// The layers that the matrices belong to.
+  var layers: [String] { labels.map { $0.name.hasSuffix(".weight") ? String($0.name.dropLast(7)) : $0.name } }
 
   public func placed(in model: Adaptation.Model, on tape: GradientTape, in context: ExecutionContext) throws -> PlacedParameters {
     var adaptation = Adaptation(of: model)

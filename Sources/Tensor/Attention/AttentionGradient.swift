@@ -14,14 +14,14 @@ extension CPUEngine {
 }
 
 /// The gradient of attention, with a task for each head of a sample.
-private struct AttentionGradient {
-  let queries: Tensor
-  let keys: Tensor
-  let values: Tensor
-  let gradient: Tensor
-  let heads: Int
-  let scale: Float
-  let causal: Bool
+struct AttentionGradient {
+  private let queries: Tensor
+  private let keys: Tensor
+  private let values: Tensor
+  private let gradient: Tensor
+  private let heads: Int
+  private let scale: Float
+  private let causal: Bool
   let queryGradient: Tensor
   let keyGradient: Tensor
   let valueGradient: Tensor

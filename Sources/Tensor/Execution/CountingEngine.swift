@@ -76,7 +76,7 @@ public final class WorkCounter: Sendable {
   ///   - operations: multiplications and additions.
   ///   - packed: bytes of weights that are packed during the operation only.
   ///   - buffers: temporary buffers that live at once during the operation, in floats each.
-  fileprivate func note(operations: Double, packed: Int = 0, buffers: [Int]) {
+  func note(operations: Double, packed: Int = 0, buffers: [Int]) {
     state.withLock { state in
       state.operations += operations
       state.packedBytes += Double(packed)
@@ -128,7 +128,7 @@ public struct CountingEngine: Engine {
   /// What has been counted.
   public let counter: WorkCounter
   /// The number of threads that will compute. Each has its own buffers.
-  private let threads: Int
+  let threads: Int
   /// Where the weights will be between uses.
   private let residency: WeightResidency
 
@@ -163,7 +163,7 @@ public struct CountingEngine: Engine {
   /// An input for layers to be counted. It is not counted itself, because the caller holds it.
   public func input(_ shape: Shape) -> Tensor { Tensor(counted: shape, by: .elsewhere) }
 
-  private func new(_ shape: Shape) -> Tensor { Tensor(counted: shape, by: counter) }
+  func new(_ shape: Shape) -> Tensor { Tensor(counted: shape, by: counter) }
 
   /// Bytes of weights that a product packs only for itself.
   private func packed(_ weights: PackedMatrix) -> Int {
