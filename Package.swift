@@ -15,8 +15,10 @@ import PackageDescription
       name: "CLatentDiffusionPNG", path: "Sources/CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
     .systemLibrary(
       name: "CLatentDiffusionTurboJPEG", path: "Sources/CTurboJPEG", pkgConfig: "libturbojpeg", providers: [.apt(["libturbojpeg0-dev"])]),
+    .systemLibrary(
+      name: "CLatentDiffusionWebP", path: "Sources/CWebP", pkgConfig: "libwebp", providers: [.apt(["libwebp-dev"])]),
   ]
-  let imageLibraries: [Target.Dependency] = ["CLatentDiffusionPNG", "CLatentDiffusionTurboJPEG"]
+  let imageLibraries: [Target.Dependency] = ["CLatentDiffusionPNG", "CLatentDiffusionTurboJPEG", "CLatentDiffusionWebP"]
 #endif
 
 let package = Package(
