@@ -56,6 +56,10 @@ let package = Package(
       ]),
     .target(name: "EmojiModel", resources: [.copy("Resources/emoji")]),
     .target(name: "ImageFiles", dependencies: ["Tensor", "LatentDiffusionFiles"] + imageLibraries),
+    .target(
+      name: "LatentDiffusionTrainingData",
+      dependencies: ["Tensor", "ImageFiles", "LatentDiffusionFiles", "LatentDiffusionComponents", "LatentDiffusionWeights"],
+      path: "Sources/TrainingData"),
     // The only program here: it says where the tool is to who asks with `swift run`.
     .executableTarget(name: "where-is-ldm", path: "Sources/WhereIsLDM"),
 
@@ -95,5 +99,11 @@ let package = Package(
       ]),
     .testTarget(name: "LatentDiffusionTests", dependencies: ["LatentDiffusion", "EmojiModel", "ImageFiles", "LatentDiffusionTestSupport"]),
     .testTarget(name: "ImageFilesTests", dependencies: ["ImageFiles", "LatentDiffusionFiles", "Tensor", "LatentDiffusionTestSupport"]),
+    .testTarget(
+      name: "TrainingDataTests",
+      dependencies: [
+        "LatentDiffusionTrainingData", "ImageFiles", "LatentDiffusionComponents", "LatentDiffusionWeights", "LatentDiffusionFiles",
+        "Tensor", "LatentDiffusionTestSupport",
+      ]),
   ]
 )
