@@ -15,8 +15,10 @@ import PackageDescription
       name: "CLatentDiffusionPNG", path: "Sources/CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
     .systemLibrary(
       name: "CLatentDiffusionTurboJPEG", path: "Sources/CTurboJPEG", pkgConfig: "libturbojpeg", providers: [.apt(["libturbojpeg0-dev"])]),
+    .systemLibrary(
+      name: "CLatentDiffusionWebP", path: "Sources/CWebP", pkgConfig: "libwebp", providers: [.apt(["libwebp-dev"])]),
   ]
-  let imageLibraries: [Target.Dependency] = ["CLatentDiffusionPNG", "CLatentDiffusionTurboJPEG"]
+  let imageLibraries: [Target.Dependency] = ["CLatentDiffusionPNG", "CLatentDiffusionTurboJPEG", "CLatentDiffusionWebP"]
 #endif
 
 let package = Package(
@@ -58,6 +60,10 @@ let package = Package(
       path: "Sources/Training"),
     .target(name: "EmojiModel", resources: [.copy("Resources/emoji")]),
     .target(name: "ImageFiles", dependencies: ["Tensor", "LatentDiffusionFiles"] + imageLibraries),
+    .target(
+      name: "LatentDiffusionTrainingData",
+      dependencies: ["Tensor", "ImageFiles", "LatentDiffusionFiles", "LatentDiffusionComponents", "LatentDiffusionWeights"],
+      path: "Sources/TrainingData"),
     // The only program here: it says where the tool is to who asks with `swift run`.
     .executableTarget(name: "where-is-ldm", path: "Sources/WhereIsLDM"),
 
@@ -103,5 +109,11 @@ let package = Package(
         "LatentDiffusionTestSupport",
       ]),
     .testTarget(name: "ImageFilesTests", dependencies: ["ImageFiles", "LatentDiffusionFiles", "Tensor", "LatentDiffusionTestSupport"]),
+    .testTarget(
+      name: "TrainingDataTests",
+      dependencies: [
+        "LatentDiffusionTrainingData", "ImageFiles", "LatentDiffusionComponents", "LatentDiffusionWeights", "LatentDiffusionFiles",
+        "Tensor", "LatentDiffusionTestSupport",
+      ]),
   ]
 )

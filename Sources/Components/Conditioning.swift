@@ -121,6 +121,9 @@ public protocol TextConditioner: Sendable {
   /// - Throws: `CancellationError`, and what the conditioner documents.
   func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning
 
+  /// Those of `condition`'s inputs that follow from the sizes of the request alone, whatever its texts; there are none without an implementation.
+  func sizeInputs(_ request: ConditioningRequest) throws -> [String: Tensor]
+
   /// Whether it reads the second text of a prompt; it does not without an implementation.
   var readsSecondTexts: Bool { get }
 
@@ -129,6 +132,7 @@ public protocol TextConditioner: Sendable {
 }
 
 extension TextConditioner {
+  public func sizeInputs(_ request: ConditioningRequest) -> [String: Tensor] { [:] }
   public var readsSecondTexts: Bool { false }
   public func truncation(of prompt: Prompt) -> PromptTruncation? { nil }
 }

@@ -11,6 +11,9 @@ extension [UInt8] {
     guard offset >= 0, length >= 0, offset <= count, length <= count - offset else { return nil }
     return self[offset..<offset + length]
   }
+
+  /// Whether these characters stand there.
+  func has(_ text: String, at offset: Int) -> Bool { dropFirst(offset).starts(with: Array(text.utf8)) }
 }
 
 extension Int {

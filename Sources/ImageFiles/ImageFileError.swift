@@ -14,7 +14,7 @@ public enum ImageFileError: Error, Sendable, Equatable, CustomStringConvertible 
   case empty(name: String)
   /// The format is not supported. `found` is its name if it is a known one.
   case unknownFormat(name: String, found: String?)
-  /// A PNG or JPEG that breaks off, contradicts itself, or uses a form that is not supported.
+  /// A PNG, JPEG or WebP that breaks off, contradicts itself, or uses a form that is not supported.
   case damaged(name: String, reason: String)
   /// More pixels than `Picture.largestSide` or `Picture.largestPixelCount` allow.
   case tooLarge(name: String, width: Int, height: Int)
@@ -30,25 +30,25 @@ public enum ImageFileError: Error, Sendable, Equatable, CustomStringConvertible 
     case .notFound(let name):
       "There is no file \(name); check the path."
     case .isFolder(let name):
-      "\(name) is a folder; give a PNG or JPEG file."
+      "\(name) is a folder; give a PNG, JPEG or WebP file."
     case .notReadable(let name, let reason):
       "\(name) cannot be read: \(reason)."
     case .empty(let name):
-      "\(name) is empty; give a PNG or JPEG file."
+      "\(name) is empty; give a PNG, JPEG or WebP file."
     case .unknownFormat(let name, let found):
       "\(name) is " + (found.map { "\("A".contains($0.prefix(1)) ? "an" : "a") \($0) file" } ?? "no picture of a known format")
-        + "; PNG and JPEG can be read, so convert it first."
+        + "; PNG, JPEG and WebP can be read, so convert it first."
     case .damaged(let name, let reason):
-      "\(name) is damaged or uses a rare form of its format (\(reason)); save it again as PNG or JPEG."
+      "\(name) is damaged or uses a rare form of its format (\(reason)); save it again as PNG, JPEG or WebP."
     case .tooLarge(let name, let width, let height):
       "\(name) says that it has \(width)×\(height) pixels; at most \(Picture.largestSide) a side and"
         + " \(Picture.largestPixelCount) in all can be read, so make it smaller first."
     case .fileTooLarge(let name):
       "\(name) is longer than \(Picture.largestFile >> 20) MiB; make the picture smaller first."
     case .unknownExtension(let name, let format?):
-      "\(name) asks for \(format), which cannot be written; end its name in .png, .jpg or .jpeg."
+      "\(name) asks for \(format), which cannot be written; end its name in .png, .jpg, .jpeg or .webp."
     case .unknownExtension(let name, nil):
-      "\(name) does not say in which format to write; end its name in .png, .jpg or .jpeg."
+      "\(name) does not say in which format to write; end its name in .png, .jpg, .jpeg or .webp."
     case .notEncodable(let reason):
       "The picture cannot be encoded: \(reason)."
     }

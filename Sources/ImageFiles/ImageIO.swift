@@ -17,9 +17,18 @@
       self = try Picture(image, width: header.width, height: header.height, hasAlpha: false, name: name)
     }
 
+    init(webp bytes: [UInt8], header: WebPChunks, name: String) throws(ImageFileError) {
+      let image = try decoded(bytes, name: name)
+      self = try Picture(image, width: header.width, height: header.height, hasAlpha: header.hasAlpha, name: name)
+    }
+
     func encodedPNG() throws(ImageFileError) -> [UInt8] { try encoded(as: "public.png", quality: nil) }
 
     func encodedJPEG(quality: Int) throws(ImageFileError) -> [UInt8] { try encoded(as: "public.jpeg", quality: Double(quality) / 100) }
+
+    func encodedWebP(quality: Int?) throws(ImageFileError) -> [UInt8] {
+      throw .notEncodable(reason: "this system has no encoder for WebP; write a PNG file")
+    }
 
     private init(_ image: CGImage, width: Int, height: Int, hasAlpha: Bool, name: String) throws(ImageFileError) {
       guard image.width == width, image.height == height else { throw .damaged(name: name, reason: "its header is wrong") }

@@ -4,8 +4,8 @@ import Tensor
 
 /// The formats that can be read and written.
 public enum PictureFormat: Sendable, Equatable {
-  /// Portable Network Graphics, and the Joint Photographic Experts Group's format.
-  case png, jpeg
+  /// Portable Network Graphics, the Joint Photographic Experts Group's format, and WebP.
+  case png, jpeg, webp
 
   /// The format that a file's extension names. Check it before a long computation whose result is written there.
   /// - Throws: `ImageFileError.unknownExtension`.
@@ -13,6 +13,7 @@ public enum PictureFormat: Sendable, Equatable {
     switch url.pathExtension.lowercased() {
     case "png": self = .png
     case "jpg", "jpeg": self = .jpeg
+    case "webp": self = .webp
     case let other: throw .unknownExtension(name: url.path(percentEncoded: false), format: Self.foreignFormats[other])
     }
   }
@@ -24,6 +25,8 @@ public enum PictureFormat: Sendable, Equatable {
       self = .png
     } else if bytes.starts(with: JPEGMarkers.signature) {
       self = .jpeg
+    } else if WebPChunks.isSignature(of: bytes) {
+      self = .webp
     } else {
       throw .unknownFormat(name: name, found: Self.foreignFormat(of: bytes))
     }
@@ -31,15 +34,14 @@ public enum PictureFormat: Sendable, Equatable {
 
   /// Known formats that cannot be written, by extension.
   private static let foreignFormats = [
-    "webp": "WebP", "gif": "GIF", "bmp": "BMP", "tif": "TIFF", "tiff": "TIFF", "avif": "AVIF", "heic": "HEIC", "heif": "HEIC",
+    "gif": "GIF", "bmp": "BMP", "tif": "TIFF", "tiff": "TIFF", "avif": "AVIF", "heic": "HEIC", "heif": "HEIC",
     "jxl": "JPEG XL",
     "jp2": "JPEG 2000", "svg": "SVG", "pdf": "PDF", "psd": "Photoshop", "ppm": "PPM", "tga": "TGA", "ico": "icon",
   ]
 
   private static func foreignFormat(of bytes: [UInt8]) -> String? {
-    func has(_ text: String, at offset: Int) -> Bool { bytes.dropFirst(offset).starts(with: Array(text.utf8)) }
+    func has(_ text: String, at offset: Int) -> Bool { bytes.has(text, at: offset) }
     if has("GIF8", at: 0) { return "GIF" }
-    if has("RIFF", at: 0), has("WEBP", at: 8) { return "WebP" }
     if has("BM", at: 0) { return "BMP" }
     if has("II*\0", at: 0) || has("MM\0*", at: 0) { return "TIFF" }
     if has("JXL ", at: 4) || bytes.starts(with: [0xFF, 0x0A]) { return "JPEG XL" }
@@ -52,17 +54,17 @@ public enum PictureFormat: Sendable, Equatable {
 }
 
 extension Picture {
-  /// Reads a PNG or JPEG file, whatever its extension, and turns the picture by its EXIF orientation.
+  /// Reads a PNG, JPEG or WebP file, whatever its extension, and turns the picture by its EXIF orientation.
   ///
   /// All colour types of PNG become 8-bit RGB as they are stored: the colour space that a file names is ignored, and 16 bits are cut
-  /// to 8. Grey and CMYK JPEGs become RGB.
+  /// to 8. Grey and CMYK JPEGs become RGB. Animations are refused.
   /// - Throws: `ImageFileError`.
   public init(contentsOf url: URL) throws(ImageFileError) {
     let name = url.isFileURL ? url.path(percentEncoded: false) : url.absoluteString
     try self.init(bytes: fileBytes(at: url, name: name), name: name)
   }
 
-  /// Reads the contents of a PNG or JPEG file.
+  /// Reads the contents of a PNG, JPEG or WebP file.
   /// - Parameter name: the name in errors.
   /// - Throws: `ImageFileError`.
   public init(data: Data, name: String = "The picture") throws(ImageFileError) { try self.init(bytes: Array(data), name: name) }
@@ -78,6 +80,12 @@ extension Picture {
       let file = try JPEGMarkers(bytes, name: name)
       try Self.checkSize(width: file.width, height: file.height, name: name)
       let picture = try Picture(jpeg: bytes, header: file, name: name)
+      self = file.orientation?.upright(picture) ?? picture
+    case .webp:
+      let file = try WebPChunks(bytes, name: name)
+      try Self.checkSize(width: file.width, height: file.height, name: name)
+      guard !file.isAnimated else { throw .damaged(name: name, reason: "it is an animation") }
+      let picture = try Picture(webp: bytes, header: file, name: name)
       self = file.orientation?.upright(picture) ?? picture
     }
   }
@@ -105,14 +113,22 @@ extension Picture {
     Data(try flattened().encodedJPEG(quality: min(max(quality, 1), 100)))
   }
 
-  /// Writes a PNG or JPEG file, depending on the extension. The file is written as a whole or not at all.
-  /// - Parameter parameters: text that tells how the picture was made; a JPEG file has no place for it.
+  /// A WebP file, with alpha if the picture has it. Without loss, the colours of transparent pixels are kept, too.
+  /// - Parameter quality: 0…100, values outside are clamped; nil: without loss.
+  /// - Throws: `ImageFileError.notEncodable`.
+  public func webpData(quality: Int? = nil) throws(ImageFileError) -> Data {
+    Data(try encodedWebP(quality: quality.map { min(max($0, 0), 100) }))
+  }
+
+  /// Writes a PNG, JPEG or WebP file, depending on the extension; PNG and WebP without loss. The file is written as a whole or not at all.
+  /// - Parameter parameters: text that tells how the picture was made. Only PNG files hold it: the other formats have no place for plain text.
   /// - Throws: `ImageFileError` if the extension is none of these or the picture is too large for the format, and `FileWriteError`.
   public func write(to url: URL, parameters: String? = nil) throws {
     let data =
       switch try PictureFormat(extensionOf: url) {
       case .png: try pngData(parameters: parameters)
       case .jpeg: try jpegData()
+      case .webp: try webpData()
       }
     try data.writeBesideThenRename(to: url)
   }

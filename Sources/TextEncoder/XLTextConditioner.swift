@@ -61,12 +61,7 @@ public struct XLTextConditioner: TextConditioner {
 
   /// - Throws: `CLIPTextError`, `CancellationError`; `ComponentError.unsupported` for a score that the model is not told, and for a target size that it is not.
   public func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning {
-    for sizes in [request.sizes, request.negativeSizes].compactMap(\.self) {
-      if toldAestheticScore ? sizes.target != nil : sizes.aestheticScore != nil {
-        throw ComponentError.unsupported(
-          component: "This model", option: "input for " + (toldAestheticScore ? "a target size" : "an aesthetic score"))
-      }
-    }
+    let sizeInputs = try sizeInputs(request)
     var result =
       request.isAbsent && zerosForAbsent
       ? zeros(request.prompts.count)
@@ -78,9 +73,21 @@ public struct XLTextConditioner: TextConditioner {
         let states = try Tensor.concatenated(outputs.map(\.unnormalized), axis: -1, in: context)
         return Conditioning(hiddenStates: states, pooled: outputs.last?.textEmbeds)
       }
-    let numbers = numbers(request)
-    result.inputs["time_ids"] = Tensor(Array(repeating: numbers, count: result.rows).flatMap(\.self), shape: [result.rows, numbers.count])
+    result.inputs = sizeInputs
     return result
+  }
+
+  /// `time_ids`, `[rows, 6]` or `[rows, 5]`.
+  /// - Throws: `ComponentError.unsupported` for a score that the model is not told, and for a target size that it is not.
+  public func sizeInputs(_ request: ConditioningRequest) throws -> [String: Tensor] {
+    for sizes in [request.sizes, request.negativeSizes].compactMap(\.self) {
+      if toldAestheticScore ? sizes.target != nil : sizes.aestheticScore != nil {
+        throw ComponentError.unsupported(
+          component: "This model", option: "input for " + (toldAestheticScore ? "a target size" : "an aesthetic score"))
+      }
+    }
+    let numbers = numbers(request), rows = request.prompts.count
+    return ["time_ids": Tensor(Array(repeating: numbers, count: rows).flatMap(\.self), shape: [rows, numbers.count])]
   }
 
   private func zeros(_ rows: Int) -> Conditioning {

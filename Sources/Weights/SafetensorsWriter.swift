@@ -15,18 +15,36 @@ public enum SafetensorsWriter {
   ///
   /// - Throws: `FileWriteError`; an existing file is then unchanged.
   public static func write(_ tensors: [String: WeightTensor], metadata: [String: String] = [:], to url: URL) throws(FileWriteError) {
-    try encode(tensors, metadata: metadata).writeBesideThenRename(to: url)
+    let layout = layout(of: tensors, metadata: metadata)
+    do {
+      // Tensor by tensor, since they may be pages of files that together are larger than memory.
+      try FileWriting.writeBesideThenRename(to: url) { append in
+        try append(layout.header)
+        for entry in layout.entries {
+          guard let tensor = tensors[entry.name] else { continue }
+          try append(tensor.data)
+          tensor.releasePages()
+        }
+      }
+    } catch let error as FileWriteError {
+      throw error
+    } catch {
+      throw .failed(path: url.path(percentEncoded: false), reason: "\(error)")
+    }
   }
 
   /// A file's bytes: the same tensors give the same bytes.
   ///
   /// - Precondition: no tensor is called `__metadata__`, the one name that the format reserves.
   public static func encode(_ tensors: [String: WeightTensor], metadata: [String: String] = [:]) -> Data {
-    let entries = tensors.map { SafetensorsLayout.Entry($0.key, $0.value.shape, as: $0.value.elementType) }
-    let layout = SafetensorsLayout(entries, metadata: metadata)
+    let layout = layout(of: tensors, metadata: metadata)
     var file = Data(capacity: layout.bytes)
     file.append(layout.header)
     for entry in layout.entries { if let tensor = tensors[entry.name] { file.append(tensor.data) } }
     return file
+  }
+
+  private static func layout(of tensors: [String: WeightTensor], metadata: [String: String]) -> SafetensorsLayout {
+    SafetensorsLayout(tensors.map { .init($0.key, $0.value.shape, as: $0.value.elementType) }, metadata: metadata)
   }
 }

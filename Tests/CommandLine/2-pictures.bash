@@ -63,6 +63,8 @@ is_png wide.png 96 32
 holds_tensor wide.safetensors latents 1,4,8,24
 works "${draw[@]}" --output a.jpg
 holds "a.jpg is no JPEG" test "$(od -An -tx1 -N3 a.jpg | tr -d ' ')" = ffd8ff
+works "${draw[@]}" --output a.webp
+holds "a.webp is no WebP" test "$(head -c 12 a.webp | tail -c 4)" = WEBP
 works "${draw[@]}" --seed 1 --output "ünï cödé 🍎.PNG"
 same a.png "ünï cödé 🍎.PNG"
 
@@ -88,6 +90,8 @@ same_pixels() {
   same 1.safetensors 2.safetensors
 }
 same_pixels d-2.png c-2.png
+works decode --latents a.safetensors --output d.webp
+same_pixels d.webp a.png
 for model in sd1 sd2 odd lcm; do
   works encode --model "$models/$model" --image "$inputs/picture-48x32.png" --save-latents e.safetensors
   works decode --model "$models/$model" --latents e.safetensors --output e.png

@@ -128,12 +128,13 @@ safetensors l.safetensors '{"latents":{"dtype":"F32","shape":[1,4,16,16],"data_o
 printf '\x00\x00\xc0\x7f' | dd of=l.safetensors bs=1 seek=$(($(stat -c %s l.safetensors) - 4)) conv=notrunc status=none
 latents "not numbers"
 
-# Pictures: any PNG or JPEG works, what is none or damaged is told.
+# Pictures: any PNG, JPEG or WebP works, what is none or damaged is told.
 images=$root/Tests/Fixtures/images
 for file in colour2-depth16 colour3-depth1 colour3-depth8-interlaced colour4-depth16 colour6-depth16 transparent-palette orientation6; do
   works img2img --prompt heart --image "$images/$file.png" --steps 2 --output e.png
 done
 works img2img --prompt heart --image "$images/progressive.jpg" --steps 2 --output e.png
+for file in lossy-large lossless-alpha orientation6; do works img2img --prompt heart --image "$images/$file.webp" --steps 2 --output e.png; done
 works inpaint --prompt heart --image "$images/colour2-depth16.png" --mask "$images/colour3-depth1.png" --steps 2 --output e.png
 pictures() { refused 1 "$1" img2img --prompt heart --image "$2" --steps 2 --output made/x.png; }
 pictures "too small" "$images/one-pixel.png"
@@ -142,6 +143,7 @@ refused 1 "multiples" encode --image "$images/one-pixel.png" --save-latents made
 works outpaint --prompt heart --image "$images/one-pixel.png" --right 31 --bottom 31 --steps 2 --output e.png
 for file in bad-compression bad-depth no-palette no-pixels no-width too-little huge; do pictures "$file" "$images/$file.png"; done
 for file in huge no-frame; do pictures "$file" "$images/$file.jpg"; done
+for file in huge long animated no-size no-chunks; do pictures "$file" "$images/$file.webp"; done
 head -c 900 a.png >cut.png && pictures "cut.png" cut.png
 head -c 8 a.png >cut.png && pictures "cut.png" cut.png
 : >cut.png && pictures "cut.png" cut.png

@@ -98,8 +98,8 @@ says '"problem" : ".*Stable Diffusion 3'
 rm -r unknown
 
 # Pictures in other formats, as input and as output.
-for format in webp gif bmp tiff avif heic; do refused 1 "$format.*(png|PNG)" "${draw[@]}" -o made/x.$format; done
-printf 'RIFF\x00\x00\x00\x00WEBPVP8 ' >x.webp && refused 1 "a WebP file; PNG and JPEG" img2img -p a --image x.webp -o made/x.png
+for format in gif bmp tiff avif heic; do refused 1 "$format.*(png|PNG)" "${draw[@]}" -o made/x.$format; done
+printf 'RIFF\x00\x00\x00\x00WEBPVP8 ' >x.webp && refused 1 "x.webp is damaged" img2img -p a --image x.webp -o made/x.png
 printf 'GIF89a\x01\x00' >x.gif && refused 1 "a GIF file" img2img -p a --image x.gif -o made/x.png
 printf 'BM\x00\x00' >x.bmp && refused 1 "a BMP file" img2img -p a --image x.bmp -o made/x.png
 printf 'II*\x00' >x.tif && refused 1 "a TIFF file" img2img -p a --image x.tif -o made/x.png

@@ -20,7 +20,10 @@ import Testing
     #expect(sentence.contains { !$0.isASCII || $0 == ";" }, "\(sentence) does not say what to do")
   }
 
-  @Test(arguments: [("huge.png", 0x7FFF_FFFF, 0x7FFF_FFFF), ("long.png", 16385, 1), ("many.png", 16384, 16385), ("huge.jpg", 65000, 65000)])
+  @Test(arguments: [
+    ("huge.png", 0x7FFF_FFFF, 0x7FFF_FFFF), ("long.png", 16385, 1), ("many.png", 16384, 16385), ("huge.jpg", 65000, 65000),
+    ("long.webp", 16385, 1), ("huge.webp", 1 << 24, 1 << 24),
+  ])
   func refusesHugeSizesBeforeMemoryIsTaken(_ file: String, _ width: Int, _ height: Int) throws {
     let url = folder.appending(path: file)
     #expect(throws: ImageFileError.tooLarge(name: url.path(percentEncoded: false), width: width, height: height)) {
@@ -35,7 +38,10 @@ import Testing
     }
   }
 
-  @Test(arguments: ["colour2-depth8.png", "colour3-depth4-interlaced.png", "sampling-420.jpg", "progressive.jpg", "orientation6.jpg"])
+  @Test(arguments: [
+    "colour2-depth8.png", "colour3-depth4-interlaced.png", "sampling-420.jpg", "progressive.jpg", "orientation6.jpg",
+    "lossless-alpha.webp", "lossy-80.webp", "lossy-alpha.webp", "orientation6.webp",
+  ])
   func refusesAFileThatEndsEarlyWhereverItEnds(_ file: String) throws {
     let data = try Data(contentsOf: folder.appending(path: file))
     for length in 0..<data.count {
@@ -61,6 +67,11 @@ import Testing
     }
   }
 
+  @Test func saysThatAnimationsAreRefused() throws {
+    let data = try Data(contentsOf: folder.appending(path: "animated.webp"))
+    #expect(throws: ImageFileError.damaged(name: "x", reason: "it is an animation")) { try Picture(data: data, name: "x") }
+  }
+
   @Test func refusesWhatIsNoPicture() throws {
     let path = folder.path(percentEncoded: false)
     #expect(throws: ImageFileError.isFolder(name: path)) { try Picture(contentsOf: folder) }
@@ -74,7 +85,7 @@ import Testing
   }
 
   @Test(arguments: [
-    ("GIF89a", "GIF"), ("RIFF\u{1}\u{2}\u{3}\u{4}WEBPVP8 ", "WebP"), ("BM", "BMP"), ("II*\0", "TIFF"), ("MM\0*", "TIFF"),
+    ("GIF89a", "GIF"), ("BM", "BMP"), ("II*\0", "TIFF"), ("MM\0*", "TIFF"),
     ("\0\0\0\u{1C}ftypavif", "AVIF"), ("\0\0\0\u{18}ftypheic", "HEIC"), ("%PDF-1.4", "PDF"), ("<svg ", "SVG or XML"),
   ])
   func namesOtherFormats(_ start: String, _ format: String) {
@@ -102,5 +113,13 @@ import Testing
     bytes.insert(contentsOf: segment, at: 2)
     let picture = try Picture(data: Data(bytes))
     #expect((picture.width, picture.height) == (isTurned ? (21, 29) : (29, 21)))
+    // In WebP files, the block may have the mark of JPEG before it.
+    for block in [exif, payload] {
+      var file = try Array(Data(contentsOf: folder.appending(path: "lossless.webp")))
+      file += Array("EXIF".utf8) + [UInt8(block.count), 0, 0, 0] + block + Array(repeating: 0, count: block.count % 2)
+      (file[4], file[5]) = (UInt8((file.count - 8) & 255), UInt8((file.count - 8) >> 8))
+      let picture = try Picture(data: Data(file))
+      #expect((picture.width, picture.height) == (isTurned ? (21, 29) : (29, 21)))
+    }
   }
 }

@@ -29,7 +29,7 @@ struct ControlOptions: ParsableArguments {
       """, valueName: "path=weight"))
   var controlnet: [ScaledFile] = []
 
-  @Option(parsing: .unconditionalSingleValue, help: "The picture that steers a ControlNet, such as edges: PNG or JPEG.")
+  @Option(parsing: .unconditionalSingleValue, help: "The picture that steers a ControlNet, such as edges: PNG, JPEG or WebP.")
   var controlImage: [String] = []
 
   @Option(
@@ -45,7 +45,7 @@ struct ControlOptions: ParsableArguments {
     help: ArgumentHelp("A T2I-Adapter, as --controlnet.", valueName: "path=weight"))
   var adapters: [ScaledFile] = []
 
-  @Option(parsing: .unconditionalSingleValue, help: "The picture that steers a T2I-Adapter: PNG or JPEG.")
+  @Option(parsing: .unconditionalSingleValue, help: "The picture that steers a T2I-Adapter: PNG, JPEG or WebP.")
   var adapterImage: [String] = []
 
   @Option(
@@ -109,8 +109,9 @@ struct Canny: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "canny", abstract: "Draws the edges of a picture, for ControlNets and adapters that were made for them.")
 
-  @Option(parsing: .unconditional, help: "The picture: PNG or JPEG.") var image: String
-  @Option(name: [.customShort("o"), .long], parsing: .unconditional, help: "Where the edges go: a .png or .jpg file.") var output: String
+  @Option(parsing: .unconditional, help: "The picture: PNG, JPEG or WebP.") var image: String
+  @Option(name: [.customShort("o"), .long], parsing: .unconditional, help: "Where the edges go: a .png, .jpg or .webp file.") var output:
+    String
   @Option(parsing: .unconditional, help: "An edge goes on where the gradient is above this.") var low = 100.0
   @Option(parsing: .unconditional, help: "An edge begins where the gradient is above this.") var high = 200.0
 

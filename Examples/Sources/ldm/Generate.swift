@@ -287,7 +287,7 @@ struct Img2Img: AsyncParsableCommand {
       """)
   @OptionGroup var options: GenerateOptions
 
-  @Option(parsing: .unconditional, help: "The picture to start from: PNG or JPEG.")
+  @Option(parsing: .unconditional, help: "The picture to start from: PNG, JPEG or WebP.")
   var image: String
 
   @Option(parsing: .unconditional, help: "How much to change, 0…1: the part of the steps that is run. Without it, 0.8; 0.3 for SDXL.")
@@ -304,7 +304,7 @@ struct Inpaint: AsyncParsableCommand {
   static let configuration = CommandConfiguration(commandName: "inpaint", abstract: "Repaints a part of a picture.")
   @OptionGroup var options: GenerateOptions
 
-  @Option(parsing: .unconditional, help: "The picture: PNG or JPEG.")
+  @Option(parsing: .unconditional, help: "The picture: PNG, JPEG or WebP.")
   var image: String
 
   @Option(parsing: .unconditional, help: "A picture: white is repainted, black is kept. One of another size is resampled.")
@@ -332,7 +332,7 @@ struct Outpaint: AsyncParsableCommand {
     commandName: "outpaint", abstract: "Paints more around a picture.", discussion: "The picture itself comes back exactly.")
   @OptionGroup var options: GenerateOptions
 
-  @Option(parsing: .unconditional, help: "The picture: PNG or JPEG.")
+  @Option(parsing: .unconditional, help: "The picture: PNG, JPEG or WebP.")
   var image: String
 
   @Option(parsing: .unconditional, help: "Pixels to add at the left.") var left = 0
@@ -360,7 +360,7 @@ struct Edit: AsyncParsableCommand {
     commandName: "edit", abstract: "Changes a picture as the prompt says, with a model made for it (InstructPix2Pix).")
   @OptionGroup var options: GenerateOptions
 
-  @Option(parsing: .unconditional, help: "The picture: PNG or JPEG.")
+  @Option(parsing: .unconditional, help: "The picture: PNG, JPEG or WebP.")
   var image: String
 
   @Option(parsing: .unconditional, help: "How closely to keep to the picture, from 1 up.")
@@ -380,7 +380,7 @@ struct Depth2Img: AsyncParsableCommand {
     commandName: "depth2img", abstract: "Draws a picture over another one and keeps its depths, with a model made for it.")
   @OptionGroup var options: GenerateOptions
 
-  @Option(parsing: .unconditional, help: "The picture to start from: PNG or JPEG.")
+  @Option(parsing: .unconditional, help: "The picture to start from: PNG, JPEG or WebP.")
   var image: String
 
   @Option(parsing: .unconditional, help: "Its depths as a picture: the brighter, the nearer. One of another size is resampled.")
@@ -401,7 +401,7 @@ struct Upscale: AsyncParsableCommand {
   static let configuration = CommandConfiguration(commandName: "upscale", abstract: "Enlarges a picture, with a model made for it.")
   @OptionGroup var options: GenerateOptions
 
-  @Option(parsing: .unconditional, help: "The picture: PNG or JPEG.")
+  @Option(parsing: .unconditional, help: "The picture: PNG, JPEG or WebP.")
   var image: String
 
   @Option(

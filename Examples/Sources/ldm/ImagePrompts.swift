@@ -32,7 +32,7 @@ struct ImagePromptOptions: ParsableArguments {
 
   @Option(
     name: .customLong("ip-adapter-image"), parsing: .unconditionalSingleValue,
-    help: "A picture for the IP-Adapter: PNG or JPEG. One adapter takes all pictures, several take one each, in their order.")
+    help: "A picture for the IP-Adapter: PNG, JPEG or WebP. One adapter takes all pictures, several take one each, in their order.")
   var images: [String] = []
 
   @Option(
@@ -81,7 +81,7 @@ struct Variation: AsyncParsableCommand {
     discussion: "The picture is described to the model by its image encoder: only its content comes back. unCLIP takes a prompt, too.")
   @OptionGroup var options: GenerateOptions
 
-  @Option(parsing: .unconditional, help: "The picture: PNG or JPEG.")
+  @Option(parsing: .unconditional, help: "The picture: PNG, JPEG or WebP.")
   var image: String
 
   @Option(parsing: .unconditional, help: "How much noise is put on the description, for unCLIP, from 0 to 999: more of it varies more.")

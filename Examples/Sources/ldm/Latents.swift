@@ -10,7 +10,7 @@ struct Encode: AsyncParsableCommand {
   @OptionGroup var model: ModelOptions
   @OptionGroup var tiles: TileOptions
 
-  @Option(parsing: .unconditional, help: "The picture: PNG or JPEG.")
+  @Option(parsing: .unconditional, help: "The picture: PNG, JPEG or WebP.")
   var image: String
 
   @Option(parsing: .unconditional, help: "Where the latents go: one tensor latents, float32, [1, 4, h, w].")

@@ -226,7 +226,7 @@ struct ShortcutOptions: ParsableArguments {
 struct OutputOptions: ParsableArguments {
   @Option(
     name: [.customShort("o"), .long], parsing: .unconditional,
-    help: "Where the picture goes: a .png or .jpg file, or - for a PNG on standard output. How it was made is written into a PNG, too.")
+    help: "Where the picture goes: a .png, .jpg or .webp file, or - for a PNG on standard output. A PNG also says how it was made.")
   var output: String
 
   @Option(

@@ -1,6 +1,6 @@
 """Makes the pictures beside this file and images.json, which says what Pillow reads in them.
 
-Pinned: Pillow 13.0.0 (libjpeg-turbo 3.2), NumPy 2. Run it in this folder: python make_images.py
+Pinned: Pillow 13.0.0 (libjpeg-turbo 3.2, libwebp 1.6), NumPy 2. Run it in this folder: python make_images.py
 """
 
 import base64
@@ -163,6 +163,32 @@ for orientation in range(1, 9):
     Image.fromarray(rng.integers(0, 256, (5, 7, 4), dtype=np.uint8)).save(file, "PNG", exif=exif)
     reading(f"orientation{orientation}.png", file.getvalue())
 
+# WebP: with and without loss, with and without alpha, with EXIF, extended by a profile, and with filters of all kinds in a larger picture.
+
+webp_rng = np.random.default_rng(17)
+
+
+def webp(image, **options):
+    file = io.BytesIO()
+    image.save(file, "WEBP", **options)
+    return file.getvalue()
+
+
+veiled = Image.fromarray(np.dstack([smooth, webp_rng.integers(0, 256, smooth.shape[:2], dtype=np.uint8)]))
+reading("lossless.webp", webp(photo, lossless=True))
+reading("lossless-alpha.webp", webp(veiled, lossless=True, exact=True))
+reading("lossless-palette.webp", webp(photo.quantize(12).convert("RGB"), lossless=True))
+for quality in (5, 80, 100):
+    reading(f"lossy-{quality}.webp", webp(photo, quality=quality))
+reading("lossy-alpha.webp", webp(veiled, quality=75))
+reading("lossy-large.webp", webp(photo.resize((131, 77), Image.Resampling.BICUBIC), quality=30, method=6))
+reading("profile.webp", webp(photo, quality=80, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()))
+reading("one-pixel.webp", webp(photo.crop((0, 0, 1, 1)), lossless=True))
+for orientation in range(1, 9):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    reading(f"orientation{orientation}.webp", webp(photo.crop((0, 0, 16, 9)), lossless=orientation % 2 == 0, quality=90, exif=exif))
+
 # What becomes of alpha, luminance and size.
 
 rgba = np.asarray(Image.open("colour6-depth8.png"))
@@ -216,6 +242,15 @@ cases["rounding"] = {"values": base64.b64encode(values.tobytes()).decode(), "pix
 
 # Broken files.
 
+
+def riff(kind, payload):
+    """A WebP file of one chunk."""
+    chunks = b"WEBP" + kind + struct.pack("<I", len(payload)) + payload
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
+
+
+extended = webp(photo, quality=80, exif=exif)
+
 whole = png(rgb, 8, 2)
 
 
@@ -235,6 +270,11 @@ for name, data in {
     "no-pixels.png": whole[: idat - 4] + chunk(b"IEND", b""), "no-palette.png": png(indices, 4, 3), "bad-depth.png": png(rgb, 5, 2),
     "bad-compression.png": whole[: idat - 4] + chunk(b"IDAT", b"nonsense") + chunk(b"IEND", b""),
     "huge.jpg": bomb, "no-frame.jpg": photo_bytes[:frame] + b"\xff\xd9",
+    "animated.webp": webp(photo, save_all=True, append_images=[photo.transpose(Image.Transpose.ROTATE_180)]),
+    "long.webp": riff(b"VP8X", struct.pack("<I", 0) + struct.pack("<I", 16384)[:3] + b"\0\0\0"),
+    "huge.webp": riff(b"VP8X", struct.pack("<I", 0) + b"\xff" * 6), "no-size.webp": riff(b"VP8 ", b"\0\0\0\x9d\x01\x2a"),
+    "no-chunks.webp": riff(b"", b"")[:12], "bad-start.webp": riff(b"VP8 ", b"\0\0\0\0\0\0\1\0\1\0"),
+    "other-size.webp": extended[:24] + struct.pack("<I", 8)[:3] + extended[27:],
 }.items():
     write(name, data)
     cases["broken"].append(name)
