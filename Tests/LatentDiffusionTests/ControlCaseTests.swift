@@ -100,7 +100,7 @@ struct ControlCase: Decodable, Sendable, CustomTestStringConvertible {
     #expect(try #require(latents).elements == whole[0].latents.elements)
   }
 
-  /// Token merging belongs to the U-Net alone and can be had beside controls; step caching cannot.
+  /// Short cuts can be had beside controls. With step caching a generation goes on from its place as without.
   @Test func shortcuts() async throws {
     let model = try StableDiffusion.load(from: ReferenceModel("sd1").folder)
     var request = try #require(Self.cases.first { $0.run.name == "one" }).request()
@@ -109,10 +109,27 @@ struct ControlCase: Decodable, Sendable, CustomTestStringConvertible {
     request.tokenMerging = 0.5
     let merged = try await model.pipeline.images(for: request)
     #expect(plain[0].latents.elements != merged[0].latents.elements)
-    request.stepCaching = StepCaching(interval: 2)
-    #expect(throws: ComponentError.unsupported(component: "A generation with controls", option: "step caching")) {
-      _ = try model.pipeline.generate(request)
+    (request.tokenMerging, request.stepCaching, request.steps) = (nil, StepCaching(interval: 1), 4)
+    func latents(_ request: GenerationRequest, from place: GenerationPlace? = nil) async throws -> [Float] {
+      var latents: Tensor?
+      for try await event in try model.pipeline.generate(request, from: place) {
+        if case .step(let step) = event { latents = step.latents }
+      }
+      return try #require(latents).elements
     }
+    let whole = try await latents(request)
+    request.stepCaching = nil
+    #expect(try await latents(request) == whole)
+    request.stepCaching = StepCaching(interval: 3)
+    let cached = try await latents(request)
+    #expect(compare(cached, whole).error > 1e-3)
+    var unsteered = request
+    unsteered.controls = []
+    #expect(compare(cached, try await latents(unsteered)).error > 1e-3)
+    var steps = try model.pipeline.generate(request).makeAsyncIterator()
+    for _ in 0..<2 { _ = try await steps.next() }
+    let place = try #require(try steps.place)
+    #expect(try await latents(request, from: place) == cached)
   }
 
   @Test func impossibleControlsAreRefused() throws {
