@@ -73,7 +73,7 @@ struct Plan: Sendable {
     var extent = GenerationExtent(
       size: size, images: count, rowsPerImage: guidance.rows.count, sharesLatents: guidance.rows.allSatisfy(\.seesPicture),
       encodesPicture: request.task.source(scale: pipeline.autoencoder.spatialScale).isPixels)
-    extent.isControlled = !request.controls.isEmpty
+    extent.controls = request.controls.map(\.model.name)
     return extent
   }
 
