@@ -24,7 +24,8 @@ public protocol ControlModel: Sendable {
   /// What is added to the predictor's features in one pass.
   ///
   /// - Parameter cache: of what stays the same from pass to pass, of a type of its own; nil before the first.
-  /// - Returns: residuals with as many rows as the conditioning.
+  /// - Returns: residuals with as many rows as the conditioning. Those of skips are as many as `ControlPass.skips` says, and those of the middle belong to
+  ///   whole passes alone.
   /// - Throws: `CancellationError`; `ComponentError` where shapes do not fit.
   func residuals(_ pass: ControlPass, cache: inout (any Sendable)?, in context: ExecutionContext) throws -> FeatureResiduals
 }
@@ -48,13 +49,17 @@ public struct ControlPass: Sendable {
   public var weight: Float
   /// Whether the control guesses what to draw without a prompt (`guess_mode`).
   public var isGuessing: Bool
+  /// How many skips the predictor computes, from the first on, before it takes deep features of an earlier pass (step caching); nil: all, and the middle.
+  /// What a control says of deeper features has no place to go then.
+  public var skips: Int?
 
   /// The values of a pass.
   public init(
-    latents: Tensor, timestep: Float, conditioning: Conditioning, features: [Tensor], weight: Float = 1, isGuessing: Bool = false
+    latents: Tensor, timestep: Float, conditioning: Conditioning, features: [Tensor], weight: Float = 1, isGuessing: Bool = false,
+    skips: Int? = nil
   ) {
     (self.latents, self.timestep, self.conditioning) = (latents, timestep, conditioning)
-    (self.features, self.weight, self.isGuessing) = (features, weight, isGuessing)
+    (self.features, self.weight, self.isGuessing, self.skips) = (features, weight, isGuessing, skips)
   }
 }
 

@@ -30,6 +30,9 @@ public struct PassMemory: Sendable {
   /// Whether the next pass reuses what a whole one left, as step caching says.
   public var reusesFeatures: Bool { shortcuts.stepCaching.map { !passes.isMultiple(of: max($0.interval, 1)) } ?? false }
 
+  /// How many skips the next pass computes before it takes the deep features; nil: all, since it is a whole one.
+  public var computedSkips: Int? { reusesFeatures ? shortcuts.stepCaching.map { $0.branch + 1 } : nil }
+
   /// Notes that a pass is over.
   public mutating func endPass() { passes += 1 }
 }

@@ -36,7 +36,7 @@ struct CLIPVisionFile {
     }
     table = WeightTable(tensors)
     configuration =
-      try CLIPImageEncoder.contents(of: url.deletingLastPathComponent().appending(path: "config.json"))
+      try CLIPImageEncoderFiles.contents(of: url.deletingLastPathComponent().appending(path: "config.json"))
       ?? Self.derived(tensors, isOpenCLIP: isOpenCLIP, path: url.path(percentEncoded: false))
   }
 

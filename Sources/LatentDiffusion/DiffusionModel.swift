@@ -28,8 +28,8 @@ public struct DiffusionModel: Sendable {
   /// The same without those.
   private var ownConfiguration: SchedulerConfiguration
   private var isSchedulerExchanged = false
-  /// Whether there is a plan with a limit on memory.
-  let isLimited: Bool
+  /// What it was loaded with.
+  let plan: MemoryPlan?
   /// What the model recommends for what a request leaves open.
   public let defaults: GenerationDefaults
   /// For each component the tensors of its files that nothing asked for.
@@ -89,7 +89,7 @@ public struct DiffusionModel: Sendable {
     }
     for embedding in embeddings { try embedding.extend(&parts) }
     self.reports = reports
-    isLimited = plan?.limit != nil
+    self.plan = plan
     source = AdaptableFiles(files: files, merged: merged, added: added, reports: match.reports, forms: forms)
     warnings = Self.warnings(files, of: family, reports) + match.reports.filter { !$0.unused.isEmpty }.map(LoadWarning.adapter)
     var assembly = try family.assembled(ModelParts(parts))

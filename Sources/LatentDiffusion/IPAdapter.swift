@@ -41,8 +41,8 @@ public enum IPAdapterError: Error, Sendable, Equatable, CustomStringConvertible 
 
 extension DiffusionModel {
   /// This model with an IP-Adapter, which makes it attend to pictures beside the text. A request then has pictures for each adapter in `imagePrompts`, in
-  /// the order in which they were added, or for none. A plan for memory does not know of adapters and their encoders,
-  /// which `warnings` says where there is a limit.
+  /// the order in which they were added, or for none. Where the model was loaded with a limit on memory and a plan that does not know of the adapter,
+  /// `warnings` says so.
   ///
   /// ```swift
   /// let encoder = try CLIPImageEncoder.load(from: folder.appending(path: "image_encoder"))
@@ -60,53 +60,17 @@ extension DiffusionModel {
   ) throws -> DiffusionModel {
     guard let unet = pipeline.predictor as? UNet2DConditionModel else { throw IPAdapterError.noUNet }
     var result = self
-    let (conditioner, layers, unused) = try IPAdapterFile(url).parts(for: unet, encoder: imageEncoder, in: context)
+    let (conditioner, layers, report) = try IPAdapterFile(url).parts(for: unet, encoder: imageEncoder, in: context)
     result.pipeline.predictor = unet.adding(layers)
     result.pipeline.imageConditioners.append(conditioner)
-    if isLimited { result.warnings.append(.outsidePlan(name: url.lastPathComponent)) }
-    if !unused.isEmpty { result.warnings.append(.unusedTensors(component: url.lastPathComponent, names: unused)) }
+    if let plan, plan.limit != nil, !plan.isBeside(url) { result.warnings.append(.outsidePlan(name: url.lastPathComponent)) }
+    if !report.unused.isEmpty { result.warnings.append(.unusedTensors(component: url.lastPathComponent, names: report.unused)) }
     return result
   }
 }
 
-extension CLIPImageEncoder {
-  /// CLIP's image tower from its own folder or a model's, or from a single file under transformers' or OpenCLIP's names, with the
-  /// `preprocessor_config.json` that is beside it, or transformers' defaults in its size.
-  ///
-  /// - Parameters:
-  ///   - url: the folder or the file.
-  ///   - weights: the form in which the weights of a folder are held; nil: as the files have them, and small ones as float32.
-  /// - Throws: what `CLIPVisionModelWithProjection.load` throws.
-  public static func load(
-    from url: URL, weights: WeightForm? = nil, in context: ExecutionContext = ExecutionContext()
-  ) throws -> CLIPImageEncoder {
-    let model: CLIPVisionModelWithProjection, folder: URL
-    if (try? url.resourceValues(forKeys: [.isRegularFileKey]))?.isRegularFile == true {
-      let file = try CLIPVisionFile(url)
-      model = try LoadReport.load(from: file.table, in: context) {
-        try CLIPVisionModelWithProjection(configuration: file.configuration, weights: $0)
-      }.component
-      folder = url.deletingLastPathComponent()
-    } else {
-      model = try CLIPVisionModelWithProjection.load(from: url, weights: weights, in: context)
-      folder = try ModelFiles.open(url).layout == .diffusers ? url.appending(path: "feature_extractor") : url
-    }
-    let json = try Self.contents(of: folder.appending(path: "preprocessor_config.json"))
-    return try CLIPImageEncoder(model, processor: CLIPImageProcessor(json: json, imageSize: model.configuration.imageSize))
-  }
-
-  /// A configuration; nil where there is none.
-  static func contents(of url: URL) throws(ModelFilesError) -> Data? {
-    let path = url.path(percentEncoded: false)
-    guard FileManager.default.fileExists(atPath: path) else { return nil }
-    do { return try Data(contentsOf: url) } catch {
-      throw .unreadable(path: path, reason: "it is no ordinary file, or its permissions forbid it")
-    }
-  }
-}
-
 /// A file with an IP-Adapter, of which all extents follow from the tensors' shapes.
-private struct IPAdapterFile {
+struct IPAdapterFile {
   private let file: any TensorFile
   private let path: String
 
@@ -137,18 +101,22 @@ private struct IPAdapterFile {
     return shape.dimensions
   }
 
-  /// - Returns: what makes tokens of pictures, what attends to them, and the tensors that are neither.
+  /// The tensors without values, for plans.
+  var extents: [TensorExtent] { file.table.extents(as: nil, by: .none) }
+
+  /// - Parameter source: of the tensors; nil: the file.
+  /// - Returns: what makes tokens of pictures, what attends to them, and a report whose unused tensors are neither.
   func parts(
-    for unet: UNet2DConditionModel, encoder: CLIPImageEncoder, in context: ExecutionContext
-  ) throws -> (IPAdapterConditioner, [PictureAttention], [String]) {
+    for unet: UNet2DConditionModel, encoder: CLIPImageEncoder, from source: (any WeightSource)? = nil, in context: ExecutionContext
+  ) throws -> (conditioner: IPAdapterConditioner, layers: [PictureAttention], report: LoadReport) {
     let projection = file.names.contains("image_proj.proj.weight") ? try plain(unet, encoder) : try plus(unet, encoder)
     do {
-      let ((projected, layers), report) = try LoadReport.load(from: file, in: context) { weights in
+      let ((projected, layers), report) = try LoadReport.load(from: source ?? file, in: context) { weights in
         (try projection(weights["image_proj"]), try unet.pictureAttentions(weights: weights["ip_adapter"]))
       }
       let keys = report.unused.filter { $0.hasPrefix("image_proj.") || $0.hasPrefix("ip_adapter.") }
       guard keys.isEmpty else { throw IPAdapterError.leftOver(path: path, keys: keys) }
-      return (IPAdapterConditioner(encoder: encoder, projection: projected), layers, report.unused)
+      return (IPAdapterConditioner(encoder: encoder, projection: projected), layers, report)
     } catch let errors as WeightErrors {
       throw IPAdapterError.weights(path: path, errors)
     }

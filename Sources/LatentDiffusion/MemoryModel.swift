@@ -52,124 +52,52 @@ struct MemoryCost: Sendable {
   }
 }
 
-/// A model's networks, made of the extents of its tensors alone: all that its memory follows from, without its weights.
+/// A model's networks and what is beside them, made of the extents of their tensors alone: all that its memory follows from, without its weights.
 struct MemoryModel: Sendable {
-  private let usual: Components, stored: Components
+  private let usual: MemoryParts, stored: MemoryParts
   private let threads: Int
   /// Pixels a side for each latent a side.
   let scale: Int
 
-  /// A model's components in one set of forms.
-  private struct Components: Sendable {
-    let parts: [Component]
-    let assembly: ModelAssembly
-
-    /// - Parameter form: of a component by its name.
-    init(_ files: ModelFiles, of family: any ModelFamily, _ match: AdapterMatch, form: (String) throws -> WeightForm?) throws {
-      var parts: [Component] = [], made: [String: any Sendable] = [:]
-      for part in family.parts(of: files) where part.role != .accessory {
-        let form = try form(part.name)
-        let extents = try files.extents(of: part.name, as: form)
-        let (component, report) = try files.make(part.name, from: ExtentSource(extents), in: ExecutionContext())
-        made[part.name] = component
-        parts.append(Component(part, extents, form: form, match, onceUsed: report))
-      }
-      self.parts = parts
-      assembly = try family.assembled(ModelParts(made, areExtents: true))
+  /// - Parameter weights: the form that was asked for.
+  init(
+    _ files: ModelFiles, of family: any ModelFamily, beside company: ModelCompany = ModelCompany(), weights: WeightForm?,
+    adapters: [AdapterUse] = [], threads: Int, registry: ModelRegistry
+  ) throws {
+    let match = adapters.isEmpty ? .none : try AdapterMatch(adapters, targets: family.adapterTargets(files))
+    func parts(_ form: (ModelFiles, String, WeightForm?) throws -> WeightForm?) throws -> MemoryParts {
+      try MemoryParts(files, of: family, beside: company, weights: weights, match, registry: registry, form: form)
     }
-
-    func parts(_ role: ModelPart.Role) -> [Component] { parts.filter { $0.part.role == role } }
+    usual = try parts { try $2 ?? $0.usualForm(of: $1) }
+    stored = usual.isWidened(from: weights) ? try parts { $2 } : usual
+    scale = usual.assembly.autoencoder.spatialScale
+    self.threads = threads
   }
 
-  private func components(_ choice: MemoryChoice) -> Components { choice.widensSmall ? usual : stored }
+  private func parts(_ choice: MemoryChoice) -> MemoryParts { choice.widensSmall ? usual : stored }
+
+  private func part(_ name: String, _ choice: MemoryChoice) -> MemoryParts.Part? { parts(choice).parts.first { $0.name == name } }
 
   /// The form that most of the predictor's weights have.
-  func predictorElementType(_ choice: MemoryChoice) -> NumberFormat {
-    components(choice).parts(.predictor).first?.elementType ?? .float32
-  }
+  func predictorElementType(_ choice: MemoryChoice) -> NumberFormat { parts(choice).parts(.predictor).first?.elementType ?? .float32 }
 
   /// The form in which a component is held; nil: as the file has it.
   func form(of component: String, _ choice: MemoryChoice) -> WeightForm? { part(component, choice)?.form }
 
   /// Where the matrices of a component are between uses.
   func residency(of component: String, _ choice: MemoryChoice) -> WeightResidency {
-    part(component, choice).map { choice.residency($0.part.role) } ?? .packed
+    part(component, choice).map { choice.residency($0.role) } ?? .packed
   }
 
   func streamedParameters(_ choice: MemoryChoice) -> [String: Set<String>] {
-    let parts = components(choice).parts
-    return Dictionary(parts.map { ($0.part.name, $0.streamedParameters(choice.residency($0.part.role))) }) { $1 }
+    Dictionary(parts(choice).parts.map { ($0.name, $0.streamedParameters(choice.residency($0.role))) }) { $1 }
   }
 
-  private func part(_ name: String, _ choice: MemoryChoice) -> Component? { components(choice).parts.first { $0.part.name == name } }
+  /// Whether a network is among those that were planned for.
+  func isBeside(_ url: URL) -> Bool { usual.parts.contains { $0.name == url.networkName } }
 
-  /// A component's tensors.
-  private struct Component: Sendable {
-    let part: ModelPart
-    let tensors: [TensorExtent]
-    /// Nil: as the file has them.
-    let form: WeightForm?
-    /// That most of the weights have.
-    let elementType: NumberFormat
-    /// Converted weights are no pages of a file.
-    let canBeStreamed: Bool
-
-    /// Matrices that not every generation needs.
-    private let packedOnceUsed: Set<String>
-    /// Bytes that adapters take beside a matrix that is streamed, or in its place.
-    private let adapterBytes: [String: Int]
-
-    init(_ part: ModelPart, _ tensors: [TensorExtent], form: WeightForm?, _ match: AdapterMatch, onceUsed report: LoadReport) {
-      (self.part, self.tensors, self.form) = (part, tensors, form)
-      let beside = tensors.filter(\.isMatrix).compactMap { tensor in
-        match.bytes(of: tensor.name, in: part.name, shape: tensor.shape, copy: tensor.heldBytes).map { (tensor.name, $0) }
-      }
-      adapterBytes = Dictionary(beside) { $1 }
-      packedOnceUsed = Set(report.parameters.filter { $0.residency == .packedOnceUsed }.map(\.name))
-      let matrices = tensors.filter(\.isMatrix)
-      canBeStreamed = form == nil || matrices.allSatisfy(\.isStreamable)
-      var bytes: [NumberFormat: Int] = [:]
-      for matrix in matrices { bytes[matrix.elementType, default: 0] += matrix.heldBytes }
-      elementType = bytes.max { ($0.value, $1.key.name) < ($1.value, $0.key.name) }?.key ?? .float32
-    }
-
-    /// Bytes that stay in memory.
-    /// - Parameter usesAll: whether what is packed once it is used will be.
-    func kept(_ residency: WeightResidency, usesAll: Bool) -> Int {
-      tensors.reduce(0) { sum, tensor in
-        let isHeld = !tensor.isMatrix || (usesAll || !packedOnceUsed.contains(tensor.name)) && isPacked(tensor, residency)
-        return sum + (isHeld ? tensor.heldBytes : adapterBytes[tensor.name] ?? 0)
-      }
-    }
-
-    private func isPacked(_ tensor: TensorExtent, _ residency: WeightResidency) -> Bool {
-      residency.isPacked(tensor.heldBytes) || !tensor.isStreamable && residency != .packedOnceUsed
-    }
-
-    /// Matrices that do not stay in memory.
-    func streamed(_ residency: WeightResidency) -> Int {
-      streamedParameters(residency).count
-    }
-
-    func streamedParameters(_ residency: WeightResidency) -> Set<String> {
-      guard case .streamed = residency else { return [] }
-      return Set(tensors.filter { $0.isMatrix && !isPacked($0, residency) }.map(\.name))
-    }
-
-    /// Sizes above which weights can be streamed, each of which makes a difference, the largest first.
-    var thresholds: [Int] {
-      canBeStreamed ? Array(Set(tensors.filter { $0.isMatrix && $0.isStreamable }.map(\.heldBytes)).sorted(by: >).dropFirst()) + [0] : []
-    }
-  }
-
-  init(_ files: ModelFiles, of family: any ModelFamily, weights: WeightForm?, adapters: [AdapterUse] = [], threads: Int) throws {
-    let match = adapters.isEmpty ? .none : try AdapterMatch(adapters, targets: family.adapterTargets(files))
-    usual = try Components(files, of: family, match) { try weights ?? files.usualForm(of: $0) }
-    let needsOther = try weights == nil && usual.parts.contains { try files.usualForm(of: $0.part.name) != nil }
-    stored = needsOther ? try Components(files, of: family, match) { _ in weights } : usual
-    scale = usual.assembly.autoencoder.spatialScale
-    self.threads = threads
-  }
+  /// The names of what steers the predictor.
+  var controls: [String] { usual.controls.map(\.name) }
 
   /// One guided picture of the size that the model was trained on.
   var usualExtent: GenerationExtent? {
@@ -194,7 +122,8 @@ struct MemoryModel: Sendable {
   /// Sides of tiles, in pixels, that a plan tries after the automatic ones.
   private static let tileSides = [512, 384, 320, 256, 192, 128, 96, 64]
 
-  func choices(_ extent: GenerationExtent) -> [MemoryChoice] {
+  /// Choices in series: in each of them more and more of the predictor is streamed.
+  private func choices(_ extent: GenerationExtent) -> [[MemoryChoice]] {
     let side = max(extent.size.width, extent.size.height)
     let tilings: [AutoencoderTiling] =
       [.automatic]
@@ -202,16 +131,18 @@ struct MemoryModel: Sendable {
         .tiles(AutoencoderTiles(latentSide: $0 / scale))
       }
     // Of the predictor each size of matrices makes a difference; of the others all are streamed, or none.
-    func residencies(_ parts: [Component], isFine: Bool = false) -> [WeightResidency] {
+    func residencies(_ parts: [MemoryParts.Part], isFine: Bool = false) -> [WeightResidency] {
       guard parts.allSatisfy(\.canBeStreamed) else { return [.packed] }
-      let thresholds = isFine ? Set(parts.flatMap(\.thresholds)).sorted(by: >) : [0]
+      let least = Self.bytesPerStreamedMatrix
+      let thresholds = isFine ? Set(parts.flatMap { $0.thresholds(from: least) }).sorted(by: >) : [least]
       return [.packed] + thresholds.map { .streamed(above: $0) }
     }
-    func choices(_ components: Components, widensSmall: Bool) -> [MemoryChoice] {
-      tilings.flatMap { tiling in
-        residencies(components.parts(.autoencoder)).flatMap { autoencoder in
-          residencies(components.parts(.conditioner)).flatMap { conditioner in
-            residencies(components.parts(.predictor), isFine: true).map {
+    func choices(_ parts: MemoryParts, widensSmall: Bool) -> [[MemoryChoice]] {
+      let predictor = residencies(parts.parts(.predictor), isFine: true)
+      return tilings.flatMap { tiling in
+        residencies(parts.parts(.autoencoder)).flatMap { autoencoder in
+          residencies(parts.parts(.conditioner)).map { conditioner in
+            predictor.map {
               MemoryChoice(
                 conditioner: conditioner, predictor: $0, autoencoder: autoencoder, tiling: tiling, widensSmall: widensSmall)
             }
@@ -224,6 +155,37 @@ struct MemoryModel: Sendable {
     return (differ ? choices(usual, widensSmall: true) : []) + choices(stored, widensSmall: false)
   }
 
+  /// The quickest choice that keeps within a limit; nil where none does.
+  ///
+  /// Along a series memory falls and time grows, so its first choice that fits is found by halving, and a series is left where nothing in it can be quicker
+  /// than what was found before.
+  func quickest(within limit: Int, _ extent: GenerationExtent, passes: MemoryPasses) throws -> (choice: MemoryChoice, cost: MemoryCost)? {
+    var best: (choice: MemoryChoice, cost: MemoryCost)?, guess = 0
+    for series in choices(extent) {
+      // The first that fits is among `low...high`; at the end of the series there may be none.
+      var (low, high, probe) = (0, series.count, guess)
+      var found: MemoryCost?
+      while low < high {
+        let cost = try cost(of: series[min(probe, high - 1)], extent, passes: passes)
+        if cost.peakBytes <= limit {
+          (high, found) = (min(probe, high - 1), cost)
+        } else {
+          low = min(probe, high - 1) + 1
+          if let best, best.cost.usualSeconds <= cost.usualSeconds { break }
+        }
+        probe = (low + high) / 2
+      }
+      guard low == high, let found, best.map({ found.usualSeconds < $0.cost.usualSeconds }) ?? true else { continue }
+      (best, guess) = ((series[high], found), high)
+    }
+    return best
+  }
+
+  /// The least that any choice takes.
+  func smallestPeak(_ extent: GenerationExtent, passes: MemoryPasses) throws -> Int {
+    try choices(extent).compactMap(\.last).map { try cost(of: $0, extent, passes: passes).peakBytes }.min() ?? 0
+  }
+
   /// What a process takes without a model: the program and its libraries, what those make of their own, threads.
   private static let programBytes = 38_000_000
   /// What stays of the file beside a matrix that is streamed: the system maps pages around those that are asked for.
@@ -232,49 +194,26 @@ struct MemoryModel: Sendable {
   /// memory; measured.
   private static let waste = (kept: 1.02, buffers: 1.04, pictures: 1.1)
 
-  /// What passes take, each of which belongs to several choices: followed once for each.
-  final class Passes {
-    fileprivate struct Key: Hashable {
-      var role: ModelPart.Role
-      var encodes = false
-      var widensSmall: Bool
-      var streamsAbove: Int?
-      var height = 0
-      var width = 0
-    }
-    fileprivate var known: [Key: Pass] = [:]
-
-    init() {}
-  }
-
-  /// A pass that was followed, and what it made.
-  fileprivate struct Pass {
-    let work: WorkCounter
-    var conditioning: Conditioning?
-  }
-
   private func followed(
-    _ passes: Passes, _ role: ModelPart.Role, _ choice: MemoryChoice, encodes: Bool = false, height: Int = 0, width: Int = 0,
+    _ passes: MemoryPasses, _ role: ModelPart.Role, _ choice: MemoryChoice, encodes: Bool = false, height: Int = 0, width: Int = 0,
     _ follow: (CountingEngine) throws -> Conditioning?
-  ) throws -> Pass {
-    var key = Passes.Key(role: role, encodes: encodes, widensSmall: choice.widensSmall, height: height, width: width)
-    if case .streamed(let above) = choice.residency(role) { key.streamsAbove = above }
-    if let known = passes.known[key] { return known }
-    let engine = CountingEngine(WorkCounter(), threads: threads, residency: choice.residency(role))
-    let pass = Pass(work: engine.counter, conditioning: try follow(engine))
-    passes.known[key] = pass
-    return pass
+  ) throws -> MemoryPasses.Pass {
+    try passes.pass(role, choice, encodes: encodes, height: height, width: width) {
+      let engine = CountingEngine(WorkCounter(), threads: threads, residency: choice.residency(role))
+      return MemoryPasses.Pass(work: engine.counter, conditioning: try follow(engine))
+    }
   }
 
   /// - Parameter passes: of the same extent.
-  func cost(of choice: MemoryChoice, _ extent: GenerationExtent, passes: Passes = Passes()) throws -> MemoryCost {
+  func cost(of choice: MemoryChoice, _ extent: GenerationExtent, passes: MemoryPasses = MemoryPasses()) throws -> MemoryCost {
     let (height, width) = (extent.size.height / scale, extent.size.width / scale)
-    let components = components(choice), assembly = components.assembly
-    let text = try followed(passes, .conditioner, choice) { try assembly.followConditioner(extent.images, size: extent.size, $0) }
+    let parts = parts(choice), assembly = parts.assembly
+    let text = try followed(passes, .conditioner, choice) {
+      try assembly.followConditioner(extent.images, size: extent.size, pictures: parts.pictures, $0)
+    }
     let pass = try followed(passes, .predictor, choice) { engine in
       let conditioning = text.conditioning?.extended(to: extent.images * extent.rowsPerImage, by: engine)
-      try assembly.followPass(
-        conditioning, latents: extent.images * (extent.sharesLatents ? 1 : extent.rowsPerImage), height: height, width: width, engine)
+      try assembly.followPass(conditioning, extent, steeredBy: parts.controls, height: height, width: width, engine)
       return nil
     }.work
     let tiles = choice.tiling.tiles(height: height, width: width, scale: scale)
@@ -287,82 +226,21 @@ struct MemoryModel: Sendable {
       if extent.encodesPicture { try assembly.followEncoder(height: tile.height * scale, width: tile.width * scale, $0) }
       return nil
     }.work
-    let kept = components.parts.reduce(0) { $0 + $1.kept(choice.residency($1.part.role), usesAll: extent.encodesPicture) }
+    let weights = passes.weights(of: parts, choice, usesAll: extent.encodesPicture)
     // The pictures that are done, and copies of the one that is being made.
     let pictures = (extent.images + 3) * extent.size.width * extent.size.height * 3 * 4
     let latents = Self.waste.buffers * Double(max(text.work.peakBytes, pass.peakBytes))
     let passing = max(latents, Self.waste.pictures * Double(max(decoding.peakBytes, encoding.peakBytes)) + Double(pictures))
     let area = Double(height * width) / Double(tile.height * tile.width) * (tiles?.areaFactor(height: height, width: width) ?? 1)
     let images = Double(extent.images) * area
-    let streamed = components.parts.reduce(0) { $0 + $1.streamed(choice.residency($1.part.role)) }
-    let program = Self.programBytes + assembly.otherBytes + Self.bytesPerStreamedMatrix * streamed
+    let program = Self.programBytes + assembly.otherBytes + Self.bytesPerStreamedMatrix * weights.streamed
     return MemoryCost(
-      peakBytes: program + Int(Self.waste.kept * Double(kept) + passing), keptBytes: kept,
+      peakBytes: program + Int(Self.waste.kept * Double(weights.kept) + passing), keptBytes: weights.kept,
       step: .init(operations: pass.operations, packedBytes: pass.packedBytes),
       // The prompt and the negative prompt.
       text: .init(operations: 2 * text.work.operations, packedBytes: 2 * text.work.packedBytes),
       pictures: .init(
         operations: images * (decoding.operations + encoding.operations),
         packedBytes: images * (decoding.packedBytes + encoding.packedBytes)))
-  }
-}
-
-/// Passes that are followed by a counting engine, with inputs that have no elements.
-extension ModelAssembly {
-  /// What conditioners make of so many empty prompts, and of a picture.
-  fileprivate func followConditioner(_ prompts: Int, size: PixelSize, _ engine: CountingEngine) throws -> Conditioning {
-    let texts = try conditioner.condition(ConditioningRequest(Array(repeating: "", count: prompts), size: size), in: engine.context)
-    var noise: any NoiseSource = TorchGenerator(seed: 0)
-    return try imageConditioners.reduce(texts) {
-      try $0.adding($1.condition(ImagePrompt([Tensor(shape: [1, 1, 1, 3])]), drawing: &noise, in: engine.context).prompt)
-    }
-  }
-
-  /// A pass after the first, which leaves what every pass needs of the text.
-  fileprivate func followPass(
-    _ conditioning: Conditioning?, latents: Int, height: Int, width: Int, _ engine: CountingEngine
-  ) throws {
-    var conditioning = conditioning ?? Conditioning(rows: latents)
-    // What a task gives the predictor beside the text.
-    for input in predictor.declaredInputs where input.isRequired && conditioning.inputs[input.name] == nil {
-      conditioning.inputs[input.name] = engine.input(Shape([conditioning.rows] + input.shape))
-    }
-    var memory = PassMemory()
-    for _ in 0..<2 {
-      engine.counter.beginPass()
-      _ = try predictor.predict(
-        engine.input([latents, height, width, predictor.inputChannels]), timestep: 0,
-        conditioning: conditioning, memory: &memory, in: engine.context)
-    }
-  }
-
-  fileprivate func followDecoder(height: Int, width: Int, _ engine: CountingEngine) throws {
-    _ = try autoencoder.decode(engine.input([1, height, width, autoencoder.latentChannels]), in: engine.context)
-  }
-
-  fileprivate func followEncoder(height: Int, width: Int, _ engine: CountingEngine) throws {
-    _ = try autoencoder.encode(engine.input([1, height, width, 3]), in: engine.context)
-  }
-
-  /// Whether decoding a picture of the usual size takes no more than a guided pass of the predictor.
-  var decodesQuickly: Bool {
-    guard let sides = predictor.sampleSides else { return false }
-    let size = PixelSize(width: sides.width * autoencoder.spatialScale, height: sides.height * autoencoder.spatialScale)
-    let engines = (0..<3).map { _ in CountingEngine(WorkCounter(), threads: 1) }
-    do {
-      let conditioning = try followConditioner(1, size: size, engines[0]).extended(to: 2, by: engines[1])
-      try followPass(conditioning, latents: 1, height: sides.height, width: sides.width, engines[1])
-      try followDecoder(height: sides.height, width: sides.width, engines[2])
-    } catch { return false }
-    return engines[2].counter.operations <= engines[1].counter.operations
-  }
-}
-
-extension Conditioning {
-  /// The same with so many rows, as inputs that the engine does not count.
-  fileprivate func extended(to rows: Int, by engine: CountingEngine) -> Conditioning {
-    func input(_ tensor: Tensor) -> Tensor { engine.input(Shape([rows] + tensor.shape.dimensions.dropFirst())) }
-    return Conditioning(
-      rows: rows, contexts: contexts.map(input), pooled: pooled.map(input), inputs: inputs.mapValues(input), guidance: guidance)
   }
 }

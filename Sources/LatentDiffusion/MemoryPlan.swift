@@ -37,33 +37,32 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
   /// - Parameters:
   ///   - url: a model, as `StableDiffusion.load` takes it.
   ///   - parts: components from other files, by their names, as `StableDiffusion.load` takes them.
+  ///   - company: networks that are used beside the model. They are loaded with the plan, too.
   ///   - extent: what is to be generated; nil: one guided picture of the size that the model was trained on.
   ///   - limit: bytes that the process may have resident, all included; nil for the plan that is used without one.
   ///   - weights: the form in which the weights will be held. Weights that are converted cannot be streamed.
   ///   - adapters: that the model will be loaded with. Those of single requests are not planned for.
   ///   - threads: of the context in which it will run; each has buffers of its own.
   ///   - registry: the classes and families that are known.
-  /// - Throws: `MemoryPlanError.limitTooSmall` with the smallest limit that would do, and what reading the model's files throws.
+  /// - Throws: `MemoryPlanError.limitTooSmall` with the smallest limit that would do, `ComponentError` where a control is for another model, and what
+  ///   reading the files throws.
   public init(
-    for url: URL, replacing parts: [String: URL] = [:], _ extent: GenerationExtent? = nil, limit: Int? = nil, weights: WeightForm? = nil,
-    adapters: [AdapterUse] = [], threads: Int = ProcessInfo.processInfo.activeProcessorCount, registry: ModelRegistry = .standard
+    for url: URL, replacing parts: [String: URL] = [:], beside company: ModelCompany = ModelCompany(), _ extent: GenerationExtent? = nil,
+    limit: Int? = nil, weights: WeightForm? = nil, adapters: [AdapterUse] = [],
+    threads: Int = ProcessInfo.processInfo.activeProcessorCount, registry: ModelRegistry = .standard
   ) throws {
     let files = try ModelFiles.open(url, replacing: parts, registry: registry)
-    let model = try MemoryModel(files, of: registry.family(of: files), weights: weights, adapters: adapters, threads: threads)
-    guard let extent = extent ?? model.usualExtent else { throw GenerationError.noSize }
+    let model = try MemoryModel(
+      files, of: registry.family(of: files), beside: company, weights: weights, adapters: adapters, threads: threads, registry: registry)
+    guard var extent = extent ?? model.usualExtent else { throw GenerationError.noSize }
     try model.check(extent)
-    let passes = MemoryModel.Passes()
+    extent.controls = model.controls
+    let passes = MemoryPasses()
     let usual = try model.cost(of: .usual, extent, passes: passes)
     var best = (choice: MemoryChoice.usual, cost: usual)
     if let limit {
-      var fitting: (choice: MemoryChoice, cost: MemoryCost)?
-      var smallest = usual.peakBytes
-      for choice in model.choices(extent) {
-        let cost = try model.cost(of: choice, extent, passes: passes)
-        smallest = min(smallest, cost.peakBytes)
-        if cost.peakBytes <= limit, fitting.map({ cost.usualSeconds < $0.cost.usualSeconds }) ?? true { fitting = (choice, cost) }
-      }
-      guard let fitting else {
+      guard let fitting = try model.quickest(within: limit, extent, passes: passes) else {
+        let smallest = try model.smallestPeak(extent, passes: passes)
         throw MemoryPlanError.limitTooSmall(limit: limit, smallest: (smallest + 999_999) / 1_000_000 * 1_000_000, extent: extent)
       }
       best = fitting
@@ -82,9 +81,12 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
     of url: URL, replacing parts: [String: URL] = [:], registry: ModelRegistry = .standard
   ) throws -> (scale: Int, size: PixelSize?) {
     let files = try ModelFiles.open(url, replacing: parts, registry: registry)
-    let model = try MemoryModel(files, of: registry.family(of: files), weights: nil, threads: 1)
+    let model = try MemoryModel(files, of: registry.family(of: files), weights: nil, threads: 1, registry: registry)
     return (model.scale, model.usualExtent?.size)
   }
+
+  /// Whether a network is among those beside the model that were planned for.
+  public func isBeside(_ url: URL) -> Bool { model.isBeside(url) }
 
   /// Where the matrices of a component are between uses.
   public func residency(of component: String) -> WeightResidency { model.residency(of: component, choice) }
@@ -106,7 +108,11 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
   /// - Throws: `MemoryPlanError.requestTooLarge` where a generation would take more than the limit with what was planned.
   func admit(_ extent: GenerationExtent) throws {
     guard let limit else { return }
-    guard !extent.isControlled else { throw MemoryPlanError.uncountedControls }
+    var planned = self.extent.controls
+    for name in extent.controls {
+      guard let index = planned.firstIndex(of: name) else { throw MemoryPlanError.uncountedControl(name: name) }
+      planned.remove(at: index)
+    }
     let needed = try model.cost(of: choice, extent).peakBytes
     guard needed <= max(limit, predictedPeakBytes) else {
       throw MemoryPlanError.requestTooLarge(limit: limit, needed: needed, extent: extent)
@@ -134,8 +140,8 @@ public struct MemoryPlan: Sendable, CustomStringConvertible {
 public enum MemoryPlanError: Error, Sendable, Equatable, CustomStringConvertible {
   /// No plan keeps within the limit; `smallest` is the least for which there is one.
   case limitTooSmall(limit: Int, smallest: Int, extent: GenerationExtent)
-  /// The memory of ControlNets and adapters is not planned.
-  case uncountedControls
+  /// A network that steers a request was not planned for.
+  case uncountedControl(name: String)
   /// A request is larger than what the model was loaded for.
   case requestTooLarge(limit: Int, needed: Int, extent: GenerationExtent)
 
@@ -147,8 +153,8 @@ public enum MemoryPlanError: Error, Sendable, Equatable, CustomStringConvertible
         \(megabytes(limit)) of memory are too little for \(extent.images) of \(extent.size.width)×\(extent.size.height) pixels with this model; \
         the smallest limit that would do is \(megabytes(smallest)).
         """
-    case .uncountedControls:
-      return "A plan for memory does not count ControlNets and T2I-Adapters; leave out the limit, or what steers the picture."
+    case .uncountedControl(let name):
+      return "\(name) was not counted when the model was loaded with a limit on memory; make the plan with all that steers a picture."
     case .requestTooLarge(let limit, let needed, let extent):
       return """
         \(extent.images) of \(extent.size.width)×\(extent.size.height) pixels need about \(megabytes(needed)) of memory as this model was loaded, \

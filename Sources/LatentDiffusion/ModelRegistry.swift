@@ -152,6 +152,18 @@ extension ModelFiles {
   }
 }
 
+extension ModelFiles {
+  /// The name of the first component of one of these classes.
+  ///
+  /// - Parameter name: that it must have; nil: any.
+  /// - Throws: `ModelFilesError.noSuchComponent` where there is none.
+  func component(of classNames: [String], named name: String? = nil) throws(ModelFilesError) -> String {
+    let fitting = components.first { (name ?? $0) == $0 && className(of: $0).map(classNames.contains) ?? false }
+    guard let fitting else { throw .noSuchComponent(name: name ?? classNames.first ?? "component", model: url.path(percentEncoded: false)) }
+    return fitting
+  }
+}
+
 extension ModelComponent {
   /// A component by itself: from the folder of a whole model, its own folder, or a single file that holds a model or this component. An autoencoder
   /// takes pictures whole: `TiledAutoencoder` around it takes large ones in tiles.
@@ -185,14 +197,11 @@ extension ModelComponent {
     var registry = registry
     registry.components.register(Self.self)
     let files = try ModelFiles.open(part: url, replacing: parts, registry: registry)
-    let fitting = files.components.first { component in
-      (name ?? component) == component && files.className(of: component).map(classNames.contains) ?? false
-    }
-    guard let fitting else {
-      throw ModelFilesError.noSuchComponent(name: name ?? classNames.first ?? "\(Self.self)", model: url.path(percentEncoded: false))
-    }
-    let form = if let plan { plan.form(of: fitting) } else { try weights ?? files.usualForm(of: fitting) }
-    let made = try files.make(fitting, as: form, residency: plan?.residency(of: fitting) ?? .packed, in: context)
+    let fitting = try files.component(of: classNames, named: name)
+    // A network beside a model is known to its plan by its place.
+    let planned = plan?.isBeside(url) == true ? url.networkName : fitting
+    let form = if let plan { plan.form(of: planned) } else { try weights ?? files.usualForm(of: fitting) }
+    let made = try files.make(fitting, as: form, residency: plan?.residency(of: planned) ?? .packed, in: context)
     guard let component = made.component as? Self else {
       throw ModelFilesError.noSuchComponent(name: fitting, model: url.path(percentEncoded: false))
     }

@@ -57,8 +57,9 @@ public struct Control: Sendable {
 
 /// A predictor with its controls, for one generation. It asks them before each pass and hands what they say to the predictor.
 ///
-/// The step is the number of passes before it, which belongs to a generation's place.
-struct ControlledPredictor: NoisePredictor {
+/// The step is the number of passes before it, which belongs to a generation's place. With step caching, deep features stay as the last whole pass was
+/// steered, and the layers above them are steered in each pass.
+package struct ControlledPredictor: NoisePredictor {
   let base: any NoisePredictor
   /// Each with the features of its picture, repeated for the pictures of the request.
   let controls: [(control: Control, features: [Tensor])]
@@ -67,21 +68,21 @@ struct ControlledPredictor: NoisePredictor {
   /// That are run.
   let steps: Int
 
-  var inputChannels: Int { base.inputChannels }
-  var outputChannels: Int { base.outputChannels }
-  var sideMultiple: Int { base.sideMultiple }
-  var sampleSize: Int? { base.sampleSize }
-  var sampleSides: (height: Int, width: Int)? { base.sampleSides }
-  var embedsGuidance: Bool { base.embedsGuidance }
-  var declaredInputs: [PredictorInput] { base.declaredInputs }
-  func check(_ shortcuts: Shortcuts) throws { try base.check(shortcuts) }
+  package var inputChannels: Int { base.inputChannels }
+  package var outputChannels: Int { base.outputChannels }
+  package var sideMultiple: Int { base.sideMultiple }
+  package var sampleSize: Int? { base.sampleSize }
+  package var sampleSides: (height: Int, width: Int)? { base.sampleSides }
+  package var embedsGuidance: Bool { base.embedsGuidance }
+  package var declaredInputs: [PredictorInput] { base.declaredInputs }
+  package func check(_ shortcuts: Shortcuts) throws { try base.check(shortcuts) }
 
-  func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor {
+  package func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor {
     var memory = PassMemory()
     return try predict(latents, timestep: timestep, conditioning: conditioning, memory: &memory, in: context)
   }
 
-  func predict(
+  package func predict(
     _ latents: Tensor, timestep: Float, conditioning: Conditioning, memory: inout PassMemory, in context: ExecutionContext
   ) throws -> Tensor {
     var caches = memory.cache as? Caches ?? Caches(controls: Array(repeating: nil, count: controls.count))
@@ -89,7 +90,7 @@ struct ControlledPredictor: NoisePredictor {
     for (index, (control, features)) in controls.enumerated() where control.isOn(memory.passes, of: steps) {
       var pass = ControlPass(
         latents: latents, timestep: timestep, conditioning: conditioning, features: features, weight: Float(control.weight),
-        isGuessing: control.isGuessing || control.model.seesPromptsAlone)
+        isGuessing: control.isGuessing || control.model.seesPromptsAlone, skips: memory.computedSkips)
       let isPart = pass.isGuessing && rows.contains { $0.text != .prompt }
       if isPart { pass = try prompted(pass, &caches, in: context) }
       var said = try control.model.residuals(pass, cache: &caches.controls[index], in: context)
@@ -148,22 +149,39 @@ struct ControlledPredictor: NoisePredictor {
   }
 }
 
-extension Plan {
-  /// The predictor with the controls of the request; without any, the predictor itself.
-  func steered(_ predictor: any NoisePredictor, _ preparation: Preparation, in context: ExecutionContext) throws -> any NoisePredictor {
-    guard !request.controls.isEmpty else { return predictor }
-    let controls = try request.controls.map { control in
-      let features = try control.model.features(of: preparation.fitted(control.picture), in: context)
-      return (control, try features.map { try repeated($0, in: context) })
+extension ControlledPredictor {
+  /// A predictor with controls, whose features are made here; without any, the predictor itself.
+  ///
+  /// - Parameters:
+  ///   - rows: of the guidance.
+  ///   - steps: that are run.
+  ///   - count: pictures of the request. Those of the first prompt come first.
+  ///   - fitted: a control's picture in the size of the model's input.
+  package static func steering(
+    _ predictor: any NoisePredictor, _ controls: [Control], rows: [GuidanceRow], steps: Int, count: Int, in context: ExecutionContext,
+    fitted: (Tensor) -> Tensor = { $0 }
+  ) throws -> any NoisePredictor {
+    guard !controls.isEmpty else { return predictor }
+    let seen = try controls.map { control in
+      (control, try control.model.features(of: fitted(control.picture), in: context).map { try repeated($0, for: count, in: context) })
     }
-    return ControlledPredictor(base: predictor, controls: controls, rows: guidance.rows, steps: schedule.endStep - schedule.firstStep)
+    return ControlledPredictor(base: predictor, controls: seen, rows: rows, steps: steps)
   }
 
-  /// Features of one picture, or of one for each prompt, for all pictures of the request: those of the first prompt come first.
-  private func repeated(_ features: Tensor, in context: ExecutionContext) throws -> Tensor {
+  /// Features of one picture, or of one for each prompt, for all pictures of the request.
+  private static func repeated(_ features: Tensor, for count: Int, in context: ExecutionContext) throws -> Tensor {
     let given = features.shape[0], times = given > 0 ? count / given : 1
     guard times > 1 else { return features }
     return try .concatenated(
       (0..<given).flatMap { Array(repeating: try features.rows($0..<$0 + 1, in: context), count: times) }, axis: 0, in: context)
+  }
+}
+
+extension Plan {
+  /// The predictor with the controls of the request.
+  func steered(_ predictor: any NoisePredictor, _ preparation: Preparation, in context: ExecutionContext) throws -> any NoisePredictor {
+    try ControlledPredictor.steering(
+      predictor, request.controls, rows: guidance.rows, steps: schedule.endStep - schedule.firstStep, count: count, in: context,
+      fitted: preparation.fitted)
   }
 }

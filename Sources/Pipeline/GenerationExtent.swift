@@ -12,8 +12,8 @@ public struct GenerationExtent: Sendable, Equatable {
   public var sharesLatents: Bool
   /// Whether a picture is encoded first.
   public var encodesPicture: Bool
-  /// Whether ControlNets or adapters steer the generation, whose memory no plan knows.
-  public var isControlled = false
+  /// The names of the networks that steer the generation (`ControlModel.name`).
+  public var controls: [String] = []
 
   /// - Parameters:
   ///   - size: of the pictures in the model.

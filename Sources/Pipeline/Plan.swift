@@ -52,7 +52,7 @@ struct Plan: Sendable {
     try pipeline.checkChannels(for: request.task)
     try checkReaders(of: texts)
     try pipeline.predictor.check(request.shortcuts)
-    try checkControls()
+    for control in request.controls { try control.check(pipeline.predictor, prompts: request.prompts.count, count: count) }
     if let adaptation = request.adaptation, adaptation.model !== pipeline.model { throw GenerationError.foreignAdaptation }
     try checkTensors()
     try pipeline.admission?(extent)
@@ -73,16 +73,8 @@ struct Plan: Sendable {
     var extent = GenerationExtent(
       size: size, images: count, rowsPerImage: guidance.rows.count, sharesLatents: guidance.rows.allSatisfy(\.seesPicture),
       encodesPicture: request.task.source(scale: pipeline.autoencoder.spatialScale).isPixels)
-    extent.isControlled = !request.controls.isEmpty
+    extent.controls = request.controls.map(\.model.name)
     return extent
-  }
-
-  /// Deep features that an earlier pass left were steered as that pass was.
-  private func checkControls() throws {
-    guard request.controls.isEmpty || request.stepCaching == nil else {
-      throw ComponentError.unsupported(component: "A generation with controls", option: "step caching")
-    }
-    for control in request.controls { try control.check(pipeline.predictor, prompts: request.prompts.count, count: count) }
   }
 
   private func checkTensors() throws {

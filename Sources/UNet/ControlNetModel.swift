@@ -88,8 +88,9 @@ public struct ControlNetModel: ControlModel, ModelComponent {
     var x = try wayDown.convIn(latents, in: context)
     x = try x.adding(control: pass.features[0].repeated(x.shape[0] / pass.features[0].shape[0], in: context), in: context)
     var skips = [x]
-    x = try wayDown.descend(x, skips: &skips, inner)
-    if let middle = wayDown.middle { x = try middle(x, inner) }
+    x = try wayDown.descend(x, skips: &skips, upTo: pass.skips ?? .max, inner)
+    let isWhole = pass.skips == nil
+    if isWhole, let middle = wayDown.middle { x = try middle(x, inner) }
     let scales = self.scales(pass)
     func said(_ features: Tensor, by convolution: Convolution2D, scale: Float) throws -> Tensor {
       let said = try convolution(features, in: context)
@@ -99,7 +100,7 @@ public struct ControlNetModel: ControlModel, ModelComponent {
     }
     return FeatureResiduals(
       skips: try skips.indices.map { try said(skips[$0], by: skipConvolutions[$0], scale: scales[$0]) },
-      middle: try said(x, by: middleConvolution, scale: scales[skips.count]))
+      middle: isWhole ? try said(x, by: middleConvolution, scale: scales[skips.count]) : nil)
   }
 
   /// What each residual is multiplied by. In guess mode it grows from a tenth to the whole.

@@ -109,10 +109,11 @@ struct DownBlock: Sendable {
   /// Appends the result of every layer to `skips`, for the way up.
   /// - Parameters:
   ///   - most: the number of skips at which the way down ends.
-  ///   - residual: added to the last layer's result where the block has attention, and otherwise after the block (T2I-Adapter).
+  ///   - residual: added to the last layer's result where the block has attention, and otherwise after the whole block (T2I-Adapter).
   func callAsFunction(_ x: Tensor, skips: inout [Tensor], upTo most: Int, adding residual: Tensor? = nil, _ pass: UNetPass) throws -> Tensor
   {
     var x = x
+    let before = skips.count
     for index in 0..<stack.count where skips.count < most {
       x = try stack(index, [x], pass)
       if let residual, !attentions.isEmpty, index == stack.count - 1 { x = try x.adding(control: residual, in: pass.context) }
@@ -122,7 +123,8 @@ struct DownBlock: Sendable {
       x = try downsampler(x, in: pass.context)
       skips.append(x)
     }
-    if let residual, attentions.isEmpty {
+    let isWhole = skips.count - before == stack.count + (downsampler == nil ? 0 : 1)
+    if let residual, attentions.isEmpty, isWhole {
       x = try x.adding(control: residual, in: pass.context)
       skips[skips.count - 1] = x
     }

@@ -71,11 +71,12 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   public func predict(
     _ latents: Tensor, timestep: Float, conditioning: Conditioning, memory: inout PassMemory, in context: ExecutionContext
   ) throws -> Tensor {
+    let deepFeatures = memory.reusesFeatures ? memory.kept[Self.deepFeatures] : nil
     try check(latents, conditioning)
+    try check(conditioning.residuals, rows: conditioning.rows, skips: deepFeatures.flatMap { _ in memory.computedSkips })
     let text = try read(conditioning, memory: &memory, in: context)
     let whole = Inputs(
-      latents: latents, timestep: timestep, conditioning: conditioning, text: text,
-      deepFeatures: memory.reusesFeatures ? memory.kept[Self.deepFeatures] : nil,
+      latents: latents, timestep: timestep, conditioning: conditioning, text: text, deepFeatures: deepFeatures,
       merging: memory.shortcuts.tokenMerging.map { TokenMerging(ratio: $0, seed: memory.passSeed) },
       branch: memory.shortcuts.stepCaching?.branch)
     let outputs =
@@ -147,7 +148,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     let residuals = inputs.conditioning.residuals ?? FeatureResiduals()
     x = try wayDown.descend(
       x, skips: &skips, upTo: inputs.deepFeatures == nil ? .max : (branch ?? 0) + 1, adding: residuals.levels, pass)
-    for (index, residual) in residuals.skips.prefix(skips.count).enumerated() {
+    for (index, residual) in residuals.skips.enumerated() {
       skips[index] = try skips[index].adding(control: residual, in: context)
     }
     if let deepFeatures = inputs.deepFeatures {
@@ -231,7 +232,6 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     }
     try check(conditioning, latents: latents.shape[0])
     try embedding.check(conditioning)
-    try check(conditioning.residuals, rows: conditioning.rows)
     let found = conditioning.contexts.count, channels = configuration.contextChannels
     let own = configuration.attendsToText ? 1 : 0
     guard [own, own + adapters.count].contains(found) else {
@@ -245,11 +245,13 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     }
   }
 
-  /// Each residual is for all rows, and there is one for each skip, or none.
-  private func check(_ residuals: FeatureResiduals?, rows: Int) throws {
+  /// Each residual is for all rows, and there is one for each skip that the pass computes, or none.
+  /// - Parameter computed: the number of these skips where the pass ends its way down at deep features; nil: all.
+  private func check(_ residuals: FeatureResiduals?, rows: Int, skips computed: Int?) throws {
     guard let residuals else { return }
-    let skips = configuration.skipChannels.count, levels = configuration.levels.count
-    guard [0, skips].contains(residuals.skips.count), residuals.levels.count <= levels + 1 else {
+    let skips = computed ?? configuration.skipChannels.count, levels = configuration.levels.count
+    guard [0, skips].contains(residuals.skips.count), computed == nil || residuals.middle == nil, residuals.levels.count <= levels + 1
+    else {
       throw ComponentError.doesNotFit(
         component: "A control",
         reason: "it has \(residuals.skips.count) residuals for \(skips) skips and \(residuals.levels.count) for \(levels) levels")

@@ -236,14 +236,7 @@ public struct ModelFiles: Sendable {
   ///
   /// - Throws: `ModelFilesError`, `SafetensorsError`, `PyTorchFileError`.
   package func extents(of component: String, as form: WeightForm?) throws -> [TensorExtent] {
-    let rule = quantization(of: component)
-    return try table(of: component).table.tensors.compactMap { name, stored in
-      guard stored.data.count > 0, let held = stored.format else { return nil }
-      return TensorExtent(
-        name: name, shape: stored.shape,
-        elementType: form?.elementType(of: held, shape: stored.shape, name: name, rule: rule) ?? held,
-        storedType: stored.stored ?? held, order: form == nil ? stored.order : .product)
-    }
+    try table(of: component).table.extents(as: form, by: quantization(of: component))
   }
 
   /// The folder of a component.

@@ -121,6 +121,17 @@ public struct WeightTable: WeightSource {
     names = Set(tensors.keys)
   }
 
+  /// The sizes of the tensors in a form; nil: as they are.
+  package func extents(as form: WeightForm?, by rule: QuantizationRule) -> [TensorExtent] {
+    tensors.compactMap { name, stored in
+      guard stored.data.count > 0, let held = stored.format else { return nil }
+      return TensorExtent(
+        name: name, shape: stored.shape,
+        elementType: form?.elementType(of: held, shape: stored.shape, name: name, rule: rule) ?? held,
+        storedType: stored.stored ?? held, order: form == nil ? stored.order : .product)
+    }
+  }
+
   public func origin(of name: String) -> WeightOrigin { tensors[name]?.origin ?? .memory }
 
   public func tensor(_ name: String, shape: Shape) throws(WeightError) -> WeightTensor {

@@ -25,3 +25,20 @@ refused 1 "does not belong to this model: .*lora_up.* fit" txt2img --prompt a --
 refused 1 "vectors of 16 numbers, but" txt2img --prompt a --output made/a.png --embedding a="$adapters/embedding.safetensors"
 refused 64 "embedding" "${draw[@]}" --embedding "$adapters/embedding.safetensors"
 refused 64 "pass picture" bench --pass unet --lora loras/style.safetensors
+
+# Within a limit on memory networks beside the model are counted, and draw as they do without one. With step caching they steer, too.
+controls=$models/../controls
+edges=(--controlnet "$controls/sd1=0.8" --control-image "$inputs/picture.png" --t2i-adapter "$controls/adapter" --adapter-image "$inputs/picture.png")
+look=(--ip-adapter "$models/image-prompts/ip-adapter-sd1.safetensors" --ip-adapter-image "$inputs/picture.png")
+steered=(txt2img --model "$models/sd1" --prompt "a cat" --seed 3 --steps 3 --width 32 --height 32)
+works "${steered[@]}" "${edges[@]}" "${look[@]}" --output s1.png --save-image-tensor s1.safetensors
+works "${steered[@]}" "${edges[@]}" "${look[@]}" --memory-limit 300MB --output s2.png --save-image-tensor s2.safetensors
+same s1.safetensors s2.safetensors
+works "${steered[@]}" --step-cache 2 "${edges[@]}" --output s3.png --save-image-tensor s3.safetensors
+works "${steered[@]}" --step-cache 2 --output s4.png --save-image-tensor s4.safetensors
+differ s3.safetensors s4.safetensors
+for beside in "--controlnet $controls/sd1" "--t2i-adapter $controls/adapter" "--ip-adapter $models/image-prompts/ip-adapter-sd1.safetensors"; do
+  works inspect "$models/sd1" --memory-limit 1GB $beside
+done
+refused 1 "does not fit this model" inspect "$models/sd1" --memory-limit 1GB --controlnet "$controls/sdxl"
+refused 1 "has no ControlNet or T2I-Adapter" inspect "$models/sd1" --memory-limit 1GB --controlnet "$models/sd1/vae"

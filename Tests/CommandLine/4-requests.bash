@@ -35,6 +35,9 @@ refused 64 "memory-limit" bench --pass unet --memory-limit 0GiB
 refused 64 "memory-limit" inspect "$emoji" --memory-limit many
 refused 64 "memory-limit" inspect "$emoji" --width 64
 refused 64 "width" inspect "$emoji" --memory-limit 1GB --width 0
+refused 64 "go with --memory-limit" inspect "$emoji" --controlnet a
+refused 64 "go with --memory-limit" inspect "$emoji" --ip-adapter a
+refused 64 "image-encoder is for an IP-Adapter" inspect "$emoji" --memory-limit 1GB --image-encoder a
 for tile in 0 -8 64.5 some ""; do refused 64 "tile" "${draw[@]}" --tile "$tile" --output made/x.png; done
 refused 64 "count" "${draw[@]}" --count 1000000000000 --output made/x.png
 refused 64 "step-cache" "${draw[@]}" --step-cache 0 --output made/x.png

@@ -100,7 +100,7 @@ struct ControlCase: Decodable, Sendable, CustomTestStringConvertible {
     #expect(try #require(latents).elements == whole[0].latents.elements)
   }
 
-  /// Token merging belongs to the U-Net alone and can be had beside controls; step caching cannot.
+  /// Short cuts can be had beside controls. With step caching a generation goes on from its place as without.
   @Test func shortcuts() async throws {
     let model = try StableDiffusion.load(from: ReferenceModel("sd1").folder)
     var request = try #require(Self.cases.first { $0.run.name == "one" }).request()
@@ -109,10 +109,27 @@ struct ControlCase: Decodable, Sendable, CustomTestStringConvertible {
     request.tokenMerging = 0.5
     let merged = try await model.pipeline.images(for: request)
     #expect(plain[0].latents.elements != merged[0].latents.elements)
-    request.stepCaching = StepCaching(interval: 2)
-    #expect(throws: ComponentError.unsupported(component: "A generation with controls", option: "step caching")) {
-      _ = try model.pipeline.generate(request)
+    (request.tokenMerging, request.stepCaching, request.steps) = (nil, StepCaching(interval: 1), 4)
+    func latents(_ request: GenerationRequest, from place: GenerationPlace? = nil) async throws -> [Float] {
+      var latents: Tensor?
+      for try await event in try model.pipeline.generate(request, from: place) {
+        if case .step(let step) = event { latents = step.latents }
+      }
+      return try #require(latents).elements
     }
+    let whole = try await latents(request)
+    request.stepCaching = nil
+    #expect(try await latents(request) == whole)
+    request.stepCaching = StepCaching(interval: 3)
+    let cached = try await latents(request)
+    #expect(compare(cached, whole).error > 1e-3)
+    var unsteered = request
+    unsteered.controls = []
+    #expect(compare(cached, try await latents(unsteered)).error > 1e-3)
+    var steps = try model.pipeline.generate(request).makeAsyncIterator()
+    for _ in 0..<2 { _ = try await steps.next() }
+    let place = try #require(try steps.place)
+    #expect(try await latents(request, from: place) == cached)
   }
 
   @Test func impossibleControlsAreRefused() throws {
@@ -143,14 +160,48 @@ struct ControlCase: Decodable, Sendable, CustomTestStringConvertible {
     #expect(error(Control(try ControlCase.control("sd2"), picture: picture)).contains("8, 16, 24 channels that attends to 24"))
   }
 
-  /// A plan with a limit counts the model alone.
-  @Test func limitsOnMemoryAreNotForControls() throws {
-    let url = ReferenceModel("sd1").folder
-    let plan = try MemoryPlan(for: url, limit: 2_000_000_000)
-    let model = try StableDiffusion.load(from: url, plan: plan)
+  /// A plan counts what steers, as often as it was told; a request with more is refused.
+  @Test func limitsOnMemoryCountControls() async throws {
+    let url = ReferenceModel("sd1").folder, extent = GenerationExtent(size: PixelSize(width: 32, height: 32))
+    let places = ["sd1", "adapter"].map { ControlCase.folder.appending(path: $0) }
+    func plan(_ controls: [URL], limit: Int = 1_000_000_000) throws -> MemoryPlan {
+      try MemoryPlan(for: url, beside: ModelCompany(controls: controls), extent, limit: limit)
+    }
+    let plans = try [plan([]), plan([places[0]]), plan(places), plan(places + [places[0]])]
+    for (few, many) in zip(plans, plans.dropFirst()) {
+      #expect(few.keptBytes < many.keptBytes && few.predictedPeakBytes < many.predictedPeakBytes)
+    }
+    #expect(plans[3].keptBytes - plans[2].keptBytes == plans[1].keptBytes - plans[0].keptBytes)
+    #expect(plans[1].predictedRelativeTime == 1 && plans[2].extent.controls == ["The ControlNet", "The T2I-Adapter"])
     var request = GenerationRequest("a cat", seed: 1)
-    request.controls = [Control(try ControlCase.control("sd1"), picture: Tensor(shape: [1, 8, 8, 3]))]
-    #expect(throws: MemoryPlanError.uncountedControls) { _ = try model.pipeline.generate(request) }
+    (request.width, request.height, request.steps) = (32, 32, 2)
+    let picture = Tensor(repeating: 0.3, shape: [1, 32, 32, 3])
+    func controls(_ plan: MemoryPlan?) throws -> [Control] {
+      [
+        Control(try ControlNetModel.load(from: places[0], plan: plan), picture: picture),
+        Control(try T2IAdapter.load(from: places[1], plan: plan), picture: picture),
+      ]
+    }
+    let model = try StableDiffusion.load(from: url, plan: plans[2])
+    request.controls = try controls(plans[2])
+    let planned = try await model.pipeline.images(for: request)
+    var free = request
+    free.controls = try controls(nil)
+    let usual = try await StableDiffusion.load(from: url).pipeline.images(for: free)
+    #expect(planned[0].latents.elements == usual[0].latents.elements)
+    request.controls.append(request.controls[1])
+    #expect(throws: MemoryPlanError.uncountedControl(name: "The T2I-Adapter")) { _ = try model.pipeline.generate(request) }
+    request.controls = []
+    _ = try model.pipeline.generate(request)
+  }
+
+  @Test func plansRefuseForeignControls() throws {
+    func plan(_ control: URL) throws -> MemoryPlan {
+      try MemoryPlan(for: ReferenceModel("sd1").folder, beside: ModelCompany(controls: [control]))
+    }
+    #expect(throws: ComponentError.self) { try plan(ControlCase.folder.appending(path: "sdxl")) }
+    #expect(throws: ModelFilesError.self) { try plan(ReferenceModel("sd1").folder.appending(path: "vae")) }
+    #expect(throws: ModelFilesError.self) { try plan(ControlCase.folder.appending(path: "nothing")) }
   }
 }
 

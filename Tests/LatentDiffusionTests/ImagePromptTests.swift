@@ -168,6 +168,31 @@ import Testing
     #expect(adapted.warnings == [.outsidePlan(name: "ip-adapter-sd1.safetensors")])
   }
 
+  /// A plan that knows of adapters counts them with their encoder, and says nothing more.
+  @Test func plansCountAdapters() async throws {
+    let url = ReferenceModel("sd1").folder, extent = GenerationExtent(size: PixelSize(width: 32, height: 32))
+    let encoders = ["image_encoder", "openclip/model.safetensors"].map { Self.folder.appending(path: $0) }
+    func plan(_ names: [String], encoder: URL = encoders[0], pictures: Int = 1) throws -> MemoryPlan {
+      let adapters = ModelCompany.IPAdapters(names.map(Self.adapter), encoder: encoder, pictures: pictures)
+      return try MemoryPlan(for: url, beside: ModelCompany(ipAdapters: adapters), extent, limit: 1_000_000_000)
+    }
+    let plans = try [MemoryPlan(for: url, extent), plan(["sd1"]), plan(["sd1", "sd1-plus"])]
+    for (few, many) in zip(plans, plans.dropFirst()) { #expect(few.keptBytes < many.keptBytes) }
+    #expect(try plan(["sd1"], pictures: 50).predictedPeakBytes > plans[1].predictedPeakBytes)
+    #expect(throws: IPAdapterError.self) { try plan(["sdxl"]) }
+    for encoder in encoders {
+      let plan = try plan(["sd1", "sd1-plus"], encoder: encoder), tower = try CLIPImageEncoder.load(from: encoder, plan: plan)
+      func adapted(_ model: StableDiffusion, _ encoder: CLIPImageEncoder) throws -> StableDiffusion {
+        try ["sd1", "sd1-plus"].reduce(model) { try $0.adding(ipAdapter: Self.adapter($1), imageEncoder: encoder) }
+      }
+      let model = try adapted(StableDiffusion.load(from: url, plan: plan), tower)
+      #expect(model.warnings == [])
+      let request = Self.request(try ["picture.png", "picture.png"].map { ImagePrompt([try Self.picture($0)]) })
+      let usual = try adapted(StableDiffusion.load(from: url), CLIPImageEncoder.load(from: encoder))
+      #expect(try await Self.latents(model, request) == Self.latents(usual, request))
+    }
+  }
+
   /// A plan follows the image encoder, and a picture of one pixel, or of one row, is a picture.
   @Test func plansAndSmallPictures() async throws {
     for name in ["unclip", "variation"] {

@@ -116,6 +116,41 @@ import Testing
     #expect(try peak(64) < peak(64, encodes: true))
   }
 
+  /// The less memory, the slower, and never more of it than is allowed: for a model of the size of SDXL, of which nothing is written but the shapes.
+  @Test func searchesModelsOfTheSizeOfSDXL() throws {
+    let temporary = try TemporaryFolder(), file = temporary.url.appending(path: "model.safetensors")
+    func shapes(_ name: String) throws -> [String: [Int]] {
+      struct Shapes: Decodable { let checkpoint: [String: [Int]] }
+      return try JSONDecoder().decode(Shapes.self, from: Data(contentsOf: fixtures.appending(path: "weights/\(name)-shapes.json")))
+        .checkpoint
+    }
+    // The autoencoder has the shapes of version 1.
+    let autoencoder = try shapes("sd15").filter { $0.key.hasPrefix("first_stage_model.") }
+    try StableDiffusionCheckpointTests.sparse(shapes("sdxl").merging(autoencoder) { first, _ in first }, at: file)
+    let extent = GenerationExtent(size: PixelSize(width: 1024, height: 1024))
+    let usual = try MemoryPlan(for: file, extent)
+    #expect(usual.predictedPeakBytes < 7_600_000_000)
+    var last = usual
+    for limit in [5_000_000_000, 1_000_000_000] {
+      let plan = try MemoryPlan(for: file, extent, limit: limit)
+      #expect(plan.predictedPeakBytes <= limit && plan.predictedPeakBytes > limit / 2)
+      #expect(plan.predictedRelativeTime >= last.predictedRelativeTime && plan.streamedBytesPerStep >= last.streamedBytesPerStep)
+      last = plan
+    }
+    // A ControlNet of the published size beside it: its weights and its passes, of which as much can be streamed.
+    struct Published: Decodable { let tensors: [String: [Int]] }
+    let controls = try JSONDecoder().decode(
+      [String: Published].self, from: Data(contentsOf: ControlCase.folder.appending(path: "shapes.json")))
+    let control = temporary.url.appending(path: "control.safetensors"), tensors = try #require(controls["sdxl"]).tensors
+    try StableDiffusionCheckpointTests.sparse(tensors, at: control)
+    let company = ModelCompany(controls: [control])
+    let steered = try MemoryPlan(for: file, beside: company, extent), weights = 2 * tensors.values.reduce(0) { $0 + $1.reduce(1, *) }
+    #expect(abs(Double(steered.keptBytes - usual.keptBytes) / Double(weights) - 1) < 0.01)
+    #expect(steered.predictedPeakBytes > usual.predictedPeakBytes + weights)
+    let limited = try MemoryPlan(for: file, beside: company, extent, limit: 2_000_000_000)
+    #expect(limited.predictedPeakBytes <= 2_000_000_000 && limited.streamedBytesPerStep > last.streamedBytesPerStep)
+  }
+
   @Test func refusesImpossibleSizes() throws {
     for (width, height) in [(0, 64), (-64, 64), (63, 64), (Int.max - 3, Int.max - 3), (1 << 40, 64)] {
       let extent = GenerationExtent(size: PixelSize(width: width, height: height))

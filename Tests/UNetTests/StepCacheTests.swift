@@ -63,6 +63,75 @@ import LatentDiffusionWeights
     print("passes with deep features of another one: largest difference \(largest)")
   }
 
+  /// One of `Fixtures/unet/step-cache-controls.safetensors`.
+  struct ControlledCase: Decodable {
+    let model: String
+    let branch: Int
+    let timesteps: [Float]
+    let network: String
+    let weight: Float
+  }
+
+  private static func control<Network: ModelComponent>(_ name: String, as type: Network.Type) throws -> Network {
+    let files = try ModelFiles(ControlTests.folder.appending(path: name)), component = try #require(files.components.first)
+    let json = try #require(try files.configuration(of: component))
+    return try LoadReport.load(from: files.weights(of: component), in: ExecutionContext()) {
+      try Network(configuration: json, weights: $0)
+    }.component
+  }
+
+  /// Deep features stay as the whole pass before was steered; a ControlNet says no more than what has a place.
+  @Test func controlledPassesEqualDiffusersLayers() throws {
+    var largest: Float = 0
+    for reference in try ReferenceCases<ControlledCase>("unet/step-cache-controls.safetensors") {
+      let given = reference.parameters, context = ExecutionContext()
+      let (unet, net) = (try Self.unet(given.model), try Self.control(given.network, as: ControlNetModel.self))
+      let features = try net.features(of: reference["picture"].channelsLast(), in: context)
+      let text = Conditioning(hiddenStates: try reference["text"])
+      var memory = PassMemory(Shortcuts(stepCaching: StepCaching(interval: 2, branch: given.branch))), cache: (any Sendable)?
+      func predict(_ latents: Tensor, _ timestep: Float, skips: Int?) throws -> Tensor {
+        var conditioning = text
+        conditioning.residuals = try net.residuals(
+          ControlPass(
+            latents: latents, timestep: timestep, conditioning: text, features: features, weight: given.weight, skips: memory.computedSkips),
+          cache: &cache, in: context)
+        #expect(conditioning.residuals?.skips.count == skips ?? 9 && (conditioning.residuals?.middle == nil) == (skips != nil))
+        return try unet.predict(latents, timestep: timestep, conditioning: conditioning, memory: &memory, in: context)
+      }
+      _ = try predict(reference["first"].channelsLast(), given.timesteps[0], skips: nil)
+      let deep = try #require(memory.kept["deep_features"])
+      expectClose(deep, try reference["deep"].channelsLast(), tolerance: 1e-4, "\(reference.name): deep features")
+      let found = try predict(reference["second"].channelsLast(), given.timesteps[1], skips: given.branch + 1)
+      largest = max(largest, expectClose(found, try reference["output"].channelsLast(), tolerance: 1e-4, reference.name).error)
+    }
+    print("controlled passes with deep features of another one: largest difference \(largest)")
+  }
+
+  /// On the same input nothing is lost, wherever the branch ends: also in the middle of a block, behind which a T2I-Adapter's features would be added.
+  @Test(arguments: ["sd1", "sdxl"]) func adaptersSteerCachedPasses(_ name: String) throws {
+    let unet = try Self.unet(name), adapter = try Self.control(name == "sd1" ? "adapter" : "adapter-xl", as: T2IAdapter.self)
+    let context = ExecutionContext()
+    var numbers = Numbers(seed: 12)
+    let latents = numbers.tensor([2, 8, 8, 4])
+    let features = try adapter.features(of: numbers.tensor([2, 32, 32, 3]), in: context)
+    var conditioning = Conditioning(hiddenStates: numbers.tensor([2, 5, unet.configuration.contextChannels]))
+    conditioning.pooled = unet.configuration.pooledFeatures(besideNumbers: 6).map { numbers.tensor([2, $0]) }
+    for input in unet.declaredInputs where input.isRequired {
+      conditioning.inputs[input.name] = numbers.tensor(Shape([2] + input.shape.map { $0 == 0 ? 6 : $0 }))
+    }
+    let plain = try unet.predict(latents, timestep: 501, conditioning: conditioning, in: context)
+    var cache: (any Sendable)?
+    let pass = ControlPass(latents: latents, timestep: 501, conditioning: conditioning, features: features)
+    conditioning.residuals = try adapter.residuals(pass, cache: &cache, in: context)
+    for branch in 0..<9 {
+      var memory = PassMemory(Shortcuts(stepCaching: StepCaching(interval: 2, branch: branch)))
+      let whole = try unet.predict(latents, timestep: 501, conditioning: conditioning, memory: &memory, in: context)
+      let reused = try unet.predict(latents, timestep: 501, conditioning: conditioning, memory: &memory, in: context)
+      #expect(reused.elements == whole.elements, "\(branch)")
+      #expect(compare(whole.elements, plain.elements).error > 0.01)
+    }
+  }
+
   @Test func anIntervalOfOneChangesNothing() throws {
     let reference = try #require(Array(try ReferenceCases<Case>("unet/step-cache.safetensors")).first)
     let (unet, inputs) = (try Self.unet("sd1"), try Inputs(reference))
@@ -119,6 +188,17 @@ import LatentDiffusionWeights
     #expect(throws: error) {
       let narrow = Tensor(shape: [2, 8, 4, 4])
       _ = try unet.predict(narrow, timestep: 481, conditioning: inputs.text, memory: &memory, in: ExecutionContext())
+    }
+    // What a control says of layers that are not computed would be lost.
+    for residuals in [
+      FeatureResiduals(skips: Array(repeating: Tensor(shape: [2, 8, 8, 8]), count: 9)),
+      FeatureResiduals(middle: Tensor(shape: [2, 2, 2, 12])),
+    ] {
+      var conditioning = inputs.text
+      conditioning.residuals = residuals
+      #expect(throws: ComponentError.self) {
+        _ = try unet.predict(inputs.second, timestep: 481, conditioning: conditioning, memory: &memory, in: ExecutionContext())
+      }
     }
   }
 }

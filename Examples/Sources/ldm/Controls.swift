@@ -72,14 +72,17 @@ struct ControlOptions: ParsableArguments {
     guard !guessMode || !controlnet.isEmpty else { throw ValidationError("--guess-mode is for a ControlNet; name one with --controlnet.") }
   }
 
+  /// The networks' files.
+  var files: [URL] { (controlnet + adapters).map { URL(filePath: $0.path) } }
+
   /// Loads the networks. What their files have too much is told.
-  func load(as weights: WeightForm?, in context: ExecutionContext) async throws -> [Control] {
+  func load(as weights: WeightForm?, plan: MemoryPlan?, in context: ExecutionContext) async throws -> [Control] {
     try await context.run { [self] context in
       func controls<Network: ControlModel & ModelComponent>(
         _ type: Network.Type, _ files: [ScaledFile], _ images: [String], _ ranges: [StepRange]
       ) throws -> [Control] {
         try files.enumerated().map { index, file in
-          let (network, report) = try Network.loadReported(from: URL(filePath: file.path), weights: weights, in: context)
+          let (network, report) = try Network.loadReported(from: URL(filePath: file.path), weights: weights, plan: plan, in: context)
           if !report.unused.isEmpty { Progress.warn("\(LoadWarning.unusedTensors(component: file.path, names: report.unused))") }
           let image = try picture(images[index])
           return Control(

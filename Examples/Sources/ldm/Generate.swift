@@ -41,7 +41,6 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
       let files = files + imagePrompts.images
       if !files.isEmpty { progress.begin("Reading \(files.joined(separator: " and "))") }
       var task = try task()
-      guard controls.isEmpty || memory.memoryLimit == nil else { throw MemoryPlanError.uncountedControls }
       let pictures = try own() + imagePrompts.prompts()
       let noise = try sampling.loadNoise.map { try readLatents($0, names: ["noise"]) }
       let written = try self.prompt.text()
@@ -49,14 +48,16 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
       let adapters = try self.adapters.adapted(by: tagged)
       let context = model.context
       progress.begin("Loading \(model.name)")
-      let plan = try memory.plan(model, adapters: adapters.adapters) { usual in extent(task, usual: usual) }
+      let company = ModelCompany(controls: controls.files, ipAdapters: imagePrompts.files)
+      let steering = try memory.memoryLimit == nil ? nil : controls.images.first.map { try picture($0) }
+      let plan = try memory.plan(model, beside: company, adapters: adapters.adapters) { extent(task, steeredBy: steering, usual: $0) }
       var loaded = try await load(model, plan, adapters, in: context)
       try self.prompt.check(loaded)
-      try await imagePrompts.apply(to: &loaded, in: context)
+      try await imagePrompts.apply(to: &loaded, plan: plan, in: context)
       if let strength = strength ?? loaded.pipeline.usual?(task).strength { task = withStrength(strength, task) }
       var request = request(prompt, task, for: loaded)
       request.imagePrompts = pictures
-      request.controls = try await controls.load(as: model.weights, in: context)
+      request.controls = try await controls.load(as: model.weights, plan: plan, in: context)
       fitToControls(&request, loaded.pipeline)
       if let noise, let path = sampling.loadNoise {
         let expected = try loaded.pipeline.latentShape(for: request)
@@ -175,8 +176,12 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
   }
 
   /// The size of the work, as far as it is known before the model is loaded.
-  private func extent(_ task: any GenerationTask, usual: PixelSize?) -> GenerationExtent? {
+  private func extent(_ task: any GenerationTask, steeredBy picture: Picture?, usual: PixelSize?) -> GenerationExtent? {
     var source = task.size ?? usual
+    // Without a size and a picture to start from, the proportions are those of what steers.
+    if task.size == nil, sampling.width == nil, sampling.height == nil, let picture {
+      source = usual?.inProportions(of: PixelSize(width: picture.width, height: picture.height), multiple: 8)
+    }
     // What is enlarged becomes as many times as large as the model's scale says.
     if case .latents = task.source(scale: 1), let files = try? model.files,
       let scale = try? MemoryPlan.usualSize(of: files.base, replacing: files.parts).scale,

@@ -56,15 +56,27 @@ struct ImagePromptOptions: ParsableArguments {
     return ipAdapters.enumerated().map { ImagePrompt(ipAdapters.count == 1 ? pictures : [pictures[$0]], scale: $1.scale) }
   }
 
+  /// The adapters' files, and their image encoder's; nil without any.
+  var files: ModelCompany.IPAdapters? {
+    Self.files(ipAdapters.map(\.path), encoder: imageEncoder, pictures: ipAdapters.count == 1 ? images.count : 1)
+  }
+
+  /// - Parameter encoder: nil: the folder `image_encoder` beside the first adapter.
+  static func files(_ adapters: [String], encoder: String?, pictures: Int) -> ModelCompany.IPAdapters? {
+    let urls = adapters.map { URL(filePath: $0) }
+    return urls.first.map { first in
+      let beside = first.deletingLastPathComponent().appending(path: "image_encoder")
+      return ModelCompany.IPAdapters(urls, encoder: encoder.map { URL(filePath: $0) } ?? beside, pictures: pictures)
+    }
+  }
+
   /// Adds the adapters to a model.
-  func apply(to model: inout StableDiffusion, in context: ExecutionContext) async throws {
-    guard let first = ipAdapters.first else { return }
-    let folder =
-      imageEncoder.map { URL(filePath: $0) } ?? URL(filePath: first.path).deletingLastPathComponent().appending(path: "image_encoder")
+  func apply(to model: inout StableDiffusion, plan: MemoryPlan?, in context: ExecutionContext) async throws {
+    guard let files else { return }
     let (before, known) = (model, model.warnings.count)
-    model = try await context.run { [ipAdapters] context in
-      let encoder = try CLIPImageEncoder.load(from: folder, in: context)
-      return try ipAdapters.reduce(before) { try $0.adding(ipAdapter: URL(filePath: $1.path), imageEncoder: encoder, in: context) }
+    model = try await context.run { context in
+      let encoder = try CLIPImageEncoder.load(from: files.encoder, plan: plan, in: context)
+      return try files.files.reduce(before) { try $0.adding(ipAdapter: $1, imageEncoder: encoder, in: context) }
     }
     for warning in model.warnings.dropFirst(known) { Progress.warn("\(warning)") }
   }

@@ -28,11 +28,33 @@ struct Inspect: AsyncParsableCommand {
   @Option(parsing: .unconditional, help: "With --memory-limit: pictures in the same passes.")
   var count = 1
 
+  @Option(parsing: .unconditionalSingleValue, help: "With --memory-limit: a ControlNet that steers, as for txt2img. Several can be given.")
+  var controlnet: [String] = []
+
+  @Option(
+    name: .customLong("t2i-adapter"), parsing: .unconditionalSingleValue,
+    help: "With --memory-limit: a T2I-Adapter that steers. Several can be given.")
+  var adapters: [String] = []
+
+  @Option(
+    name: .customLong("ip-adapter"), parsing: .unconditionalSingleValue,
+    help: "With --memory-limit: an IP-Adapter. Several can be given.")
+  var ipAdapters: [String] = []
+
+  @Option(parsing: .unconditional, help: "The image encoder of the IP-Adapters. Without it, image_encoder beside the first one.")
+  var imageEncoder: String?
+
   func validate() throws {
     guard (1...1000).contains(count) else { throw ValidationError("--count must be from 1 to 1000.") }
     guard width ?? 1 > 0, height ?? 1 > 0 else { throw ValidationError("--width and --height must be more than 0.") }
     guard memory.memoryLimit != nil || width == nil && height == nil && count == 1 else {
       throw ValidationError("--width, --height and --count go with --memory-limit.")
+    }
+    guard memory.memoryLimit != nil || (controlnet + adapters + ipAdapters).isEmpty else {
+      throw ValidationError("--controlnet, --t2i-adapter and --ip-adapter go with --memory-limit.")
+    }
+    guard imageEncoder == nil || !ipAdapters.isEmpty else {
+      throw ValidationError("--image-encoder is for an IP-Adapter; name one with --ip-adapter.")
     }
   }
 
@@ -46,12 +68,14 @@ struct Inspect: AsyncParsableCommand {
   /// Prints how guided pictures would keep within the memory limit.
   private func printPlan() async throws {
     let files = try parts.files(of: path)
-    var extent =
-      try width.flatMap { width in height.map { PixelSize(width: width, height: $0) } }.map { GenerationExtent(size: $0) }
-      ?? MemoryPlan(for: files.base, replacing: files.parts).extent
-    extent.size = PixelSize(width: width ?? extent.size.width, height: height ?? extent.size.height)
-    extent.images = count
-    let plan = try MemoryPlan(for: files.base, replacing: files.parts, extent, limit: memory.memoryLimit)
+    let usual = try MemoryPlan.usualSize(of: files.base, replacing: files.parts).size
+    guard let width = width ?? usual?.width, let height = height ?? usual?.height else { throw GenerationError.noSize }
+    let company = ModelCompany(
+      controls: (controlnet + adapters).map { URL(filePath: $0) },
+      ipAdapters: ImagePromptOptions.files(ipAdapters, encoder: imageEncoder, pictures: 1))
+    let plan = try MemoryPlan(
+      for: files.base, replacing: files.parts, beside: company,
+      GenerationExtent(size: PixelSize(width: width, height: height), images: count), limit: memory.memoryLimit)
     print("\(plan), \(try await plan.time(steps: 20, in: ExecutionContext())).")
   }
 }

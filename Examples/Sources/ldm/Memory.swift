@@ -33,14 +33,19 @@ struct MemoryOptions: ParsableArguments {
     })
   var memoryLimit: Int?
 
-  /// - Parameter extent: makes the extent of the work from the model's usual size. If it returns nil, the model's own extent is used.
-  func plan(_ model: ModelOptions, adapters: [AdapterUse] = [], _ extent: (PixelSize?) -> GenerationExtent?) throws -> MemoryPlan? {
+  /// - Parameters:
+  ///   - company: networks that are used beside the model.
+  ///   - extent: makes the extent of the work from the model's usual size. If it returns nil, the model's own extent is used.
+  func plan(
+    _ model: ModelOptions, beside company: ModelCompany = ModelCompany(), adapters: [AdapterUse] = [],
+    _ extent: (PixelSize?) -> GenerationExtent?
+  ) throws -> MemoryPlan? {
     guard let memoryLimit else { return nil }
     let (files, threads) = (try model.files, model.threads ?? ProcessInfo.processInfo.activeProcessorCount)
-    let usual = try MemoryPlan(for: files.base, replacing: files.parts, weights: model.weights, threads: threads).extent.size
+    let usual = try MemoryPlan.usualSize(of: files.base, replacing: files.parts).size
     return try MemoryPlan(
-      for: files.base, replacing: files.parts, extent(usual), limit: memoryLimit, weights: model.weights, adapters: adapters,
-      threads: threads)
+      for: files.base, replacing: files.parts, beside: company, extent(usual), limit: memoryLimit, weights: model.weights,
+      adapters: adapters, threads: threads)
   }
 }
 

@@ -80,7 +80,12 @@ public final class WorkCounter: Sendable {
     state.withLock { state in
       state.operations += operations
       state.packedBytes += Double(packed)
-      let taken = buffers.filter { $0 > 0 }.map(BufferPool.bytes).map { (bytes: $0, address: state.take($0)) }
+      var taken: [(bytes: Int, address: UInt)] = []
+      taken.reserveCapacity(buffers.count)
+      for count in buffers where count > 0 {
+        let bytes = BufferPool.bytes(for: count)
+        taken.append((bytes, state.take(bytes)))
+      }
       for buffer in taken { state.giveBack(buffer.bytes, at: buffer.address) }
     }
   }
@@ -93,23 +98,42 @@ public final class WorkCounter: Sendable {
   }
 }
 
-/// Ranges of addresses, in order and apart.
+/// Ranges of addresses, in order and apart: those that touch are one.
 private struct AddressSet {
   private var ranges: [Range<UInt>] = []
+  private(set) var count = 0
 
-  var count: Int { ranges.reduce(0) { $0 + $1.count } }
-
-  mutating func remove(_ range: Range<UInt>) {
-    ranges = ranges.flatMap { old -> [Range<UInt>] in
-      guard old.overlaps(range) else { return [old] }
-      return [old.lowerBound..<max(old.lowerBound, range.lowerBound), min(old.upperBound, range.upperBound)..<old.upperBound]
-        .filter { !$0.isEmpty }
+  /// The ranges that overlap another one or touch it.
+  private func meeting(_ range: Range<UInt>) -> Range<Int> {
+    var (low, high) = (0, ranges.count)
+    while low < high {
+      let middle = (low + high) / 2
+      if ranges[middle].upperBound < range.lowerBound { low = middle + 1 } else { high = middle }
     }
+    return low..<(ranges[low...].firstIndex { $0.lowerBound > range.upperBound } ?? ranges.count)
   }
 
   mutating func insert(_ range: Range<UInt>) {
-    remove(range)
-    ranges.insert(range, at: ranges.firstIndex { $0.lowerBound > range.lowerBound } ?? ranges.count)
+    let met = meeting(range)
+    guard let first = met.first, let last = met.last else {
+      ranges.insert(range, at: met.lowerBound)
+      count += range.count
+      return
+    }
+    let whole = min(ranges[first].lowerBound, range.lowerBound)..<max(ranges[last].upperBound, range.upperBound)
+    guard whole != ranges[first] else { return }
+    count += whole.count - ranges[met].reduce(0) { $0 + $1.count }
+    ranges.replaceSubrange(met, with: CollectionOfOne(whole))
+  }
+
+  mutating func remove(_ range: Range<UInt>) {
+    let met = meeting(range)
+    guard let first = met.first, let last = met.last else { return }
+    let before = ranges[first].lowerBound..<max(ranges[first].lowerBound, min(ranges[first].upperBound, range.lowerBound))
+    let after = min(ranges[last].upperBound, max(ranges[last].lowerBound, range.upperBound))..<ranges[last].upperBound
+    let rest = [before, after].filter { !$0.isEmpty }
+    count += rest.reduce(0) { $0 + $1.count } - ranges[met].reduce(0) { $0 + $1.count }
+    ranges.replaceSubrange(met, with: rest)
   }
 }
 

@@ -37,8 +37,11 @@ package struct MemoryArena {
   /// Takes bytes from the smallest gap that is large enough, of equal ones the first; nil if the system has no more memory.
   package mutating func take(_ bytes: Int) -> UnsafeMutableRawPointer? {
     let bytes = Self.rounded(bytes)
-    let fitting = gaps.indices.filter { gaps[$0].bytes >= bytes }
-    guard let index = fitting.min(by: { gaps[$0].bytes < gaps[$1].bytes }) ?? reserve(bytes) else { return nil }
+    var fitting: Int?
+    for index in gaps.indices where gaps[index].bytes >= bytes {
+      if fitting.map({ gaps[index].bytes < gaps[$0].bytes }) ?? true { fitting = index }
+    }
+    guard let index = fitting ?? reserve(bytes) else { return nil }
     let start = gaps[index].start
     if gaps[index].bytes == bytes {
       gaps.remove(at: index)

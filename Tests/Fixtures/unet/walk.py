@@ -52,15 +52,22 @@ def middle(unet, x, time, text):
     return block.resnets[1](block.attentions[0](block.resnets[0](x, time), encoder_hidden_states=text).sample, time)
 
 
-def walk(unet, sample, timestep, text, branch, deep=None):
-    """A pass: whole without `deep`, otherwise with it in place of all that lies below the branch. Returns the output and the deep features."""
+def walk(unet, sample, timestep, text, branch, deep=None, controls=((), None)):
+    """A pass: whole without `deep`, otherwise with it in place of all that lies below the branch. `controls` are a ControlNet's residuals of the skips
+    and of the middle. Returns the output and the deep features."""
     time = time_embedding(unet, sample, timestep)
     down, up = down_layers(unet), up_layers(unet)
     x, skips = sample, []
     for layer in down if deep is None else down[: branch + 1]:
         x = layer(x, time, text)
         skips.append(x)
-    x = middle(unet, x, time, text) if deep is None else deep
+    for index, residual in enumerate(controls[0][: len(skips)]):
+        skips[index] = skips[index] + residual
+    if deep is None:
+        x = middle(unet, x, time, text)
+        x = x if controls[1] is None else x + controls[1]
+    else:
+        x = deep
     while skips:
         skip = skips.pop()
         if len(skips) == branch:

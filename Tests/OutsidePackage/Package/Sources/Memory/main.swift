@@ -11,6 +11,17 @@ struct Case: Codable {
   var images = 1
   var limit: Int?
   var weights: String?
+  var isSteered = false
+  var seesPicture = false
+
+  /// What is used beside the model in its folder.
+  func company(in folder: URL) -> ModelCompany {
+    ModelCompany(
+      controls: isSteered ? [folder.appending(path: "controlnet")] : [],
+      ipAdapters: seesPicture
+        ? ModelCompany.IPAdapters([folder.appending(path: "ip-adapter.safetensors")], encoder: folder.appending(path: "image_encoder"))
+        : nil)
+  }
 }
 
 /// The most memory that this process has had resident.
@@ -25,11 +36,20 @@ func run(_ text: String, model url: URL) async throws {
   let used = try JSONDecoder().decode(Case.self, from: Data(text.utf8))
   let form = used.weights.flatMap(WeightForm.init)
   let extent = GenerationExtent(size: PixelSize(width: used.side, height: used.side), images: used.images)
-  let plan = try MemoryPlan(for: url, extent, limit: used.limit, weights: form, threads: 2)
-  let model = try DiffusionModel.load(from: url, plan: plan, in: ExecutionContext(threads: 2))
+  let company = used.company(in: url), context = ExecutionContext(threads: 2)
+  let plan = try MemoryPlan(for: url, beside: company, extent, limit: used.limit, weights: form, threads: 2)
+  var model = try DiffusionModel.load(from: url, plan: plan, in: context)
+  let picture = Tensor(repeating: 0.5, shape: [1, used.side, used.side, 3])
+  if let adapters = company.ipAdapters {
+    let encoder = try CLIPImageEncoder.load(from: adapters.encoder, plan: plan, in: context)
+    model = try model.adding(ipAdapter: adapters.files[0], imageEncoder: encoder, in: context)
+    precondition(model.warnings.isEmpty, "The plan knows of the adapter.")
+  }
   var request = model.request("a cat", seed: 1)
   (request.width, request.height, request.imagesPerPrompt, request.steps, request.guidance) = (used.side, used.side, used.images, 2, 3)
-  _ = try await model.pipeline.images(for: request, in: ExecutionContext(threads: 2))
+  request.controls = try company.controls.map { Control(try ControlNetModel.load(from: $0, plan: plan, in: context), picture: picture) }
+  if used.seesPicture { request.imagePrompts = [ImagePrompt([picture])] }
+  _ = try await model.pipeline.images(for: request, in: context)
   print(plan.predictedPeakBytes, peakResidentBytes())
 }
 
@@ -53,7 +73,28 @@ func write<Component: ModelComponent>(_ type: Component.Type, _ name: String, _ 
   try data.write(to: config)
   let recorder = Recorder()
   _ = try LoadReport.load(from: recorder, in: ExecutionContext()) { try Component(configuration: data, weights: $0) }
-  try SafetensorsWriter.write(recorder.tensors, to: folder.appending(path: "\(name)/diffusion_pytorch_model.safetensors"))
+  let file = type == CLIPVisionModelWithProjection.self ? "model" : "diffusion_pytorch_model"
+  try SafetensorsWriter.write(recorder.tensors, to: folder.appending(path: "\(name)/\(file).safetensors"))
+}
+
+/// A plain IP-Adapter of four tokens for a U-Net, and an image encoder of so many features.
+func writeIPAdapter(for unet: UNet2DConditionModel, features: Int, to folder: URL) throws {
+  let encoder = folder.appending(path: "image_encoder"), recorder = Recorder()
+  try FileManager.default.createDirectory(at: encoder, withIntermediateDirectories: true)
+  try Data(#"{"_class_name": "CLIPVisionModelWithProjection", "architectures": ["CLIPVisionModelWithProjection"]}"#.utf8)
+    .write(to: encoder.appending(path: "config.json"))
+  let tower: [String: any Sendable] = [
+    "hidden_size": features, "projection_dim": features, "intermediate_size": 4 * features, "num_hidden_layers": 12,
+    "num_attention_heads": features / 64, "image_size": 224, "patch_size": 14, "hidden_act": "gelu",
+  ]
+  try write(CLIPVisionModelWithProjection.self, "image_encoder", tower, to: folder)
+  _ = try LoadReport.load(from: recorder, in: ExecutionContext()) { weights in
+    (
+      try ImageProjection(features, tokens: 4, contextChannels: unet.configuration.contextChannels, weights: weights["image_proj"]),
+      try unet.pictureAttentions(weights: weights["ip_adapter"])
+    )
+  }
+  try SafetensorsWriter.write(recorder.tensors, to: folder.appending(path: "ip-adapter.safetensors"))
 }
 
 if CommandLine.arguments.count == 3 {
@@ -76,6 +117,16 @@ if CommandLine.arguments.count == 3 {
   ]
   try write(UNet2DConditionModel.self, "unet", unet, to: folder)
   try write(AutoencoderKL.self, "vae", vae, to: folder)
+  let controlnet = folder.appending(path: "controlnet"), dropped = ["up_block_types", "out_channels", "sample_size"]
+  try FileManager.default.createDirectory(at: controlnet, withIntermediateDirectories: true)
+  let config = try Data(contentsOf: folder.appending(path: "unet/config.json"))
+  var json = try JSONSerialization.jsonObject(with: config) as? [String: Any] ?? [:]
+  for key in dropped { json[key] = nil }
+  json["_class_name"] = "ControlNetModel"
+  try JSONSerialization.data(withJSONObject: json).write(to: controlnet.appending(path: "config.json"))
+  try write(ControlNetModel.self, "controlnet", ["conditioning_embedding_out_channels": [16, 32, 96, 256]], to: folder)
+  let made = try UNet2DConditionModel.load(from: folder.appending(path: "unet"))
+  try writeIPAdapter(for: made, features: 512, to: folder)
   // A file that was written at once lies in the system's cache in pieces of megabytes, of which more stays mapped than of a file that was copied.
   let copied = root.appending(path: "copied", directoryHint: .isDirectory)
   let copying = Process()
@@ -87,6 +138,10 @@ if CommandLine.arguments.count == 3 {
     Case(name: "as the files have it", side: 256), Case(name: "a batch", side: 256, images: 3), Case(name: "larger", side: 512),
     Case(name: "within a limit", side: 256, limit: 306_000_000), Case(name: "8 bits", side: 256, weights: "q8"),
     Case(name: "float32", side: 256, weights: "f32"), Case(name: "in tiles", side: 384, images: 2, limit: 400_000_000),
+    Case(name: "with a ControlNet", side: 256, images: 2, isSteered: true),
+    Case(name: "with a ControlNet within a limit", side: 256, limit: 400_000_000, isSteered: true),
+    Case(name: "with an IP-Adapter", side: 256, seesPicture: true),
+    Case(name: "with both within a limit", side: 384, limit: 460_000_000, isSteered: true, seesPicture: true),
   ]
   for used in cases {
     let process = Process(), pipe = Pipe()

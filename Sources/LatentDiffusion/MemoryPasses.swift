@@ -1,0 +1,120 @@
+import LatentDiffusionComponents
+import LatentDiffusionWeights
+import Pipeline
+import Tensor
+
+/// What the passes of a generation take, each of which belongs to several choices: followed once for each. Weights are added up once for each, too.
+final class MemoryPasses {
+  private struct Key: Hashable {
+    var role: ModelPart.Role
+    var encodes = false
+    var widensSmall: Bool
+    var streamsAbove: Int?
+    var height = 0
+    var width = 0
+
+    init(_ role: ModelPart.Role, _ choice: MemoryChoice, encodes: Bool, height: Int = 0, width: Int = 0) {
+      (self.role, widensSmall, self.encodes, self.height, self.width) = (role, choice.widensSmall, encodes, height, width)
+      if case .streamed(let above) = choice.residency(role) { streamsAbove = above }
+    }
+  }
+
+  /// A pass that was followed, and what it made.
+  struct Pass {
+    let work: WorkCounter
+    var conditioning: Conditioning?
+  }
+
+  private var known: [Key: Pass] = [:]
+  private var held: [Key: (kept: Int, streamed: Int)] = [:]
+
+  func pass(
+    _ role: ModelPart.Role, _ choice: MemoryChoice, encodes: Bool, height: Int, width: Int, _ follow: () throws -> Pass
+  ) rethrows -> Pass {
+    let key = Key(role, choice, encodes: encodes, height: height, width: width)
+    if let known = known[key] { return known }
+    let pass = try follow()
+    known[key] = pass
+    return pass
+  }
+
+  /// Bytes of weights that stay in memory, and the number of matrices that do not.
+  func weights(of parts: MemoryParts, _ choice: MemoryChoice, usesAll: Bool) -> (kept: Int, streamed: Int) {
+    ModelPart.Role.allCases.reduce((0, 0)) { sum, role in
+      let key = Key(role, choice, encodes: usesAll), residency = choice.residency(role)
+      let weights =
+        held[key]
+        ?? parts.parts(role).reduce((0, 0)) { ($0.0 + $1.kept(residency, usesAll: usesAll), $0.1 + $1.streamed(residency)) }
+      held[key] = weights
+      return (sum.0 + weights.kept, sum.1 + weights.streamed)
+    }
+  }
+}
+
+/// Passes that are followed by a counting engine, with inputs that have no elements.
+extension ModelAssembly {
+  /// What conditioners make of so many empty prompts, and of pictures, so many for each image conditioner.
+  func followConditioner(_ prompts: Int, size: PixelSize, pictures: [Int], _ engine: CountingEngine) throws -> Conditioning {
+    let texts = try conditioner.condition(ConditioningRequest(Array(repeating: "", count: prompts), size: size), in: engine.context)
+    var noise: any NoiseSource = TorchGenerator(seed: 0)
+    return try zip(imageConditioners, pictures).reduce(texts) {
+      let prompt = ImagePrompt(Array(repeating: Tensor(shape: [1, 1, 1, 3]), count: $1.1))
+      return try $0.adding($1.0.condition(prompt, drawing: &noise, in: engine.context).prompt)
+    }
+  }
+
+  /// A pass after the first, which leaves what every pass needs of the text.
+  func followPass(
+    _ conditioning: Conditioning?, _ extent: GenerationExtent, steeredBy controls: [any ControlModel] = [], height: Int, width: Int,
+    _ engine: CountingEngine
+  ) throws {
+    let latents = extent.images * (extent.sharesLatents ? 1 : extent.rowsPerImage)
+    var conditioning = conditioning ?? Conditioning(rows: latents)
+    // What a task gives the predictor beside the text.
+    for input in predictor.declaredInputs where input.isRequired && conditioning.inputs[input.name] == nil {
+      conditioning.inputs[input.name] = engine.input(Shape([conditioning.rows] + input.shape))
+    }
+    let steered = try ControlledPredictor.steering(
+      predictor,
+      controls.map { Control($0, picture: engine.input([1, extent.size.height, extent.size.width, $0.pictureChannels])) },
+      rows: Array(repeating: GuidanceRow(.prompt), count: extent.rowsPerImage), steps: 2, count: extent.images, in: engine.context)
+    var memory = PassMemory()
+    for _ in 0..<2 {
+      engine.counter.beginPass()
+      _ = try steered.predict(
+        engine.input([latents, height, width, predictor.inputChannels]), timestep: 0,
+        conditioning: conditioning, memory: &memory, in: engine.context)
+    }
+  }
+
+  func followDecoder(height: Int, width: Int, _ engine: CountingEngine) throws {
+    _ = try autoencoder.decode(engine.input([1, height, width, autoencoder.latentChannels]), in: engine.context)
+  }
+
+  func followEncoder(height: Int, width: Int, _ engine: CountingEngine) throws {
+    _ = try autoencoder.encode(engine.input([1, height, width, 3]), in: engine.context)
+  }
+
+  /// Whether decoding a picture of the usual size takes no more than a guided pass of the predictor.
+  var decodesQuickly: Bool {
+    guard let sides = predictor.sampleSides else { return false }
+    let size = PixelSize(width: sides.width * autoencoder.spatialScale, height: sides.height * autoencoder.spatialScale)
+    let engines = (0..<3).map { _ in CountingEngine(WorkCounter(), threads: 1) }
+    do {
+      let conditioning = try followConditioner(1, size: size, pictures: imageConditioners.map { _ in 1 }, engines[0])
+        .extended(to: 2, by: engines[1])
+      try followPass(conditioning, GenerationExtent(size: size), height: sides.height, width: sides.width, engines[1])
+      try followDecoder(height: sides.height, width: sides.width, engines[2])
+    } catch { return false }
+    return engines[2].counter.operations <= engines[1].counter.operations
+  }
+}
+
+extension Conditioning {
+  /// The same with so many rows, as inputs that the engine does not count.
+  func extended(to rows: Int, by engine: CountingEngine) -> Conditioning {
+    func input(_ tensor: Tensor) -> Tensor { engine.input(Shape([rows] + tensor.shape.dimensions.dropFirst())) }
+    return Conditioning(
+      rows: rows, contexts: contexts.map(input), pooled: pooled.map(input), inputs: inputs.mapValues(input), guidance: guidance)
+  }
+}
