@@ -11,10 +11,10 @@ LDM = Examples/.build/release/ldm
 BUILD := swift build -c release --no-color-diagnostics --explicit-target-dependency-import-check error
 EXAMPLES := swift build -c release --no-color-diagnostics --package-path Examples
 
-.PHONY: help setup toolchain demo ldm test neon bench bench-peers format lint docs clean
+.PHONY: help setup toolchain demo ldm test compatibility neon bench bench-peers format lint docs clean
 
 help: ## List these targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 toolchain:
 	@Scripts/require-swift $(SWIFT_VERSION)
@@ -50,6 +50,10 @@ test: setup ## Run all tests, also with AVX2's kernels
 	  $(RUN_TESTS) && Tests/CommandLine/run; \
 	fi
 	Tests/OutsidePackage/run
+
+compatibility: setup ## Run the tests and write the tables of Docs/Compatibility.md
+	$(BUILD) --build-tests
+	@file=$$(mktemp -d)/comparisons && COMPARISONS="$$file" $(RUN_TESTS) && Scripts/write-compatibility "$$file"
 
 neon: toolchain ## Compile the kernels for arm64, with NEON (on Debian with libc6-dev-arm64-cross)
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && for file in Sources/CKernels/*.c; do \

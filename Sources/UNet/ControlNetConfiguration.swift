@@ -28,7 +28,7 @@ public struct ControlNetConfiguration: Sendable {
     let component = "ControlNetModel"
     let keys = try decodeConfiguration(ControlNetKeys.self, component: component, from: json)
     let check = ConfigurationCheck(component)
-    unet = try UNet2DConfiguration(json: json, of: component)
+    unet = try UNet2DConfiguration(json: json, of: component, hasWayUp: false)
     conditioningChannels = keys.conditioning_channels ?? 3
     embeddingChannels = keys.conditioning_embedding_out_channels ?? [16, 32, 96, 256]
     try check.extent(conditioningChannels, "conditioning_channels")

@@ -191,9 +191,12 @@ public struct UNet2DConfiguration: Sendable {
   /// - Throws: `ConfigurationError`.
   public init(json: Data) throws { try self.init(json: json, of: "UNet2DConditionModel") }
 
-  /// - Parameter component: what errors call it.
-  init(json: Data, of component: String) throws {
-    let c = try decodeConfiguration(UNet2DKeys.self, component: component, from: json)
+  /// - Parameters:
+  ///   - component: what errors call it.
+  ///   - hasWayUp: false for ControlNets. The blocks of a way up are then those of the way down, so that a level attends as it does there.
+  init(json: Data, of component: String, hasWayUp: Bool = true) throws {
+    var c = try decodeConfiguration(UNet2DKeys.self, component: component, from: json)
+    if !hasWayUp { c.up_block_types = c.down_block_types?.reversed().map { $0.replacing("Down", with: "Up") } }
     let middle = try decodeConfiguration(MiddleBlock.self, component: component, from: json).type
     try self.init(c, middle: middle, unconditional: nil, ConfigurationCheck(component))
   }

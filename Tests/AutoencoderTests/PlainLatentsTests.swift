@@ -37,7 +37,8 @@ import Testing
     print("\(model.name) \(name): \(comparison.count) modules, largest difference in \(comparison.largest), result \(difference.error)")
   }
 
-  @Test(arguments: models) func encodesLikeDiffusers(_ model: ReferenceModel) throws {
+  @Test(.compares("AutoencoderTiny and VQModel, every block", in: .architectures, with: "diffusers"), arguments: models)
+  func encodesLikeDiffusers(_ model: ReferenceModel) throws {
     try pass(model, "encode") {
       let encoded = try $0.checkedEncode($1, in: $2)
       #expect(encoded.gaussian == nil)
@@ -49,7 +50,8 @@ import Testing
     }
   }
 
-  @Test(arguments: models) func decodesLikeDiffusers(_ model: ReferenceModel) throws {
+  @Test(.compares("AutoencoderTiny and VQModel, every block", in: .architectures, with: "diffusers"), arguments: models)
+  func decodesLikeDiffusers(_ model: ReferenceModel) throws {
     try pass(model, "decode") { try $0.checkedDecode($1, in: $2) }
   }
 

@@ -26,7 +26,7 @@ import LatentDiffusionWeights
     return autoencoder
   }
 
-  @Test(arguments: models)
+  @Test(.compares("AutoencoderKL and AsymmetricAutoencoderKL, every block", in: .architectures, with: "diffusers"), arguments: models)
   func encodesLikeDiffusers(_ model: ReferenceModel) throws {
     let tensors = try model.pass("vae-encode", NoInputs.self).tensors
     let comparison = ModuleComparison(tensors, tolerance: Self.tolerance)
@@ -40,7 +40,7 @@ import LatentDiffusionWeights
     print("\(model.name) encode: \(comparison.count) modules, largest difference in \(comparison.largest)")
   }
 
-  @Test(arguments: models)
+  @Test(.compares("AutoencoderKL and AsymmetricAutoencoderKL, every block", in: .architectures, with: "diffusers"), arguments: models)
   func decodesLikeDiffusers(_ model: ReferenceModel) throws {
     let tensors = try model.pass("vae-decode", NoInputs.self).tensors
     let comparison = ModuleComparison(tensors, tolerance: Self.tolerance)

@@ -23,13 +23,14 @@ import LatentDiffusionWeights
 
   private func tensor(_ name: String) throws -> Tensor { try #require(tensors[name]).channelsLast() }
 
-  @Test(arguments: [("latents", "decoded"), ("wide", "decoded_wide")])
+  @Test(
+    .compares("Tiled autoencoders", in: .architectures, with: "diffusers"), arguments: [("latents", "decoded"), ("wide", "decoded_wide")])
   func decodesLikeDiffusers(_ latents: String, _ decoded: String) throws {
     let found = try autoencoder(.tiles(tiles)).decode(tensor(latents), in: ExecutionContext())
     expectClose(found, try tensor(decoded), tolerance: 1e-4, decoded)
   }
 
-  @Test func encodesLikeDiffusers() throws {
+  @Test(.compares("Tiled autoencoders", in: .architectures, with: "diffusers")) func encodesLikeDiffusers() throws {
     let found = try autoencoder(.tiles(tiles)).encode(tensor("image"), in: ExecutionContext())
     expectClose(found.mode, try tensor("mean"), tolerance: 1e-4, "mean")
     expectClose(try #require(found.gaussian).logVariance, try tensor("logvar"), tolerance: 1e-4, "logvar")

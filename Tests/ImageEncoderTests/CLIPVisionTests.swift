@@ -19,7 +19,8 @@ import Testing
     return try LoadReport.load(from: source, in: ExecutionContext()) { try CLIPVisionModelWithProjection(configuration: json, weights: $0) }
   }
 
-  @Test func equalsTransformers() throws {
+  @Test(.compares("CLIPVisionModelWithProjection, every layer", in: .architectures, with: "transformers")) func equalsTransformers() throws
+  {
     let tensors = try Self.model.pass("image", Nothing.self).tensors
     let (tower, report) = try Self.tower(ModelFiles(Self.model.folder.appending(path: "image_encoder")).weights(of: "image_encoder"))
     #expect(report.unused == [])
@@ -69,7 +70,8 @@ import Testing
   }
 
   /// The same bits: bytes after resizing, and numbers after normalising.
-  @Test func preparesAsTransformersDoes() throws {
+  @Test(.compares("Pictures prepared for an image encoder", in: .files, with: "transformers", "pillow", unit: .equality))
+  func preparesAsTransformersDoes() throws {
     let expected = try readTensors(Self.model.folder.appending(path: "reference/processing.safetensors"))
     let cases = try Self.configurations()
     #expect(cases.count == expected.count)
@@ -84,7 +86,7 @@ import Testing
       }
       let wanted = try #require(expected[reference.name]).channelsLast()
       #expect(found.shape == wanted.shape, "\(reference.name)")
-      #expect(found.elements == wanted.elements, "\(reference.name): \(compare(found.elements, wanted.elements))")
+      expectSame(found.elements, wanted.elements, reference.name)
     }
   }
 

@@ -60,7 +60,7 @@ func expectSamples(
   }
   guard let worst else { return }
   let difference = abs(Int(worst.element.0) - Int(worst.element.1))
-  #expect(
-    difference <= tolerance, "sample \(worst.offset) is \(worst.element.0) where \(worst.element.1) is expected",
-    sourceLocation: sourceLocation)
+  expect(
+    error: Float(difference), atMost: Float(tolerance),
+    "sample \(worst.offset) is \(worst.element.0) where \(worst.element.1) is expected", sourceLocation: sourceLocation)
 }

@@ -1,9 +1,11 @@
 import Foundation
 import ImageFiles
+import LatentDiffusionTestSupport
 import Testing
 
 @Suite struct PictureReadingTests {
-  @Test(arguments: ImageCases.all.reading) func readsAsPillowDoes(_ expected: ImageCases.Case) throws {
+  @Test(.compares("Pictures of every kind", in: .files, with: "pillow", unit: .absolute), arguments: ImageCases.all.reading)
+  func readsAsPillowDoes(_ expected: ImageCases.Case) throws {
     let picture = try Picture(contentsOf: expected.url)
     #expect(picture.width == expected.width)
     #expect(picture.height == expected.height)

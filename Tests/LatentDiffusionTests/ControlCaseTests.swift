@@ -76,7 +76,9 @@ struct ControlCase: Decodable, Sendable, CustomTestStringConvertible {
 
   @Test func allCasesAreHere() { #expect(Self.cases.count == 24) }
 
-  @Test(arguments: cases) func drawsWhatDiffusersDraws(_ reference: ControlCase) async throws {
+  @Test(
+    .compares("Whole pipelines with ControlNets and T2I-Adapters", in: .controls, with: "diffusers", unit: .deviation), arguments: cases)
+  func drawsWhatDiffusersDraws(_ reference: ControlCase) async throws {
     let expected = try reference.run.files.reduce(into: [String: Tensor]()) { all, file in
       all.merge(try readTensors(ControlCase.folder.appending(path: "reference/\(file)"))) { first, _ in first }
     }
@@ -212,7 +214,10 @@ struct ControlCase: Decodable, Sendable, CustomTestStringConvertible {
   }
 
   /// The names of the original code, with configurations that follow from shapes.
-  @Test(arguments: ["original-adapter", "original-adapter-xl"]) func adaptersOfTheOriginalCode(_ name: String) throws {
+  @Test(
+    .compares("T2I-Adapters in files of the original code", in: .files, with: "diffusers"),
+    arguments: ["original-adapter", "original-adapter-xl"]) func adaptersOfTheOriginalCode(_ name: String) throws
+  {
     let tensors = try passes(name)
     let adapter = try T2IAdapter.load(from: ControlCase.folder.appending(path: "\(name).safetensors"))
     let picture = try #require(tensors["input.controlnet_cond"]).channelsLast()

@@ -28,7 +28,9 @@ import Testing
 
   @Test func hasReferences() { #expect(Self.cases.count >= 4) }
 
-  @Test(arguments: cases) func drawsWhatDiffusersDraws(_ reference: Case) async throws {
+  @Test(.compares("The embedded model", in: .tasks, with: "diffusers", unit: .deviation), arguments: cases) func drawsWhatDiffusersDraws(
+    _ reference: Case
+  ) async throws {
     let folder = try EmojiModel.folder()
     var model = try StableDiffusion.load(from: folder)
     #expect(model.reports.values.allSatisfy { $0.unused.isEmpty })
@@ -44,7 +46,7 @@ import Testing
     let latents = try #require(expected["latents"])
     let deviation = standardDeviation(latents.elements)
     let worst = compare(image.latents.channelsFirst().elements, latents.elements)
-    #expect(worst.largest < 1e-3 * deviation, "latents: \(worst)")
+    expect(error: worst.largest / deviation, atMost: 1e-3, "latents: \(worst)")
     let pixels = try #require(expected["image"])
     let mean = zip(image.image.elements, pixels.elements).reduce(0) { $0 + abs($1.0 - $1.1) } / Float(pixels.count)
     #expect(mean * 255 < 0.05, "mean absolute difference of \(mean * 255) of 255")

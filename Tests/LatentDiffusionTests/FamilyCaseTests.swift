@@ -10,7 +10,8 @@ import Testing
 
   @Test func allCasesAreHere() { #expect(Self.cases.count == 16) }
 
-  @Test(arguments: cases) func drawsWhatDiffusersDraws(_ reference: PipelineCase) async throws {
+  @Test(.compares("Whole pipelines of other families", in: .tasks, with: "diffusers", unit: .deviation), arguments: cases)
+  func drawsWhatDiffusersDraws(_ reference: PipelineCase) async throws {
     try await PipelineCaseTests().drawsWhatDiffusersDraws(reference)
   }
 

@@ -9,7 +9,9 @@ import Testing
 
   private struct Expected: Decodable { let configurations: [String: [String: JSONValue]] }
 
-  @Test(arguments: [("depth", "StableDiffusionDepth2ImgPipeline"), ("upscaler", "StableDiffusionUpscalePipeline")])
+  @Test(
+    .compares("Single files of the depth model and the upscaler, the U-Net", in: .files, with: "diffusers"),
+    arguments: [("depth", "StableDiffusionDepth2ImgPipeline"), ("upscaler", "StableDiffusionUpscalePipeline")])
   func areDiffusers(_ name: String, _ className: String) throws {
     let files = try ModelFiles.open(folder.appending(path: "\(name).safetensors"))
     #expect(files.className == className && files.leftOver == [])

@@ -22,7 +22,9 @@ import Testing
   }
 
   /// Blocks of ten kinds in one network, those of 256 values across rows, against diffusers with the blocks' values.
-  @Test func aNetworkOfBlocksAgreesWithDiffusers() throws {
+  @Test(.compares("GGUF: a U-Net of ten kinds of blocks", in: .files, with: "diffusers", "gguf")) func aNetworkOfBlocksAgreesWithDiffusers()
+    throws
+  {
     let file = Prefixed(try GGUFFile(folder.appending(path: "gguf-comfy.gguf")), "model.diffusion_model.")
     let reference = try SafetensorsFile(folder.appending(path: "gguf-comfy.safetensors"))
     func expected(_ key: String) throws -> Tensor { try reference.tensor(key, shape: #require(reference.tensors[key]).shape).decoded() }

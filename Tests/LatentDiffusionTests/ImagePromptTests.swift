@@ -29,7 +29,8 @@ import Testing
 
   @Test func allCasesAreHere() { #expect(Self.cases.count == 15) }
 
-  @Test(arguments: cases) func drawsWhatDiffusersDraws(_ reference: PipelineCase) async throws {
+  @Test(.compares("Pictures as prompts", in: .adapters, with: "diffusers", unit: .deviation), arguments: cases)
+  func drawsWhatDiffusersDraws(_ reference: PipelineCase) async throws {
     let encoder = try Self.encoder()
     let model = try (reference.adapters ?? []).reduce(reference.loadModel()) {
       try $0.adding(ipAdapter: Self.adapter($1.file), imageEncoder: encoder)

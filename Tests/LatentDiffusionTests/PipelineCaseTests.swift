@@ -17,7 +17,9 @@ import Testing
 
   @Test func allCasesAreHere() { #expect(Self.cases.count == 157) }
 
-  @Test(arguments: cases) func drawsWhatDiffusersDraws(_ reference: PipelineCase) async throws {
+  @Test(.compares("Whole pipelines", in: .tasks, with: "diffusers", unit: .deviation), arguments: cases) func drawsWhatDiffusersDraws(
+    _ reference: PipelineCase
+  ) async throws {
     try await Self.expectDrawn(reference, by: reference.loadModel())
   }
 
@@ -43,16 +45,17 @@ import Testing
       let difference = compare(step.latents.channelsFirst().elements, latents.elements)
       let relative = difference.largest / standardDeviation(latents.elements)
       if relative > worst.difference { worst = (step.index, relative) }
-      #expect(relative < tolerance, "after step \(step.index): \(difference)")
+      expect(error: relative, atMost: tolerance, "after step \(step.index): \(difference)", detail: reference.pipeline)
     }
 
-    expectClose(timesteps, reference.timesteps, tolerance: 1e-6, "timesteps")
+    let visited = compare(timesteps, reference.timesteps)
+    #expect(visited.error <= 1e-6, "timesteps: \(visited)")
     #expect(record.draws.map(\.count) == reference.draws.map { $0.reduce(1, *) }, "what was drawn")
     for (index, draw) in record.draws.enumerated() {
       if let drawn = expected["draw.\(index)"] { #expect(compare(draw, drawn.elements, absolute: 1e-5).isTolerable, "draw \(index)") }
     }
     let latents = compare(Tensor.concatenated(images.map(\.latents), axis: 0).channelsFirst().elements, final.elements)
-    #expect(latents.largest / deviation < tolerance, "final latents: \(latents)")
+    expect(error: latents.largest / deviation, atMost: tolerance, "final latents: \(latents)", detail: reference.pipeline)
     var picture: Difference?
     if let image = expected["image"] {
       let found = compare(Tensor.concatenated(images.map(\.image), axis: 0).channelsFirst().elements, image.elements, absolute: 1e-3)

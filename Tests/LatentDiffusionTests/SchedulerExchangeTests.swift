@@ -17,7 +17,8 @@ import Testing
     let cases: [Case]
   }
 
-  @Test func schedulersAreWhatDiffusersMakesThem() throws {
+  @Test(.compares("Schedulers as pipelines correct and exchange them", in: .schedulers, with: "diffusers"))
+  func schedulersAreWhatDiffusersMakesThem() throws {
     let data = try Data(contentsOf: fixtures.appending(path: "schedulers/corrections.json"))
     let file = try JSONDecoder().decode(File.self, from: data)
     let raw = try #require(try JSONSerialization.jsonObject(with: data) as? [String: Any])

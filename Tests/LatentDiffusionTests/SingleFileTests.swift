@@ -5,7 +5,9 @@ import Testing
 
 /// The networks of a single file with the original keys compute what diffusers' compute, from the derived configurations alone.
 @Suite struct SingleFileTests {
-  @Test(arguments: [("sd1", "sd1.safetensors"), ("sd1", "pytorch/sd1.ckpt"), ("sd2", "sd2.safetensors")])
+  @Test(
+    .compares("Single files of Stable Diffusion 1 and 2, every network", in: .files, with: "diffusers"),
+    arguments: [("sd1", "sd1.safetensors"), ("sd1", "pytorch/sd1.ckpt"), ("sd2", "sd2.safetensors")])
   func networksAgreeWithDiffusers(_ name: String, _ file: String) throws {
     let folder = fixtures.appending(path: "weights")
     let files = try ModelFiles.open(folder.appending(path: file))
@@ -39,7 +41,8 @@ import Testing
     expectClose(posterior.mode, mean, tolerance: 1e-4, "mean")
   }
 
-  @Test(arguments: ["sdxl", "refiner", "ssd"]) func networksOfXLAgreeWithDiffusers(_ name: String) throws {
+  @Test(.compares("Single files of SDXL, every network", in: .files, with: "diffusers"), arguments: ["sdxl", "refiner", "ssd"])
+  func networksOfXLAgreeWithDiffusers(_ name: String) throws {
     let folder = fixtures.appending(path: "weights")
     let url = folder.appending(path: "\(name).safetensors")
     let reference = try SafetensorsFile(folder.appending(path: "\(name)-reference.safetensors"))

@@ -12,7 +12,9 @@ import Testing
     try TextualInversion(contentsOf: folder.appending(path: "\(file).safetensors"), name: name)
   }
 
-  @Test(arguments: [("embedding", String?.none), ("embedding-webui", "moon-cat")])
+  @Test(
+    .compares("Textual inversion", in: .adapters, with: "diffusers", unit: .deviation),
+    arguments: [("embedding", String?.none), ("embedding-webui", "moon-cat")])
   func drawsWhatDiffusersDraws(_ file: String, _ name: String?) async throws {
     let model = try DiffusionModel.load(from: Self.model, embeddings: [Self.word(file, name: name), Self.word("embedding-diffusers")])
     var request = model.request("a photo of Moon-Cat and <one> in the rain", seed: 0)
@@ -22,7 +24,7 @@ import Testing
     let expected = try #require(try readTensors(Self.folder.appending(path: "reference.safetensors"))["embedding.latents"])
     let difference = compare(found.elements, expected.elements), deviation = standardDeviation(expected.elements)
     print("\(file): \(difference.largest / deviation) of the latents' deviation")
-    #expect(difference.largest / deviation < 3e-4, "\(difference)")
+    expect(error: difference.largest / deviation, atMost: 3e-4, "\(difference)")
   }
 
   @Test func aWordHasATokenForEachVector() throws {

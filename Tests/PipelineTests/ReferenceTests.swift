@@ -48,7 +48,8 @@ import Testing
     #expect(Self.schedulerCases.count == 32)
   }
 
-  @Test(arguments: toyCases) func diffusersOnTheSameToys(reference: Case) async throws {
+  @Test(.compares("Pipelines of toy components", in: .tasks, with: "diffusers", unit: .absolute), arguments: toyCases)
+  func diffusersOnTheSameToys(reference: Case) async throws {
     let images = try await reference.pipeline { steps in
       ToyScheduler(
         steps: steps, order: reference.scheduler == "toy-second-order" ? 2 : 1, stir: reference.scheduler == "toy-stirred" ? 0.25 : 0)
@@ -58,7 +59,9 @@ import Testing
   }
 
   /// Every scheduler at work: where it starts in the middle, and what it adds to a picture under a mask.
-  @Test(arguments: schedulerCases) func diffusersWithItsSchedulers(reference: Case) async throws {
+  @Test(
+    .compares("Pipelines of toy components with every scheduler", in: .tasks, with: "diffusers", unit: .absolute), arguments: schedulerCases
+  ) func diffusersWithItsSchedulers(reference: Case) async throws {
     let configuration = try #require(reference.schedulerConfiguration)
     let kind = try SchedulerKind(of: configuration)
     var pipeline = reference.pipeline { try kind.make(configuration: configuration, steps: $0) }
@@ -71,9 +74,9 @@ import Testing
 
   private func compare(_ images: [GeneratedImage], _ reference: Case, tolerance: Float) {
     let latents = difference(images.flatMap(\.latents.elements), reference.latents)
-    #expect(latents.value < tolerance, "latents differ by \(latents.value) at \(latents.index)")
+    expect(error: latents.value, atMost: tolerance, "latents differ by \(latents.value) at \(latents.index)")
     let pixels = difference(images.flatMap { corners($0.image) }, reference.image)
-    #expect(pixels.value < tolerance, "pixels differ by \(pixels.value) at \(pixels.index)")
+    expect(error: pixels.value, atMost: tolerance, "pixels differ by \(pixels.value) at \(pixels.index)")
   }
 
   /// Pillow rounds to whole steps of 255 after each of its two passes.

@@ -11,7 +11,7 @@ import Testing
 @Suite struct TrajectoryTests {
   private func tolerance(_ scheduler: any Scheduler) -> Float { scheduler.sigmas.allSatisfy { $0 < 100 } ? 1e-5 : 2e-4 }
 
-  @Test(arguments: SchedulerKind.allCases)
+  @Test(.compares("Trajectories, step by step", in: .schedulers, with: "diffusers"), arguments: SchedulerKind.allCases)
   func equalsDiffusers(_ kind: SchedulerKind) throws {
     var worst: [Float: Float] = [:]
     let cases = try Trajectory.cases(of: kind)
@@ -34,11 +34,13 @@ import Testing
   }
 
   private func compareTables(_ scheduler: any Scheduler, _ expected: Trajectory.Case) throws {
-    expectClose(scheduler.timesteps, expected.trajectory.timesteps, tolerance: 1e-6, "timesteps, \(expected.name)")
+    let timesteps = compare(scheduler.timesteps, expected.trajectory.timesteps)
+    #expect(timesteps.error <= 1e-6, "timesteps, \(expected.name): \(timesteps)")
     #expect(abs(scheduler.initialNoiseScale / expected.trajectory.initialNoiseScale - 1) < 1e-6, "\(expected.name)")
     #expect(scheduler.sigmas.count > scheduler.timesteps.count)
     if let sigmas = expected.trajectory.sigmas {
-      expectClose(scheduler.sigmas, sigmas.map { $0 ?? .infinity }, tolerance: 1e-6, "sigmas, \(expected.name)")
+      let difference = compare(scheduler.sigmas, sigmas.map { $0 ?? .infinity })
+      #expect(difference.error <= 1e-6, "sigmas, \(expected.name): \(difference)")
     }
   }
 

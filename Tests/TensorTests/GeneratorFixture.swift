@@ -48,7 +48,7 @@ extension GeneratorFixture.Draw {
       (difference: abs(drawn[place] - Float(bitPattern: UInt32(bits))), place: place)
     }
     let largest = differences.max { $0.difference < $1.difference } ?? (0, 0)
-    #expect(largest.difference <= 1e-6, "\(label): normal of \(count), \(largest.difference) off at \(largest.place)")
+    expect(error: largest.difference, atMost: 1e-6, "\(label): normal of \(count), off at \(largest.place)")
     let weights = drawn.indices.map { Double($0 % 7 + 1) }
     let sum = zip(drawn, weights).reduce(0) { $0 + Double($1.0) * $1.1 }
     let expected = try #require(weightedSum)

@@ -1,9 +1,10 @@
+import LatentDiffusionTestSupport
 import Tensor
 import Testing
 
 /// Against NumPy 2.4.6.
 @Suite struct NumPyGeneratorTests {
-  @Test func drawsWhatNumPyDraws() throws {
+  @Test(.compares("NumPy's generator, normal numbers", in: .operations, with: "numpy", unit: .absolute)) func drawsWhatNumPyDraws() throws {
     var largest: Float = 0
     for item in try GeneratorFixture(named: "numpy").cases {
       var generator = NumPyGenerator(seed: try #require(UInt32(exactly: item.seed)))

@@ -29,7 +29,7 @@ struct OperationTests {
     var suitsWinograd: Bool { geometry == .init(kernelHeight: 3, kernelWidth: 3, padding: .all(1)) }
   }
 
-  @Test func convolutions() throws {
+  @Test(.compares("Convolutions", in: .operations, with: "torch")) func convolutions() throws {
     for item in try ReferenceCases<ConvolutionCase>("operations/convolution.safetensors") {
       let inputs = try (0..<item.parameters.inputs).map { try item["input\($0)"].channelsLast() }
       let packed = try PackedMatrix(try #require(try item.weights("weight")), in: context)
@@ -50,7 +50,7 @@ struct OperationTests {
 
   struct ProductCase: Decodable { let activation: String }
 
-  @Test func products() throws {
+  @Test(.compares("Products", in: .operations, with: "torch")) func products() throws {
     for item in try ReferenceCases<ProductCase>("operations/product.safetensors") {
       let found = try item["input"].multiplied(
         by: try PackedMatrix(try #require(try item.weights("weight")), in: context), bias: try item.optional("bias"),
@@ -71,7 +71,7 @@ struct OperationTests {
     let silu: Bool
   }
 
-  @Test func normalizations() throws {
+  @Test(.compares("Normalisations", in: .operations, with: "torch")) func normalizations() throws {
     for item in try ReferenceCases<NormalizationCase>("operations/normalization.safetensors") {
       let (weight, bias) = (try item["weight"], try item["bias"])
       // A group's x · scale + shift cancels where the mean is a thousand deviations, as PyTorch's own float32 does.
@@ -107,7 +107,7 @@ struct OperationTests {
   }
 
   /// A product with one times one leaves what is gated.
-  @Test func geglu() throws {
+  @Test(.compares("Products with GEGLU", in: .operations, with: "torch")) func geglu() throws {
     for item in try functionCases("geglu") {
       let input = try item["input"], columns = input.shape.columns
       let identity = Tensor((0..<columns * columns).map { $0 % (columns + 1) == 0 ? 1 : 0 }, shape: [columns, columns])
@@ -154,7 +154,7 @@ struct OperationTests {
     let causal: Bool
   }
 
-  @Test func attention() throws {
+  @Test(.compares("Attention", in: .operations, with: "torch")) func attention() throws {
     for item in try ReferenceCases<AttentionCase>("operations/attention.safetensors") {
       let found = try Tensor.attention(
         queries: try item["queries"], keys: try item["keys"], values: try item["values"], heads: item.parameters.heads,

@@ -1,9 +1,11 @@
+import LatentDiffusionTestSupport
 import Tensor
 import Testing
 
 @Suite struct PhiloxGeneratorTests {
   /// Against cuRAND 10.3.10, its headers compiled for a CPU and driven by PyTorch's choice of threads and offsets.
-  @Test func drawsWhatCuRANDDraws() throws {
+  @Test(.compares("PyTorch's CUDA generator, normal numbers", in: .operations, with: "nvidia-curand-cu12", unit: .absolute))
+  func drawsWhatCuRANDDraws() throws {
     var largest: Float = 0
     for item in try GeneratorFixture(named: "philox").cases {
       var generator = PhiloxGenerator(seed: item.seed, residentThreads: item.residentThreads)

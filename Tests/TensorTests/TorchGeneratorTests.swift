@@ -1,9 +1,12 @@
+import LatentDiffusionTestSupport
 import Tensor
 import Testing
 
 /// Against PyTorch 2.13.0 on an x86-64 processor with AVX2.
 @Suite struct TorchGeneratorTests {
-  @Test func drawsWhatPyTorchDraws() throws {
+  @Test(.compares("PyTorch's CPU generator, normal numbers", in: .operations, with: "torch", unit: .absolute)) func drawsWhatPyTorchDraws()
+    throws
+  {
     var largest: Float = 0
     for item in try GeneratorFixture(named: "torch").cases {
       var generator = TorchGenerator(seed: item.seed)

@@ -54,9 +54,7 @@ public func expectClose(
   _ found: [Float], _ expected: [Float], tolerance: Float, _ name: String = "", sourceLocation: SourceLocation = #_sourceLocation
 ) -> Difference {
   let difference = compare(found, expected)
-  if !(difference.error <= tolerance) {
-    Issue.record("\(name) \(difference); tolerance \(tolerance)", sourceLocation: sourceLocation)
-  }
+  expect(error: difference.error, atMost: tolerance, "\(name) \(difference)", sourceLocation: sourceLocation)
   return difference
 }
 

@@ -1,8 +1,8 @@
 import Foundation
 import LatentDiffusionWeights
 
-/// A value in a JSON file, to compare configurations with.
-package enum JSONValue: Decodable, Equatable {
+/// A value in a JSON file, to compare configurations with, or to write them again.
+package enum JSONValue: Codable, Equatable, Sendable {
   case null
   case bool(Bool)
   case number(Double)
@@ -24,6 +24,18 @@ package enum JSONValue: Decodable, Equatable {
       self = .list(value)
     } else {
       self = .object(try container.decode([String: JSONValue].self))
+    }
+  }
+
+  package func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    switch self {
+    case .null: try container.encodeNil()
+    case .bool(let value): try container.encode(value)
+    case .number(let value): try container.encode(value)
+    case .text(let value): try container.encode(value)
+    case .list(let values): try container.encode(values)
+    case .object(let values): try container.encode(values)
     }
   }
 

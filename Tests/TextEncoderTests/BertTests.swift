@@ -25,15 +25,15 @@ import TextEncoder
     try JSONDecoder().decode(Reference.self, from: Data(contentsOf: fixtures.appending(path: "tokenizer/bert.json")))
   }
 
-  @Test func tokensAreTransformers() throws {
+  @Test(.compares("BERT's tokens", in: .files, with: "transformers", unit: .equality)) func tokensAreTransformers() throws {
     let (tokenizer, reference) = (try BertTokenizer(folder: folder), try reference())
     let vocabulary = try Data(contentsOf: folder.appending(path: "vocab.txt"))
     let cased = try BertTokenizer(
       vocabulary: vocabulary, configuration: Data(#"{"do_lower_case": false, "tokenize_chinese_chars": false}"#.utf8))
     #expect(reference.cases.count == 89)
     for (index, given) in reference.cases.enumerated() {
-      #expect(tokenizer.encode(given.text) == given.ids, "\(given.text.debugDescription)")
-      #expect(cased.encode(given.text) == given.cased, "\(given.text.debugDescription), cased")
+      expectSame(tokenizer.encode(given.text), given.ids, given.text.debugDescription)
+      expectSame(cased.encode(given.text), given.cased, "\(given.text.debugDescription), cased")
       if index < reference.padded.count { #expect(tokenizer.encodePadded(given.text, length: 77) == reference.padded[index]) }
     }
   }
@@ -78,7 +78,7 @@ import TextEncoder
     #expect(empty.encode("cat").count == 3 && empty.encodePadded("a b c d", length: 4).count == 4)
   }
 
-  @Test func theTextEncoderIsDiffusers() throws {
+  @Test(.compares("LDMBertModel, every layer", in: .architectures, with: "diffusers")) func theTextEncoderIsDiffusers() throws {
     struct Inputs: Decodable {
       let prompts: [String]
       let ids: [[Int]]

@@ -14,7 +14,9 @@ import LatentDiffusionWeights
     let ids: [[Int]]
   }
 
-  @Test(arguments: ["sd1", "sd2", "inpaint9", "edit8", "lcm", "odd", "projection"].map(ReferenceModel.init))
+  @Test(
+    .compares("CLIPTextModel, every layer", in: .architectures, with: "transformers"),
+    arguments: ["sd1", "sd2", "inpaint9", "edit8", "lcm", "odd", "projection"].map(ReferenceModel.init))
   func equalsTransformers(_ model: ReferenceModel) throws {
     let (inputs, tensors) = try model.pass("text", Inputs.self)
     let folder = model.folder

@@ -37,7 +37,9 @@ import UNet
     return network
   }
 
-  @Test(arguments: ["sd1", "sd1-bgr", "sd1-pooled", "sd2", "sdxl", "inpaint9", "original"])
+  @Test(
+    .compares("ControlNetModel, every block", in: .controls, with: "diffusers"),
+    arguments: ["sd1", "sd1-bgr", "sd1-pooled", "sd2", "sdxl", "inpaint9", "original"])
   func controlNetsEqualDiffusers(_ name: String) throws {
     let pass = try Pass(name), net = try Self.load(name, as: ControlNetModel.self)
     let comparison = ModuleComparison(pass.tensors, tolerance: UNetSinglePassTests.tolerance)
@@ -64,7 +66,9 @@ import UNet
     try compareResiduals("output.guess.", in: ExecutionContext())
   }
 
-  @Test(arguments: ["adapter", "adapter-grey", "adapter-xl", "adapter-light", "original-adapter", "original-adapter-xl"])
+  @Test(
+    .compares("T2IAdapter of every kind", in: .controls, with: "diffusers"),
+    arguments: ["adapter", "adapter-grey", "adapter-xl", "adapter-light", "original-adapter", "original-adapter-xl"])
   func adaptersEqualDiffusers(_ name: String) throws {
     let pass = try Pass(name), adapter = try Self.load(name, as: T2IAdapter.self)
     let found = try adapter.features(of: pass.picture("input.controlnet_cond"), in: ExecutionContext())
@@ -145,6 +149,12 @@ import UNet
     #""addition_embed_type": "text""#, #""conditioning_embedding_out_channels": [-1]"#, #""global_pool_conditions": 3"#,
   ]) func badConfigurations(_ entry: String) {
     #expect(throws: ConfigurationError.self) { _ = try ControlNetConfiguration(json: Data("{\(entry)}".utf8)) }
+  }
+
+  /// A ControlNet has no way up that could attend: a level without attention may have fewer channels than heads, as in diffusers.
+  @Test func levelsWithoutAttentionNameAnyHeads() {
+    let json = #"{"block_out_channels": [4, 8], "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"], "norm_num_groups": 1}"#
+    #expect(throws: Never.self) { _ = try ControlNetConfiguration(json: Data(json.utf8)) }
   }
 
   @Test(arguments: [

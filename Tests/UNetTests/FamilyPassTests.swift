@@ -39,11 +39,15 @@ import UNet
     return unet
   }
 
-  @Test(arguments: ["depth5", "upscale7", "ldm-table", "ldm-text"]) func conditionalNetworksEqualDiffusers(_ name: String) throws {
+  @Test(
+    .compares(
+      "UNet2DConditionModel of the depth model, the upscaler and latent diffusion, every block", in: .architectures, with: "diffusers"),
+    arguments: ["depth5", "upscale7", "ldm-table", "ldm-text"]) func conditionalNetworksEqualDiffusers(_ name: String) throws
+  {
     _ = try compare(name, as: UNet2DConditionModel.self)
   }
 
-  @Test func unconditionalNetworksEqualDiffusers() throws {
+  @Test(.compares("UNet2DModel, every block", in: .architectures, with: "diffusers")) func unconditionalNetworksEqualDiffusers() throws {
     #expect(try compare("ldm", as: UNet2DModel.self).classes == nil)
     let classes = try compare("ldm-class", as: UNet2DModel.self)
     #expect(classes.classes == 10)

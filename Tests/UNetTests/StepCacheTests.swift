@@ -36,7 +36,9 @@ import LatentDiffusionWeights
     }
   }
 
-  @Test func equalsDiffusersLayers() throws {
+  @Test(.compares("Step caching: passes that reuse deep features", in: .architectures, with: "diffusers")) func equalsDiffusersLayers()
+    throws
+  {
     var largest: Float = 0
     for reference in try ReferenceCases<Case>("unet/step-cache.safetensors") {
       let (unet, inputs) = (try Self.unet(reference.parameters.model), try Inputs(reference))

@@ -49,7 +49,8 @@ import LatentDiffusionWeights
     }
   }
 
-  @Test func passesEqualDiffusersWithMergedTokens() throws {
+  @Test(.compares("Token merging: passes with merged tokens", in: .architectures, with: "diffusers"))
+  func passesEqualDiffusersWithMergedTokens() throws {
     for reference in try Self.cases(.pass) {
       let model = ReferenceModel(reference.name)
       let files = try ModelFiles(model.folder)

@@ -12,13 +12,14 @@ import Testing
   }
 
   /// What gguf-py wrote, bit by bit what it reads.
-  @Test func readsEveryType() throws {
+  @Test(.compares("GGUF: every type of block", in: .files, with: "gguf", unit: .equality)) func readsEveryType() throws {
     let file = try TensorFileFormat.open(folder.appending(path: "gguf-types.gguf"))
     let expected = try SafetensorsFile(folder.appending(path: "gguf-types.safetensors"))
     #expect(file is GGUFFile && file.names.count == 19)
     for name in file.names where name != "exact" {
       let (found, wanted) = try (values(file, name), values(expected, name))
-      #expect(found.shape == wanted.shape && found.elements == wanted.elements, "\(name)")
+      #expect(found.shape == wanted.shape)
+      expectSame(found.elements, wanted.elements, name)
     }
     #expect(file.tensors["I32"]?.shape == [2, 3, 1, 5] && file.tensors["Q4_K"]?.elementType == "Q4_K")
     #expect(try file.tensor("Q4_K", shape: [3, 512]).isMapped)
