@@ -109,6 +109,7 @@ public struct DiffusionModel: Sendable {
     }
     pipeline.decodesPreviews = decodesQuickly
     pipeline.pictureNoise = assembly.pictureNoise
+    pipeline.scalesPictures = assembly.scalesPictures
     if let plan { pipeline.admission = { try plan.admit($0) } }
     pipeline.model = identity
     pipeline.adaptation = added.components.isEmpty ? nil : try adaptation(by: added, in: context)

@@ -12,7 +12,8 @@ import LatentDiffusionWeights
   static let tolerance: Float = 1e-4
 
   @Test(
-    arguments: ["sd1", "sd2", "inpaint9", "edit8", "lcm", "odd", "sdxl", "refiner", "ssd", "xl-inpaint9", "tiny"].map(ReferenceModel.init))
+    arguments: ["sd1", "sd2", "inpaint9", "edit8", "lcm", "odd", "sdxl", "refiner", "ssd", "xl-inpaint9", "xl-edit8", "tiny"].map(
+      ReferenceModel.init))
   func equalsDiffusers(_ model: ReferenceModel) throws {
     struct Inputs: Decodable { let timestep: Float }
     let (inputs, tensors) = try model.pass("unet", Inputs.self)
