@@ -59,15 +59,17 @@ extension DiffusionModel {
 
 extension TextualInversion {
   /// Adds the word to the text encoders and tokenizers among a model's parts.
+  /// - Returns: a warning where a text encoder does not learn the word.
   /// - Throws: `TextualInversionError`, `TokenizerError`.
-  func extend(_ parts: inout [String: any Sendable]) throws {
+  func extend(_ parts: inout [String: any Sendable]) throws -> LoadWarning? {
     let tokenizers = ["text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"]
     var encoders: [String: (model: CLIPTextModel, tokenizer: CLIPTokenizer)] = [:]
     for (name, tokenizer) in tokenizers {
       guard let model = parts[name] as? CLIPTextModel, let tokenizer = parts[tokenizer] as? CLIPTokenizer else { continue }
       encoders[name] = (model, tokenizer)
     }
-    try extend(&encoders)
+    let others = try extend(&encoders)
     for (name, encoder) in encoders { (parts[name], parts[tokenizers[name] ?? ""]) = (encoder.model, encoder.tokenizer) }
+    return others.isEmpty ? nil : .unlearned(word: name, path: url.path(percentEncoded: false), encoders: others)
   }
 }

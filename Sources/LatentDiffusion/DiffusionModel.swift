@@ -87,11 +87,13 @@ public struct DiffusionModel: Sendable {
       (parts[part.name], reports[part.name]) = try files.make(
         part.name, from: weights, residency: plan?.residency(of: part.name) ?? .packed, in: context)
     }
-    for embedding in embeddings { try embedding.extend(&parts) }
+    let unlearned = try embeddings.compactMap { try $0.extend(&parts) }
     self.reports = reports
     self.plan = plan
     source = AdaptableFiles(files: files, merged: merged, added: added, reports: match.reports, forms: forms)
-    warnings = Self.warnings(files, of: family, reports) + match.reports.filter { !$0.unused.isEmpty }.map(LoadWarning.adapter)
+    warnings =
+      Self.warnings(files, of: family, reports) + match.reports.filter { !$0.unused.isEmpty }.map(LoadWarning.adapter)
+      + unlearned
     var assembly = try family.assembled(ModelParts(parts))
     let decodesQuickly = assembly.decodesQuickly
     assembly.autoencoder = TiledAutoencoder(assembly.autoencoder, tiling: plan?.tiling ?? .automatic)
@@ -109,6 +111,7 @@ public struct DiffusionModel: Sendable {
     }
     pipeline.decodesPreviews = decodesQuickly
     pipeline.pictureNoise = assembly.pictureNoise
+    pipeline.scalesPictures = assembly.scalesPictures
     if let plan { pipeline.admission = { try plan.admit($0) } }
     pipeline.model = identity
     pipeline.adaptation = added.components.isEmpty ? nil : try adaptation(by: added, in: context)

@@ -47,15 +47,15 @@ extension DiffusionModel {
   /// - Throws: as `load` and `ModelFiles.convert`; nothing is at `target` then.
   @discardableResult
   public static func convert(
-    _ url: URL, to form: WeightForm, at target: URL, registry: ModelRegistry = .standard, in context: ExecutionContext,
-    progress: (_ component: String) -> Void = { _ in }
+    _ url: URL, to form: WeightForm, as format: WeightFileFormat? = nil, at target: URL, registry: ModelRegistry = .standard,
+    in context: ExecutionContext, progress: (_ component: String) -> Void = { _ in }
   ) throws -> ModelConversion {
     let files = try ModelFiles.open(url, registry: registry)
     for part in try registry.family(of: files).parts(of: files) where part.role != .accessory {
       _ = try files.make(part.name, as: nil, in: context)
       BufferPool.releaseIdle()
     }
-    return try files.convert(to: form, at: target, in: context, progress: progress)
+    return try files.convert(to: form, as: format, at: target, in: context, progress: progress)
   }
 }
 

@@ -8,6 +8,8 @@ public enum LoadWarning: Sendable, Equatable, CustomStringConvertible {
   case unusedComponent(name: String, className: String)
   /// An adapter of which a part has no place in the model.
   case adapter(AdapterReport)
+  /// A word of a textual inversion that has no vectors for some of the model's text encoders.
+  case unlearned(word: String, path: String, encoders: [String])
   /// An adapter on a model with a limit on memory.
   case outsidePlan(name: String)
 
@@ -20,6 +22,8 @@ public enum LoadWarning: Sendable, Equatable, CustomStringConvertible {
       "\(Self.list(names)) of the file \(names.count == 1 ? "belongs" : "belong") to no part of the model and \(are(names)) not used."
     case .outsidePlan(let name):
       "\(name) and its image encoder take memory that the plan for this limit does not know of."
+    case .unlearned(let word, let path, let encoders):
+      "\(path) has no vectors for \(encoders.joined(separator: " and ")), so that \(word) is read there as other letters are."
     case .unusedComponent(let name, let className): "The model's \(name) (\(className)) is not used."
     case .adapter(let report):
       "\(Self.list(report.unused)) of \(report.path) \(are(report.unused)) not used; \(report.applied) of \(report.count) changes are applied."

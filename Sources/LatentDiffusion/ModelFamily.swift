@@ -133,6 +133,8 @@ public struct ModelAssembly: Sendable {
   public var imageConditioners: [any ImageConditioner]
   /// The noise of pictures beside the latents: `DiffusionPipeline.pictureNoise`.
   public var pictureNoise: [NoiseLevel] = []
+  /// Whether the latents of a picture that is to be edited are scaled: `DiffusionPipeline.scalesPictures`.
+  public var scalesPictures = false
   /// Bytes that these hold beside weights, such as a tokenizer's tables: for plans.
   public var otherBytes: Int
 

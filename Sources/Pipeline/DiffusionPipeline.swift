@@ -29,6 +29,8 @@ public struct DiffusionPipeline: Sendable {
   /// The noise that the predictor was trained to find on pictures beside the latents, by its level (`low_res_scheduler`, up to `max_noise_level`);
   /// empty for models that take no such pictures.
   public var pictureNoise: [NoiseLevel] = []
+  /// Whether the latents of a picture that is to be edited are scaled as the predictor's own are: those of CosXL (`is_cosxl_edit`), and no others.
+  public var scalesPictures = false
   /// Asked before a generation begins; what it throws, `generate` throws. A plan for memory refuses here what it has no room for.
   public var admission: (@Sendable (GenerationExtent) throws -> Void)?
   /// The model that the components belong to; nil: none whose parameters a request can change.

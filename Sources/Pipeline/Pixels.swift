@@ -87,9 +87,9 @@ extension Tensor {
   }
 
   /// The picture at another size, in 8 bits as the reference does it: values are rounded to 255ths before and after.
-  func resampled(height: Int, width: Int) -> Tensor {
+  func resampled(height: Int, width: Int, by filter: ResamplingFilter = .lanczos) -> Tensor {
     guard height != shape[1] || width != shape[2] else { return self }
-    let resampling = PictureResampling(width: shape[2], height: shape[1], toWidth: width, toHeight: height)
+    let resampling = PictureResampling(filter, width: shape[2], height: shape[1], toWidth: width, toHeight: height)
     let pictures = (0..<shape[0]).map { row -> Tensor in
       let bytes = rows(row..<row + 1).pictureBytes
       return Tensor(resampling(bytes, channels: shape[3]).map { Float($0) / 255 }, shape: [1, height, width, shape[3]])

@@ -63,9 +63,13 @@ public struct Preparation {
     return repeated(plan.pipeline.autoencoder.scaled(encoded.sample(drawing: &noise)))
   }
 
-  /// The most likely latents of pictures, unscaled, for all pictures of the request.
+  /// The most likely latents of pictures as the predictor takes them beside its own, for all pictures of the request: unscaled, unless the model says
+  /// otherwise (`DiffusionPipeline.scalesPictures`).
   /// - Throws: `CancellationError`, and what the autoencoder throws.
-  public func likelyLatents(of image: Tensor) throws -> Tensor { repeated(try encoded(image.centered).mode) }
+  public func likelyLatents(of image: Tensor) throws -> Tensor {
+    let mode = try encoded(image.centered).mode
+    return repeated(plan.pipeline.scalesPictures ? plan.pipeline.autoencoder.scaled(mode) : mode)
+  }
 
   /// Draws the numbers that sampling the latents of so many more pictures would draw.
   mutating func skipSampling(of pictures: Int) {

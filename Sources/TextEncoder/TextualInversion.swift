@@ -68,8 +68,10 @@ public struct TextualInversion: Sendable {
   /// Adds the word to a model's tokenizers and its vectors to their text encoders.
   ///
   /// - Parameter encoders: by the names of their components.
+  /// - Returns: the encoders that the file has no vectors for, sorted: they read the word as other letters.
   /// - Throws: `TextualInversionError` if a text encoder has vectors of another length, `TokenizerError` if the word is known already.
-  package func extend(_ encoders: inout [String: (model: CLIPTextModel, tokenizer: CLIPTokenizer)]) throws {
+  package func extend(_ encoders: inout [String: (model: CLIPTextModel, tokenizer: CLIPTokenizer)]) throws -> [String] {
+    var others = Set(encoders.keys)
     for part in parts {
       let width = part.vectors.shape[1]
       let fitting = encoders.keys.sorted().first { name in
@@ -79,11 +81,13 @@ public struct TextualInversion: Sendable {
         let widths = encoders.sorted { $0.key < $1.key }.map { "\($0.key) has \($0.value.model.configuration.features)" }
         throw TextualInversionError.wrongWidth(path: path, key: part.key, width: width, expected: widths)
       }
+      others.remove(fitting)
       let first = encoder.model.vocabulary
       encoders[fitting] = (
         encoder.model.adding(part.vectors), try encoder.tokenizer.adding(name, identifiers: first..<first + part.vectors.shape[0])
       )
     }
+    return others.sorted()
   }
 }
 

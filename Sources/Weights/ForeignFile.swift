@@ -71,16 +71,16 @@ extension ForeignFile {
     if !names.isEmpty, names.allSatisfy({ $0.hasPrefix("state_dict.") }) {
       self.init("a training checkpoint, whose tensors' names all begin with state_dict.", "write its tensors without this prefix")
     } else if !isModel, has("lora", "hada_w1", "lokr_w1", ".oft_", "oft_blocks", "oft_diag", "dora_scale") {
-      self.init("a LoRA: changes to a model, not a model", "adapters are not supported yet; give the model that it was made for")
+      self.init("a LoRA: changes to a model, not a model", "give the model that it was made for, and this file as its adapter")
     } else if !isModel, has("motion_modules.") {
       self.init("a motion module (AnimateDiff), not a model", "video is not supported yet; give the model that it was made for")
     } else if begins("image_proj.", "ip_adapter.") {
-      self.init("an IP-Adapter, not a model", "adapters are not supported yet; give the model that it was made for")
+      self.init("an IP-Adapter, not a model", "give the model that it was made for, and this file as its IP-Adapter")
     } else if !names.isEmpty,
       names.isSubset(of: ["emb_params", "clip_l", "clip_g"]) || names.allSatisfy({ $0.hasPrefix("<") && $0.hasSuffix(">") })
         || begins("string_to_param.")
     {
-      self.init("an embedding (textual inversion), not a model", "embeddings are not supported yet; give the model that it was made for")
+      self.init("an embedding (textual inversion), not a model", "give the model that it was made for, and this file as its embedding")
     } else {
       return nil
     }

@@ -2,6 +2,14 @@ import LatentDiffusionFiles
 import Foundation
 import Tensor
 
+/// The formats that files of weights are written in.
+public enum WeightFileFormat: String, Sendable, CaseIterable {
+  /// What diffusers and transformers read.
+  case safetensors
+  /// Blocks in it can be read by other programs. diffusers and transformers do not look for it in a model's folder; this library does.
+  case gguf
+}
+
 /// The result of a conversion.
 public struct ModelConversion: Sendable, Equatable {
   /// Bytes of the weights that were read.
@@ -13,8 +21,8 @@ public struct ModelConversion: Sendable, Equatable {
 }
 
 extension ModelFiles {
-  /// Writes the model with its weights in another form. The layout stays the same. A single file becomes a GGUF file if its new name ends in `.gguf`: with
-  /// the same names, and with blocks for matrices alone, since the rows of a kernel are not whole blocks there.
+  /// Writes the model with its weights in another form. The layout and the names of tensors stay the same. In GGUF files only matrices have blocks, since the
+  /// rows of a kernel are not whole blocks there.
   ///
   /// A model's folder, or a component's, becomes a folder. The weights of each component become one file with the original tensor names. All other files of the
   /// components, and the files beside `model_index.json`, are copied. Whole numbers stay unchanged, and so do the tensors of a single file that belong to
@@ -22,6 +30,7 @@ extension ModelFiles {
   ///
   /// - Parameters:
   ///   - form: the form of the new weights.
+  ///   - format: of the new files. Nil: that of the name's ending for a single file, and safetensors for a folder.
   ///   - url: where the model goes; nothing may exist there yet.
   ///   - context: its threads convert, and its cancellation stops the writing.
   ///   - progress: gets the name of the component that comes next.
@@ -29,7 +38,8 @@ extension ModelFiles {
   ///   `CancellationError`. Nothing is left at `url` then.
   @discardableResult
   public func convert(
-    to form: WeightForm, at url: URL, in context: ExecutionContext, progress: (_ component: String) -> Void = { _ in }
+    to form: WeightForm, as format: WeightFileFormat? = nil, at url: URL, in context: ExecutionContext,
+    progress: (_ component: String) -> Void = { _ in }
   ) throws -> ModelConversion {
     guard (try? url.checkResourceIsReachable()) != true else {
       throw FileWriteError.exists(path: url.path(percentEncoded: false))
@@ -39,39 +49,37 @@ extension ModelFiles {
         path: self.url.path(percentEncoded: false), reason: "components from other files are not written with it")
     }
     var result = ModelConversion()
-    let isGGUF = url.pathExtension.lowercased() == "gguf"
+    let path = url.path(percentEncoded: false), named = WeightFileFormat(rawValue: url.pathExtension.lowercased())
     switch source {
     case .folder(let folder):
-      guard !isGGUF else {
-        let path = url.path(percentEncoded: false)
-        throw FileWriteError.failed(path: path, reason: "a folder becomes a folder, and only a single file can become a GGUF file")
+      guard named != .gguf else {
+        throw FileWriteError.failed(
+          path: path, reason: "a folder becomes a folder; give it another name, and say that its files are to be GGUF files")
       }
       try FileWriting.makeFolder(at: url) { target in
         if !folder.isComponent { try copy(folder.others(in: nil), from: folder.url, to: target, in: context) }
         for component in folder.components.map(\.name) {
           progress(component)
-          try convert(component, of: folder, to: form, at: target, in: context, &result)
+          try convert(component, of: folder, to: form, as: format ?? .safetensors, at: target, in: context, &result)
         }
       }
     case .checkpoint(let checkpoint):
+      if let format, format != named {
+        throw FileWriteError.failed(path: path, reason: "a single file of the format \(format) has a name that ends in .\(format)")
+      }
+      let format = format ?? named ?? .safetensors
       progress(checkpoint.file.url.lastPathComponent)
       let tensors = checkpoint.file.tensors.map { name, tensor in
-        ConvertedTensor(name, tensor, rule: checkpoint.owners[name].map(quantization), form: form, isGGUF: isGGUF)
+        ConvertedTensor(name, tensor, rule: checkpoint.owners[name].map(quantization), form: form, format: format)
       }
-      let metadata = checkpoint.file.metadata.filter { $0.key != GGUFHeader.alignmentKey && !$0.key.hasPrefix(GGUFFile.shapePrefix) }
-      if isGGUF {
-        let layout = try GGUFLayout(tensors.map { .init($0.name, $0.shape, $0.storedType, bytes: $0.bytes) }, metadata: metadata)
-        try write(tensors, after: layout.header, order: layout.entries.map { ($0.name, $0.padding) }, to: url, in: context, &result)
-      } else {
-        try write(tensors, metadata: metadata, to: url, in: context, &result)
-      }
+      try write(tensors, metadata: checkpoint.file.metadata, as: format, to: url, in: context, &result)
     }
     return result
   }
 
   private func convert(
-    _ component: String, of folder: ModelFolder, to form: WeightForm, at target: URL, in context: ExecutionContext,
-    _ result: inout ModelConversion
+    _ component: String, of folder: ModelFolder, to form: WeightForm, as format: WeightFileFormat, at target: URL,
+    in context: ExecutionContext, _ result: inout ModelConversion
   ) throws {
     // Every picture needs the components that the library can build.
     let isNeeded = registry[className(of: component)] != nil
@@ -84,23 +92,30 @@ extension ModelFiles {
     guard !ComponentRegistry.isWeightless(className(of: component)) else { return }
     do {
       let (file, table, files) = try folder.storedWeights(of: component)
-      let tensors = table.tensors.map { ConvertedTensor($0, $1, rule: quantization(of: component), form: form) }
-      let stem = file.lastPathComponent.prefix { $0 != "." }
-      // transformers calls PyTorch's files pytorch_model and safetensors files model.
-      let name = (stem == "pytorch_model" ? "model" : stem) + ".safetensors"
-      try write(tensors, metadata: files.first?.metadata ?? [:], to: place.appending(path: name), in: context, &result)
+      let tensors = table.tensors.map { ConvertedTensor($0, $1, rule: quantization(of: component), form: form, format: format) }
+      let name = WeightFiles.name(of: format, insteadOf: file.lastPathComponent)
+      try write(tensors, metadata: files.first?.metadata ?? [:], as: format, to: place.appending(path: name), in: context, &result)
     } catch let problem where !isNeeded && (problem is ModelFilesError || problem is PyTorchFileError) {
       result.leftOut.append(component)
     }
   }
 
   private func write(
-    _ tensors: [ConvertedTensor], metadata: [String: String], to url: URL, in context: ExecutionContext, _ result: inout ModelConversion
+    _ tensors: [ConvertedTensor], metadata: [String: String], as format: WeightFileFormat, to url: URL, in context: ExecutionContext,
+    _ result: inout ModelConversion
   ) throws {
-    let layout = SafetensorsLayout(
-      tensors.map { tensor in tensor.type.map { .init(tensor.name, tensor.shape, as: $0) } ?? .init(tensor.name, tensor.original) },
-      metadata: metadata)
-    try write(tensors, after: layout.header, order: layout.entries.map { ($0.name, 0) }, to: url, in: context, &result)
+    // What a GGUF file says of its own layout is not true of another file.
+    let metadata = metadata.filter { $0.key != GGUFHeader.alignmentKey && !$0.key.hasPrefix(GGUFFile.shapePrefix) }
+    switch format {
+    case .safetensors:
+      let layout = SafetensorsLayout(
+        tensors.map { tensor in tensor.type.map { .init(tensor.name, tensor.shape, as: $0) } ?? .init(tensor.name, tensor.original) },
+        metadata: metadata)
+      try write(tensors, after: layout.header, order: layout.entries.map { ($0.name, 0) }, to: url, in: context, &result)
+    case .gguf:
+      let layout = try GGUFLayout(tensors.map { .init($0.name, $0.shape, $0.storedType, bytes: $0.bytes) }, metadata: metadata)
+      try write(tensors, after: layout.header, order: layout.entries.map { ($0.name, $0.padding) }, to: url, in: context, &result)
+    }
   }
 
   /// - Parameter order: of the tensors in the file, and how many zeros follow each.
@@ -154,8 +169,8 @@ private struct ConvertedTensor {
 
   /// - Parameters:
   ///   - rule: the rule of the tensor's component; nil if it belongs to none and stays unchanged, unless no file could hold it so.
-  ///   - isGGUF: whether the new file is a GGUF file, where only matrices have blocks.
-  init(_ name: String, _ original: StoredTensor, rule: QuantizationRule?, form: WeightForm, isGGUF: Bool = false) {
+  ///   - format: of the new file; in GGUF files only matrices have blocks.
+  init(_ name: String, _ original: StoredTensor, rule: QuantizationRule?, form: WeightForm, format: WeightFileFormat) {
     (self.name, self.original) = (name, original)
     guard let held = original.format, Self.isConverted(original) else {
       type = nil
@@ -163,7 +178,7 @@ private struct ConvertedTensor {
     }
     if let rule {
       let type = form.elementType(of: held, shape: original.shape, name: name, rule: rule)
-      self.type = isGGUF && type.blockValues > 1 && original.shape.rank != 2 ? held.ofSixteenBits : type
+      self.type = format == .gguf && type.blockValues > 1 && original.shape.rank != 2 ? held.ofSixteenBits : type
     } else {
       type = held.blockValues > 1 || original.format != original.stored ? held.ofSixteenBits : nil
     }

@@ -75,7 +75,8 @@ struct ModelFolder: Sendable {
   /// Whether a folder without safetensors files is another program's.
   private static func isForeign(_ url: URL) -> Bool {
     let names = (try? FileManager.default.contentsOfDirectory(atPath: url.path(percentEncoded: false))) ?? []
-    return !names.contains { $0.hasSuffix(".safetensors") || $0.contains("pytorch_model") } && ForeignFile(files: names) != nil
+    return !names.contains { $0.hasSuffix(".safetensors") || $0.hasSuffix(".gguf") || $0.contains("pytorch_model") }
+      && ForeignFile(files: names) != nil
   }
 
   /// The component in a folder of its own; nil where there is no configuration that names a class.
@@ -200,7 +201,7 @@ struct ModelFolder: Sendable {
 }
 
 /// The weight files in a component's folder, of which there may be several variants.
-private struct WeightFiles {
+struct WeightFiles {
   /// The file, or the index of several files, that diffusers would choose. A variant is chosen only if there is nothing else.
   let preferred: URL
 
@@ -219,6 +220,15 @@ private struct WeightFiles {
     }
   }
 
+  static let diffusersStem = "diffusion_pytorch_model"
+
+  /// What a component's only file of weights is called when it is written in a format.
+  ///
+  /// - Parameter name: of the file, or the index, that it is made of.
+  static func name(of format: WeightFileFormat, insteadOf name: String) -> String {
+    (name.hasPrefix(diffusersStem) ? diffusersStem : "model") + "." + format.rawValue
+  }
+
   /// Whether a file holds weights in any format, or is an index of such files.
   static func holdsWeights(_ name: String) -> Bool {
     endings.contains { name.hasSuffix($0) } || name.hasSuffix(".json") && (name.contains(".safetensors.") || name.contains(".bin."))
@@ -230,16 +240,19 @@ private struct WeightFiles {
   ]
 
   /// The rank of a file, the smaller the better: first no variant, then `fp16`, then other variants; of these first safetensors, then files of
-  /// PyTorch. diffusers prefers an index to a single file, transformers the reverse. Nil if the file has no weights, or is a shard, which only
-  /// an index makes usable.
+  /// PyTorch, then GGUF files, which diffusers does not look for. diffusers prefers an index to a single file, transformers the reverse. Nil if the file has
+  /// no weights, or is a shard, which only an index makes usable.
   private static func rank(_ name: String, library: String) -> Int? {
-    for (place, format) in ["safetensors", "bin"].enumerated() {
-      let stems = ["diffusion_pytorch_model", format == "bin" ? "pytorch_model" : "model"]
-      for (order, stem) in (library != "diffusers" ? stems.reversed() : stems).enumerated() where name.hasPrefix(stem + ".") {
+    for (place, format) in ["safetensors", "bin", "gguf"].enumerated() {
+      let stems = [diffusersStem, format == "bin" ? "pytorch_model" : "model"]
+      // Names of GGUF files end in their form, after a hyphen: model-Q8_0.gguf.
+      let marks = format == "gguf" ? [".", "-"] : ["."]
+      for (order, stem) in (library != "diffusers" ? stems.reversed() : stems).enumerated()
+      where marks.contains(where: { name.hasPrefix(stem + $0) }) {
         let parts = name.dropFirst(stem.count + 1).split(separator: ".", omittingEmptySubsequences: false).map(String.init)
-        guard let (variant, isIndex) = variant(parts, of: format) else { continue }
-        let isSecond = isIndex == (stem != "diffusion_pytorch_model")
-        return 8 * (variant.isEmpty ? 0 : variant == "fp16" ? 1 : 2) + 4 * place + 2 * order + (isSecond ? 1 : 0)
+        guard let (variant, isIndex) = variant(parts, of: format), !isIndex || format != "gguf" else { continue }
+        let isSecond = isIndex == (stem != diffusersStem)
+        return 12 * (variant.isEmpty ? 0 : variant == "fp16" ? 1 : 2) + 4 * place + 2 * order + (isSecond ? 1 : 0)
       }
     }
     return nil

@@ -42,3 +42,54 @@ for beside in "--controlnet $controls/sd1" "--t2i-adapter $controls/adapter" "--
 done
 refused 1 "does not fit this model" inspect "$models/sd1" --memory-limit 1GB --controlnet "$controls/sdxl"
 refused 1 "has no ControlNet or T2I-Adapter" inspect "$models/sd1" --memory-limit 1GB --controlnet "$models/sd1/vae"
+
+# What is read by all prompts cannot stand in one of them.
+for option in --prompt-2 --negative-prompt; do
+  refused 1 "<lora:style:0.5> cannot be in $option" "${draw[@]}" "$option" "grey <lora:style:0.5>" --lora-folder loras
+done
+refused 1 "<lora:x> cannot be in --negative-prompt-2" "${draw[@]}" --negative-prompt a --negative-prompt-2 "<lora:x>"
+
+# Stable Diffusion XL.
+works txt2img --model "$models/sdxl" --prompt "a photo of the cat" --negative-prompt "blurred, grey" --seed 0 --steps 4 --guidance 5 --width 32 \
+  --height 32 --lora "$adapters/xl-peft.safetensors=0.8" --output a.png --save-latents a.safetensors
+close_to 3e-4 a.safetensors latents "$adapters/reference.safetensors" xl-peft.latents
+
+# Files of other models, of other kinds, and damaged ones: the file and the key are named.
+pair() { # FILE DOWN UP BYTE: a LoRA of rank 2 for a layer of 8 features, whose bytes are all this one.
+  local down="{\"dtype\":\"F32\",\"shape\":[2,8],\"data_offsets\":[0,64]}" up="{\"dtype\":\"F32\",\"shape\":[8,2],\"data_offsets\":[64,128]}"
+  safetensors "$1" "{\"$2\":$down,\"$3\":$up}" 0
+  head -c 128 /dev/zero | tr '\0' "$4" >>"$1"
+}
+layer=down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q
+kohya=lora_unet_${layer//./_}
+pair nan.safetensors $kohya.lora_down.weight $kohya.lora_up.weight '\377'
+refused 1 "nan.safetensors is damaged: $kohya.lora_up.weight" "${draw[@]}" --lora nan.safetensors
+pair mixed.safetensors $kohya.lora_down.weight unet.$layer.lora_B.weight '\1'
+refused 1 "mixed.safetensors cannot be used: $kohya has no lora_up" "${draw[@]}" --lora mixed.safetensors
+refused 1 "xl-kohya.safetensors does not belong to this model: lora_.* has shape" "${draw[@]}" --lora "$adapters/xl-kohya.safetensors"
+refused 1 "kohya.safetensors does not belong to this model: lora_.* has shape" txt2img --model "$models/sdxl" --prompt a --output made/a.png \
+  --lora "$adapters/kohya.safetensors"
+refused 1 "xl-embedding.safetensors does not belong to this model: clip_g" "${draw[@]}" --embedding moon="$adapters/xl-embedding.safetensors"
+warns "embedding.safetensors has no vectors for text_encoder_2" txt2img --model "$models/sdxl" --prompt "a moon" --steps 1 --width 32 --height 32 \
+  --output a.png --embedding moon="$adapters/embedding.safetensors"
+refused 1 "embedding.safetensors is no adapter" "${draw[@]}" --lora "$adapters/embedding.safetensors"
+refused 1 "kohya.safetensors is no textual inversion" "${draw[@]}" --embedding moon="$adapters/kohya.safetensors"
+controls=$root/Tests/Fixtures/controls
+steered=(--control-image "$inputs/picture.png")
+refused 1 "kohya.safetensors is a LoRA.* as its adapter" txt2img --model "$adapters/kohya.safetensors" --prompt a --output made/a.png
+refused 1 "original.safetensors is a ControlNetModel" txt2img --model "$controls/original.safetensors" --prompt a --output made/a.png
+refused 1 "sd1.safetensors has no ControlNetModel" "${draw[@]}" --controlnet "$root/Tests/Fixtures/weights/sd1.safetensors" "${steered[@]}"
+refused 1 "kohya.safetensors is a LoRA" "${draw[@]}" --controlnet "$adapters/kohya.safetensors" "${steered[@]}"
+refused 1 "original.safetensors is no adapter" "${draw[@]}" --lora "$controls/original.safetensors"
+refused 1 "kohya.safetensors is no IP-Adapter" "${draw[@]}" --ip-adapter "$adapters/kohya.safetensors" --ip-adapter-image "$inputs/picture.png" \
+  --image-encoder "$models/image-prompts/image_encoder"
+head -c 3000 "$root/Tests/Fixtures/weights/gguf-whole.gguf" >cut.gguf
+refused 1 "cut.gguf" "${draw[@]}" --lora cut.gguf
+
+# Pictures of any size steer and are shown.
+for picture in one-pixel.png one-pixel.jpg wide.png; do
+  picture=$root/Tests/Fixtures/images/$picture
+  works "${draw[@]}" --output a.png --controlnet "$controls/sd1" --control-image "$picture"
+  works "${draw[@]}" --output a.png --ip-adapter "$models/image-prompts/ip-adapter-sd1.safetensors" --ip-adapter-image "$picture" \
+    --image-encoder "$models/image-prompts/image_encoder"
+done

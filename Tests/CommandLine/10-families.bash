@@ -11,6 +11,9 @@ cat="A photo of the cat"
 follows depth5 depth depth2img --prompt "$cat" --image "$inputs/picture.png" --depth "$inputs/depth-40x24.png" --steps 8 --seed 40
 follows upscale7 upscale upscale --prompt "$cat" --image "$inputs/picture-16x16.png" --steps 8 --seed 43
 is_png a.png 64 64
+follows upscale7 upscale-resampled upscale --prompt "$cat" --image "$inputs/picture-18x13.png" --steps 4 --seed 56
+is_png a.png 64 48
+follows xl-edit8 edit-euler edit --prompt "a photo of the cat" --image "$inputs/picture.png" --guidance 4 --steps 10 --seed 38
 follows upscale7 upscale-unguided upscale --prompt "" --image "$inputs/picture-24x12.png" --noise-level 0 --guidance 1 --steps 4 --seed 45
 follows ldm unconditional unconditional --steps 8 --seed 46
 follows ldm-class class class2img --class-label 7 --steps 8 --seed 48

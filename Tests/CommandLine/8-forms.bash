@@ -50,7 +50,7 @@ works convert "$single" forms/single.safetensors --to q8
 works inspect forms/single.safetensors
 holds "inspect forms/single.safetensors tells of a problem" test -z "$(grep '"problem"' out)"
 refused 1 "safetensors" convert "$single" made/folder --to q8
-# GGUF files, from single files alone.
+# GGUF files.
 for form in f16 q8 q4_0; do
   works convert "$single" forms/$form.gguf --to $form
   works inspect forms/$form.gguf
@@ -59,7 +59,21 @@ done
 works convert forms/f16.gguf forms/from-gguf.safetensors --to f16
 works convert "$single" forms/direct.safetensors --to f16
 same forms/from-gguf.safetensors forms/direct.safetensors
-refused 1 "single file" convert "$emoji" made/x.gguf --to f16
+refused 1 "a folder becomes a folder" convert "$emoji" made/x.gguf --to f16
+refused 1 "name that ends in .gguf" convert "$single" made/x.safetensors --to f16 --format gguf
+refused 64 "format" convert "$emoji" made/x --to f16 --format onnx
+works convert "$models/sd2" forms/folder-of-gguf --to f16 --format gguf
+works convert "$models/sd2" forms/folder --to f16
+holds "no GGUF file of the U-Net" test -f forms/folder-of-gguf/unet/diffusion_pytorch_model.gguf
+for folder in folder-of-gguf folder; do
+  works txt2img --model forms/$folder --prompt cat --seed 1 --steps 2 --width 16 --height 16 --output a.png --save-latents $folder.safetensors
+done
+same folder-of-gguf.safetensors folder.safetensors
+works inspect forms/folder-of-gguf
+holds "inspect forms/folder-of-gguf tells of a problem" test -z "$(grep '"problem"' out)"
+head -c 3000 forms/folder-of-gguf/unet/diffusion_pytorch_model.gguf >forms/cut.gguf
+mv forms/cut.gguf forms/folder-of-gguf/unet/diffusion_pytorch_model.gguf
+refused 1 "unet/diffusion_pytorch_model.gguf" txt2img --model forms/folder-of-gguf --prompt cat --steps 1 --output made/a.png
 refused 1 "U-Net alone" inspect "$root/Tests/Fixtures/weights/gguf-comfy.gguf"
 
 # Command lines that make no sense, and places that are taken or not to be written to.

@@ -3,10 +3,12 @@ import LatentDiffusion
 import LatentDiffusionTestSupport
 import Testing
 
-/// Adapters on a tiny model, against what diffusers and PEFT draw with them: `Tests/Fixtures/adapters/make_adapters.py`.
+/// Adapters on tiny models, against what diffusers and PEFT draw with them: `Tests/Fixtures/adapters/make_adapters.py`.
 @Suite struct AdapterTests {
   private static let folder = fixtures.appending(path: "adapters")
   private static let model = ReferenceModel("sd1").folder
+  /// The model of a reference.
+  private static func model(of name: String) -> URL { name.hasPrefix("xl-") ? ReferenceModel("sdxl").folder : model }
   /// Of the latents' standard deviation, as for pipelines without adapters.
   private static let tolerance: Float = 3e-4
 
@@ -41,17 +43,19 @@ import Testing
     ("kohya", "kohya", 0.8), ("kohya", "original-names", 0.8), ("peft", "peft", 0.8), ("peft-dora", "peft-dora", 0.8),
     ("loha", "loha", 0.8),
     ("lokr", "lokr", 0.8), ("ia3", "ia3", 0.8), ("ia3-peft", "ia3-peft", 1), ("dora", "dora", 0.8), ("locon", "locon", 0.8),
+    ("xl-kohya", "xl-kohya", 0.8), ("xl-kohya", "xl-original-names", 0.8), ("xl-peft", "xl-peft", 0.8),
   ]
 
   @Test(.compares("Adapters, merged and added at run time", in: .adapters, with: "diffusers", "peft", unit: .deviation), arguments: cases)
   func bothWaysDrawWhatTheReferenceDraws(_ given: (name: String, file: String, weight: Double)) async throws {
     let use = AdapterUse(try Self.adapter(given.file), weight: given.weight)
-    let merged = try DiffusionModel.load(from: Self.model, adapters: [use])
+    let folder = Self.model(of: given.name)
+    let merged = try DiffusionModel.load(from: folder, adapters: [use])
     #expect(
       merged.adapterReports.allSatisfy { $0.applied == $0.count && $0.unused.isEmpty } && merged.warnings.isEmpty, "\(merged.warnings)")
     try Self.expect(try await Self.latents(of: merged), given.name, "\(given.file) merged")
 
-    let model = try DiffusionModel.load(from: Self.model)
+    let model = try DiffusionModel.load(from: folder)
     let before = try await Self.latents(of: model)
     let (adaptation, reports) = try model.adaptation(by: [use])
     #expect(reports == merged.adapterReports)
@@ -139,6 +143,10 @@ import Testing
     Self.expectError(Self.pair(Self.module, [2, 8], [16, 2]), says: "lora_up", "[16, 2]")
     Self.expectError(Self.pair(Self.module, [3, 8], [8, 2]), says: "lora_down")
     Self.expectError([Self.module + ".lora_down.weight": Tensor(repeating: 1, shape: [2, 8])], says: Self.module, "has no lora_up")
+    // The same layer under two names.
+    let peft = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    let both = good.merging(Self.pair(peft, [2, 8], [8, 2])) { $1 }
+    Self.expectError(both, says: "a.safetensors", "attn1.to_q twice", Self.module, peft)
     // Nothing has a place.
     let foreign = "lora_unet_double_blocks_0_img_attn_qkv"
     Self.expectError(Self.pair(foreign, [2, 8], [8, 2]), says: "0 of 1", foreign, "unet.down_blocks.0", "text_encoder.")
@@ -151,7 +159,10 @@ import Testing
     damaged[Self.module + ".alpha"] = Tensor(repeating: 1, shape: [2])
     Self.expectError(damaged, says: "alpha", "a number")
     Self.expectError(good, metadata: ["lora_adapter_metadata": "[1]"], says: "no JSON object")
-    Self.expectError(good, metadata: ["lora_adapter_metadata": #"{"alpha_pattern": {"a|b": 1}}"#], says: "regular expressions")
+    for (pattern, part) in [(#"{"(a": 1}"#, "(a in its alpha_pattern"), (#"{"a": "b"}"#, "without numbers"), ("[1]", "patterns is none")] {
+      Self.expectError(good, metadata: ["lora_adapter_metadata": #"{"alpha_pattern": \#(pattern)}"#], says: part)
+    }
+    Self.expectError(good, metadata: ["lora_adapter_metadata": #"{"feedforward_modules": "["}"#], says: "regular expression")
     let lokr = ["lokr_w1": Tensor(repeating: 1, shape: [3, 2]), "lokr_w2": Tensor(repeating: 1, shape: [4, 4])]
     Self.expectError(Dictionary(uniqueKeysWithValues: lokr.map { (Self.module + "." + $0.key, $0.value) }), says: "lokr_w1", "[3, 2]")
     Self.expectError(

@@ -8,7 +8,7 @@ import Testing
   static let models = ["depth5", "upscale7", "ldm", "ldm-class", "ldm-table", "ldm-text"]
   static let cases = models.flatMap { (try? PipelineCase.all(of: $0)) ?? [] }
 
-  @Test func allCasesAreHere() { #expect(Self.cases.count == 16) }
+  @Test func allCasesAreHere() { #expect(Self.cases.count == 17) }
 
   @Test(.compares("Whole pipelines of other families", in: .tasks, with: "diffusers", unit: .deviation), arguments: cases)
   func drawsWhatDiffusersDraws(_ reference: PipelineCase) async throws {

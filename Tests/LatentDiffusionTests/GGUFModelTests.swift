@@ -85,6 +85,65 @@ import Testing
     #expect(try Data(contentsOf: back) == Data(contentsOf: direct))
   }
 
+  /// A folder whose components' weights are GGUF files draws as one with safetensors files does, and becomes one again.
+  @Test(arguments: [WeightForm.float32, .float16, .q8]) func foldersComeBack(_ form: WeightForm) async throws {
+    let place = try TemporaryFolder(), source = ReferenceModel("sd2").folder
+    let (written, direct, back) = (
+      place.url.appending(path: "gguf"), place.url.appending(path: "direct"), place.url.appending(path: "back")
+    )
+    let made = try DiffusionModel.convert(source, to: form, as: .gguf, at: written, in: context)
+    try DiffusionModel.convert(source, to: form, at: direct, in: context)
+    let files = ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"]
+    var bytes = 0
+    for file in files {
+      let (found, expected) = (
+        try GGUFFile(written.appending(path: file + ".gguf")), try SafetensorsFile(direct.appending(path: file + ".safetensors"))
+      )
+      #expect(found.names == expected.names && !found.names.isEmpty)
+      bytes += try Data(contentsOf: found.url).count
+    }
+    #expect(made.bytesWritten == bytes)
+    let models = try [written, direct].map { try DiffusionModel.load(from: $0, in: context) }
+    #expect(models[0].warnings == [] && models[0].reports.values.allSatisfy { $0.unused.isEmpty })
+    // Kernels are not in blocks in GGUF files.
+    guard form != .q8 else { return }
+    #expect(try await latents(of: models[0]) == latents(of: models[1]))
+    try DiffusionModel.convert(written, to: form, at: back, in: context)
+    for file in files.map({ $0 + ".safetensors" }) {
+      #expect(try Data(contentsOf: back.appending(path: file)) == Data(contentsOf: direct.appending(path: file)), "\(file)")
+    }
+  }
+
+  private func latents(of model: DiffusionModel) async throws -> [Float] {
+    var request = model.request("a cat", seed: 2)
+    (request.steps, request.width, request.height) = (2, 16, 16)
+    return try #require(try await model.pipeline.images(for: request, in: context).first).latents.elements
+  }
+
+  /// A folder's GGUF file is taken where there is nothing that diffusers would take, under the names that such files have.
+  @Test func aFolderTakesWhatItHas() async throws {
+    let copy = try ModelCopy("sd1"), usual = "unet/diffusion_pytorch_model.safetensors"
+    let expected = try await latents(of: .load(from: copy.folder, in: context))
+    let place = try TemporaryFolder()
+    try DiffusionModel.convert(copy.folder, to: .float16, as: .gguf, at: place.url.appending(path: "gguf"), in: context)
+    for name in ["diffusion_pytorch_model.gguf", "diffusion_pytorch_model-F16.gguf", "model.F16.gguf"] {
+      let file = copy.folder.appending(path: "unet/" + name)
+      try FileManager.default.copyItem(at: place.url.appending(path: "gguf/unet/diffusion_pytorch_model.gguf"), to: file)
+      #expect(
+        try ModelFiles.open(copy.folder).weights(of: "unet").origin(of: "conv_in.weight") == .file(copy.folder.appending(path: usual)))
+      try FileManager.default.moveItem(at: copy.folder.appending(path: usual), to: place.url.appending(path: "kept"))
+      #expect(try await latents(of: .load(from: copy.folder, in: context)) == expected, "\(name)")
+      // A conversion gives it the usual name again.
+      let converted = place.url.appending(path: "converted")
+      try DiffusionModel.convert(copy.folder, to: .float16, at: converted, in: context)
+      let named = name.hasPrefix("model") ? "unet/model.safetensors" : usual
+      #expect(FileManager.default.fileExists(atPath: converted.appending(path: named).path), "\(name)")
+      try FileManager.default.removeItem(at: converted)
+      try FileManager.default.moveItem(at: place.url.appending(path: "kept"), to: copy.folder.appending(path: usual))
+      try FileManager.default.removeItem(at: file)
+    }
+  }
+
   /// Matrices get blocks, and kernels keep 16 bits; blocks of every kind can be converted.
   @Test func blocksAreWritten() throws {
     let place = try TemporaryFolder(), context = context

@@ -10,7 +10,10 @@ final class ModelCopy {
     folder = FileManager.default.temporaryDirectory.appending(path: "LatentDiffusionTests-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
     let original = ReferenceModel(name).folder
-    for item in ["model_index.json", "scheduler", "low_res_scheduler", "text_encoder", "tokenizer", "unet", "vae", "vqvae"] {
+    for item in [
+      "model_index.json", "scheduler", "low_res_scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae",
+      "vqvae",
+    ] {
       let source = original.appending(path: item)
       guard FileManager.default.fileExists(atPath: source.path) else { continue }
       try FileManager.default.copyItem(at: source, to: folder.appending(path: item))

@@ -41,6 +41,9 @@ struct PipelineCase: Decodable, Sendable, CustomTestStringConvertible {
   let negativeAestheticScore: Double?
   let denoisingStart: Double?
   let denoisingEnd: Double?
+  let guidanceRescale: Double?
+  /// Whether the pipeline is told that the model is CosXL's.
+  let scalesPictures: Bool?
   /// The shape of the latents that the reference was given as a picture.
   let latents: [Int]?
   /// IP-Adapters, with what they are shown.
@@ -74,6 +77,8 @@ struct PipelineCase: Decodable, Sendable, CustomTestStringConvertible {
     case negativeAestheticScore = "negative_aesthetic_score"
     case denoisingStart = "denoising_start"
     case denoisingEnd = "denoising_end"
+    case guidanceRescale = "guidance_rescale"
+    case scalesPictures = "is_cosxl_edit"
   }
 
   /// The name of the folder that it is in.
@@ -116,6 +121,7 @@ extension PipelineCase {
     request.imagesPerPrompt = imagesPerPrompt ?? 1
     request.steps = steps
     request.guidance = guidance
+    request.guidanceRescale = guidanceRescale ?? 0
     (request.width, request.height) = (width, height)
     request.task = try task()
     request.imagePrompts = try imagePrompts()

@@ -7,7 +7,8 @@ import Testing
 /// Whole pipelines on tiny models: the same numbers drawn, the same timesteps, and the same latents after every step as diffusers.
 @Suite struct PipelineCaseTests {
   static let models = [
-    "sd1", "sd2", "inpaint9", "edit8", "lcm", "odd", "sdxl", "refiner", "ssd", "xl-inpaint9", "tiny", "taesd", "vq", "asymmetric",
+    "sd1", "sd2", "inpaint9", "edit8", "lcm", "odd", "sdxl", "refiner", "ssd", "xl-inpaint9", "xl-edit8", "tiny", "taesd", "vq",
+    "asymmetric",
   ]
   static let cases = models.flatMap { (try? PipelineCase.all(of: $0)) ?? [] }
 
@@ -15,7 +16,7 @@ import Testing
   /// reference's is: 7.6e-5 at most, whichever kernels compute it.
   static let tolerance: Float = 3e-4
 
-  @Test func allCasesAreHere() { #expect(Self.cases.count == 157) }
+  @Test func allCasesAreHere() { #expect(Self.cases.count == 165) }
 
   @Test(.compares("Whole pipelines", in: .tasks, with: "diffusers", unit: .deviation), arguments: cases) func drawsWhatDiffusersDraws(
     _ reference: PipelineCase
@@ -75,6 +76,11 @@ func standardDeviation(_ values: [Float]) -> Float {
 
 extension PipelineCase {
   func loadModel() throws -> StableDiffusion {
+    if let scalesPictures {
+      let copy = try ModelCopy(model)
+      try copy.set("is_cosxl_edit", "\(scalesPictures)", in: "model_index.json")
+      return try StableDiffusion.load(from: copy.folder)
+    }
     // Autoencoders that are made without a model take the place of sd1's.
     let folder = ReferenceModel(model).folder, isWhole = FileManager.default.fileExists(atPath: folder.appending(path: "unet").path)
     var loaded = try StableDiffusion.load(

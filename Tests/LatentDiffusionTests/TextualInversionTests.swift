@@ -17,13 +17,34 @@ import Testing
     arguments: [("embedding", String?.none), ("embedding-webui", "moon-cat")])
   func drawsWhatDiffusersDraws(_ file: String, _ name: String?) async throws {
     let model = try DiffusionModel.load(from: Self.model, embeddings: [Self.word(file, name: name), Self.word("embedding-diffusers")])
-    var request = model.request("a photo of Moon-Cat and <one> in the rain", seed: 0)
+    try await Self.expectDrawn("embedding", "a photo of Moon-Cat and <one> in the rain", model)
+  }
+
+  /// A file for both text encoders of SDXL.
+  @Test(.compares("Textual inversion", in: .adapters, with: "diffusers", unit: .deviation))
+  func drawsWhatDiffusersDrawsWithTwoTextEncoders() async throws {
+    let model = try DiffusionModel.load(from: ReferenceModel("sdxl").folder, embeddings: [Self.word("xl-embedding", name: "moon-cat")])
+    try await Self.expectDrawn("xl-embedding", "a photo of moon-cat in the rain", model)
+  }
+
+  @Test func aTextEncoderThatDoesNotLearnTheWordIsTold() throws {
+    let folder = try TemporaryFolder(), file = folder.url.appending(path: "word.safetensors")
+    for (width, other) in [(16, "text_encoder_2"), (24, "text_encoder")] {
+      try SafetensorsWriter.write(["w": Tensor(repeating: 1, shape: [2, width])], to: file)
+      let model = try DiffusionModel.load(from: ReferenceModel("sdxl").folder, embeddings: [TextualInversion(contentsOf: file)])
+      #expect(model.warnings == [.unlearned(word: "w", path: file.path(percentEncoded: false), encoders: [other])])
+    }
+    #expect(try DiffusionModel.load(from: Self.model, embeddings: [Self.word("embedding")]).warnings == [])
+  }
+
+  private static func expectDrawn(_ name: String, _ prompt: Prompt, _ model: DiffusionModel) async throws {
+    var request = model.request(prompt, seed: 0)
     (request.steps, request.guidance, request.width, request.height) = (4, 5, 32, 32)
     request.negativePrompts = ["blurred, grey"]
     let found = try #require(try await model.pipeline.images(for: request).first).latents.channelsFirst()
-    let expected = try #require(try readTensors(Self.folder.appending(path: "reference.safetensors"))["embedding.latents"])
+    let expected = try #require(try readTensors(folder.appending(path: "reference.safetensors"))["\(name).latents"])
     let difference = compare(found.elements, expected.elements), deviation = standardDeviation(expected.elements)
-    print("\(file): \(difference.largest / deviation) of the latents' deviation")
+    print("\(name): \(difference.largest / deviation) of the latents' deviation")
     expect(error: difference.largest / deviation, atMost: 3e-4, "\(difference)")
   }
 

@@ -13,7 +13,8 @@ import LatentDiffusionWeights
 
   @Test(
     .compares("UNet2DConditionModel of Stable Diffusion 1, 2 and XL, every block", in: .architectures, with: "diffusers"),
-    arguments: ["sd1", "sd2", "inpaint9", "edit8", "lcm", "odd", "sdxl", "refiner", "ssd", "xl-inpaint9", "tiny"].map(ReferenceModel.init))
+    arguments: ["sd1", "sd2", "inpaint9", "edit8", "lcm", "odd", "sdxl", "refiner", "ssd", "xl-inpaint9", "xl-edit8", "tiny"].map(
+      ReferenceModel.init))
   func equalsDiffusers(_ model: ReferenceModel) throws {
     struct Inputs: Decodable { let timestep: Float }
     let (inputs, tensors) = try model.pass("unet", Inputs.self)

@@ -15,7 +15,10 @@ struct AdapterOptions: ParsableArguments {
   @Option(
     parsing: .unconditional,
     help:
-      "A folder of LoRAs for <lora:name:0.8> in the prompt, where name is a file's without its extension. They are taken out of the prompt."
+      """
+      A folder of LoRAs for <lora:name:0.8> in the prompt, where name is a file's without its extension. They are taken out of the prompt. Other prompts \
+      cannot have any, since a LoRA changes the model for all of them.
+      """
   )
   var loraFolder: String?
 
@@ -65,7 +68,7 @@ struct AdapterOptions: ParsableArguments {
   func taken(from prompt: String) throws -> (prompt: String, loras: [Lora]) {
     var (rest, loras) = (prompt[...], [Lora]())
     var text = ""
-    while let start = rest.firstRange(of: "<lora:") {
+    while let start = rest.firstRange(of: Self.tagStart) {
       guard let end = rest[start.upperBound...].firstIndex(of: ">") else { break }
       text += rest[..<start.lowerBound]
       loras.append(try tagged(String(rest[start.upperBound..<end])))
@@ -73,6 +76,20 @@ struct AdapterOptions: ParsableArguments {
     }
     return (text + rest, loras)
   }
+
+  /// Refuses `<lora:…>` where it would be read as words, as webui does in a negative prompt.
+  ///
+  /// - Parameter texts: by the names of their options.
+  func checkNone(in texts: KeyValuePairs<String, String?>) throws {
+    for (option, text) in texts {
+      guard let text, let start = text.firstRange(of: Self.tagStart) else { continue }
+      let tag = text[start.lowerBound...].prefix { $0 != ">" }.prefix(200)
+      throw Failure(
+        "\(tag)> cannot be in \(option): a LoRA changes the model for all prompts; put it in --prompt, with a weight below 0 to avoid it.")
+    }
+  }
+
+  private static let tagStart = "<lora:"
 
   /// - Parameter tag: `name` or `name:weight`.
   private func tagged(_ tag: String) throws -> Lora {

@@ -36,6 +36,9 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
   ) async throws {
     if needsPrompt { try prompt.checkIsGiven() }
     try output.check(count: sampling.count)
+    try adapters.checkNone(in: [
+      "--prompt-2": prompt.prompt2, "--negative-prompt": prompt.negativePrompt, "--negative-prompt-2": prompt.negativePrompt2,
+    ])
     let progress = Progress(keepsOutputFree: output.isStandardOutput)
     do {
       let files = files + imagePrompts.images

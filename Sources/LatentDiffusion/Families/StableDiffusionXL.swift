@@ -47,12 +47,15 @@ public struct StableDiffusionXLFamily: ModelFamily {
   }
 
   public func accessories(of files: ModelFiles) throws -> [String: any Sendable] {
-    var all: [String: any Sendable] = [Self.zerosKey: files.flag(Self.zerosKey) ?? true]
+    var all: [String: any Sendable] = [
+      Self.zerosKey: files.flag(Self.zerosKey) ?? true, Self.scalesKey: files.flag(Self.scalesKey) ?? false,
+    ]
     for name in ["tokenizer", "tokenizer_2"] where files.components.contains(name) { all[name] = try CLIPTokenizer(of: files, named: name) }
     return all
   }
 
   private static let zerosKey = "force_zeros_for_empty_prompt"
+  private static let scalesKey = "is_cosxl_edit"
 
   public func assembled(_ parts: ModelParts) throws -> ModelAssembly {
     let unet: UNet2DConditionModel = try parts.part("unet")
@@ -66,9 +69,11 @@ public struct StableDiffusionXLFamily: ModelFamily {
     let numbers = try Self.numbers(of: unet, towers: towers.map(\.model), autoencoder: autoencoder)
     let conditioner = try XLTextConditioner(
       towers, zerosForAbsent: !parts.areExtents && parts.optionalPart(Self.zerosKey) ?? true, toldAestheticScore: numbers == 5)
-    return ModelAssembly(
+    var assembly = ModelAssembly(
       predictor: unet, autoencoder: autoencoder, conditioner: conditioner,
       otherBytes: towers.reduce(0) { $0 + StableDiffusionFamily.bytesPerToken * $1.model.configuration.vocabulary })
+    assembly.scalesPictures = parts.optionalPart(Self.scalesKey) ?? false
+    return assembly
   }
 
   /// How many numbers the U-Net is told beside the text: six for sizes, or five with an aesthetic score.

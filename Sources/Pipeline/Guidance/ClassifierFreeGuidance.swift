@@ -16,24 +16,24 @@ public struct ClassifierFreeGuidance: Guidance {
 
   public func combined(_ predictions: [Tensor], at step: GuidanceStep) -> Tensor {
     let (negative, text) = (predictions[0], predictions[1])
-    let guided = negative + scale * (text - negative)
-    return rescale > 0 ? rescaled(guided, to: text) : guided
-  }
-
-  /// Guidance spreads the prediction; this takes a part of it back (`rescale_noise_cfg`).
-  private func rescaled(_ guided: Tensor, to text: Tensor) -> Tensor {
-    let rows = (0..<guided.shape[0]).map { row in
-      let (guided, text) = (guided.rows(row..<row + 1), text.rows(row..<row + 1))
-      // A prediction without any spread has nothing to take back.
-      let spread = guided.standardDeviation
-      guard spread > 0 else { return guided }
-      return rescale * (guided * (text.standardDeviation / spread)) + (1 - rescale) * guided
-    }
-    return Tensor.concatenated(rows, axis: 0)
+    return (negative + scale * (text - negative)).rescaled(to: text, by: rescale)
   }
 }
 
 extension Tensor {
+  /// Guidance spreads the prediction; this takes a part of it back, from 0 for none to 1 for all (`rescale_noise_cfg`).
+  func rescaled(to text: Tensor, by part: Float) -> Tensor {
+    guard part > 0 else { return self }
+    let pictures = (0..<shape[0]).map { row in
+      let (guided, text) = (rows(row..<row + 1), text.rows(row..<row + 1))
+      // A prediction without any spread has nothing to take back.
+      let spread = guided.standardDeviation
+      guard spread > 0 else { return guided }
+      return part * (guided * (text.standardDeviation / spread)) + (1 - part) * guided
+    }
+    return Tensor.concatenated(pictures, axis: 0)
+  }
+
   /// Over all elements, with n - 1 in the denominator, as `torch.std` has it.
   fileprivate var standardDeviation: Float {
     let values = elements.map(Double.init)

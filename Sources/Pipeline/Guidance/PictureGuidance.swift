@@ -6,11 +6,14 @@ public struct PictureGuidance: Guidance {
   public var text: Float
   /// s_I: how far from a prediction without the picture to one with it.
   public var picture: Float
+  /// How much of the spread of the prediction with both is restored, 0…1 (`guidance_rescale`, section 3.4 of arXiv:2305.08891).
+  public var rescale: Float
 
   /// - Parameters:
   ///   - text: s_T.
   ///   - picture: s_I.
-  public init(text: Float, picture: Float) { (self.text, self.picture) = (text, picture) }
+  ///   - rescale: 0…1.
+  public init(text: Float, picture: Float, rescale: Float = 0) { (self.text, self.picture, self.rescale) = (text, picture, rescale) }
 
   public var rows: [GuidanceRow] {
     [GuidanceRow(.prompt), GuidanceRow(.negativePrompt), GuidanceRow(.negativePrompt, seesPicture: false)]
@@ -18,6 +21,6 @@ public struct PictureGuidance: Guidance {
 
   public func combined(_ predictions: [Tensor], at step: GuidanceStep) -> Tensor {
     let (both, pictureAlone, neither) = (predictions[0], predictions[1], predictions[2])
-    return neither + text * (both - pictureAlone) + picture * (pictureAlone - neither)
+    return (neither + text * (both - pictureAlone) + picture * (pictureAlone - neither)).rescaled(to: both, by: rescale)
   }
 }

@@ -2,7 +2,7 @@ import LatentDiffusionComponents
 import Tensor
 
 /// Changes a picture as the prompt says; for models that take a picture beside the latents. Source: diffusers'
-/// `StableDiffusionInstructPix2PixPipeline`.
+/// `StableDiffusionInstructPix2PixPipeline` and `StableDiffusionXLInstructPix2PixPipeline`.
 public struct InstructionEditing: GenerationTask {
   /// `[N, H, W, 3]`, 0…1.
   public var image: Tensor
@@ -21,8 +21,7 @@ public struct InstructionEditing: GenerationTask {
   public func usualSettings(ofConsistencyModel: Bool) -> GenerationSettings { GenerationSettings(steps: 100, guidance: 7.5) }
 
   public func guidance(scale: Double, rescale: Double) throws(GenerationError) -> any Guidance {
-    try checkNumber("The guidance rescaling of instruction editing", rescale, in: 0...0)
-    return imageGuidance >= 1 ? PictureGuidance(text: Float(scale), picture: Float(imageGuidance)) : Unguided()
+    imageGuidance >= 1 ? PictureGuidance(text: Float(scale), picture: Float(imageGuidance), rescale: Float(rescale)) : Unguided()
   }
 
   public func check(latentChannels: Int) throws(GenerationError) {

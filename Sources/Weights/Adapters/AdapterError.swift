@@ -12,6 +12,8 @@ public enum AdapterError: Error, Sendable, Equatable, CustomStringConvertible {
   case notFinite(path: String, key: String)
   /// A module whose tensors do not make a change together.
   case incomplete(path: String, module: String, missing: String)
+  /// The same module of a model under two names, so that its change would be made twice.
+  case twice(path: String, module: String, names: [String])
   /// A tensor whose elements are no numbers.
   case unsupportedElementType(path: String, key: String, type: String)
   /// A description of the adapter that cannot be read.
@@ -35,6 +37,8 @@ public enum AdapterError: Error, Sendable, Equatable, CustomStringConvertible {
     case .notFinite(let path, let key): "\(path) is damaged: \(printable(key)) holds values that are infinite or not numbers."
     case .incomplete(let path, let module, let missing):
       "\(path) cannot be used: \(printable(module)) has no \(missing)."
+    case .twice(let path, let module, let names):
+      "\(path) cannot be used: it changes \(printable(module)) twice, as \(names.map { printable($0) }.joined(separator: " and as "))."
     case .unsupportedElementType(let path, let key, let type):
       "\(path) cannot be used: \(printable(key)) has elements of type \(printable(type)), which are no numbers that can be computed with."
     case .malformedMetadata(let path, let reason): "\(path) cannot be used: its description of the adapter \(printable(reason))."

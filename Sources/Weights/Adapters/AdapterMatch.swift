@@ -16,18 +16,21 @@ package struct AdapterMatch: Sendable {
 
   /// Finds the parameters that adapters change, and compares all shapes.
   ///
-  /// - Throws: `AdapterError`: if nothing of an adapter has a place in the model, if a tensor has another shape than its layer, or holds values that
-  ///   are not finite.
+  /// - Throws: `AdapterError`: if nothing of an adapter has a place in the model, if it names a module twice, if a tensor has another shape than its layer, or
+  ///   holds values that are not finite.
   package init(_ uses: [AdapterUse], targets: AdapterTargets) throws(AdapterError) {
     var all: [String: [String: [WeightChange]]] = [:], reports: [AdapterReport] = []
     for use in uses {
       let adapter = use.adapter, weight = Float(use.weight)
       guard weight.isFinite else { throw .badWeight(path: adapter.path) }
-      var (applied, unused) = (0, adapter.unknown)
+      var (applied, unused) = (0, adapter.unknown), names: [AdapterTargets.Module: String] = [:]
       for source in adapter.modules {
         guard let module = targets.module(source.name) else {
           unused += source.tensors.values.map(\.key)
           continue
+        }
+        if let other = names.updateValue(source.name, forKey: module) {
+          throw .twice(path: adapter.path, module: module.full, names: [other, source.name])
         }
         let found = try source.changes(of: module, in: targets, weight: weight, settings: adapter.settings)
         unused += found.unused

@@ -6,6 +6,7 @@ struct AdapterSettings: Sendable {
   private struct Value: Decodable {
     var number: Double?
     var isTrue: Bool?
+    var text: String?
     var names: [String] = []
     var numbers: [String: Double] = [:]
 
@@ -13,12 +14,15 @@ struct AdapterSettings: Sendable {
       let container = try decoder.singleValueContainer()
       isTrue = try? container.decode(Bool.self)
       number = try? container.decode(Double.self)
+      text = try? container.decode(String.self)
       names = (try? container.decode([String].self)) ?? []
       numbers = (try? container.decode([String: Double].self)) ?? [:]
     }
   }
 
   private let values: [String: Value]
+  /// By key, in the order of the file: the first pattern that matches a module counts.
+  private let patterns: [String: [(pattern: ModulePattern, number: Double)]]
 
   init(of file: any TensorFile) throws(AdapterError) {
     let path = file.url.path(percentEncoded: false)
@@ -26,17 +30,49 @@ struct AdapterSettings: Sendable {
     var json = file.metadata["lora_adapter_metadata"].map { Data($0.utf8) }
     if json == nil, file.url.deletingPathExtension().lastPathComponent == "adapter_model" { json = try? Data(contentsOf: beside) }
     guard let json else {
-      values = [:]
+      (values, patterns) = ([:], [:])
       return
     }
-    do { values = try JSONDecoder().decode([String: Value].self, from: json) } catch {
-      throw .malformedMetadata(path: path, reason: "is no JSON object")
+    let order: [String: [String]]
+    do {
+      (values, order) = (try JSONDecoder().decode([String: Value].self, from: json), try Self.patternKeys(json))
+    } catch {
+      throw .malformedMetadata(path: path, reason: "is no JSON object, or one of its patterns is none")
     }
-    for (key, value) in values where key.hasSuffix("_pattern") {
-      guard value.numbers.keys.allSatisfy({ Self.isPlain(Self.stem($0)) }) else {
-        throw .malformedMetadata(path: path, reason: "has a \(key) with regular expressions, which are not supported")
+    var patterns: [String: [(ModulePattern, Double)]] = [:]
+    for (key, names) in order {
+      for name in names {
+        guard let number = values[key]?.numbers[name] else { throw .malformedMetadata(path: path, reason: "has a \(key) without numbers") }
+        do { patterns[key, default: []].append((try ModulePattern(name), number)) } catch {
+          throw Self.unusable(name, of: key, error, path)
+        }
       }
     }
+    self.patterns = patterns
+    for (key, value) in values where key.hasSuffix(Self.feedForwardKey) {
+      guard let text = value.text else { continue }
+      do { _ = try Regex(text) } catch { throw Self.unusable(text, of: key, error, path) }
+    }
+  }
+
+  private static let feedForwardKey = "feedforward_modules"
+
+  private static func unusable(_ pattern: String, of key: String, _ error: any Error, _ path: String) -> AdapterError {
+    .malformedMetadata(path: path, reason: "has \(pattern) in its \(key), which is no regular expression that can be used (\(error))")
+  }
+
+  /// The patterns of alphas and ranks by key, in their order, which a decoder does not keep.
+  private static func patternKeys(_ json: Data) throws(JSONScanner.Problem) -> [String: [String]] {
+    var scanner = JSONScanner(Array(json)), keys: [String: [String]] = [:]
+    try scanner.object { scanner, key throws(JSONScanner.Problem) in
+      guard ["alpha_pattern", "rank_pattern"].contains(where: key.hasSuffix) else { return try scanner.skipValue() }
+      guard try !scanner.skipsNull() else { return }
+      try scanner.object { scanner, name throws(JSONScanner.Problem) in
+        if keys[key]?.contains(name) != true { keys[key, default: []].append(name) }
+        try scanner.skipValue()
+      }
+    }
+    return keys
   }
 
   /// The alpha of a module and the scale that follows from it; nil if nothing is said.
@@ -53,27 +89,25 @@ struct AdapterSettings: Sendable {
     return Float(alpha / (usesRoot ? rank.squareRoot() : rank))
   }
 
-  /// Whether PEFT's (IA)³ factors of a module belong to its inputs.
+  /// Whether PEFT's (IA)³ factors of a module belong to its inputs: a list has ends of names, a text is an expression.
   func isFeedForward(component: String, module: String) -> Bool {
-    value("feedforward_modules", component)?.names.contains { Self.matches($0, module) } ?? false
+    guard let value = value(Self.feedForwardKey, component) else { return false }
+    return Self.spellings(of: module, in: component).contains { module in
+      if let text = value.text { return (try? Regex(text).wholeMatch(in: module)) != nil }
+      return value.names.contains { module.hasSuffix($0) }
+    }
   }
 
   private func value(_ key: String, _ component: String) -> Value? { values["\(component).\(key)"] ?? values[key] }
 
   private func number(_ key: String, _ pattern: String, _ component: String, _ module: String) -> Double? {
-    let special = value(pattern, component)?.numbers.filter { Self.matches(Self.stem($0.key), module) }.max { $0.key.count < $1.key.count }
-    return special?.value ?? value(key, component)?.number
+    let modules = Self.spellings(of: module, in: component)
+    let special = (patterns["\(component).\(pattern)"] ?? patterns[pattern])?.first { modules.contains(where: $0.pattern.matches) }
+    return special?.number ?? value(key, component)?.number
   }
 
-  private static func matches(_ name: String, _ module: String) -> Bool { module == name || module.hasSuffix("." + name) }
-
-  /// The name that a pattern matches at a module's end, if it is a plain one.
-  private static func stem(_ pattern: String) -> String {
-    var name = pattern.replacing("\\.", with: ".")
-    if name.hasPrefix("^") { name.removeFirst() }
-    if name.hasSuffix("$") { name.removeLast() }
-    return name
+  /// transformers 4 has a tower within the model.
+  private static func spellings(of module: String, in component: String) -> [String] {
+    component.hasPrefix("text_encoder") ? [module, "text_model." + module] : [module]
   }
-
-  private static func isPlain(_ name: String) -> Bool { name.allSatisfy { $0.isLetter || $0.isNumber || ["_", ".", "-"].contains($0) } }
 }

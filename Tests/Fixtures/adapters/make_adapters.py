@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Writes tiny adapters for the model ../models/sd1, and the latents that diffusers and PEFT draw with them.
+"""Writes tiny adapters for the models ../models/sd1 and ../models/sdxl, and the latents that diffusers and PEFT draw with them.
 
     pip install -r ../models/requirements.txt peft==0.21.2   # the versions that made the committed files
     python make_adapters.py
 
-reference.safetensors has for each case NAME.latents, the last latents of the request in `draw`, and plain.latents without an adapter.
+reference.safetensors has for each case NAME.latents, the last latents of the request in `draw`, and plain.latents and xl-plain.latents without an
+adapter. patterns.json has what PEFT finds for names of modules among patterns.
 Adapters are applied at weight 0.8. Where neither diffusers nor PEFT reads a form, the published formula is merged into the weights here.
 """
 
+import json
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -18,11 +20,12 @@ from pathlib import Path
 import torch
 from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file, save_file
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "models"))
-from diffusers import StableDiffusionPipeline  # noqa: E402
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline  # noqa: E402
 from transformers import CLIPTextModel  # noqa: E402
 
 WEIGHT = 0.8
@@ -39,11 +42,18 @@ def load():
     return pipe
 
 
+def load_xl():
+    pipe = StableDiffusionXLPipeline.from_pretrained(HERE.parent / "models/sdxl", dtype=torch.float32, add_watermarker=False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
 def draw(name, pipe, prompt=PROMPT):
     reference[f"{name}.latents"] = pipe(
         prompt, negative_prompt=NEGATIVE, num_inference_steps=4, guidance_scale=5.0, width=32, height=32, output_type="latent",
         generator=torch.Generator().manual_seed(0)).images.clone()
-    change = (reference[f"{name}.latents"] - reference["plain.latents"]).abs().max() / reference["plain.latents"].std()
+    plain = reference.get("xl-plain.latents" if name.startswith("xl-") else "plain.latents", reference[f"{name}.latents"])
+    change = (reference[f"{name}.latents"] - plain).abs().max() / plain.std()
     print(f"{name}: changes the latents by {change:.3f} of their deviation")
 
 
@@ -71,25 +81,25 @@ def text_name(name):
     return "text_model." + name.removeprefix("text_model.")
 
 
-# What the original code calls the blocks of ../models/sd1: two residual blocks for each of three levels, and attention in the first two.
-def original(name):
+def original(name, blocks=2, attends=lambda up_block: up_block > 0):
+    """What the original code calls a module of a U-Net with so many residual blocks at each level."""
     parts = name.split(".")
     inner = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
              "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
     rest = ".".join(parts[4:])
     if parts[0] == "down_blocks":
-        number = 1 + 3 * int(parts[1])
+        number = 1 + (blocks + 1) * int(parts[1])
         if parts[2] == "downsamplers":
-            return f"input_blocks.{number + 2}.0.op"
+            return f"input_blocks.{number + blocks}.0.op"
         return (f"input_blocks.{number + int(parts[3])}.0.{inner[rest]}" if parts[2] == "resnets"
                 else f"input_blocks.{number + int(parts[3])}.1.{rest}")
     if parts[0] == "mid_block":
         rest = ".".join(parts[3:])
         return f"middle_block.{2 * int(parts[2])}.{inner[rest]}" if parts[1] == "resnets" else f"middle_block.1.{rest}"
     if parts[0] == "up_blocks":
-        number = 3 * int(parts[1])
+        number = (blocks + 1) * int(parts[1])
         if parts[2] == "upsamplers":
-            return f"output_blocks.{number + 2}.{1 if parts[1] == '0' else 2}.conv"
+            return f"output_blocks.{number + blocks}.{2 if attends(int(parts[1])) else 1}.conv"
         return (f"output_blocks.{number + int(parts[3])}.0.{inner[rest]}" if parts[2] == "resnets"
                 else f"output_blocks.{number + int(parts[3])}.1.{rest}")
     return {"conv_in": "input_blocks.0.0", "conv_out": "out.2"}[name]
@@ -293,6 +303,77 @@ def make_embeddings():
     draw("embedding", pipe, prompt="a photo of moon-cat and <one> in the rain")
 
 
+def make_xl_kohya():
+    """SDXL's LoRA of all three networks, also under the original blocks' names. As above, the text encoders' part is merged here."""
+    pipe, tensors, originals = load_xl(), {}, {}
+    for index, (name, module) in enumerate(modules(pipe.unet, "attn", "ff.net", "proj_in", "proj_out", "conv1", "sampler").items()):
+        down, up = pair(module, 1 + index % 2)
+        for target, key in ((tensors, name), (originals, original(name, blocks=1, attends=lambda up_block: True))):
+            key = kohya("lora_unet_", key)
+            target |= {f"{key}.lora_down.weight": down.half(), f"{key}.lora_up.weight": up.half(), f"{key}.alpha": torch.tensor(0.75)}
+    unet, unet_originals = dict(tensors), dict(originals)
+    for encoder, prefix in ((pipe.text_encoder, "lora_te1_"), (pipe.text_encoder_2, "lora_te2_")):
+        for index, (name, module) in enumerate(modules(encoder, "q_proj", "v_proj", "out_proj", "fc1").items()):
+            down, up = pair(module, 2)
+            alpha, key = torch.tensor(0.5 + index), kohya(prefix, text_name(name))
+            module.weight.data += WEIGHT * alpha / 2 * (up.half().float() @ down.half().float())
+            for target in (tensors, originals):
+                target |= {f"{key}.lora_down.weight": down.half(), f"{key}.lora_up.weight": up.half(), f"{key}.alpha": alpha}
+    save("xl-kohya", tensors)
+    save("xl-original-names", originals)
+    for name, state in (("xl-original-names", unet_originals), ("xl-kohya", unet)):
+        pipe.load_lora_weights({key: value.float() for key, value in state.items()}, adapter_name=name)
+        pipe.set_adapters(name, WEIGHT)
+        draw(name, pipe)
+        pipe.delete_adapters(name)
+    assert torch.equal(reference.pop("xl-original-names.latents"), reference["xl-kohya.latents"])
+
+
+def make_xl_peft():
+    """LoRA of all three networks as diffusers saves it, with patterns that are expressions: of several that match, the first counts."""
+    pipe, layers, metadata = load_xl(), {}, {}
+    parts = {
+        "unet": LoraConfig(
+            r=3, lora_alpha=2, target_modules=["to_q", "to_k", "to_out.0", "proj_in", "conv1", "linear_1"],
+            rank_pattern={r"^mid_block\.attentions\.0\.proj_in": 4, r"attn[12]\.to_k": 1, "conv1": 2, r"down_blocks\.\d\..*": 2},
+            alpha_pattern={"attn2.to_q": 5, r"down_blocks\..*attn2\.to_q": 9, r"resnets\.(0|1)\.conv1": 4, "to_q": 7}),
+        "text_encoder": LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "fc1"], alpha_pattern={r"encoder\.layers\.[02]\.mlp\.fc1": 1}),
+        "text_encoder_2": LoraConfig(r=2, lora_alpha=3, use_rslora=True, target_modules=["k_proj", "fc2"], rank_pattern={"layers.1.*": 3}),
+    }
+    for name, config in parts.items():
+        network = getattr(pipe, name)
+        inject_adapter_in_model(config, network)
+        randomize(network, 0.2)
+        layers[f"{name}_lora_layers"], metadata[f"{name}_lora_adapter_metadata"] = get_peft_model_state_dict(network), config.to_dict()
+    StableDiffusionXLPipeline.save_lora_weights(HERE, **layers, **metadata, weight_name="xl-peft.safetensors")
+    for name in parts:
+        scaled(getattr(pipe, name), WEIGHT)
+    draw("xl-peft", pipe)
+
+
+def make_xl_embedding():
+    """A textual inversion for both text encoders."""
+    vectors = {"clip_l": random(2, 16, deviation=1.0), "clip_g": random(2, 24, deviation=1.0)}
+    save("xl-embedding", vectors)
+    pipe = load_xl()
+    for key, suffix in (("clip_l", ""), ("clip_g", "_2")):
+        pipe.load_textual_inversion(
+            vectors[key], token="moon-cat", text_encoder=getattr(pipe, "text_encoder" + suffix), tokenizer=getattr(pipe, "tokenizer" + suffix))
+    draw("xl-embedding", pipe, prompt="a photo of moon-cat in the rain")
+
+
+def make_patterns():
+    """Which of some patterns PEFT takes for names of modules; null for none."""
+    names = ["conv1", "mid_block.resnets.0.conv1", "mid_block.resnets.0.conv10", "down_blocks.0.attentions.1.transformer_blocks.0.attn2.to_q",
+             "up_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0", "up_blocks.12.resnets.0.conv_shortcut", "xconv1", "to_q"]
+    lists = [["conv1"], ["resnets.0.conv1", "conv1"], [r"mid_block\.resnets\.\d+\.conv1"], ["to.q"], ["attn[12].to_(q|k)"], ["^conv1"], ["^to_q", ".*to_q"],
+             ["conv1$", "to_out.0$"], [r"up_blocks\.\d\..*"], [r"up_blocks\.\d\d.*"], ["conv1|to_q"], ["(?:down|up)_blocks.0.*", ".*"], ["conv1.?"],
+             [r"[a-z_]+_shortcut", "conv_shortcut"], [r"\w+"], ["resnets"], [""], ["attn2.to_q", "to_q"], ["to_[^k]"], [r"(?=.*attn1)up.*", r"blocks\.0.*"]]
+    found = [[None if (key := get_pattern_key(patterns, name)) == name and name not in patterns else key for name in names] for patterns in lists]
+    cases = [{"patterns": patterns, "found": keys} for patterns, keys in zip(lists, found)]
+    (HERE / "patterns.json").write_text(json.dumps({"modules": names, "cases": cases}, indent=1) + "\n")
+
+
 def main():
     torch.set_num_threads(1)
     pipe = load()
@@ -307,6 +388,11 @@ def main():
     make_dora()
     make_locon()
     make_embeddings()
+    draw("xl-plain", load_xl())
+    make_xl_kohya()
+    make_xl_peft()
+    make_xl_embedding()
+    make_patterns()
     save("reference", {key: value.float() for key, value in reference.items()})
 
 

@@ -16,6 +16,7 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLInstructPix2PixPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -196,6 +197,16 @@ MODELS = {
     # A text encoder alone, of the kind that Stable Diffusion XL has as its second.
     "projection": dict(
         text=text(hidden=16, heads=4, layers=3, act="gelu", length=13, projection=24), pad="!", text_class=CLIPTextModelWithProjection,
+    ),
+    # SDXL for instruction editing, which sees a picture beside the latents.
+    "xl-edit8": dict(
+        pipeline=StableDiffusionXLInstructPix2PixPipeline,
+        unet=unet([PLAIN, CROSS], (8, 12), in_channels=8, use_linear_projection=True, cross_attention_dim=40,
+                  addition_embed_type="text_time", addition_time_embed_dim=4, projection_class_embeddings_input_dim=20 + 6 * 4),
+        vae=vae((8, 8, 16), scaling_factor=0.13025, force_upcast=True),
+        text=text(layers=2), text_2=text(hidden=24, heads=3, layers=2, act="gelu", projection=20), pad_2="!",
+        scheduler=EulerDiscreteScheduler, scheduler_config=XL_SCHEDULER, dtype=HALVES,
+        timestep=361.0, sides=(8, 8), picture=(16, 16),
     ),
 }
 

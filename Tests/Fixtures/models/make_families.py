@@ -102,6 +102,7 @@ CASES = {
         case("upscale-batch", "upscaling", image="picture-16x16.png", noise_level=50, guidance=4.0, seed=44, images_per_prompt=2,
              negative_prompts=["blurred"]),
         case("upscale-unguided", "upscaling", prompts=[""], image="picture-24x12.png", noise_level=0, guidance=1.0, seed=45, steps=4),
+        case("upscale-resampled", "upscaling", image="picture-18x13.png", noise_level=20, guidance=9.0, seed=56, steps=4),
     ],
     "ldm": [
         case("unconditional", "unconditional", prompts=[""], guidance=1.0, seed=46),
@@ -325,6 +326,7 @@ def main(names):
     logging.disable_progress_bar()
     picture(40, 24, 9).convert("L").save(HERE / "inputs" / "depth-40x24.png")
     picture(24, 12, 10).save(HERE / "inputs" / "picture-24x12.png")
+    picture(18, 13, 11).save(HERE / "inputs" / "picture-18x13.png")
     for name in names or MODELS:
         folder, seed = HERE / name, 2000 + list(MODELS).index(name)
         make_model(name, folder, seed)

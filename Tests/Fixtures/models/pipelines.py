@@ -1,6 +1,7 @@
 """End-to-end cases: whole pipelines as diffusers runs them, with everything that is random written down."""
 
 import contextlib
+import inspect
 
 import diffusers
 import torch
@@ -74,6 +75,10 @@ def inpaint(name, image="picture.png", mask="mask.png", width=32, height=32, **m
 
 def edit(name, **more):
     return case(f"edit-{name}", "editing", **{"image": "picture.png", "guidance": 7.5, "image_guidance": 1.5, "seed": 8, **more})
+
+
+def xl_edit(name, **more):
+    return edit(name, **{"width": 32, "height": 32, "guidance": 4.0, "seed": 38, **more})
 
 
 def with_other_autoencoder():
@@ -172,6 +177,17 @@ CASES = {
         inpaint("100"),
         inpaint("60", strength=0.6, negative_prompts=[BLURRED]),
     ],
+    "xl-edit8": [
+        xl_edit("euler"),
+        xl_edit("unguided", guidance=1.0),
+        xl_edit("negative", image_guidance=2.5, negative_prompts=[BLURRED], negative_prompt_2="a dog"),
+        xl_edit("second-prompt", prompt_2=BOAT, scheduler="ddim"),
+        xl_edit("sizes", original_size=[40, 64], crop=[8, 16], target_size=[32, 48], scheduler="euler-a"),
+        xl_edit("rescaled", guidance_rescale=0.7),
+        # As the pipeline is told for CosXL.
+        xl_edit("scaled", is_cosxl_edit=True),
+        xl_edit("resized-batch", image="picture-37x50.png", width=48, images_per_prompt=2, prompt=[CAT, BOAT], denoising_end=0.7),
+    ],
     "tiny": [case("txt2img", "text-to-image", width=32, height=32, guidance=7.5, seed=35)],
     "taesd": with_other_autoencoder(),
     "vq": with_other_autoencoder()[:2],  # inpainting draws noise of latent_channels, which it has more of
@@ -196,6 +212,7 @@ XL_PIPELINES = {
     "text-to-image": diffusers.StableDiffusionXLPipeline,
     "image-to-image": diffusers.StableDiffusionXLImg2ImgPipeline,
     "inpainting": diffusers.StableDiffusionXLInpaintPipeline,
+    "editing": diffusers.StableDiffusionXLInstructPix2PixPipeline,
 }
 
 
@@ -229,6 +246,8 @@ def run(folder, inputs, given, dtype=torch.float32, prepare=lambda pipeline, giv
     `prepare` changes the pipeline and returns further arguments. `parts` take the place of the folder's.
     """
     pipeline = load(folder, given["pipeline"], dtype, **parts)
+    if "is_cosxl_edit" in given:
+        pipeline.is_cosxl_edit = given["is_cosxl_edit"]
     # diffusers looks for the final norm where transformers 4 has it.
     CLIPTextModel.text_model = property(lambda encoder: encoder)
     pipeline.set_progress_bar_config(disable=True)
@@ -243,13 +262,18 @@ def run(folder, inputs, given, dtype=torch.float32, prepare=lambda pipeline, giv
         return values
 
     arguments = dict(prompt=given["prompts"], num_inference_steps=given["steps"], guidance_scale=given["guidance"],
-                     num_images_per_prompt=given.get("images_per_prompt", 1), output_type="pt", callback_on_step_end=record,
+                     num_images_per_prompt=given.get("images_per_prompt", 1), output_type="pt",
                      generator=torch.Generator().manual_seed(given["seed"]))
+    if "callback_on_step_end" in inspect.signature(pipeline.__call__).parameters:
+        arguments["callback_on_step_end"] = record
+    else:
+        arguments["callback"] = lambda _, timestep, values: record(None, None, timestep, {"latents": values})
     renamed = {"negative_prompts": "negative_prompt", "image_guidance": "image_guidance_scale", "width": "width", "height": "height",
                "crop": "crops_coords_top_left", "negative_crop": "negative_crops_coords_top_left"}
     renamed |= {key: key for key in (
         "strength", "clip_skip", "prompt_2", "negative_prompt_2", "original_size", "target_size", "negative_original_size",
-        "negative_target_size", "aesthetic_score", "negative_aesthetic_score", "denoising_start", "denoising_end")}
+        "negative_target_size", "aesthetic_score", "negative_aesthetic_score", "denoising_start", "denoising_end",
+        "guidance_rescale")}
     arguments |= {renamed[key]: given[key] for key in renamed if key in given}
     for key in ("original_size", "target_size", "crops_coords_top_left"):
         for key in (key, f"negative_{key}"):
