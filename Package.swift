@@ -26,6 +26,7 @@ let package = Package(
     .library(name: "LatentDiffusion", targets: ["LatentDiffusion"]),
     .library(name: "EmojiModel", targets: ["EmojiModel"]),
     .library(name: "ImageFiles", targets: ["ImageFiles"]),
+    .library(name: "LatentDiffusionTraining", targets: ["LatentDiffusionTraining"]),
   ],
   targets: systemLibraries + [
     .target(name: "CLatentDiffusionKernels", path: "Sources/CKernels"),
@@ -52,6 +53,10 @@ let package = Package(
         "UNet",
         "TextEncoder", "LatentDiffusionImageEncoder", "Schedulers", "Pipeline",
       ]),
+    .target(
+      name: "LatentDiffusionTraining",
+      dependencies: ["Tensor", "LatentDiffusionComponents", "LatentDiffusionWeights", "Schedulers"],
+      path: "Sources/Training"),
     .target(name: "EmojiModel", resources: [.copy("Resources/emoji")]),
     .target(name: "ImageFiles", dependencies: ["Tensor", "LatentDiffusionFiles"] + imageLibraries),
     // The only program here: it says where the tool is to who asks with `swift run`.
@@ -90,6 +95,12 @@ let package = Package(
       name: "PipelineTests",
       dependencies: [
         "Pipeline", "Schedulers", "LatentDiffusionComponents", "LatentDiffusionWeights", "Tensor", "LatentDiffusionTestSupport",
+      ]),
+    .testTarget(
+      name: "TrainingTests",
+      dependencies: [
+        "LatentDiffusionTraining", "Schedulers", "LatentDiffusionComponents", "LatentDiffusionWeights", "LatentDiffusionFiles", "Tensor",
+        "LatentDiffusionTestSupport",
       ]),
     .testTarget(name: "LatentDiffusionTests", dependencies: ["LatentDiffusion", "EmojiModel", "ImageFiles", "LatentDiffusionTestSupport"]),
     .testTarget(name: "ImageFilesTests", dependencies: ["ImageFiles", "LatentDiffusionFiles", "Tensor", "LatentDiffusionTestSupport"]),
