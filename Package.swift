@@ -26,7 +26,7 @@ let package = Package(
   platforms: [.macOS(.v15), .iOS(.v18)],
   products: [
     .library(name: "LatentDiffusion", targets: ["LatentDiffusion"]),
-    .library(name: "LatentDiffusionTraining", targets: ["LatentDiffusionTraining"]),
+    .library(name: "LatentDiffusionTraining", targets: ["LatentDiffusionTraining", "LatentDiffusionTrainingData"]),
     .library(name: "EmojiModel", targets: ["EmojiModel"]),
     .library(name: "ImageFiles", targets: ["ImageFiles"]),
   ],
@@ -105,8 +105,8 @@ let package = Package(
     .testTarget(
       name: "TrainingTests",
       dependencies: [
-        "LatentDiffusionTraining", "LatentDiffusion", "UNet", "Autoencoder", "TextEncoder", "LatentDiffusionWeights", "LatentDiffusionComponents", "Tensor",
-        "LatentDiffusionTestSupport",
+        "LatentDiffusionTraining", "LatentDiffusion", "UNet", "Autoencoder", "TextEncoder", "Schedulers", "LatentDiffusionWeights",
+        "LatentDiffusionComponents", "LatentDiffusionFiles", "Tensor", "LatentDiffusionTestSupport",
       ]),
     .testTarget(name: "ImageFilesTests", dependencies: ["ImageFiles", "LatentDiffusionFiles", "Tensor", "LatentDiffusionTestSupport"]),
     .testTarget(

@@ -10,7 +10,9 @@ public enum PredictionType: String, CaseIterable, Sendable, Codable {
   /// The velocity v = α ε − σ x₀ (Salimans and Ho, arXiv 2202.00512).
   case vPrediction = "v_prediction"
 
-  init(_ configuration: SchedulerConfiguration) throws(SchedulerError) {
+  /// What a scheduler's configuration says (`prediction_type`); ε where it says nothing.
+  /// - Throws: `SchedulerError`.
+  public init(_ configuration: SchedulerConfiguration) throws(SchedulerError) {
     self = try configuration.choice(.predictionType, configuration.predictionType, default: .epsilon)
   }
 
@@ -29,6 +31,15 @@ public enum PredictionType: String, CaseIterable, Sendable, Codable {
     case .epsilon: prediction
     case .sample: (sample - alpha * prediction) / sigma
     case .vPrediction: alpha * prediction + sigma * sample
+    }
+  }
+
+  /// What a perfect predictor says of x = α x₀ + σ ε.
+  package func target(_ original: Tensor, noise: Tensor, alpha: Float, sigma: Float) -> Tensor {
+    switch self {
+    case .epsilon: noise
+    case .sample: original
+    case .vPrediction: alpha * noise - sigma * original
     }
   }
 

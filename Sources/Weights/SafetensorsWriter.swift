@@ -4,11 +4,22 @@ import Tensor
 
 /// Writes tensors as a safetensors file.
 public enum SafetensorsWriter {
-  /// Writes float32 tensors, whole or not at all.
+  /// Writes float32 tensors, whole or not at all, one after the other: there is never a second copy of all.
   ///
   /// - Throws: `FileWriteError`; an existing file is then unchanged.
+  /// - Precondition: no tensor is called `__metadata__`, the one name that the format reserves.
   public static func write(_ tensors: [String: Tensor], metadata: [String: String] = [:], to url: URL) throws(FileWriteError) {
-    try write(tensors.mapValues { WeightTensor($0) }, metadata: metadata, to: url)
+    let layout = SafetensorsLayout(tensors.map { .init($0.key, $0.value.shape, as: .float32) }, metadata: metadata)
+    do {
+      try FileWriting.writeBesideThenRename(to: url) { append in
+        try append(layout.header)
+        for entry in layout.entries { if let tensor = tensors[entry.name] { try append(WeightTensor(tensor).data) } }
+      }
+    } catch let error as FileWriteError {
+      throw error
+    } catch {
+      throw .failed(path: url.path(percentEncoded: false), reason: "\(error)")
+    }
   }
 
   /// Writes tensors in their own formats, whole or not at all. A quantised tensor is called `NAME.q8_0` in the file.

@@ -23,6 +23,17 @@ public struct TorchGenerator: Sendable, Codable {
   /// 32 random bits.
   public mutating func nextUInt32() -> UInt32 { engine.next() }
 
+  /// `torch.randint(0, limit, (count,))`: whole numbers from 0 up to, not including, `limit`.
+  /// - Precondition: the limit is above 0.
+  public mutating func integers(_ count: Int, below limit: Int) -> [Int] {
+    precondition(limit > 0, "There is no whole number from 0 to below \(limit).")
+    let limit = UInt64(limit)
+    return (0..<count).map { _ in Int((limit < Self.wideLimit ? UInt64(engine.next()) : nextUInt64()) % limit) }
+  }
+
+  /// The limit from which PyTorch takes 64 random bits for a whole number.
+  private static let wideLimit: UInt64 = 1 << 28
+
   /// `torch.rand(count)`: multiples of 2⁻²⁴ in 0..<1.
   public mutating func uniform(_ count: Int) -> [Float] {
     var values = [Float](repeating: 0, count: count)
@@ -72,10 +83,14 @@ public struct TorchGenerator: Sendable, Codable {
     return radius * cos(angle)
   }
 
+  /// 64 random bits, the upper half drawn first.
+  private mutating func nextUInt64() -> UInt64 {
+    let upper = UInt64(engine.next())
+    return upper << 32 | UInt64(engine.next())
+  }
+
   /// 53 random bits as a number in 0..<1.
   private mutating func nextUniform() -> Double {
-    let upper = UInt64(engine.next())
-    let bits = upper << 32 | UInt64(engine.next())
-    return Double(bits & 0x1f_ffff_ffff_ffff) * 0x1p-53
+    Double(nextUInt64() & 0x1f_ffff_ffff_ffff) * 0x1p-53
   }
 }
