@@ -29,6 +29,15 @@ import Testing
     #expect(generator.nextUInt32() == 4_123_659_995)
   }
 
+  /// `torch.randint(0, limit, (3,), generator=torch.Generator().manual_seed(3))`: from 2^28 on PyTorch takes 64 bits for a number.
+  @Test(arguments: [
+    (1 << 40, [455_570_294_424, 1_073_054_410_371, 790_795_084_744]), (1 << 28, [35_325_592, 117_892_739, 252_666_824]),
+    ((1 << 28) - 1, [218_175_346, 35_325_593, 88_681_732]), (1, [0, 0, 0]),
+  ]) func wholeNumbersAreThoseOfPyTorch(limit: Int, expected: [Int]) {
+    var generator = TorchGenerator(seed: 3)
+    #expect(generator.integers(3, below: limit) == expected)
+  }
+
   @Test func aCopyDrawsTheSameAgain() {
     var generator = TorchGenerator(seed: 3)
     _ = generator.normal(5)
