@@ -37,7 +37,7 @@ struct MemoryOptions: ParsableArguments {
   func plan(_ model: ModelOptions, adapters: [AdapterUse] = [], _ extent: (PixelSize?) -> GenerationExtent?) throws -> MemoryPlan? {
     guard let memoryLimit else { return nil }
     let (files, threads) = (try model.files, model.threads ?? ProcessInfo.processInfo.activeProcessorCount)
-    let usual = try MemoryPlan(for: files.base, replacing: files.parts, weights: model.weights, threads: threads).extent.size
+    let usual = try MemoryPlan.usualSize(of: files.base, replacing: files.parts).size
     return try MemoryPlan(
       for: files.base, replacing: files.parts, extent(usual), limit: memoryLimit, weights: model.weights, adapters: adapters,
       threads: threads)
