@@ -153,6 +153,8 @@ public struct ConditioningRequest: Sendable {
   public var negativeSizes: SizeConditioning?
   /// Whether the generation starts from a picture. diffusers' pipelines for that have other defaults for negative prompts.
   public var startsFromPicture: Bool
+  /// How closely to follow the prompts, where a request says it.
+  public var guidance: Double?
 
   /// - Parameters:
   ///   - prompts: a row of conditioning is made of each.

@@ -138,7 +138,7 @@ public struct DiffusionModel: Sendable {
 
   /// What the network predicts, as the model's files say (`prediction_type`). A single file may not say it, or wrongly: whoever knows better sets it.
   public var predictionType: PredictionType {
-    get { schedulerConfiguration.predictionType.flatMap(PredictionType.init) ?? .epsilon }
+    get { schedulerConfiguration.predictionType.flatMap(PredictionType.init(named:)) ?? .epsilon }
     set {
       schedulerConfiguration.predictionType = newValue.rawValue
       ownConfiguration.predictionType = newValue.rawValue

@@ -14,6 +14,16 @@ extension DiffusionModel {
     return try CLIPTokenizer(of: files, named: isSecond ? "tokenizer_2" : "tokenizer")
   }
 
+  /// The family of a model, without the rest of it.
+  ///
+  /// - Parameter parts: components from other files, by their names, as `ModelFiles.open` takes them.
+  /// - Throws: `ModelFilesError`, `SafetensorsError` where there is no model of a known family.
+  public static func family(
+    of url: URL, replacing parts: [String: URL] = [:], registry: ModelRegistry = .standard
+  ) throws -> any ModelFamily {
+    try registry.family(of: ModelFiles.open(url, replacing: parts, registry: registry))
+  }
+
   /// What a model is and what of it cannot be used. Each component is loaded for itself, and let go again: what one lacks does not
   /// hide what another lacks.
   ///

@@ -106,9 +106,9 @@ struct MemoryModel: Sendable {
 
   /// - Throws: `GenerationError` for what cannot be generated with any memory.
   func check(_ extent: GenerationExtent) throws(GenerationError) {
-    let (size, images) = (extent.size, extent.images)
-    guard size.width > 0, size.height > 0, size.width.isMultiple(of: scale), size.height.isMultiple(of: scale) else {
-      throw .indivisibleSize(width: size.width, height: size.height, multiple: scale)
+    let (size, images) = (extent.size, extent.images), multiple = scale * usual.assembly.predictor.sideMultiple
+    guard size.width > 0, size.height > 0, size.width.isMultiple(of: multiple), size.height.isMultiple(of: multiple) else {
+      throw .indivisibleSize(width: size.width, height: size.height, multiple: multiple)
     }
     guard images > 0, (1...Self.mostRows).contains(extent.rowsPerImage),
       Shape([images, size.width, size.height]).count <= GenerationRequest.maximumPixels

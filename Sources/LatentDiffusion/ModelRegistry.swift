@@ -23,13 +23,14 @@ public struct ModelRegistry: Sendable {
   /// What the library brings.
   public static let standard = ModelRegistry(
     components: ComponentRegistry([
-      UNet2DConditionModel.self, UNet2DModel.self, AutoencoderKL.self, AsymmetricAutoencoderKL.self, AutoencoderTiny.self, VQModel.self,
+      UNet2DConditionModel.self, KUNet2DConditionModel.self, UNet2DModel.self, AutoencoderKL.self, AsymmetricAutoencoderKL.self,
+      AutoencoderTiny.self, VQModel.self,
       CLIPTextModel.self, LDMBertModel.self, ClassEmbedder.self, CLIPVisionModelWithProjection.self, StableUnCLIPImageNormalizer.self,
       ControlNetModel.self, T2IAdapter.self,
     ]),
     families: [
-      StableDiffusionFamily(), StableDiffusionXLFamily(), StableDiffusionUpscaleFamily(), ImageVariationFamily(), LDMFamily(),
-      LDMTextToImageFamily(),
+      StableDiffusionFamily(), StableDiffusionXLFamily(), StableDiffusionUpscaleFamily(), StableDiffusionLatentUpscaleFamily(),
+      ImageVariationFamily(), LDMFamily(), LDMTextToImageFamily(),
     ])
 
   /// - Parameters:
@@ -100,7 +101,6 @@ public struct ModelRegistry: Sendable {
       ("StableDiffusion3", "a Stable Diffusion 3 model"),
       ("StableVideoDiffusion", "a Stable Video Diffusion model"), ("StableCascade", "a Stable Cascade model"),
       ("Wuerstchen", "a Stable Cascade (Würstchen) model"), ("Flux", "a Flux model"), ("StableUnCLIP", "a Stable Diffusion unCLIP model"),
-      ("StableDiffusionLatentUpscale", "a latent upscaler"),
       ("AnimateDiff", "an AnimateDiff model"), ("LDM", "a latent diffusion model of 2022"), ("AltDiffusion", "an AltDiffusion model"),
       ("Kandinsky", "a Kandinsky model"), ("PixArt", "a PixArt model"), ("IF", "a DeepFloyd IF model"), ("ZImage", "a Z-Image model"),
       ("QwenImage", "a Qwen-Image model"), ("Sana", "a Sana model"), ("Lumina", "a Lumina model"), ("Hunyuan", "a Hunyuan model"),
@@ -143,7 +143,7 @@ extension ModelFiles {
     _ name: String, from source: any WeightSource, residency: WeightResidency = .packed, in context: ExecutionContext
   ) throws -> (component: any ModelComponent, report: LoadReport) {
     let json = try requiredConfiguration(of: name)
-    guard let type = registry[className(of: name)] else {
+    guard let type = registry[className(of: name), json] else {
       throw ModelFilesError.unsupported(
         path: url.path(percentEncoded: false), family: "a model whose \(name) is a \(className(of: name) ?? "component without a class")",
         supported: "a class that is registered")

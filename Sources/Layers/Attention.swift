@@ -7,6 +7,7 @@ public struct Attention: Sendable {
   private let toK: Linear
   private let toV: Linear
   private let toOut: Linear
+  private let contextNorm: LayerNorm?
   private let heads: Int
   private let inner: Int
   private let scale: Float
@@ -36,11 +37,12 @@ public struct Attention: Sendable {
   ///   - heads: the number of heads.
   ///   - headChannels: of each head.
   ///   - bias: whether the projections to queries, keys and values have one; that of the result always has.
+  ///   - normalizesContext: whether the tokens attended to are normalised first (`cross_attention_norm` `layer_norm`). It takes `norm_cross`.
   ///   - isObserved: whether observers receive the result, without the residual; false if the reference's module adds the residual.
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(
-    _ channels: Int, contextChannels: Int? = nil, heads: Int, headChannels: Int, bias: Bool, naming: Naming = .diffusers,
-    isObserved: Bool = true, weights: WeightScope
+    _ channels: Int, contextChannels: Int? = nil, heads: Int, headChannels: Int, bias: Bool, normalizesContext: Bool = false,
+    naming: Naming = .diffusers, isObserved: Bool = true, weights: WeightScope
   ) throws {
     inner = heads * headChannels
     let scopes = naming.scopes(weights)
@@ -48,6 +50,7 @@ public struct Attention: Sendable {
     toK = try Linear(contextChannels ?? channels, inner, bias: bias, weights: scopes[1])
     toV = try Linear(contextChannels ?? channels, inner, bias: bias, weights: scopes[2])
     toOut = try Linear(inner, channels, weights: scopes[3])
+    contextNorm = normalizesContext ? try LayerNorm(contextChannels ?? channels, weights: weights["norm_cross"]) : nil
     self.heads = heads
     scale = 1 / Float(headChannels).squareRoot()
     path = weights.prefix
@@ -57,8 +60,13 @@ public struct Attention: Sendable {
   /// Adds this layer's keys and values of a text to its projections.
   /// - Throws: `CancellationError`.
   public func read(_ text: inout TextStates, in context: ExecutionContext) throws {
-    text.projected[path + ".to_k"] = try toK(text.states, in: context)
-    text.projected[path + ".to_v"] = try toV(text.states, in: context)
+    let (keys, values) = try projected(text.states, in: context)
+    (text.projected[path + ".to_k"], text.projected[path + ".to_v"]) = (keys, values)
+  }
+
+  private func projected(_ tokens: Tensor, in context: ExecutionContext) throws -> (keys: Tensor, values: Tensor) {
+    let tokens = try contextNorm?(tokens, in: context) ?? tokens
+    return (try toK(tokens, in: context), try toV(tokens, in: context))
   }
 
   /// Projections of pictures that this layer attends to beside the text. It takes `to_k_ip` and `to_v_ip`.
@@ -88,13 +96,18 @@ public struct Attention: Sendable {
   /// The values of the tokens attended to, and of pictures beside them, before the last projection. Queries are gone when it returns.
   private func mixed(_ x: Tensor, attendingTo text: TextStates?, causal: Bool, in context: ExecutionContext) throws -> Tensor {
     let queries = try toQ(x, in: context)
-    func attention(_ keys: Tensor, _ values: Tensor) throws -> Tensor {
+    func attention(_ tokens: (keys: Tensor, values: Tensor)) throws -> Tensor {
       try Tensor.attention(
-        queries: queries, keys: keys, values: values, heads: heads, scale: scale, causal: causal, precision: precision, in: context)
+        queries: queries, keys: tokens.keys, values: tokens.values, heads: heads, scale: scale, causal: causal, precision: precision,
+        in: context)
     }
-    let own = try attention(
-      text?.projected[path + ".to_k"] ?? toK(text?.states ?? x, in: context),
-      text?.projected[path + ".to_v"] ?? toV(text?.states ?? x, in: context))
-    return try (text?.projectedPictures[path] ?? []).reduce(own) { try $0.adding(attention($1.keys, $1.values), in: context) }
+    let own = try attention(known(of: text) ?? projected(text?.states ?? x, in: context))
+    return try (text?.projectedPictures[path] ?? []).reduce(own) { try $0.adding(attention($1), in: context) }
+  }
+
+  /// This layer's keys and values of a text that it has read.
+  private func known(of text: TextStates?) -> (keys: Tensor, values: Tensor)? {
+    guard let keys = text?.projected[path + ".to_k"], let values = text?.projected[path + ".to_v"] else { return nil }
+    return (keys, values)
   }
 }

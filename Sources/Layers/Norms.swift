@@ -40,6 +40,38 @@ public struct GroupNorm: Sendable {
   }
 }
 
+/// Group normalisation whose scales and shifts follow from an embedding of each picture. Source: diffusers' `AdaGroupNorm`.
+public struct AdaGroupNorm: Sendable {
+  private let groups: Int
+  private let channels: Int
+  private let epsilon: Float
+  private let linear: Linear
+  private let path: String
+
+  /// Takes `linear`, which gives scales and shifts.
+  /// - Parameter embedding: the length of the embedding.
+  /// - Precondition: `channels` is a multiple of `groups`: configurations are checked earlier.
+  /// - Throws: `WeightErrors`, `CancellationError`.
+  public init(_ embedding: Int, groups: Int, channels: Int, epsilon: Float = 1e-5, weights: WeightScope) throws {
+    (self.groups, self.channels, self.epsilon) = (groups, channels, epsilon)
+    linear = try Linear(embedding, 2 * channels, weights: weights["linear"])
+    path = weights.prefix
+  }
+
+  /// Inputs `[N, …, Cᵢ]`, joined along channels, and their embedding `[N, E]` → `[N, …, channels]`. If the caller passes the last reference to a single
+  /// input, its memory is reused.
+  /// - Throws: `CancellationError`.
+  public func callAsFunction(_ inputs: consuming [Tensor], embedding: Tensor, in context: ExecutionContext) throws -> Tensor {
+    let both = try linear(embedding, in: context)
+    let normalization = GroupNormalization(
+      groups: groups, epsilon: epsilon, weight: try both.channels(0..<channels, in: context).scaled(by: 1, plus: 1, in: context),
+      bias: try both.channels(channels..<2 * channels, in: context))
+    let result = try normalization(consume inputs, in: context)
+    context.observer?(path, result)
+    return result
+  }
+}
+
 /// Layer normalisation with parameters from a checkpoint. Source: PyTorch's `LayerNorm`.
 public struct LayerNorm: Sendable {
   private let weight: Parameter<Tensor>

@@ -282,13 +282,12 @@ extension Plan {
     let isNegative = text == .negativePrompt
     let given = isNegative ? request.negativeConditioning : request.conditioning
     let prompts = isNegative ? request.negativePrompts.isEmpty ? [""] : request.negativePrompts : request.prompts
-    let result =
-      try given
-      ?? pipeline.conditioner.condition(
-        ConditioningRequest(
-          prompts, size: size, isNegative: isNegative, isAbsent: isNegative && request.negativePrompts.isEmpty,
-          sizes: request.sizes, negativeSizes: request.negativeSizes,
-          startsFromPicture: request.task.source(scale: pipeline.autoencoder.spatialScale) != .nothing), in: context)
+    var asked = ConditioningRequest(
+      prompts, size: size, isNegative: isNegative, isAbsent: isNegative && request.negativePrompts.isEmpty,
+      sizes: request.sizes, negativeSizes: request.negativeSizes,
+      startsFromPicture: request.task.source(scale: pipeline.autoencoder.spatialScale) != .nothing)
+    asked.guidance = request.guidance
+    let result = try given ?? pipeline.conditioner.condition(asked, in: context)
     try result.check()
     guard given != nil || result.rows == prompts.count else {
       throw ComponentError.unexpectedRows(component: "The pipeline", rows: result.rows, latents: prompts.count)

@@ -10,9 +10,16 @@ public enum PredictionType: String, CaseIterable, Sendable, Codable {
   /// The velocity v = α ε − σ x₀ (Salimans and Ho, arXiv 2202.00512).
   case vPrediction = "v_prediction"
 
+  /// The kind of a name in a configuration. Early ones have another for `sample`.
+  public init?(named name: String) { self.init(rawValue: name == "original_sample" ? Self.sample.rawValue : name) }
+
   /// What a scheduler's configuration says (`prediction_type`); ε where it says nothing.
   /// - Throws: `SchedulerError`.
   public init(_ configuration: SchedulerConfiguration) throws(SchedulerError) {
+    if let kind = configuration.predictionType.flatMap(Self.init(named:)) {
+      self = kind
+      return
+    }
     self = try configuration.choice(.predictionType, configuration.predictionType, default: .epsilon)
   }
 

@@ -7,9 +7,15 @@ public struct CLIPTextConditioner: TextConditioner {
   public let tokenizer: CLIPTokenizer
   /// Turns tokens into states.
   public let model: CLIPTextModel
+  /// Whether states are those after the tower's last normalisation.
+  private let isNormalized: Bool
 
+  /// - Parameters:
+  ///   - tokenizer: cuts prompts into tokens.
+  ///   - model: turns tokens into states.
+  ///   - isNormalized: whether states are those after the tower's last normalisation, which all models but the latent upscaler were trained with.
   /// - Throws: `CLIPTextError` if the tokenizer's texts are longer than the tower's, or have tokens that the tower lacks.
-  public init(tokenizer: CLIPTokenizer, model: CLIPTextModel) throws {
+  public init(tokenizer: CLIPTokenizer, model: CLIPTextModel, isNormalized: Bool = true) throws {
     guard (1...model.configuration.positions).contains(tokenizer.maximumLength) else {
       throw CLIPTextError.wrongLength(found: tokenizer.maximumLength, maximum: model.configuration.positions)
     }
@@ -20,6 +26,7 @@ public struct CLIPTextConditioner: TextConditioner {
     }
     self.tokenizer = tokenizer
     self.model = model
+    self.isNormalized = isNormalized
   }
 
   public func truncation(of prompt: Prompt) -> PromptTruncation? {
@@ -33,7 +40,8 @@ public struct CLIPTextConditioner: TextConditioner {
     // Texts that end at different layers cannot go through the tower together.
     try .byDepth(request.prompts) { prompts, skippedLayers in
       let output = try model(prompts.map { tokenizer.encodePadded($0.text) }, skippedLayers: skippedLayers, in: context)
-      return Conditioning(hiddenStates: output.lastHiddenState, pooled: output.textEmbeds ?? output.pooled)
+      return Conditioning(
+        hiddenStates: isNormalized ? output.lastHiddenState : output.unnormalized, pooled: output.textEmbeds ?? output.pooled)
     }
   }
 }

@@ -281,7 +281,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
 
 extension TextStates {
   /// Whether text and pictures are the same tensors as another's.
-  fileprivate func isOfTheSame(as other: TextStates) -> Bool {
+  func isOfTheSame(as other: TextStates) -> Bool {
     states.isIdentical(to: other.states)
       && pictures.elementsEqual(other.pictures) { $0.tokens.isIdentical(to: $1.tokens) && $0.scale == $1.scale }
   }

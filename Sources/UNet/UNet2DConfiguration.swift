@@ -50,7 +50,7 @@ struct UNet2DKeys: Decodable, Sendable {
 }
 
 /// `mid_block_type`: absent means the usual block, null means none.
-private struct MiddleBlock: Decodable {
+struct MiddleBlock: Decodable {
   let type: String?
   private enum CodingKeys: String, CodingKey { case mid_block_type }
 
@@ -252,7 +252,7 @@ public struct UNet2DConfiguration: Sendable {
   }
 
   /// No known model has larger kernels, and their products would overflow.
-  private static let largestKernel = 63
+  static let largestKernel = 63
 
   private static func refuseUnsupported(_ c: UNet2DKeys, _ check: ConfigurationCheck) throws {
     let absent: [(String?, String)] = [

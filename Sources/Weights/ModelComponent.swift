@@ -7,6 +7,10 @@ public protocol ModelComponent: Sendable {
   static var classNames: [String] { get }
   /// Which tensors can have 8 bits. The default is none.
   static var quantization: QuantizationRule { get }
+  /// Whether it is made of such a configuration, where several types implement a class. True without an implementation.
+  ///
+  /// - Parameter configuration: the JSON of `config.json`.
+  static func takes(_ configuration: Data) -> Bool
 
   /// - Parameters:
   ///   - configuration: the JSON of `config.json`.
@@ -17,6 +21,7 @@ public protocol ModelComponent: Sendable {
 
 extension ModelComponent {
   public static var quantization: QuantizationRule { .none }
+  public static func takes(_ configuration: Data) -> Bool { true }
 }
 
 /// Which tensors of a component have 8 bits if the caller asks for 8 bits. The others keep 16.
@@ -41,16 +46,21 @@ public struct QuantizationRule: Sendable {
 
 /// The component types by their class names in `model_index.json`. It is a value: registering a class in a copy changes nothing elsewhere.
 public struct ComponentRegistry: Sendable {
-  private var types: [String: any ModelComponent.Type] = [:]
+  private var types: [String: [any ModelComponent.Type]] = [:]
 
-  /// - Parameter types: a later type replaces an earlier one with the same class name.
+  /// - Parameter types: a later type goes before an earlier one with the same class name.
   public init(_ types: [any ModelComponent.Type] = []) { for type in types { register(type) } }
 
   /// Adds a class, under all its names.
-  public mutating func register(_ type: any ModelComponent.Type) { for name in type.classNames { types[name] = type } }
+  public mutating func register(_ type: any ModelComponent.Type) { for name in type.classNames { types[name, default: []].append(type) } }
 
-  /// The type for a class name; nil if none is registered.
-  public subscript(className: String?) -> (any ModelComponent.Type)? { className.flatMap { types[$0] } }
+  /// The type for a class name, whatever the configuration; nil if none is registered.
+  public subscript(className: String?) -> (any ModelComponent.Type)? { className.flatMap { types[$0]?.last } }
+
+  /// The type for a class name that takes a configuration; nil if none does.
+  public subscript(className: String?, configuration: Data) -> (any ModelComponent.Type)? {
+    className.flatMap { types[$0]?.last { $0.takes(configuration) } }
+  }
 
   /// Whether a class has no weights: schedulers, tokenizers, image processors.
   package static func isWeightless(_ className: String?) -> Bool {

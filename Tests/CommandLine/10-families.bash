@@ -15,6 +15,16 @@ follows upscale7 upscale-resampled upscale --prompt "$cat" --image "$inputs/pict
 is_png a.png 64 48
 follows xl-edit8 edit-euler edit --prompt "a photo of the cat" --image "$inputs/picture.png" --guidance 4 --steps 10 --seed 38
 follows upscale7 upscale-unguided upscale --prompt "" --image "$inputs/picture-24x12.png" --noise-level 0 --guidance 1 --steps 4 --seed 45
+follows latent-upscaler picture upscale --prompt "a photo of the cat" --image "$inputs/picture-16x16.png" --steps 10 --seed 60
+is_png a.png 32 32
+upscaler=(--model "$models/latent-upscaler" --steps 2 --output a.png)
+works encode --model "$models/latent-upscaler" --image "$inputs/picture-16x16.png" --save-latents small.safetensors
+works upscale --prompt "" --latents small.safetensors "${upscaler[@]}" --memory-limit 400MB
+is_png a.png 32 32
+refused 1 "takes no --noise-level" upscale --prompt "" --image "$inputs/picture-16x16.png" --noise-level 5 "${upscaler[@]}"
+refused 1 "takes no --latents" upscale --prompt "" --latents small.safetensors --model "$models/upscale7" --output a.png
+refused 64 "either --image or --latents" upscale --prompt "" "${upscaler[@]}"
+refused 64 "leave --noise-level out" upscale --prompt "" --latents small.safetensors --noise-level 5 "${upscaler[@]}"
 follows ldm unconditional unconditional --steps 8 --seed 46
 follows ldm-class class class2img --class-label 7 --steps 8 --seed 48
 follows ldm-class class-named class2img --class-label "white shark" --steps 5 --seed 49

@@ -5,10 +5,10 @@ import Testing
 
 /// Whole pipelines of the families around the same U-Net, as diffusers runs them: see `PipelineCaseTests`.
 @Suite struct FamilyCaseTests {
-  static let models = ["depth5", "upscale7", "ldm", "ldm-class", "ldm-table", "ldm-text"]
+  static let models = ["depth5", "upscale7", "latent-upscaler", "ldm", "ldm-class", "ldm-table", "ldm-text"]
   static let cases = models.flatMap { (try? PipelineCase.all(of: $0)) ?? [] }
 
-  @Test func allCasesAreHere() { #expect(Self.cases.count == 17) }
+  @Test func allCasesAreHere() { #expect(Self.cases.count == 21) }
 
   @Test(.compares("Whole pipelines of other families", in: .tasks, with: "diffusers", unit: .deviation), arguments: cases)
   func drawsWhatDiffusersDraws(_ reference: PipelineCase) async throws {
@@ -38,6 +38,7 @@ import Testing
     let image = Tensor(shape: [1, 32, 32, 3])
     #expect(try settings("depth5", DepthToImage(.pixels(image), depth: Tensor(shape: [1, 8, 8, 1]))) == [50, 7.5])
     #expect(try settings("upscale7", Upscaling(image)) == [75, 9])
+    #expect(try settings("latent-upscaler", LatentUpscaling(.pixels(image))) == [75, 9])
     #expect(try settings("ldm") == [50, 1])
     #expect(try settings("ldm-text") == [50, 1])
   }
@@ -64,6 +65,79 @@ import Testing
       }
     }
     try await firstEvent(depthModel) { $0.task = DepthToImage(.latents(Tensor(shape: [1, 4, 4, 4])), depth: depth) }
+  }
+
+  @Test func whatALatentUpscalerWasNotMadeForIsRefused() async throws {
+    let picture = Tensor(shape: [1, 16, 16, 3]), latents = SourceImage.latents(Tensor(shape: [1, 4, 4, 4]))
+    let (upscaler, editor) = (try load("latent-upscaler"), try load("edit8"))
+    // Both have eight channels, but not what the others' tasks bring.
+    await #expect(throws: ComponentError.self) { try await firstEvent(upscaler) { $0.task = InstructionEditing(picture) } }
+    await #expect(throws: ComponentError.self) { try await firstEvent(editor) { $0.task = LatentUpscaling(latents) } }
+    for task in [
+      TextToImage(), Upscaling(picture), LatentUpscaling(.latents(Tensor(shape: [1, 4, 4, 3]))), LatentUpscaling(.pixels(latents.tensor)),
+      LatentUpscaling(.pixels(Tensor(repeating: .nan, shape: picture.shape))),
+    ] as [any GenerationTask] {
+      await #expect(throws: GenerationError.self, "\(task)") { try await firstEvent(upscaler) { $0.task = task } }
+    }
+    // Latents that cannot be doubled to what the network halves, pictures too small to be mirrored below.
+    await #expect(throws: (any Error).self) {
+      try await firstEvent(upscaler) { $0.task = LatentUpscaling(.latents(Tensor(shape: [1, 5, 4, 4]))) }
+    }
+    await #expect(throws: ComponentError.self) {
+      try await firstEvent(upscaler) { $0.task = LatentUpscaling(.pixels(Tensor(shape: [1, 4, 16, 3]))) }
+    }
+    await #expect(throws: GenerationError.self) {
+      try await firstEvent(upscaler) { ($0.task, $0.denoisingStart) = (LatentUpscaling(latents), 0.5) }
+    }
+    await #expect(throws: GenerationError.self) {
+      try await firstEvent(upscaler) { ($0.task, $0.denoisingEnd) = (LatentUpscaling(latents), 0.5) }
+    }
+    // A picture of other sides is resampled, and the result may have a size of its own.
+    try await firstEvent(upscaler) { $0.task = LatentUpscaling(.pixels(Tensor(shape: [1, 19, 13, 3]))) }
+    try await firstEvent(upscaler) { ($0.task, $0.width, $0.height) = (LatentUpscaling(.pixels(picture)), 48, 40) }
+    // Schedulers whose samples are x₀ + σ ε.
+    for kind in SchedulerKind.allCases {
+      var other = upscaler
+      try other.use(kind)
+      if [.euler, .eulerAncestral, .heun, .lms].contains(kind) {
+        try await firstEvent(other) { $0.task = LatentUpscaling(latents) }
+      } else {
+        await #expect(throws: SchedulerError.self, "\(kind)") { try await firstEvent(other) { $0.task = LatentUpscaling(latents) } }
+      }
+    }
+  }
+
+  /// A generation that goes on in another process has the scheduler's own steps.
+  @Test func aPlaceOfALatentUpscalerGoesOn() async throws {
+    let model = try load("latent-upscaler")
+    var request = model.request("a cat", seed: 3)
+    (request.task, request.steps) = (LatentUpscaling(.latents(Tensor(repeating: 0.5, shape: [1, 4, 4, 4]))), 4)
+    var steps = try model.pipeline.generate(request).makeAsyncIterator()
+    for _ in 0..<2 { _ = try await steps.next() }
+    let place = try JSONDecoder().decode(GenerationPlace.self, from: JSONEncoder().encode(#require(try steps.place)))
+    let whole = try await model.pipeline.images(for: request)
+    var others: [GeneratedImage] = []
+    for try await event in try model.pipeline.generate(request, from: place) { if case .image(let image) = event { others.append(image) } }
+    #expect(others.map(\.latents.elements) == whole.map(\.latents.elements))
+    #expect(whole[0].image.shape == [1, 16, 16, 3])
+  }
+
+  @Test func theInputsOfALatentUpscalerMustFit() throws {
+    for (file, key, value) in [
+      ("unet/config.json", "time_cond_proj_dim", "140"), ("unet/config.json", "out_channels", "4"),
+      ("unet/config.json", "cross_attention_dim", "24"),
+    ] {
+      let copy = try ModelCopy("latent-upscaler")
+      try copy.set(key, value, in: file)
+      #expect(throws: (any Error).self, "\(key)") { try DiffusionModel.load(from: copy.folder) }
+      #expect(throws: (any Error).self, "\(key)") { try MemoryPlan(for: copy.folder) }
+    }
+    // A U-Net of other blocks is none of a latent upscaler, nor the other way round.
+    for (name, other) in [("latent-upscaler", "edit8"), ("edit8", "latent-upscaler")] {
+      let copy = try ModelCopy(name)
+      try copy.replace("unet", with: other)
+      #expect(throws: ComponentError.self, "\(name)") { try DiffusionModel.load(from: copy.folder) }
+    }
   }
 
   @Test func classesAreAskedForByNumberOrName() async throws {
@@ -107,7 +181,9 @@ import Testing
 
   @Test(arguments: models) func plansAndInspectionsKnowThem(_ name: String) async throws {
     let folder = ReferenceModel(name).folder
-    let plan = try MemoryPlan(for: folder)
+    // A latent upscaler says no size of its own.
+    let extent = name == "latent-upscaler" ? GenerationExtent(size: PixelSize(width: 32, height: 48), encodesPicture: true) : nil
+    let plan = try MemoryPlan(for: folder, extent)
     #expect(plan.predictedPeakBytes > 0)
     let report = try DiffusionModel.inspect(folder)
     // The folder of the depth estimator, which nothing needs, is not here.
@@ -128,5 +204,13 @@ import Testing
     #expect(try DiffusionModel.load(from: copy.folder).pipeline.autoencoder.latentScale == 0.08333)
     try copy.set("low_res_scheduler", "[null, null]", in: "model_index.json")
     #expect(throws: ModelFilesError.self) { try DiffusionModel.load(from: copy.folder) }
+  }
+}
+
+extension SourceImage {
+  fileprivate var tensor: Tensor {
+    switch self {
+    case .pixels(let tensor), .latents(let tensor): tensor
+    }
   }
 }

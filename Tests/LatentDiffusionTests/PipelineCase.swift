@@ -152,6 +152,8 @@ extension PipelineCase {
     case "inpainting": Inpainting(image: try picture(image).tensor(), mask: try picture(mask).mask(), strength: strength ?? 1)
     case "depth-to-image":
       DepthToImage(.pixels(try picture(image).tensor()), depth: try picture(depth).mask(), strength: strength ?? 0.8)
+    case "latent-upscaling":
+      try LatentUpscaling(image == nil ? .latents(#require(reference()["input.latents"]).channelsLast()) : .pixels(picture(image).tensor()))
     case "upscaling": Upscaling(try picture(image).tensor(), noiseLevel: noiseLevel ?? 20)
     case "editing": InstructionEditing(try picture(image).tensor(), imageGuidance: imageGuidance ?? 1.5)
     default: TextToImage()

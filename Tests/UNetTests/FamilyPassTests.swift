@@ -25,7 +25,9 @@ import UNet
     let sample = try #require(tensors["input.sample"]).channelsLast()
     let conditioning = Conditioning(
       rows: sample.shape[0], contexts: [tensors["input.encoder_hidden_states"]].compactMap(\.self),
-      inputs: ["class_labels": tensors["input.class_labels"]].compactMapValues(\.self))
+      inputs: [
+        "class_labels": tensors["input.class_labels"], "timestep_cond": tensors["input.timestep_cond"],
+      ].compactMapValues(\.self))
     func predict() throws -> Tensor {
       try unet.predict(sample, timestep: inputs.timestep, conditioning: conditioning, in: context)
     }
@@ -47,6 +49,30 @@ import UNet
     _ = try compare(name, as: UNet2DConditionModel.self)
   }
 
+  @Test(.compares("UNet2DConditionModel of K blocks, every block", in: .architectures, with: "diffusers"))
+  func networksOfKBlocksEqualDiffusers() throws {
+    let unet = try compare("latent-upscaler", as: KUNet2DConditionModel.self)
+    #expect(unet.sideMultiple == 4)
+    let conditioning = Conditioning(
+      rows: 1, contexts: [Tensor(shape: [1, 2, 16])], inputs: ["timestep_cond": Tensor(shape: [1, 144])])
+    // Sides that cannot be halved, or whose half has nothing to be mirrored.
+    for sides in [(8, 10), (6, 8), (4, 8)] {
+      #expect(throws: ComponentError.self, "\(sides)") {
+        try unet.predict(Tensor(shape: [1, sides.0, sides.1, 8]), timestep: 0, conditioning: conditioning, in: ExecutionContext())
+      }
+    }
+    for conditioning in [
+      Conditioning(rows: 1, contexts: [Tensor(shape: [1, 2, 16])]),
+      Conditioning(rows: 1, contexts: [Tensor(shape: [1, 2, 8])], inputs: conditioning.inputs),
+      Conditioning(rows: 1, contexts: [], inputs: conditioning.inputs),
+    ] {
+      #expect(throws: ComponentError.self) {
+        try unet.predict(Tensor(shape: [1, 8, 8, 8]), timestep: 0, conditioning: conditioning, in: ExecutionContext())
+      }
+    }
+    #expect(throws: ComponentError.self) { try unet.check(Shortcuts(tokenMerging: 0.5)) }
+  }
+
   @Test(.compares("UNet2DModel, every block", in: .architectures, with: "diffusers")) func unconditionalNetworksEqualDiffusers() throws {
     #expect(try compare("ldm", as: UNet2DModel.self).classes == nil)
     let classes = try compare("ldm-class", as: UNet2DModel.self)
@@ -65,6 +91,30 @@ import UNet
         latents, timestep: 1,
         conditioning: Conditioning(rows: 1, contexts: [Tensor(shape: [1, 1, 4])], inputs: ["class_labels": Tensor([1])]),
         in: ExecutionContext())
+    }
+  }
+
+  @Test func configurationsOfKBlocksAreChecked() throws {
+    let json = try String(contentsOf: ReferenceModel("latent-upscaler").folder.appending(path: "unet/config.json"), encoding: .utf8)
+    #expect(KUNet2DConditionModel.takes(Data(json.utf8)))
+    #expect(!KUNet2DConditionModel.takes(Data(#"{"down_block_types": ["DownBlock2D"]}"#.utf8)) && !KUNet2DConditionModel.takes(Data()))
+    #expect(throws: ConfigurationError.self) { try UNet2DConfiguration(json: Data(json.utf8)) }
+    for (key, value) in [
+      ("mid_block_type", #""UNetMidBlock2D""#), ("time_embedding_type", #""positional""#), ("act_fn", #""relu""#),
+      ("num_class_embeds", "3"),
+      ("block_out_channels", "[]"), ("block_out_channels", "[32, 64, 31]"), ("block_out_channels", "[32, 64, 9223372036854775807]"),
+      ("block_out_channels", "[32, 64, 112]"), ("attention_head_dim", "65"), ("attention_head_dim", "0"), ("layers_per_block", "[1, 1]"),
+      ("norm_num_groups", "5"), ("time_embedding_dim", "63"), ("conv_in_kernel", "1000"), ("cross_attention_dim", "[16, 16, 8]"),
+      ("class_embed_type", #""identity""#), ("num_attention_heads", "2"), ("norm_eps", "-1"),
+      // Blocks that do not fit: a level of another width, and one that leaves nothing for the way up.
+      ("block_out_channels", "[32, 64, 96]"), ("time_embedding_dim", "32"),
+      ("down_block_types", #"["KDownBlock2D", "KCrossAttnDownBlock2D", "KDownBlock2D"]"#),
+      ("up_block_types", #"["KCrossAttnUpBlock2D", "KUpBlock2D"]"#), ("up_block_types", #"["UpBlock2D", "UpBlock2D", "UpBlock2D"]"#),
+    ] {
+      var object = try #require(try JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any])
+      object[key] = try JSONSerialization.jsonObject(with: Data(value.utf8), options: .fragmentsAllowed)
+      let changed = try JSONSerialization.data(withJSONObject: object)
+      #expect(throws: ConfigurationError.self, "\(key) \(value)") { try KUNet2DConfiguration(json: changed) }
     }
   }
 

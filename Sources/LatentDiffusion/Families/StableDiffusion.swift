@@ -64,15 +64,6 @@ public struct StableDiffusionFamily: ModelFamily {
       otherBytes: Self.bytesPerToken * text.configuration.vocabulary)
   }
 
-  /// Texts of all tokens that the tower has places for, whatever the prompts: what a plan counts.
-  private struct LongestTexts: TextConditioner {
-    let model: CLIPTextModel
-    func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning {
-      let ids = request.prompts.map { _ in Array(repeating: 0, count: model.configuration.positions) }
-      return Conditioning(hiddenStates: try model(ids, in: context).lastHiddenState)
-    }
-  }
-
   /// What the tokenizer takes for each token that it knows.
   static let bytesPerToken = 400
 
@@ -131,6 +122,16 @@ public struct StableDiffusionFamily: ModelFamily {
     var cross_attention_dim: PerLevel<Int>?
     var use_linear_projection: Bool?
     var time_cond_proj_dim: Int?
+  }
+}
+
+/// Texts of all tokens that the tower has places for, whatever the prompts: what a plan counts.
+struct LongestTexts: TextConditioner {
+  let model: CLIPTextModel
+  func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning {
+    let ids = request.prompts.map { _ in Array(repeating: 0, count: model.configuration.positions) }
+    let output = try model(ids, in: context)
+    return Conditioning(hiddenStates: output.lastHiddenState, pooled: output.textEmbeds ?? output.pooled)
   }
 }
 

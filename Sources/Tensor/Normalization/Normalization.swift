@@ -7,19 +7,20 @@ public struct GroupNormalization: Sendable {
   public let groups: Int
   /// Added to the variance.
   public let epsilon: Float
-  /// `[C]`.
+  /// `[C]`, or `[N, C]` where each picture has its own.
   package let weight: Tensor
-  /// `[C]`.
+  /// As `weight`.
   package let bias: Tensor
 
   /// - Parameters:
   ///   - groups: of neighbouring channels.
   ///   - epsilon: added to the variance.
-  ///   - weight: `[C]`, the scales.
-  ///   - bias: `[C]`, the shifts.
-  /// - Precondition: weight and bias have the same count, a multiple of `groups`.
+  ///   - weight: `[C]`, the scales, or `[N, C]` with those of each picture.
+  ///   - bias: of the same shape, the shifts.
+  /// - Precondition: weight and bias have the same shape, and their channels are a multiple of `groups`.
   public init(groups: Int, epsilon: Float, weight: Tensor, bias: Tensor) {
-    precondition(groups > 0 && weight.count == bias.count && weight.count % groups == 0, "\(weight.count) channels in \(groups) groups.")
+    precondition(
+      groups > 0 && weight.shape == bias.shape && weight.shape.columns % groups == 0, "\(weight.shape) channels in \(groups) groups.")
     (self.groups, self.epsilon, self.weight, self.bias) = (groups, epsilon, weight, bias)
   }
 
@@ -36,7 +37,7 @@ public struct GroupNormalization: Sendable {
   }
 
   /// The number of channels.
-  var channels: Int { weight.count }
+  var channels: Int { weight.shape.columns }
 
   /// The normalisation as a scale and a shift for each picture and channel.
   struct Affine {
@@ -77,8 +78,9 @@ public struct GroupNormalization: Sendable {
 
   func affine(of inputs: [Tensor], in context: ExecutionContext) throws -> Affine {
     let channels = inputs.reduce(0) { $0 + $1.shape.columns }
-    precondition(channels == weight.count, "\(inputs.map(\.shape)) have not \(weight.count) channels.")
+    precondition(channels == self.channels, "\(inputs.map(\.shape)) have not \(self.channels) channels.")
     let batch = inputs[0].shape[0]
+    precondition(weight.shape.rank == 1 || weight.shape.rows == batch, "\(weight.shape.rows) pictures have scales, and \(batch) are there.")
     let pixels = inputs[0].shape.rows / max(batch, 1)
     precondition(inputs.allSatisfy { $0.shape.rows == batch * pixels }, "\(inputs.map(\.shape)) do not lie side by side.")
     let run = Self.run(channels)
@@ -109,11 +111,11 @@ public struct GroupNormalization: Sendable {
 
   /// Merges the runs' moments (Chan, Golub and LeVeque 1979) into one scale and shift for each picture and channel.
   private func affine(from moments: Tensor, batch: Int, pixels: Int, run: Int, runs: Int) -> Affine {
-    let channels = weight.count
-    let width = channels / groups
+    let channels = channels, width = channels / groups
     let scale = Tensor(uninitialized: [batch, channels]), shift = Tensor(uninitialized: [batch, channels])
     let rate = Tensor(uninitialized: [batch, channels]), offset = Tensor(uninitialized: [batch, channels])
     for image in 0..<batch {
+      let own = weight.shape.rank == 1 ? 0 : image * channels
       for group in 0..<groups {
         let range = group * width..<(group + 1) * width
         var count = 0.0, mean = 0.0, m2 = 0.0
@@ -132,9 +134,9 @@ public struct GroupNormalization: Sendable {
         }
         let inverse = 1 / (m2 / max(count, 1) + Double(epsilon)).squareRoot()
         for channel in range {
-          let factor = Double(weight.pointer[channel]) * inverse
+          let factor = Double(weight.pointer[own + channel]) * inverse
           scale.mutablePointer[image * channels + channel] = Float(factor)
-          shift.mutablePointer[image * channels + channel] = Float(Double(bias.pointer[channel]) - mean * factor)
+          shift.mutablePointer[image * channels + channel] = Float(Double(bias.pointer[own + channel]) - mean * factor)
           rate.mutablePointer[image * channels + channel] = Float(inverse)
           offset.mutablePointer[image * channels + channel] = Float(-mean * inverse)
         }

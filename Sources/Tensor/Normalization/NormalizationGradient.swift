@@ -77,9 +77,11 @@ extension GroupNormalization {
     _ sums: Tensor, affine: Affine, runs: Int, count: Int
   ) -> (weight: Tensor, bias: Tensor, factors: Tensor) {
     let (batch, width) = (affine.scale.shape[0], channels / groups)
-    let gammas = Tensor(repeating: 0, shape: [channels]), betas = Tensor(repeating: 0, shape: [channels])
+    let gammas = Tensor(repeating: 0, shape: weight.shape), betas = Tensor(repeating: 0, shape: bias.shape)
     let factors = Tensor(uninitialized: [batch, 3, channels])
     for image in 0..<batch {
+      // Where the parameters of a picture begin.
+      let first = weight.shape.rank == 1 ? 0 : image * channels
       // Σ h and Σ h x̂ of each channel of the picture.
       var own = [Double](repeating: 0, count: 2 * channels)
       for task in image * runs..<(image + 1) * runs {
@@ -89,10 +91,10 @@ extension GroupNormalization {
         let range = group * width..<(group + 1) * width
         var (h, product) = (0.0, 0.0)
         for channel in range {
-          h += Double(weight.pointer[channel]) * own[channel]
-          product += Double(weight.pointer[channel]) * own[channels + channel]
-          betas.mutablePointer[channel] += Float(own[channel])
-          gammas.mutablePointer[channel] += Float(own[channels + channel])
+          h += Double(weight.pointer[first + channel]) * own[channel]
+          product += Double(weight.pointer[first + channel]) * own[channels + channel]
+          betas.mutablePointer[first + channel] += Float(own[channel])
+          gammas.mutablePointer[first + channel] += Float(own[channels + channel])
         }
         (h, product) = (h / Double(count * width), product / Double(count * width))
         for channel in range {

@@ -3,17 +3,19 @@
 import torch
 from diffusers.models.attention import BasicTransformerBlock, FeedForward
 from diffusers.models.attention_processor import Attention
-from diffusers.models.downsampling import Downsample2D
-from diffusers.models.embeddings import TimestepEmbedding, Timesteps
-from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.downsampling import Downsample2D, KDownsample2D
+from diffusers.models.embeddings import GaussianFourierProjection, TimestepEmbedding, Timesteps
+from diffusers.models.normalization import AdaGroupNorm
+from diffusers.models.resnet import ResnetBlock2D, ResnetBlockCondNorm2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
-from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
-from diffusers.models.upsampling import Upsample2D
+from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock, KAttentionBlock
+from diffusers.models.upsampling import KUpsample2D, Upsample2D
 
 from configurations import told
 
 BLOCKS = (ResnetBlock2D, Transformer2DModel, BasicTransformerBlock, FeedForward, Attention, Downsample2D, Upsample2D, Timesteps,
-          TimestepEmbedding, AutoencoderTinyBlock)
+          TimestepEmbedding, AutoencoderTinyBlock, KDownsample2D, KUpsample2D, GaussianFourierProjection, AdaGroupNorm,
+          ResnetBlockCondNorm2D, KAttentionBlock)
 NAMES = ("conv_in", "conv_norm_out", "conv_out", "quant_conv", "post_quant_conv", "mid_block", "quantize")
 
 
