@@ -280,7 +280,7 @@ struct MemoryModel: Sendable {
     let tiles = choice.tiling.tiles(height: height, width: width, scale: scale)
     let tile = (height: min(height, tiles?.latentSide ?? height), width: min(width, tiles?.latentSide ?? width))
     let decoding = try followed(passes, .autoencoder, choice, height: tile.height, width: tile.width) {
-      try assembly.followDecoder(height: tile.height, width: tile.width, $0)
+      try assembly.followDecoder(height: tile.height, width: tile.width, keepsPictures: extent.encodesPicture, $0)
       return nil
     }.work
     let encoding = try followed(passes, .autoencoder, choice, encodes: true, height: tile.height, width: tile.width) {
@@ -336,8 +336,15 @@ extension ModelAssembly {
     }
   }
 
-  fileprivate func followDecoder(height: Int, width: Int, _ engine: CountingEngine) throws {
-    _ = try autoencoder.decode(engine.input([1, height, width, autoencoder.latentChannels]), in: engine.context)
+  /// - Parameter keepsPictures: whether a decoder that looks at what is kept of a picture is shown one.
+  fileprivate func followDecoder(height: Int, width: Int, keepsPictures: Bool = false, _ engine: CountingEngine) throws {
+    let latents = engine.input([1, height, width, autoencoder.latentChannels]), scale = autoencoder.spatialScale
+    guard keepsPictures, autoencoder.decodesKeptPictures else {
+      _ = try autoencoder.decode(latents, in: engine.context)
+      return
+    }
+    func input(_ channels: Int) -> Tensor { engine.input([1, height * scale, width * scale, channels]) }
+    _ = try autoencoder.decode(latents, keeping: KeptPicture(input(3), new: input(1)), in: engine.context)
   }
 
   fileprivate func followEncoder(height: Int, width: Int, _ engine: CountingEngine) throws {

@@ -15,7 +15,7 @@ import Testing
   /// reference's is: 7.6e-5 at most, whichever kernels compute it.
   static let tolerance: Float = 3e-4
 
-  @Test func allCasesAreHere() { #expect(Self.cases.count == 157) }
+  @Test func allCasesAreHere() { #expect(Self.cases.count == 158) }
 
   @Test(arguments: cases) func drawsWhatDiffusersDraws(_ reference: PipelineCase) async throws {
     try await Self.expectDrawn(reference, by: reference.loadModel())
