@@ -100,7 +100,7 @@ public struct ModelRegistry: Sendable {
       ("OV", "an OpenVINO model"), ("Onnx", "an ONNX model"), ("ORT", "an ONNX model"), ("Flax", "a Flax (JAX) model"),
       ("StableDiffusion3", "a Stable Diffusion 3 model"),
       ("StableVideoDiffusion", "a Stable Video Diffusion model"), ("StableCascade", "a Stable Cascade model"),
-      ("Wuerstchen", "a Stable Cascade (Würstchen) model"), ("Flux", "a Flux model"), ("StableUnCLIP", "a Stable Diffusion unCLIP model"),
+      ("Wuerstchen", "a Stable Cascade (Würstchen) model"), ("Flux", "a Flux model"), ("StableUnCLIP", "a Stable unCLIP model that begins with a prior"),
       ("AnimateDiff", "an AnimateDiff model"), ("LDM", "a latent diffusion model of 2022"), ("AltDiffusion", "an AltDiffusion model"),
       ("Kandinsky", "a Kandinsky model"), ("PixArt", "a PixArt model"), ("IF", "a DeepFloyd IF model"), ("ZImage", "a Z-Image model"),
       ("QwenImage", "a Qwen-Image model"), ("Sana", "a Sana model"), ("Lumina", "a Lumina model"), ("Hunyuan", "a Hunyuan model"),
