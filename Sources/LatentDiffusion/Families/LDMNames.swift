@@ -5,7 +5,7 @@ import Tensor
 extension LDMKeys {
   // MARK: attention of pixels
 
-  /// The original's `AttentionBlock`, in which queries, keys and values of a head stand together in one matrix, head after head, as diffusers' `Attention`.
+  /// The original's `AttentionBlock`, in which queries, keys and values of a head stand together in one matrix, head after head → diffusers' `Attention`.
   ///
   /// - Parameters:
   ///   - tensors: whose modules have diffusers' names.
