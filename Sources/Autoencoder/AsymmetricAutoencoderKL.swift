@@ -7,16 +7,17 @@ import Tensor
 /// The autoencoder of Stable Diffusion with a larger decoder, which reads the same latents. Source: Zhu et al. 2023 (arXiv:2306.04632), diffusers'
 /// `AsymmetricAutoencoderKL`.
 ///
-/// Pictures are decoded without a mask. The tensors of `decoder.condition_encoder`, by which diffusers' inpainting shows the decoder what is kept, are not
-/// used, which the load report tells.
+/// Its decoder is shown what an inpainting keeps of a picture, so that the seam is not seen.
 public struct AsymmetricAutoencoderKL: LatentAutoencoder, ModelComponent {
   private let base: AutoencoderKL
+  private let conditionEncoder: MaskConditionEncoder
 
   public static var classNames: [String] { ["AsymmetricAutoencoderKL"] }
 
   /// - Throws: `ConfigurationError`, `WeightErrors`, `CancellationError`.
   public init(configuration json: Data, weights: WeightScope) throws {
     base = try AutoencoderKL(AutoencoderKLConfiguration(asymmetric: json), weights: weights)
+    conditionEncoder = try MaskConditionEncoder(base.configuration.decoderShape, weights: weights["decoder"]["condition_encoder"])
   }
 
   public var spatialScale: Int { base.spatialScale }
@@ -25,6 +26,22 @@ public struct AsymmetricAutoencoderKL: LatentAutoencoder, ModelComponent {
 
   public func encode(_ image: Tensor, in context: ExecutionContext) throws -> EncodedPicture { try base.encode(image, in: context) }
   public func decode(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor { try base.decode(latents, in: context) }
+
+  public var decodesKeptPictures: Bool { true }
+
+  /// - Throws: `ComponentError` where the picture has not the size of the decoded ones, or the halves of the autoencoder do not fit; `CancellationError`.
+  public func decode(_ latents: Tensor, keeping picture: KeptPicture, in context: ExecutionContext) throws -> Tensor {
+    try checkLatents(latents)
+    for (tensor, channels) in [(picture.image, 3), (picture.new, 1)] {
+      let expected: Shape = [latents.shape[0], spatialScale * latents.shape[1], spatialScale * latents.shape[2], channels]
+      guard tensor.shape == expected else {
+        throw ComponentError.unexpectedShape(
+          component: "The autoencoder", argument: "what is kept", expected: expected.description, found: tensor.shape)
+      }
+    }
+    let features = try conditionEncoder(picture, in: context)
+    return try base.decode(latents, in: context, mixing: { try features.mixed(into: $0, in: context) })
+  }
 }
 
 /// The keys of `config.json`, under diffusers' names, of which each half has its own.

@@ -117,9 +117,11 @@ struct Decoder: Sendable {
   }
 
   /// `[N, h, w, latentChannels]` → `[N, H, W, 3]`.
-  func callAsFunction(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor {
+  /// - Parameter mix: what becomes of the features before each level and after the last.
+  func callAsFunction(_ latents: Tensor, mixing mix: ((Tensor) throws -> Tensor)? = nil, in context: ExecutionContext) throws -> Tensor {
     var x = try midBlock(convIn(latents, in: context), in: context)
     for (index, level) in levels.enumerated() {
+      if let mix { x = try mix(x) }
       for layer in level.layers {
         x = try layer.resnet([consume x], in: context)
         if let attention = layer.attention { x = try attention(x, in: context) }
@@ -127,6 +129,7 @@ struct Decoder: Sendable {
       if let upsampler = level.upsampler { x = try upsampler(consume x, in: context) }
       context.observer?("\(path).up_blocks.\(index)", x)
     }
+    if let mix { x = try mix(x) }
     return try convOut(convNormOut(consume x, activation: .silu, in: context), in: context)
   }
 }

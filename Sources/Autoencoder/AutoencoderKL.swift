@@ -47,9 +47,12 @@ public struct AutoencoderKL: LatentAutoencoder, ModelComponent {
         logVariance: try moments.channels(latentChannels..<2 * latentChannels, in: context)))
   }
 
-  public func decode(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor {
+  public func decode(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor { try decode(latents, in: context, mixing: nil) }
+
+  /// - Parameter mix: what becomes of the decoder's features before each of its levels and after the last; nil: they stay as they are.
+  func decode(_ latents: Tensor, in context: ExecutionContext, mixing mix: ((Tensor) throws -> Tensor)?) throws -> Tensor {
     try checkLatents(latents)
-    return try decoder(postQuantConvolution?(latents, in: context) ?? latents, in: context)
+    return try decoder(postQuantConvolution?(latents, in: context) ?? latents, mixing: mix, in: context)
   }
 }
 

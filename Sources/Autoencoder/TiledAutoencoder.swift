@@ -25,7 +25,7 @@ public struct TiledAutoencoder: LatentAutoencoder {
     // Means and variances are blended in the same way, so they are joined along channels.
     let channels = latentChannels
     var columns: Int?
-    let blended = try tiles.encode(image, scale: spatialScale, in: context) { tile in
+    let blended = try tiles.encode(image, scale: spatialScale, in: context) { tile, _ in
       let encoded = try base.checkedEncode(tile, in: context)
       let parts = [encoded.mode] + (encoded.gaussian.map { [$0.logVariance] } ?? [])
       // Tiles of a distribution and tiles of plain latents cannot meet.
@@ -45,7 +45,21 @@ public struct TiledAutoencoder: LatentAutoencoder {
     try checkLatents(latents)
     let tiles = tiling.tiles(height: latents.shape[1], width: latents.shape[2], scale: spatialScale)
     guard let tiles else { return try base.decode(latents, in: context) }
-    return try tiles.decode(latents, scale: spatialScale, in: context) { try base.checkedDecode($0, in: context) }
+    return try tiles.decode(latents, scale: spatialScale, in: context) { tile, _ in try base.checkedDecode(tile, in: context) }
+  }
+
+  public var decodesKeptPictures: Bool { base.decodesKeptPictures }
+
+  public func decode(_ latents: Tensor, keeping picture: KeptPicture, in context: ExecutionContext) throws -> Tensor {
+    try checkLatents(latents)
+    let scale = spatialScale, tiles = tiling.tiles(height: latents.shape[1], width: latents.shape[2], scale: scale)
+    guard let tiles else { return try base.decode(latents, keeping: picture, in: context) }
+    return try tiles.decode(latents, scale: scale, in: context) { tile, corner in
+      let rows = corner.row * scale..<(corner.row + tile.shape[1]) * scale
+      let columns = corner.column * scale..<(corner.column + tile.shape[2]) * scale
+      let part = KeptPicture(picture.image.part(rows: rows, columns: columns), new: picture.new.part(rows: rows, columns: columns))
+      return try base.checkedDecode(tile, keeping: part, in: context)
+    }
   }
 }
 
@@ -106,21 +120,24 @@ public struct AutoencoderTiles: Sendable, Equatable {
     return Double(covered(height)) / Double(max(height, 1)) * Double(covered(width)) / Double(max(width, 1))
   }
 
+  /// A pass of one tile, whose upper left corner lies in this row and column of the input.
+  typealias Pass = (_ tile: Tensor, _ corner: (row: Int, column: Int)) throws -> Tensor
+
   /// Decodes tile after tile. Each tile is blended with the tile above it and the tile to its left.
-  func decode(_ latents: Tensor, scale: Int, in context: ExecutionContext, _ decode: (Tensor) throws -> Tensor) rethrows -> Tensor {
+  func decode(_ latents: Tensor, scale: Int, in context: ExecutionContext, _ decode: Pass) rethrows -> Tensor {
     try run(
       latents, side: latentSide, step: latentStep, resultSide: latentSide * scale, resultStep: latentStep * scale, in: context, decode)
   }
 
   /// The same for the encoder. Its tiles cover the same latents, in pixels.
-  func encode(_ image: Tensor, scale: Int, in context: ExecutionContext, _ encode: (Tensor) throws -> Tensor) rethrows -> Tensor {
+  func encode(_ image: Tensor, scale: Int, in context: ExecutionContext, _ encode: Pass) rethrows -> Tensor {
     try run(
       image, side: latentSide * scale, step: latentStep * scale, resultSide: latentSide, resultStep: latentStep, in: context, encode)
   }
 
   private func run(
     _ input: Tensor, side: Int, step: Int, resultSide: Int, resultStep: Int, in context: ExecutionContext,
-    _ pass: (Tensor) throws -> Tensor
+    _ pass: Pass
   ) rethrows -> Tensor {
     let (height, width) = (input.shape[1], input.shape[2])
     let seam = resultSide - resultStep
@@ -137,7 +154,7 @@ public struct AutoencoderTiles: Sendable, Equatable {
         let tile = input.part(rows: top..<min(height, top + side), columns: left..<min(width, left + side))
         // Otherwise the idle buffers of the previous tile would add to the memory of this one.
         BufferPool.releaseIdle()
-        var made = try pass(tile)
+        var made = try pass(tile, (top, left))
         if i > 0 { made = made.blended(.below, above[j], over: seam) }
         if let before { made = made.blended(.beside, before, over: seam) }
         let (rows, columns) = (made.shape[1], made.shape[2])

@@ -20,10 +20,24 @@ public protocol LatentAutoencoder: Sendable {
   /// - Returns: `[N, h·scale, w·scale, 3]`, about -1…1, not clamped.
   /// - Throws: `CancellationError`; `ComponentError` where the shape does not fit.
   func decode(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor
+
+  /// Whether decoding looks at a picture of which a part is kept; it does not without an implementation.
+  var decodesKeptPictures: Bool { get }
+
+  /// The same beside a picture of which a part is kept. Without an implementation, as if there were none.
+  ///
+  /// - Parameter picture: of the decoded pictures' size, one for each.
+  /// - Throws: as `decode`.
+  func decode(_ latents: Tensor, keeping picture: KeptPicture, in context: ExecutionContext) throws -> Tensor
 }
 
 extension LatentAutoencoder {
   public var latentShift: Float { 0 }
+  public var decodesKeptPictures: Bool { false }
+
+  public func decode(_ latents: Tensor, keeping picture: KeptPicture, in context: ExecutionContext) throws -> Tensor {
+    try decode(latents, in: context)
+  }
 
   /// - Throws: `ComponentError` unless a picture is `[N, H, W, 3]` with sides that are multiples of `spatialScale`.
   public func checkPicture(_ image: Tensor) throws(ComponentError) {
@@ -49,8 +63,8 @@ extension LatentAutoencoder {
 
   /// What `decode` gives, with its shape checked.
   /// - Throws: what `decode` throws, and `ComponentError` where what it gives does not belong to the latents.
-  public func checkedDecode(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor {
-    let decoded = try decode(latents, in: context)
+  public func checkedDecode(_ latents: Tensor, keeping picture: KeptPicture? = nil, in context: ExecutionContext) throws -> Tensor {
+    let decoded = try picture.map { try decode(latents, keeping: $0, in: context) } ?? decode(latents, in: context)
     let expected: Shape = [latents.shape[0], latents.shape[1] * spatialScale, latents.shape[2] * spatialScale, 3]
     guard decoded.shape == expected else {
       throw ComponentError.unexpectedShape(
@@ -66,6 +80,19 @@ extension LatentAutoencoder {
         component: "The autoencoder", argument: "latents", expected: "[N, h, w, \(latentChannels)]", found: latents.shape)
     }
   }
+}
+
+/// A picture of which a part is kept, for decoders that look at it.
+public struct KeptPicture: Sendable {
+  /// `[N, H, W, 3]`, -1…1. What is new of it is not looked at.
+  public let image: Tensor
+  /// `[N, H, W, 1]`: 1 where something is new, 0 where the picture is kept.
+  public let new: Tensor
+
+  /// - Parameters:
+  ///   - image: `[N, H, W, 3]`, -1…1.
+  ///   - new: `[N, H, W, 1]`, 1 where something is new and 0 elsewhere.
+  public init(_ image: Tensor, new: Tensor) { (self.image, self.new) = (image, new) }
 }
 
 /// What an encoder knows of a picture. Source: diffusers' `retrieve_latents`, which draws numbers for a distribution alone.

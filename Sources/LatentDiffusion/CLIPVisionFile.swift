@@ -28,8 +28,7 @@ struct CLIPVisionFile {
     var tensors = file.tensors.below(["vision_model."])
     let isOpenCLIP = tensors.isEmpty
     if isOpenCLIP {
-      tensors = LDMKeys.openCLIP(file.tensors.below(["visual.", "embedder.model.visual."]))
-      tensors["visual_projection.weight"] = tensors.removeValue(forKey: "proj").map { $0.transposed() ?? $0 }
+      tensors = Self.renamed(file.tensors.below(["visual.", "embedder.model.visual."]))
     } else {
       tensors["visual_projection.weight"] = file.tensors["visual_projection.weight"]
       tensors["embeddings.position_ids"] = nil
@@ -39,6 +38,27 @@ struct CLIPVisionFile {
       try CLIPImageEncoderFiles.contents(of: url.deletingLastPathComponent().appending(path: "config.json"))
       ?? Self.derived(tensors, isOpenCLIP: isOpenCLIP, path: url.path(percentEncoded: false))
   }
+
+  /// OpenCLIP's tower below a prefix of a file that holds more, whose extents follow from the tensors' shapes.
+  /// - Throws: `ModelFilesError.notAModel` where something is missing without which nothing is known of it.
+  init(openCLIP file: any TensorFile, below prefix: String) throws(ModelFilesError) {
+    let tensors = Self.renamed(file.tensors.below([prefix]))
+    table = WeightTable(tensors)
+    let isOpenAI = Self.isOpenAI(features: tensors["visual_projection.weight"]?.shape.extent(0) ?? 0)
+    configuration = try Self.derived(tensors, isOpenCLIP: !isOpenAI, path: file.url.path(percentEncoded: false))
+  }
+
+  private static func renamed(_ openCLIP: [String: StoredTensor]) -> [String: StoredTensor] {
+    var tensors = LDMKeys.openCLIP(openCLIP)
+    tensors["visual_projection.weight"] = tensors.removeValue(forKey: "proj").map { $0.transposed() ?? $0 }
+    return tensors
+  }
+
+  /// The length of a picture's projected state.
+  var features: Int { table.tensors["visual_projection.weight"]?.shape.extent(0) ?? 0 }
+
+  /// Whether a tower below an original model's prefix is OpenAI's, by the length of its projected state: OpenCLIP's are longer there.
+  static func isOpenAI(features: Int) -> Bool { features == 768 }
 
   private static func derived(_ tensors: [String: StoredTensor], isOpenCLIP: Bool, path: String) throws(ModelFilesError) -> Data {
     func extent(_ name: String, _ axis: Int) throws(ModelFilesError) -> Int {

@@ -219,7 +219,7 @@ struct MemoryModel: Sendable {
     let tiles = choice.tiling.tiles(height: height, width: width, scale: scale)
     let tile = (height: min(height, tiles?.latentSide ?? height), width: min(width, tiles?.latentSide ?? width))
     let decoding = try followed(passes, .autoencoder, choice, height: tile.height, width: tile.width) {
-      try assembly.followDecoder(height: tile.height, width: tile.width, $0)
+      try assembly.followDecoder(height: tile.height, width: tile.width, keepsPictures: extent.encodesPicture, $0)
       return nil
     }.work
     let encoding = try followed(passes, .autoencoder, choice, encodes: true, height: tile.height, width: tile.width) {

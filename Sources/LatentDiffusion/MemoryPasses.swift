@@ -87,8 +87,15 @@ extension ModelAssembly {
     }
   }
 
-  func followDecoder(height: Int, width: Int, _ engine: CountingEngine) throws {
-    _ = try autoencoder.decode(engine.input([1, height, width, autoencoder.latentChannels]), in: engine.context)
+  /// - Parameter keepsPictures: whether a decoder that looks at what is kept of a picture is shown one.
+  func followDecoder(height: Int, width: Int, keepsPictures: Bool = false, _ engine: CountingEngine) throws {
+    let latents = engine.input([1, height, width, autoencoder.latentChannels]), scale = autoencoder.spatialScale
+    guard keepsPictures, autoencoder.decodesKeptPictures else {
+      _ = try autoencoder.decode(latents, in: engine.context)
+      return
+    }
+    func input(_ channels: Int) -> Tensor { engine.input([1, height * scale, width * scale, channels]) }
+    _ = try autoencoder.decode(latents, keeping: KeptPicture(input(3), new: input(1)), in: engine.context)
   }
 
   func followEncoder(height: Int, width: Int, _ engine: CountingEngine) throws {

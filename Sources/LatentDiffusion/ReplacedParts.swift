@@ -9,7 +9,8 @@ extension ModelFiles {
   ///     alone, if they have all the rest.
   ///   - parts: components that take the place of the model's own, by their names (`vae`): the folder of a component, the folder or file of a whole
   ///     model, or a single file that holds this component alone. The configuration of a single file follows from its tensors' shapes. What those do not
-  ///     say is as in the component whose place it takes, if that is of the same class.
+  ///     say is as in the component whose place it takes, if that is of the same class. A tiny autoencoder can be in two files (TAESD's): its decoder is
+  ///     `vae` then, and its encoder `vae_encoder`.
   ///   - registry: whose families know how single files are laid out.
   /// - Throws: `ModelFilesError`, `SafetensorsError`, `ConfigurationError`.
   public static func open(_ url: URL, replacing parts: [String: URL] = [:], registry: ModelRegistry = .standard) throws -> ModelFiles {
@@ -23,9 +24,15 @@ extension ModelFiles {
   ) throws -> ModelFiles {
     let files = try ModelFiles(
       url, registry: registry.components, layouts: registry.layouts, part: layout)
-    var places: [String: Place] = [:], accessories: [String: Place] = [:]
+    var places: [String: Place] = [:], accessories: [String: Place] = [:], parts = parts
+    let encoder = parts.removeValue(forKey: "vae_encoder")
+    if let encoder, parts["vae"] == nil {
+      throw ModelFilesError.notAModel(
+        path: encoder.path(percentEncoded: false), reason: "it is to be half an autoencoder; give the other half, the decoder, as the vae")
+    }
     for (name, url) in parts.sorted(by: { $0.key < $1.key }) {
-      let place = try files.place(of: name, in: url, registry)
+      let place =
+        try encoder.flatMap { name == "vae" ? try files.halves($0, url, registry) : nil } ?? files.place(of: name, in: url, registry)
       places[name] = place
       // A single file brings what it needs and the model may lack: a text encoder its tokenizer.
       for beside in place.files.components
@@ -48,6 +55,17 @@ extension ModelFiles {
         path: url.path(percentEncoded: false), reason: "it is to be the model's \(name), but holds \(found.isEmpty ? "nothing" : found)")
     }
     return Place(files, only)
+  }
+
+  /// A tiny autoencoder in a file for each half.
+  private func halves(_ encoder: URL, _ decoder: URL, _ registry: ModelRegistry) throws -> Place {
+    let layout = ComponentFile(encoder: try TensorFileFormat.open(encoder))
+    let files = try ModelFiles(decoder, registry: registry.components, part: layout)
+    guard files.layout == .singleFile else {
+      throw ModelFilesError.notAModel(
+        path: decoder.path(percentEncoded: false), reason: "an encoder can be added to a decoder's file alone, not to a folder")
+    }
+    return Place(files, "vae")
   }
 
   /// How a single file holds the component of this name.

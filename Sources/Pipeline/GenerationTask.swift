@@ -34,6 +34,9 @@ public protocol GenerationTask: Sendable {
   /// What the loop begins with. The order in which it draws random numbers is part of what a seed means.
   /// - Throws: `CancellationError`, and what the autoencoder throws.
   func start(_ preparation: inout Preparation) throws -> LoopStart
+  /// The picture of which a part is kept, `[N, H, W, 3]`, 0…1, and what is new of it, `[N, H, W, 1]`, from 0.5 up: for decoders that look at them. Nil
+  /// without an implementation.
+  func keptPicture(resizeMode: ResizeMode) -> (image: Tensor, new: Tensor)?
   /// A decoded picture `[1, H, W, 3]` as it is given back; as it is, without an implementation.
   func finished(_ decoded: Tensor, index: Int, size: PixelSize, resizeMode: ResizeMode) -> Tensor
 }
@@ -50,6 +53,7 @@ extension GenerationTask {
   }
   public func check(latentChannels: Int) throws(GenerationError) {}
   public func hasSteps(of steps: Int) -> Bool { true }
+  public func keptPicture(resizeMode: ResizeMode) -> (image: Tensor, new: Tensor)? { nil }
   public func finished(_ decoded: Tensor, index: Int, size: PixelSize, resizeMode: ResizeMode) -> Tensor { decoded }
 }
 

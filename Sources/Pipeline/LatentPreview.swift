@@ -17,11 +17,17 @@ public struct LatentPreview: Sendable {
   /// The affine functions that come closest, by least squares, to what the decoder makes of a picture's latents; costs one small encoding and one
   /// small decoding.
   ///
-  /// The picture is one of many small squares of colour. Its latents lie where those of pictures lie, which random ones do not.
+  /// The picture is one of many small squares of colour. Its latents lie where those of pictures lie, which random ones do not. An autoencoder that has no
+  /// encoder is asked for the pictures of random ones all the same.
   /// - Throws: `CancellationError`, and what the autoencoder throws.
   public init(fittedTo autoencoder: any LatentAutoencoder, in context: ExecutionContext) throws {
     let scale = autoencoder.spatialScale, channels = autoencoder.latentChannels
-    let latents = autoencoder.scaled(try autoencoder.encode(Self.colours(scale: scale).centered, in: context).mode)
+    let latents: Tensor
+    do {
+      latents = autoencoder.scaled(try autoencoder.encode(Self.colours(scale: scale).centered, in: context).mode)
+    } catch ComponentError.missingPart {
+      latents = Self.squares(channels: channels)
+    }
     let inputs = latents.elements.map(Double.init)
     let targets = try autoencoder.image(of: latents, in: context).averaged(over: scale).elements.map(Double.init)
     let count = inputs.count / channels
@@ -42,10 +48,19 @@ public struct LatentPreview: Sendable {
     self.init(coefficients: factors.map { $0.map(Float.init) })
   }
 
+  /// `[1, h, w, C]`: squares of two latents a side, standard normal, as scaled latents are.
+  private static func squares(channels: Int) -> Tensor {
+    var generator = TorchGenerator(seed: 0)
+    return Tensor(generator.normal(cells * cells * channels), shape: [1, cells, cells, channels])
+      .resizedNearest(height: 2 * cells, width: 2 * cells)
+  }
+
+  private static let cells = 12
+
   /// `[1, H, W, 3]`, 0…1: squares of two latents a side, half of them in the corners of the colour cube, some white, as much of a picture is, and the
   /// rest between. Where they lie is random, but always the same, since a regular pattern would be seen by the encoder as one.
   private static func colours(scale: Int) -> Tensor {
-    let cells = 12, side = 2 * scale
+    let side = 2 * scale
     var state: UInt32 = 0
     func draw() -> UInt32 {
       // Numerical Recipes' generator: nothing here asks for a better one.

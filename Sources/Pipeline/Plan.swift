@@ -295,13 +295,30 @@ extension Plan {
     return result.repeated(count / result.rows)
   }
 
+  /// A picture 0…1 in the size of the model's input.
+  func fitted(_ image: Tensor) -> Tensor {
+    let image = image.resized(to: outputSize, mode: request.resizeMode)
+    guard size != outputSize else { return image }
+    return image.extended(left: 0, right: size.width - outputSize.width, top: 0, bottom: size.height - outputSize.height)
+  }
+
+  /// What the decoder is shown of the picture that belongs to one of the latents; nil if it looks at none.
+  private func keptPicture(_ index: Int) -> KeptPicture? {
+    guard pipeline.autoencoder.decodesKeptPictures, let kept = request.task.keptPicture(resizeMode: request.resizeMode) else { return nil }
+    func own(_ tensor: Tensor) -> Tensor {
+      let row = index % tensor.shape[0]
+      return fitted(tensor.rows(row..<row + 1))
+    }
+    return KeptPicture(own(kept.image).centered, new: own(kept.new).binarized())
+  }
+
   /// Decodes one of the latents.
   func image(_ index: Int, of latents: Tensor, in context: ExecutionContext) throws -> GeneratedImage {
     let latents = latents.rows(index..<index + 1)
     var context = context
     phase(.decoding(done: index, count: count))
     context.progress = { [phase, count] in phase(.decoding(done: index * $1 + $0, count: count * $1)) }
-    let decoded = try pipeline.autoencoder.image(of: latents, in: context)
+    let decoded = try pipeline.autoencoder.image(of: latents, keeping: keptPicture(index), in: context)
       .cropped(height: outputSize.height, width: outputSize.width)
     return GeneratedImage(
       index: index, prompt: request.prompts[index / request.imagesPerPrompt],

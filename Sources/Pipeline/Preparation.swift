@@ -32,12 +32,7 @@ public struct Preparation {
   public mutating func drawnNoise() -> Tensor { plan.request.noise ?? noise.normal(channelsLast: latentShape) }
 
   /// A picture 0…1 in the size of the model's input.
-  public func fitted(_ image: Tensor) -> Tensor {
-    let image = image.resized(to: plan.outputSize, mode: resizeMode)
-    guard plan.size != plan.outputSize else { return image }
-    return image.extended(
-      left: 0, right: plan.size.width - plan.outputSize.width, top: 0, bottom: plan.size.height - plan.outputSize.height)
-  }
+  public func fitted(_ image: Tensor) -> Tensor { plan.fitted(image) }
 
   /// A tensor of some pictures, repeated for all pictures of the request.
   /// - Precondition: its outermost extent divides their number, as that of a task's `inputs` does.
@@ -107,10 +102,12 @@ extension LatentAutoencoder {
   /// Latents as the noise predictor takes them.
   func scaled(_ latents: Tensor) -> Tensor { latentScale * (latents - latentShift) }
 
-  /// - Parameter latents: `[N, h, w, C]`, scaled.
+  /// - Parameters:
+  ///   - latents: `[N, h, w, C]`, scaled.
+  ///   - picture: of which a part is kept, for decoders that look at it.
   /// - Returns: `[N, H, W, 3]`, 0…1.
-  func image(of latents: Tensor, in context: ExecutionContext) throws -> Tensor {
-    let decoded = try checkedDecode(latents / latentScale + latentShift, in: context)
+  func image(of latents: Tensor, keeping picture: KeptPicture? = nil, in context: ExecutionContext) throws -> Tensor {
+    let decoded = try checkedDecode(latents / latentScale + latentShift, keeping: picture, in: context)
     guard decoded.isFinite else { throw GenerationError.notFinite(name: "The decoded picture") }
     return (decoded * 0.5 + 0.5).clamped(to: 0...1)
   }

@@ -93,9 +93,6 @@ extension ForeignFile {
     func begins(_ prefixes: String...) -> Bool { names.contains { name in prefixes.contains { name.hasPrefix($0) } } }
     if let adapter = ForeignFile(adapter: names) {
       self = adapter
-    } else if begins("noise_augmentor.", "embedder.model.visual.") {
-      self.init(
-        "a Stable Diffusion unCLIP model", "it starts from pictures' embeddings, which is not supported yet; give a text-to-image model")
     } else if has("time_stack.", "time_mixer.mix_factor") {
       self.init("a Stable Video Diffusion model", Self.notYetAdvice)
     } else if has("joint_blocks.") {

@@ -56,6 +56,20 @@ public struct StoredTensor: Sendable {
       data: bytes.gathered(shape: [columns, rows], strides: [1, columns], elementBytes: size), origin: origin)
   }
 
+  /// Tensors of the same format one after the other along the outermost axis, in memory of its own; nil where they do not fit.
+  package static func joined(_ parts: [StoredTensor]) -> StoredTensor? {
+    guard let first = parts.first, first.shape.rank > 0 else { return nil }
+    let inner = Array(first.shape.dimensions.dropFirst())
+    let fit = parts.allSatisfy {
+      $0.elementType == first.elementType && $0.order == first.order && $0.scales == nil && Array($0.shape.dimensions.dropFirst()) == inner
+    }
+    guard fit else { return nil }
+    let rows = parts.reduce(0) { $0 + $1.shape[0] }
+    return StoredTensor(
+      shape: Shape([rows] + inner), elementType: first.elementType, data: parts.reduce(into: Data()) { $0.append($1.data) },
+      origin: first.origin, order: first.order)
+  }
+
   /// Splits the outermost axis into equal parts; nil if it cannot be split.
   package func split(_ parts: Int) -> [StoredTensor]? {
     guard let rows = shape.dimensions.first, rows % parts == 0, data.count % parts == 0 else { return nil }

@@ -16,6 +16,13 @@ says "AutoencoderTiny"
 warns "text_encoder_2 .* not used" "${draw[@]}" --text-encoder-2 "$models/projection" --output two.png
 refused 1 "no encoder" img2img --model "$models/sd1" --vae "$taesd" --prompt "" --image own.png --steps 2 --output made/x.png
 refused 1 "no encoder" encode --model "$models/sd1" --vae "$taesd" --image own.png --save-latents made/x.safetensors
+halves=(--model "$models/sd1" --vae "$taesd" --vae-encoder "$models/taesd/original/taesd_encoder.safetensors")
+works encode "${halves[@]}" --image own.png --save-latents halves.safetensors
+same encoded.safetensors halves.safetensors
+works img2img "${halves[@]}" --prompt "" --image own.png --steps 2 --output halves.png
+refused 1 "the decoder, as the vae" "${draw[@]}" --vae-encoder "$models/taesd/original/taesd_encoder.safetensors" --output made/x.png
+refused 1 "and they are not" "${draw[@]}" --vae "$taesd" --vae-encoder "$taesd" --output made/x.png
+refused 1 "not to a folder" "${draw[@]}" --vae "$models/taesd/vae" --vae-encoder "$taesd" --output made/x.png
 refused 1 "lacks the decoder" "${draw[@]}" --vae "$models/taesd/original/taesd_encoder.safetensors" --output made/x.png
 refused 1 "vae is a UNet2DConditionModel" "${draw[@]}" --vae "$models/sd1/unet" --output made/x.png
 refused 1 "no model at .*missing" "${draw[@]}" --unet missing --output made/x.png

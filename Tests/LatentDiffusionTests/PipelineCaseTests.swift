@@ -16,7 +16,7 @@ import Testing
   /// reference's is: 7.6e-5 at most, whichever kernels compute it.
   static let tolerance: Float = 3e-4
 
-  @Test func allCasesAreHere() { #expect(Self.cases.count == 165) }
+  @Test func allCasesAreHere() { #expect(Self.cases.count == 166) }
 
   @Test(.compares("Whole pipelines", in: .tasks, with: "diffusers", unit: .deviation), arguments: cases) func drawsWhatDiffusersDraws(
     _ reference: PipelineCase

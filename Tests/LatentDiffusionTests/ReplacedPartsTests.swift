@@ -147,6 +147,60 @@ import Testing
     #expect(error?.description.contains("lacks the decoder") == true)
   }
 
+  /// The original has a file for each half.
+  @Test func bothHalvesOfTheOriginalInTwoFiles() async throws {
+    let folder = ReferenceModel("taesd").folder, original = folder.appending(path: "original")
+    let (encoder, decoder) = (original.appending(path: "taesd_encoder.safetensors"), original.appending(path: "taesd_decoder.safetensors"))
+    let files = try ModelFiles.open(sd1, replacing: ["vae": decoder, "vae_encoder": encoder])
+    let own = try ModelFiles.open(sd1)
+    #expect(files.leftOver == [] && files.components == own.components)
+    let found = try #require(try files.component("vae", in: context) as? AutoencoderTiny)
+    let expected = try AutoencoderTiny.load(from: folder.appending(path: "vae"))
+    var numbers = Numbers(seed: 6)
+    let picture = Tensor(numbers.uniform(16 * 24 * 3, in: -1...1), shape: [1, 16, 24, 3]), latents = numbers.tensor([1, 4, 6, 4])
+    #expect(try found.encode(picture, in: context).mode.elements == expected.encode(picture, in: context).mode.elements)
+    #expect(try found.decode(latents, in: context).elements == expected.decode(latents, in: context).elements)
+    #expect(
+      try await self.picture(sd1, ["vae": decoder, "vae_encoder": encoder]) == self.picture(sd1, ["vae": folder.appending(path: "vae")]))
+    #expect(try MemoryPlan(for: sd1, replacing: ["vae": decoder, "vae_encoder": encoder]).predictedPeakBytes > 0)
+    for parts in [
+      ["vae_encoder": encoder], ["vae": encoder, "vae_encoder": decoder], ["vae": decoder, "vae_encoder": decoder],
+      ["vae": folder.appending(path: "vae"), "vae_encoder": encoder],
+      ["vae": sd1.appending(path: "vae/diffusion_pytorch_model.safetensors"), "vae_encoder": encoder],
+      ["vae": decoder, "vae_encoder": sd1.appending(path: "vae/diffusion_pytorch_model.safetensors")],
+    ] {
+      #expect(throws: ModelFilesError.self, "\(parts)") { try ModelFiles.open(sd1, replacing: parts) }
+    }
+  }
+
+  /// Previews of a decoder alone come nearer to its pictures than one colour does.
+  @Test func aDecoderAloneHasPreviews() async throws {
+    let decoder = ReferenceModel("taesd").folder.appending(path: "original/taesd_decoder.safetensors")
+    var model = try StableDiffusion.load(from: sd1, replacing: ["vae": decoder])
+    let autoencoder = model.pipeline.autoencoder, preview = try LatentPreview(fittedTo: autoencoder, in: context)
+    var numbers = Numbers(seed: 7)
+    let latents = numbers.tensor([1, 6, 6, 4]).resizedNearest(height: 12, width: 12)
+    let picture = try await model.pipeline.decode(latents).elements, side = 12 * autoencoder.spatialScale
+    // The mean of each latent's square of pixels.
+    var expected = Array(repeating: Float(0), count: 12 * 12 * 3)
+    for index in picture.indices {
+      let (row, column, colour) = (index / 3 / side, index / 3 % side, index % 3), scale = autoencoder.spatialScale
+      expected[(row / scale * 12 + column / scale) * 3 + colour] += picture[index] / Float(scale * scale)
+    }
+    func error(_ found: [Float]) -> Float { zip(found, expected).reduce(0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) } }
+    let means = (0..<3).map { colour in stride(from: colour, to: expected.count, by: 3).reduce(0) { $0 + expected[$1] } / 144 }
+    let ours = error(preview.image(of: latents).elements), plain = error(expected.indices.map { means[$0 % 3] })
+    #expect(ours < plain)
+    print("previews of a decoder alone: \(ours / plain) of the error of one colour")
+    // A generation that is asked for previews gets them.
+    model.pipeline.decodesPreviews = false
+    var request = model.request("a cat", seed: 1)
+    (request.steps, request.previewInterval) = (2, 1)
+    var iterator = try model.pipeline.generate(request).makeAsyncIterator()
+    guard case .step(let step)? = try await iterator.next() else { return #expect(Bool(false), "no step") }
+    #expect(step.preview != nil)
+  }
+
   /// All numbers of levels and blocks that the names can tell.
   @Test func theShapeOfATinyAutoencoderIsDerived() throws {
     for model in ["taesd", "taesd4"] {

@@ -286,7 +286,7 @@ private func fnv(_ data: Data) -> String {
       (["control_model.input_blocks.0.0.weight": one], "its ControlNet lacks its blocks"),
       (["controlnet_cond_embedding.conv_in.weight": one], "its ControlNet lacks its blocks"),
       (["emb_params": one], "an embedding"), (["<cat-toy>": one], "an embedding"), (["clip_l": one, "clip_g": one], "an embedding"),
-      (["noise_augmentor.data_mean": one, "model.diffusion_model.label_emb.0.0.weight": one], "unCLIP"),
+      (["noise_augmentor.data_mean": one, "model.diffusion_model.label_emb.0.0.weight": one], "as an image encoder it lacks"),
       (["taesd_decoder.1.weight": one], "tiny autoencoder"), (["0.weight": one, "1.conv.0.weight": one], "tiny autoencoder"),
       (["adapter.body.0.resnets.0.x": one], "T2I-Adapter"), (["image_proj.proj.weight": one], "IP-Adapter"),
       (["decoder.layers.1.weight": one], "tiny autoencoder"),

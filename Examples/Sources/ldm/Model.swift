@@ -16,6 +16,11 @@ struct PartOptions: ParsableArguments {
   var vae: String?
 
   @Option(
+    parsing: .unconditional,
+    help: "The encoder of a tiny autoencoder whose decoder --vae is: TAESD's two files. Without it, such a decoder cannot take pictures.")
+  var vaeEncoder: String?
+
+  @Option(
     parsing: .unconditional, help: "A U-Net in the place of the model's, as --vae. With --vae and --text-encoder it needs no --model.")
   var unet: String?
 
@@ -28,7 +33,8 @@ struct PartOptions: ParsableArguments {
 
   fileprivate var given: [(component: String, label: String, path: String?)] {
     [
-      ("unet", "U-Net", unet), ("vae", "VAE", vae), ("text_encoder", "Text encoder", textEncoder),
+      ("unet", "U-Net", unet), ("vae", "VAE", vae), ("vae_encoder", "VAE encoder", vaeEncoder),
+      ("text_encoder", "Text encoder", textEncoder),
       ("text_encoder_2", "Text encoder 2", secondTextEncoder),
     ]
   }

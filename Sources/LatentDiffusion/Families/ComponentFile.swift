@@ -10,6 +10,8 @@ struct ComponentFile: CheckpointLayout {
   /// The class of the text encoder in whose place this one comes, and how many layers it uses, which no tensor tells.
   var textClass = "CLIPTextModel"
   var textLayers: Int?
+  /// The other half of a tiny autoencoder, whose decoder the file is to be.
+  var encoder: (any TensorFile)?
 
   var marks: String { "tensors of a single component" }
 
@@ -25,7 +27,10 @@ struct ComponentFile: CheckpointLayout {
       let bare = prefixes.lazy.map { ($0, file.tensors.below([$0])) }.first { isKind($0.1) }
       if let (prefix, tensors) = bare { found.append((name, tensors, file.names.filter { $0.hasPrefix(prefix) })) }
     }
-    if let tiny = TinyAutoencoderKeys.tensors(file.tensors) { found.append(("vae", tiny.tensors, tiny.owned)) }
+    if let tiny = TinyAutoencoderKeys.tensors(file.tensors) { found.append(("vae", try withEncoder(tiny.tensors, in: file), tiny.owned)) }
+    if let encoder, found.count != 1 || found[0].tensors.keys.allSatisfy({ !$0.hasPrefix("encoder.layers.") }) {
+      throw Self.notHalves(encoder, file)
+    }
     // Several are a whole model, which has a layout of its own, as SDXL has with its text encoders.
     guard found.count == 1, !StableDiffusionXLCheckpoint.isMade(of: file.names), let part = found.first else { return nil }
     do throws(DerivedConfiguration.Missing) {
@@ -37,6 +42,22 @@ struct ComponentFile: CheckpointLayout {
     } catch {
       throw ModelFilesError.notAModel(path: file.url.path(percentEncoded: false), reason: "its \(error.component) lacks \(error.what)")
     }
+  }
+
+  /// A tiny autoencoder's decoder with the encoder of the other file.
+  private func withEncoder(_ tensors: Tensors, in file: any TensorFile) throws(ModelFilesError) -> Tensors {
+    guard let encoder else { return tensors }
+    let other = TinyAutoencoderKeys.tensors(encoder.tensors)?.tensors ?? [:]
+    guard tensors.keys.allSatisfy({ $0.hasPrefix("decoder.") }), !other.isEmpty, other.keys.allSatisfy({ $0.hasPrefix("encoder.") }) else {
+      throw Self.notHalves(encoder, file)
+    }
+    return tensors.merging(other) { first, _ in first }
+  }
+
+  private static func notHalves(_ encoder: any TensorFile, _ decoder: any TensorFile) -> ModelFilesError {
+    .notAModel(
+      path: encoder.url.path(percentEncoded: false),
+      reason: "it is to be the encoder of a tiny autoencoder, and \(decoder.url.lastPathComponent) its decoder, and they are not")
   }
 
   private func components(

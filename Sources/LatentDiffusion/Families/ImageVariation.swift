@@ -36,6 +36,7 @@ public struct ImageVariationFamily: ModelFamily {
   }
 
   public var ignoredParts: Set<String> { ["safety_checker"] }
+  public var checkpointLayout: (any CheckpointLayout)? { StableUnCLIPCheckpoint() }
 
   public func accessories(of files: ModelFiles) throws -> [String: any Sendable] {
     var all: [String: any Sendable] = [:]

@@ -26,6 +26,8 @@ public struct LDMFamily: ModelFamily {
   }
 
   private static let namesKey = "id2label"
+  /// Those of models that read texts, too.
+  public var checkpointLayout: (any CheckpointLayout)? { LDMCheckpoint() }
 
   public func accessories(of files: ModelFiles) throws -> [String: any Sendable] { [Self.namesKey: files.names(Self.namesKey) ?? [:]] }
 

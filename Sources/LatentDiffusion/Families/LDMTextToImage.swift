@@ -24,7 +24,9 @@ public struct LDMTextToImageFamily: ModelFamily {
   }
 
   public func accessories(of files: ModelFiles) throws -> [String: any Sendable] {
-    ["tokenizer": try BertTokenizer(folder: files.folder(of: "tokenizer"))]
+    // No single file has the vocabulary: another folder does then.
+    let file = ["vocab.txt", "tokenizer.json"].lazy.compactMap { files.file("tokenizer", $0) }.first
+    return ["tokenizer": try BertTokenizer(folder: file?.deletingLastPathComponent() ?? files.folder(of: "tokenizer"))]
   }
 
   public func assembled(_ parts: ModelParts) throws -> ModelAssembly {

@@ -18,8 +18,13 @@ struct StableDiffusionCheckpoint: CheckpointLayout {
   var marks: String { "tensors below model.diffusion_model, first_stage_model or cond_stage_model" }
 
   func checkpoint(of file: any TensorFile) throws -> Checkpoint? {
+    let others = [StableDiffusionXLCheckpoint.isMade, StableUnCLIPCheckpoint.isMade, LDMCheckpoint.isMade]
+    return others.contains { $0(file.names) } ? nil : try model(in: file)
+  }
+
+  /// What a file has of a Stable Diffusion, whatever else it holds.
+  func model(in file: any TensorFile) throws -> Checkpoint? {
     let path = file.url.path(percentEncoded: false)
-    guard !StableDiffusionXLCheckpoint.isMade(of: file.names) else { return nil }
     let unet = LDMKeys.unet(file.tensors.below([Self.unetPrefix]))
     let autoencoder = LDMKeys.autoencoder(file.tensors.below(Self.autoencoderPrefixes))
     let clip = file.tensors.below(Self.clipPrefixes)

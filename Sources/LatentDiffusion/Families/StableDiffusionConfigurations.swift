@@ -36,6 +36,7 @@ enum DerivedConfiguration {
     let time_cond_proj_dim: Int?
     let num_class_embeds: Int?
     let only_cross_attention: [Bool]?
+    let class_embed_type: String?
     var addition_embed_type: String?
     var addition_time_embed_dim: Int?
     var projection_class_embeddings_input_dim: Int?
@@ -134,8 +135,10 @@ enum DerivedConfiguration {
 
   // MARK: from diffusers' names
 
-  /// - Parameter latentSide: how many latents a side the model was trained for; the file does not say it.
-  static func unet(_ tensors: Tensors, latentSide: Int) throws(Missing) -> UNet {
+  /// - Parameters:
+  ///   - latentSide: how many latents a side the model was trained for; the file does not say it.
+  ///   - heads: of every attention; nil: as Stable Diffusion has them.
+  static func unet(_ tensors: Tensors, latentSide: Int, heads: Int? = nil) throws(Missing) -> UNet {
     func extent(_ name: String, _ axis: Int) throws(Missing) -> Int { try tensors.extent(name, axis, of: "U-Net") }
     let levels = tensors.count(of: "down_blocks.")
     guard levelCounts.contains(levels), let transformer = tensors.transformer(in: "mid_block.") ?? tensors.transformer(in: "") else {
@@ -166,6 +169,8 @@ enum DerivedConfiguration {
         .map { $0 != channels[level] } ?? false
     }
     let classes = tensors["class_embedding.weight"]?.shape.extent(0)
+    // What unCLIP's classes are: pictures' states.
+    let projected = tensors["class_embedding.linear_1.weight"]?.shape.extent(1)
     return UNet(
       sample_size: latentSide, in_channels: try extent("conv_in.weight", 1), out_channels: try extent("conv_out.weight", 0),
       down_block_types: (0..<levels).map { tensors.transformer(in: "down_blocks.\($0).") == nil ? "DownBlock2D" : "CrossAttnDownBlock2D" },
@@ -175,9 +180,11 @@ enum DerivedConfiguration {
       block_out_channels: channels, layers_per_block: (0..<levels).map { tensors.count(of: "down_blocks.\($0).resnets.") },
       transformer_layers_per_block: down, reverse_transformer_layers_per_block: isUneven ? up : nil,
       cross_attention_dim: try extent(transformer + "transformer_blocks.0.attn2.to_k.weight", 1),
-      attention_head_dim: heads(channels, isLinear: isLinear && classes == nil), use_linear_projection: isLinear,
+      attention_head_dim: heads.map { Array(repeating: $0, count: levels) } ?? self.heads(channels, isLinear: isLinear && classes == nil),
+      use_linear_projection: isLinear,
       norm_num_groups: groups(channels), time_cond_proj_dim: tensors["time_embedding.cond_proj.weight"]?.shape.extent(1),
-      num_class_embeds: classes, only_cross_attention: onlyText.contains(true) ? onlyText : nil)
+      num_class_embeds: classes, only_cross_attention: onlyText.contains(true) ? onlyText : nil,
+      class_embed_type: projected == nil ? nil : "projection", projection_class_embeddings_input_dim: projected)
   }
 
   static func autoencoder(_ tensors: Tensors, pixels: Int, scale: Double = 0.18215) throws(Missing) -> Autoencoder {

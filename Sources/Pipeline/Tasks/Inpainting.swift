@@ -71,6 +71,8 @@ public struct Inpainting: GenerationTask {
     return LoopStart(latents: latents, beside: Tensor.concatenated([latentMask, masked], axis: -1))
   }
 
+  public func keptPicture(resizeMode: ResizeMode) -> (image: Tensor, new: Tensor)? { (image, mask(for: resizeMode)) }
+
   /// The decoded picture with the original's pixels outside the mask, where they are kept.
   public func finished(_ decoded: Tensor, index: Int, size: PixelSize, resizeMode: ResizeMode) -> Tensor {
     guard keepsPixelsOutsideMask else { return decoded }

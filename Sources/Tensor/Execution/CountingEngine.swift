@@ -345,5 +345,7 @@ public struct CountingEngine: Engine {
 
   public func sum(_ a: Tensor, _ b: Tensor, in context: ExecutionContext) throws -> Tensor { new(a.shape) }
 
+  public func rowScaling(_ x: Tensor, by factors: Tensor, in context: ExecutionContext) throws -> Tensor { new(x.shape) }
+
   public func affine(_ x: Tensor, factor: Float, constant: Float, in context: ExecutionContext) throws -> Tensor { new(x.shape) }
 }

@@ -61,6 +61,9 @@ public protocol Engine: Sendable {
   /// a + b, element by element, of the same shape.
   func sum(_ a: Tensor, _ b: Tensor, in context: ExecutionContext) throws -> Tensor
 
+  /// Each row multiplied by a factor of its own: see `Tensor.scaledRows`.
+  func rowScaling(_ x: Tensor, by factors: Tensor, in context: ExecutionContext) throws -> Tensor
+
   /// factor · x + constant, element by element.
   func affine(_ x: Tensor, factor: Float, constant: Float, in context: ExecutionContext) throws -> Tensor
 
@@ -81,6 +84,15 @@ public struct CPUEngine: Engine {
     .concatenated(tensors, axis: axis)
   }
   public func sum(_ a: Tensor, _ b: Tensor, in context: ExecutionContext) throws -> Tensor { a + b }
+  public func rowScaling(_ x: Tensor, by factors: Tensor, in context: ExecutionContext) throws -> Tensor {
+    let columns = x.shape.columns, result = Tensor(uninitialized: x.shape)
+    try x.forRuns(in: context) { begin, rows in
+      let place = result.mutablePointer + begin * columns
+      place.update(from: x.pointer + begin * columns, count: rows * columns)
+      Kernels.active.scale_rows(rows, columns, factors.pointer + begin, place, columns)
+    }
+    return result
+  }
   public func affine(_ x: Tensor, factor: Float, constant: Float, in context: ExecutionContext) throws -> Tensor {
     x.map { factor * $0 + constant }
   }
@@ -119,6 +131,14 @@ extension Tensor {
   /// The element-wise sum with a tensor of the same shape.
   /// - Throws: what the engine throws.
   public func adding(_ other: Tensor, in context: ExecutionContext) throws -> Tensor { try context.engine.sum(self, other, in: context) }
+
+  /// Each row `[C]` of `[…, C]` multiplied by one factor of as many.
+  /// - Precondition: there is a factor for each row.
+  /// - Throws: what the engine throws.
+  public func scaledRows(by factors: Tensor, in context: ExecutionContext) throws -> Tensor {
+    precondition(factors.count == shape.rows, "\(factors.count) factors for \(shape.rows) rows.")
+    return try context.engine.rowScaling(self, by: factors, in: context)
+  }
 
   /// factor · x + constant of each element.
   /// - Throws: what the engine throws.

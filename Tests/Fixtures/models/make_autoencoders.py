@@ -87,7 +87,12 @@ def make(name, folder, generator):
 
 def passes(model, channels, generator):
     if isinstance(model, AsymmetricAutoencoderKL):
-        return {"vae-encode": encode_pass(model, 1, SIDES, generator), "vae-decode": decode_pass(model, 1, SIDES, generator)}
+        result = {"vae-encode": encode_pass(model, 1, SIDES, generator), "vae-decode": decode_pass(model, 1, SIDES, generator)}
+        shown = torch.rand(1, 3, *SIDES, generator=generator) * 2 - 1, (torch.rand(1, 1, *SIDES, generator=generator) > 0.5).float()
+        latents = result["vae-decode"]["input"]
+        decoded, blocks = recorded(model, lambda: model.decode(latents, None, *shown).sample)
+        result["vae-decode-masked"] = {"input": latents, "input.image": shown[0], "input.mask": shown[1], **blocks, "output": decoded}
+        return result
     picture = torch.rand(2, 3, *SIDES, generator=generator) * 2 - 1
     latents = torch.randn(2, channels, *LATENT_SIDES, generator=generator) / model.config.scaling_factor
     output, encoder = recorded(model, lambda: model.encode(picture).latents)

@@ -78,7 +78,7 @@ def make_encoder(folder, generator):
     return encoder
 
 
-def save_original(encoder, path):
+def original_tower(encoder):
     """The tower under OpenCLIP's names: one matrix for queries, keys and values, and a projection that is multiplied from the other side."""
     modules = {"pre_layrnorm": "ln_pre", "post_layernorm": "ln_post", "layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc",
                "mlp.fc2": "mlp.c_proj", "self_attn.out_proj": "attn.out_proj", "encoder.layers": "transformer.resblocks",
@@ -97,8 +97,7 @@ def save_original(encoder, path):
         for new, old in modules.items():
             key = key.replace(new, old)
         tensors[key.replace("vision_model.", "visual.")] = value
-    path.parent.mkdir(exist_ok=True)
-    save_file({key: value.contiguous() for key, value in tensors.items()}, path)
+    return {key: value.contiguous() for key, value in tensors.items()}
 
 
 def encoder_pass(encoder, generator):
@@ -264,7 +263,8 @@ def main():
     FOLDER.mkdir()
     generator = torch.Generator().manual_seed(4000)
     encoder = make_encoder(FOLDER / "image_encoder", generator)
-    save_original(encoder, FOLDER / "openclip" / "model.safetensors")
+    (FOLDER / "openclip").mkdir()
+    save_file(original_tower(encoder), FOLDER / "openclip" / "model.safetensors")
     shutil.copy(FOLDER / "image_encoder" / "config.json", FOLDER / "openclip")
     passes = dict(image=dict(files=make_models.save(encoder_pass(encoder, generator), FOLDER / "reference", "image")))
     make_models.save({given["name"]: processed(given) for given in PROCESSING}, FOLDER / "reference", "processing")
