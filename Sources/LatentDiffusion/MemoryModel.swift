@@ -310,7 +310,7 @@ struct MemoryModel: Sendable {
 /// Passes that are followed by a counting engine, with inputs that have no elements.
 extension ModelAssembly {
   /// What conditioners make of so many empty prompts, and of a picture.
-  fileprivate func followConditioner(_ prompts: Int, size: PixelSize, _ engine: CountingEngine) throws -> Conditioning {
+  func followConditioner(_ prompts: Int, size: PixelSize, _ engine: CountingEngine) throws -> Conditioning {
     let texts = try conditioner.condition(ConditioningRequest(Array(repeating: "", count: prompts), size: size), in: engine.context)
     var noise: any NoiseSource = TorchGenerator(seed: 0)
     return try imageConditioners.reduce(texts) {
@@ -322,11 +322,7 @@ extension ModelAssembly {
   fileprivate func followPass(
     _ conditioning: Conditioning?, latents: Int, height: Int, width: Int, _ engine: CountingEngine
   ) throws {
-    var conditioning = conditioning ?? Conditioning(rows: latents)
-    // What a task gives the predictor beside the text.
-    for input in predictor.declaredInputs where input.isRequired && conditioning.inputs[input.name] == nil {
-      conditioning.inputs[input.name] = engine.input(Shape([conditioning.rows] + input.shape))
-    }
+    let conditioning = completed(conditioning ?? Conditioning(rows: latents), by: engine)
     var memory = PassMemory()
     for _ in 0..<2 {
       engine.counter.beginPass()
@@ -334,6 +330,15 @@ extension ModelAssembly {
         engine.input([latents, height, width, predictor.inputChannels]), timestep: 0,
         conditioning: conditioning, memory: &memory, in: engine.context)
     }
+  }
+
+  /// With what a task gives the predictor beside the text.
+  func completed(_ conditioning: Conditioning, by engine: CountingEngine) -> Conditioning {
+    var conditioning = conditioning
+    for input in predictor.declaredInputs where input.isRequired && conditioning.inputs[input.name] == nil {
+      conditioning.inputs[input.name] = engine.input(Shape([conditioning.rows] + input.shape))
+    }
+    return conditioning
   }
 
   fileprivate func followDecoder(height: Int, width: Int, _ engine: CountingEngine) throws {
@@ -360,7 +365,7 @@ extension ModelAssembly {
 
 extension Conditioning {
   /// The same with so many rows, as inputs that the engine does not count.
-  fileprivate func extended(to rows: Int, by engine: CountingEngine) -> Conditioning {
+  func extended(to rows: Int, by engine: CountingEngine) -> Conditioning {
     func input(_ tensor: Tensor) -> Tensor { engine.input(Shape([rows] + tensor.shape.dimensions.dropFirst())) }
     return Conditioning(
       rows: rows, contexts: contexts.map(input), pooled: pooled.map(input), inputs: inputs.mapValues(input), guidance: guidance)
