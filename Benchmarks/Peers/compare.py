@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs this library and other engines on the same work in turn, and writes down the figures.
 
-    compare.py --tool ../../Examples/.build/release/ldm --model FOLDER [--rows unet-2,memory] [--rounds 5] [--threads 2]
+    compare.py --tool ../../Examples/.build/release/ldm [--model FOLDER] [--rows unet-2,memory] [--rounds 5] [--threads 2]
                [--results FILE.json] [--page FILE.md]
 
 A round is one process of each engine, with a warm-up before what counts; the order turns from round to round. Rows whose peers do the
@@ -22,7 +22,7 @@ from pathlib import Path
 import growth
 import memory
 import report
-from engines import HERE, TITLES, Engines, Failed, summary
+from engines import HERE, TITLES, Engines, Failed, made, summary
 from rows import GROUPS, MEMORY, NAMES, SPEED
 
 USUAL = ",".join(GROUPS)
@@ -33,7 +33,8 @@ NEAR = 1.25
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tool", type=Path, required=True, help="the built ldm")
-    parser.add_argument("--model", type=Path, required=True, help="a folder as diffusers saves it")
+    parser.add_argument("--model", type=Path,
+                        help="a folder as diffusers saves it, in place of the random one of Stable Diffusion 1.5's size, which is made where it is missing")
     parser.add_argument("--rows", default=USUAL, help=f"of {', '.join([*GROUPS, *NAMES])}; {USUAL} if not given")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -88,7 +89,7 @@ def told(name, row, results, notes, engines):
     own = {peer: results[peer] for peer in row.peers if peer in results}
     if not own:
         return {"failed": "; ".join(own_notes)}
-    return {"side": engines.side(row), "engines": {**own, "ours": results[name]}, "notes": own_notes}
+    return {"side": engines.side(row), "model": engines.model(row).name, "engines": {**own, "ours": results[name]}, "notes": own_notes}
 
 
 def nearest(runs, peers):
@@ -142,9 +143,11 @@ def commit():
 def main():
     given = arguments()
     results = json.loads(given.results.read_text()) if given.results.exists() else {}
+    if not given.render:
+        given.model = given.model or made("sd15")
     engines = Engines(given)
     for names in [] if given.render else together(given.rows):
-        results.update({name: {**result, **circumstances(given)} for name, result in measured(names, given, engines, results).items()})
+        results.update({name: {**circumstances(given), **result} for name, result in measured(names, given, engines, results).items()})
         given.results.parent.mkdir(parents=True, exist_ok=True)
         given.results.write_text(json.dumps(results, indent=1) + "\n")
         if given.page:

@@ -2,10 +2,13 @@
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+from passes import CACHE
 
 HERE = Path(__file__).resolve().parent
 TITLES = {"ours": "ours", "pytorch": "PyTorch", "openvino": "OpenVINO", "openvino-int8": "OpenVINO in 8 bits",
@@ -31,9 +34,14 @@ class Engines:
         run = {"ours": self.ours, "pytorch": self.pytorch, "openvino": self.openvino, "openvino-int8": self.openvino_int8}
         return self.sdcpp(row, number) if engine == "sdcpp" else run[engine](row)
 
+    def model(self, row):
+        """The folder of the row's model: the one that was named, or a random one."""
+        return row.model or (self.given.model if row.shape == "sd15" else made(row.shape))
+
     def ours(self, row):
-        model = [] if row.model else ["--model", self.given.model]
-        return answer([self.given.tool, "bench", *model, *self.work(row), *row.options], row.environment)
+        model = [] if row.model else ["--model", self.model(row)]
+        options = [option.format(model=self.model(row)) for option in row.options]
+        return answer([self.given.tool, "bench", *model, *self.work(row), *options], row.environment)
 
     def pytorch(self, row):
         work = [*self.work(row), "--layout", self.layouts.get(row.title, "better")]
@@ -61,7 +69,7 @@ class Engines:
         return {**told, "seconds": told["seconds"][row.part]}
 
     def script(self, name, row, work):
-        return answer([sys.executable, "-B", HERE / name, row.model or self.given.model, *work], row.peers_environment)
+        return answer([sys.executable, "-B", HERE / name, self.model(row), *work], row.peers_environment)
 
     def work(self, row):
         side = self.side(row)
@@ -71,6 +79,19 @@ class Engines:
 
     def side(self, row):
         return row.side if row.model else self.given.side or row.side
+
+
+def made(shape):
+    """The folder of a random model of a shape, made where it is not there yet."""
+    folder = CACHE / f"{shape}-random-float16"
+    if not folder.exists():
+        print(f"Making a random model of the shape {shape} in {folder} …", file=sys.stderr, flush=True)
+        shutil.rmtree(folder.with_name(f"{folder.name}.unfinished"), ignore_errors=True)
+        done = subprocess.run([sys.executable, "-B", str(HERE / "make_model.py"), str(folder), "--shape", shape],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            raise Failed(f"the model could not be made: {why(done.returncode, done.stderr)}")
+    return folder
 
 
 def answer(command, environment=None):

@@ -51,7 +51,7 @@ def figure(name, cell, cells, given, engines):
     if last and last[0][name]["seconds"] * cell["gflop"] / last[0]["gflop"] > given.most_seconds:
         return {"left_out": "would take too long"}
     # One title for all, so that the faster of PyTorch's layouts is looked for once.
-    row = Row("growth", "unet", cell["batch"], cell["side"], ())
+    row = Row("growth", "predictor", cell["batch"], cell["side"], ())
     try:
         told = summary([engines.run(name, row)])
     except Failed as failure:

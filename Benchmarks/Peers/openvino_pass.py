@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Times OpenVINO on one part of a model, in float32 on the CPU, or the U-Net in 8 bits.
+"""Times OpenVINO on one part of a model or on a whole picture, in float32 on the CPU, or with the U-Net and the text encoder in 8 bits.
 
-    openvino_pass.py MODEL --pass unet|vae-decode|vae-encode|text --batch N --width W --height H --repeats R --threads T --json
+    openvino_pass.py MODEL --pass PASS --batch N --width W --height H --repeats R --threads T --json
                      [--weights f32|int8] [--cache FOLDER]
 
 Prints one line: {"seconds": [one a repeat, the warm-up not counted], "peak_bytes": …}. The first time, a process of its own converts
 the model from PyTorch and keeps it in the cache; it is compiled for exactly these shapes. Neither is counted. 8 bits are NNCF's
-quantisation after training, of weights and activations.
+quantisation after training, of weights and activations. A picture is the text encoder, the U-Net and the decoder, with the scheduler
+and the tokenizer of diffusers and transformers between them.
 """
 
+import argparse
 import hashlib
 import json
 import shutil
@@ -22,29 +24,86 @@ import passes
 
 def main():
     given = passes.arguments(
-        __doc__.splitlines()[0], choices=[name for name in passes.PASSES if name != "picture"],
-        weights=dict(choices=["f32", "int8"], default="f32"), convert=dict(type=Path, help="only convert, into this folder"))
-    if given.weights == "int8" and given.part != "unet":
-        sys.exit("Only the U-Net is measured in 8 bits: leave --weights out.")
+        __doc__.splitlines()[0], weights=dict(choices=["f32", "int8"], default="f32"),
+        convert=dict(type=Path, help="only convert, into this folder"))
+    if given.weights == "int8" and given.part not in (*IN_8_BITS, "picture"):
+        sys.exit("Only the U-Net and the text encoder are measured in 8 bits: leave --weights out.")
     if given.convert:
         (quantise if given.weights == "int8" else convert)(given, given.convert)
     else:
-        print(json.dumps(measured(given, converted(given, given.weights))))
+        print(json.dumps(measured(given)))
 
 
-def measured(given, folder):
+# What pictures in 8 bits have in 8 bits: ours too keep the autoencoder in float32.
+IN_8_BITS = ("predictor", "text")
+
+
+def measured(given):
+    run, warm_up = picture(given) if given.part == "picture" else (compiled(given, passes.inputs(given)), None)
+    seconds = passes.timed(run, given.repeats, warm_up)
+    return {"seconds": seconds, "peak_bytes": passes.peak_bytes(), "threads": given.threads,
+            "engine": f"OpenVINO {version('openvino')}" + (f", NNCF {version('nncf')}" if given.weights == "int8" else "")}
+
+
+def compiled(given, inputs):
+    """The pass as a function of as many arrays as are changed since the last call; at first it has these."""
     import openvino
 
     # One stream of all threads, as for one answer at a time.
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": given.threads, "NUM_STREAMS": 1}
     core = openvino.Core()
-    inputs = passes.inputs(given)
+    folder = converted(given, given.weights if given.part in IN_8_BITS else "f32")
     request = core.compile_model(static(core, folder, inputs), "CPU", settings).create_infer_request()
     for index, array in enumerate(inputs.values()):
         request.set_input_tensor(index, openvino.Tensor(array))
-    seconds = passes.timed(request.infer, given.repeats)
-    return {"seconds": seconds, "peak_bytes": passes.peak_bytes(), "threads": given.threads,
-            "engine": f"OpenVINO {version('openvino')}" + (f", NNCF {version('nncf')}" if given.weights == "int8" else "")}
+
+    def run(*changed):
+        for index, array in enumerate(changed):
+            request.set_input_tensor(index, openvino.Tensor(array))
+        request.infer()
+        return request.get_output_tensor(0).data
+
+    return run
+
+
+def picture(given):
+    """A whole picture, and a first one of so few steps that everything has run once."""
+    passes.quiet_libraries()
+    import diffusers
+    import torch
+    from transformers import CLIPTokenizer
+
+    index = json.loads((given.model / "model_index.json").read_text())
+    scheduler = getattr(diffusers, index["scheduler"][1]).from_pretrained(given.model, subfolder="scheduler")
+    tokenizer = CLIPTokenizer.from_pretrained(given.model, subfolder="tokenizer")
+    recommended = passes.recommendations(given.model)
+    guidance, steps = recommended.get("guidance", 7.5), given.steps or recommended.get("steps", 20)
+    prompts = [passes.PROMPT] * given.batch if guidance <= 1 else [""] * given.batch + [passes.PROMPT] * given.batch
+    encode, predict, decode = (part(given, name, rows) for name, rows in
+                               [("text", len(prompts)), ("predictor", len(prompts)), ("vae-decode", given.batch)])
+    shape = passes.inputs(argparse.Namespace(**{**vars(given), "part": "vae-decode"}))["latents"].shape
+
+    def run(steps):
+        generator = torch.Generator().manual_seed(0)
+        scheduler.set_timesteps(steps)
+        states = encode(tokenizer(prompts, padding="max_length", truncation=True, return_tensors="np")["input_ids"])
+        latents = torch.randn(shape, generator=generator) * scheduler.init_noise_sigma
+        for time in scheduler.timesteps:
+            rows = torch.cat([scheduler.scale_model_input(latents, time)] * (len(prompts) // given.batch))
+            noise = torch.from_numpy(predict(rows.numpy(), time.to(torch.int64).numpy(), states))
+            if guidance > 1:
+                plain, guided = noise.chunk(2)
+                noise = plain + guidance * (guided - plain)
+            latents = scheduler.step(noise, time, latents, generator=generator).prev_sample
+        return decode(latents.numpy())
+
+    return lambda: run(steps), lambda: run(min(steps, 2))
+
+
+def part(given, name, rows):
+    """A part of a whole picture, compiled for so many rows."""
+    own = argparse.Namespace(**{**vars(given), "part": name, "batch": rows})
+    return compiled(own, passes.inputs(own))
 
 
 def static(core, folder, inputs):

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-PASSES = ["unet", "vae-decode", "vae-encode", "text", "picture"]
+PASSES = ["predictor", "controlnet", "vae-decode", "vae-encode", "text", "picture"]
 PROMPT = "a photograph of an astronaut riding a horse"
 TIMESTEP = 501
 
@@ -59,9 +59,15 @@ def configuration(model, part):
     return json.loads((Path(model) / part / "config.json").read_text())
 
 
+def recommendations(model):
+    """What a model says of steps and guidance, which `ldm` follows too."""
+    file = model / "generation_defaults.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
 def component(given):
     """The folder of the model that the pass needs."""
-    return {"unet": "unet", "text": "text_encoder"}.get(given.part, "vae")
+    return {"predictor": "unet", "controlnet": "controlnet", "text": "text_encoder"}.get(given.part, "vae")
 
 
 def inputs(given):
@@ -77,9 +83,16 @@ def inputs(given):
     scale = 2 ** (len(vae["block_out_channels"]) - 1)
     length = json.loads((given.model / "tokenizer/tokenizer_config.json").read_text())["model_max_length"]
     rows, columns = given.height // scale, given.width // scale
-    if given.part == "unet":
-        return {"latents": normal(given.batch, own["in_channels"], rows, columns), "timestep": numpy.array(TIMESTEP),
-                "states": normal(given.batch, length, own["cross_attention_dim"])}
+    if given.part in ("predictor", "controlnet"):
+        taken = {"latents": normal(given.batch, own["in_channels"], rows, columns), "timestep": numpy.array(TIMESTEP),
+                 "states": normal(given.batch, length, own["cross_attention_dim"])}
+        if given.part == "controlnet":
+            taken["picture"] = normal(given.batch, own["conditioning_channels"], given.height, given.width).clip(0, 1)
+        if own.get("addition_embed_type") == "text_time":
+            numbers = 6
+            pooled = own["projection_class_embeddings_input_dim"] - numbers * own["addition_time_embed_dim"]
+            taken |= {"text_embeds": normal(given.batch, pooled), "time_ids": numpy.ones((given.batch, numbers), numpy.float32)}
+        return taken
     if given.part == "vae-decode":
         return {"latents": normal(given.batch, vae["latent_channels"], rows, columns)}
     if given.part == "vae-encode":
@@ -89,26 +102,40 @@ def inputs(given):
 
 def module(given):
     """The pass as a module of PyTorch's in float32."""
+    import diffusers
     import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel
 
     class Pass(torch.nn.Module):
-        def __init__(self, kind, call):
+        def __init__(self, call):
             super().__init__()
+            kind = CLIPTextModel if given.part == "text" else getattr(diffusers, configuration(given.model, component(given))["_class_name"])
             self.part = kind.from_pretrained(given.model, subfolder=component(given), dtype=torch.float32).eval()
             self.call = call
 
         def forward(self, *inputs):
             return self.call(self.part, *inputs)
 
-    if given.part == "unet":
-        return Pass(UNet2DConditionModel, lambda unet, *inputs: unet(*inputs, return_dict=False)[0])
-    if given.part == "vae-decode":
-        return Pass(AutoencoderKL, lambda vae, latents: vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0])
-    if given.part == "vae-encode":
-        return Pass(AutoencoderKL, lambda vae, picture: vae.encode(picture, return_dict=False)[0].parameters)
-    return Pass(CLIPTextModel, lambda encoder, ids: encoder(ids, return_dict=False)[0])
+    def added(inputs):
+        return dict(added_cond_kwargs=dict(zip(("text_embeds", "time_ids"), inputs)) or None, return_dict=False)
+
+    def encoded(result):
+        """The distribution's parameters, or the latents of an autoencoder that has none."""
+        return getattr(result, "parameters", result)
+
+    return Pass({
+        "predictor": lambda unet, latents, time, states, *more: unet(latents, time, states, **added(more))[0],
+        "controlnet": lambda net, latents, time, states, picture, *more: flat(net(latents, time, states, picture, **added(more))),
+        "vae-decode": lambda vae, latents: vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0],
+        "vae-encode": lambda vae, picture: encoded(vae.encode(picture, return_dict=False)[0]),
+        "text": lambda encoder, ids: encoder(ids, return_dict=False)[0],
+    }[given.part])
+
+
+def flat(said):
+    """What a ControlNet says, of the way down and of the middle, as one tuple."""
+    down, middle = said
+    return *down, middle
 
 
 def quiet_libraries():

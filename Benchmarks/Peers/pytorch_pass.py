@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times PyTorch (diffusers, transformers) on one part of a model, in float32 on the CPU.
 
-    pytorch_pass.py MODEL --pass unet|vae-decode|vae-encode|text|picture --batch N --width W --height H --repeats R --threads T --json
+    pytorch_pass.py MODEL --pass PASS --batch N --width W --height H --repeats R --threads T --json
 
 Prints one line: {"seconds": [one a repeat, the warm-up not counted], "peak_bytes": …, "layout": …}. Each memory layout is measured in a
 process of its own, so that the peak is that layout's, and the faster one is reported. What is loaded is what the pass needs.
@@ -69,7 +69,7 @@ def picture(given, memory):
     pipeline.unet.to(memory_format=memory)
     pipeline.vae.to(memory_format=memory)
     pipeline.set_progress_bar_config(disable=True)
-    recommended = recommendations(given.model)
+    recommended = passes.recommendations(given.model)
     if "steps" not in recommended:
         pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     steps = given.steps or recommended.get("steps", 20)
@@ -80,13 +80,6 @@ def picture(given, memory):
                  generator=torch.Generator().manual_seed(0))
 
     return lambda: run(steps), lambda: run(min(steps, 2))
-
-
-def recommendations(model):
-    """What a model says of steps and guidance, which `ldm` follows too."""
-    file = model / "generation_defaults.json"
-    return json.loads(file.read_text()) if file.exists() else {}
-
 
 if __name__ == "__main__":
     main()

@@ -22,6 +22,8 @@ class Row(NamedTuple):
     targets: tuple[Target, ...]
     # Counted passes of a process: more for those that are over at once.
     repeats: int = 1
+    # What make_model.py calls the shape of the model.
+    shape: str = "sd15"
     # The embedded model, for the peers; ldm has its own.
     model: Path | None = None
     # Of a whole picture.
@@ -39,7 +41,7 @@ class Row(NamedTuple):
     @property
     def peers_work(self):
         """What a peer is told. Rows that differ in more than ours are measured one by one."""
-        return (self.part, self.batch, self.side, self.repeats, self.model, self.steps, tuple(self.peers_environment.items()))
+        return (self.part, self.batch, self.side, self.repeats, self.shape, self.model, self.steps, tuple(self.peers_environment.items()))
 
 
 class Memory(NamedTuple):
@@ -55,9 +57,9 @@ class Memory(NamedTuple):
 
 FLOAT = ("pytorch", "openvino")
 SPEED = {
-    "unet-2": Row("U-Net, 512×512, batch 2", "unet", 2, 512, (Target(0.62, FLOAT),)),
-    "unet-1": Row("U-Net, 512×512, batch 1", "unet", 1, 512, (Target(0.70, FLOAT),)),
-    "unet-2-768": Row("U-Net, 768×768, batch 2", "unet", 2, 768, (Target(0.60, FLOAT),)),
+    "unet-2": Row("U-Net, 512×512, batch 2", "predictor", 2, 512, (Target(0.62, FLOAT),)),
+    "unet-1": Row("U-Net, 512×512, batch 1", "predictor", 1, 512, (Target(0.70, FLOAT),)),
+    "unet-2-768": Row("U-Net, 768×768, batch 2", "predictor", 2, 768, (Target(0.60, FLOAT),)),
     "vae-decode": Row("VAE decode, 512×512", "vae-decode", 1, 512, (Target(0.38, FLOAT),)),
     "vae-encode": Row("VAE encode, 512×512", "vae-encode", 1, 512, (Target(0.45, FLOAT),)),
     "text": Row("text encoder, one prompt", "text", 1, 512, (Target(1.0, FLOAT),), repeats=15),
@@ -65,12 +67,18 @@ SPEED = {
     "picture-fast": Row("the same, ours in 8 bits with `--step-cache 3`", "picture", 1, 512, (Target(0.20, ("pytorch",)),), steps=20,
                         options=("--weights", "q8", "--step-cache", "3")),
     "emoji": Row("picture of the embedded model", "picture", 1, 64, (Target(0.33, ("pytorch",)),), repeats=3, model=EMOJI),
-    "unet-2-int8": Row("U-Net, 512×512, batch 2, ours in 8 bits", "unet", 2, 512,
+    "unet-2-int8": Row("U-Net, 512×512, batch 2, ours in 8 bits", "predictor", 2, 512,
                        (Target(0.42, FLOAT), Target(0.90, ("openvino-int8",))), options=("--weights", "q8")),
-    "unet-2-avx2": Row("U-Net, 512×512, batch 2, both with AVX2 only", "unet", 2, 512, (Target(1.0, ("pytorch",)),),
+    "unet-2-avx2": Row("U-Net, 512×512, batch 2, both with AVX2 only", "predictor", 2, 512, (Target(1.0, ("pytorch",)),),
                        environment={"LATENTDIFFUSION_KERNELS": "avx2"}, peers_environment=AVX2),
+    "sdxl-unet-2": Row("SDXL's U-Net, 1024×1024, batch 2", "predictor", 2, 1024, (Target(0.62, FLOAT),), shape="sdxl"),
+    "sdxl-unet-1": Row("SDXL's U-Net, 512×512, batch 1", "predictor", 1, 512, (Target(0.70, FLOAT),), shape="sdxl"),
+    "controlnet": Row("ControlNet, 512×512, batch 2", "controlnet", 2, 512, (Target(0.62, FLOAT),), options=("--controlnet", "{model}/controlnet")),
+    "taesd-decode": Row("TAESD decode, 512×512", "vae-decode", 1, 512, (Target(0.50, FLOAT),), repeats=15, shape="sd-turbo"),
+    "turbo-int8": Row("picture of SD-Turbo's shape, 512×512, one step, TAESD, all in 8 bits", "picture", 1, 512,
+                      (Target(0.45, ("openvino-int8",)),), repeats=3, shape="sd-turbo", options=("--weights", "q8")),
     # A picture of four steps, which tells the three apart; five times four steps are long enough.
-    "sdcpp-unet": Row("step with guidance, 512×512", "unet", 2, 512, (Target(0.15, ("sdcpp",)),)),
+    "sdcpp-unet": Row("step with guidance, 512×512", "predictor", 2, 512, (Target(0.15, ("sdcpp",)),)),
     "sdcpp-decode": Row("VAE decode, 512×512 (theirs the first of its process)", "vae-decode", 1, 512, (Target(0.15, ("sdcpp",)),)),
     "sdcpp-picture": Row("picture, 512×512, 4 steps, guidance 7.5", "picture", 1, 512, (Target(0.15, ("sdcpp",)),), steps=4),
 }

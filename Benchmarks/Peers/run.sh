@@ -2,9 +2,9 @@
 # Measures this library and other engines side by side, and writes the tables of Docs/Performance.md. Arguments go to compare.py
 # (--rows, --rounds, --threads …).
 #
-#   PEERS_CACHE   where the virtual environment, models and figures are kept (15 GB); ~/.cache/latent-diffusion-peers if not set
+#   PEERS_CACHE   where the virtual environment, models and figures are kept (45 GB); ~/.cache/latent-diffusion-peers if not set
 #   PEERS_PYTHON  a Python that has what requirements.txt lists, instead of an environment made for it
-#   PEERS_MODEL   a model's folder, instead of a random one of Stable Diffusion 1.5's size
+#   PEERS_MODEL   a model's folder, instead of the random one of Stable Diffusion 1.5's size
 #   PEERS_TOOL    a built ldm, instead of building it
 #   PEERS_RESULTS where the figures are kept, and PEERS_PAGE whose tables are written: for each kind of machine its own; results.json
 #                 beside this file and Docs/Performance.md if not set
@@ -31,13 +31,6 @@ if [ -z "$python" ]; then
   fi
 fi
 
-model=${PEERS_MODEL:-$cache/sd15-random-float16}
-if [ ! -e "$model" ]; then
-  echo "Making a random model of Stable Diffusion 1.5's size in $model …" >&2
-  rm -rf "$model.unfinished"
-  "$python" "$here/make_sd15.py" "$model" --dtype float16
-fi
-
 tool=${PEERS_TOOL:-}
 if [ -z "$tool" ]; then
   echo "Building ldm …" >&2
@@ -45,5 +38,5 @@ if [ -z "$tool" ]; then
   tool=$(swift build -c release --package-path "$root/Examples" --show-bin-path)/ldm
 fi
 
-exec "$python" "$here/compare.py" --tool "$tool" --model "$model" --page "${PEERS_PAGE:-$root/Docs/Performance.md}" \
+exec "$python" "$here/compare.py" --tool "$tool" ${PEERS_MODEL:+--model "$PEERS_MODEL"} --page "${PEERS_PAGE:-$root/Docs/Performance.md}" \
   --results "${PEERS_RESULTS:-$here/results.json}" "$@"

@@ -3,7 +3,7 @@
 
     PEERS_SDCPP=PROGRAM sdcpp_pass.py MODEL --pass picture --width W --height H --threads T --steps N [--program PROGRAM] [--cache FOLDER]
 
-Prints one line: {"seconds": {"unet": [one a step but the first], "vae-decode": [one], "picture": [one]}, "peak_bytes": …}. A step is two
+Prints one line: {"seconds": {"predictor": [one a step but the first], "vae-decode": [one], "picture": [one]}, "peak_bytes": …}. A step is two
 passes of batch 1. Weights are loaded before; the picture is the program's own figure, from the prompt to the pixels. Words of options in
 PEERS_SDCPP_OPTIONS are passed on.
 """
@@ -51,7 +51,7 @@ def seconds(log):
     if len(steps) < 2 or not decode or not picture:
         sys.exit(f"stable-diffusion.cpp's messages have no times in the form that is known here; it said:\n{log[-1500:]}")
     counted = [steps[index] for index in sorted(steps) if index > 1]
-    return {"unet": counted, "vae-decode": [float(decode[1])], "picture": [float(picture[1])]}
+    return {"predictor": counted, "vae-decode": [float(decode[1])], "picture": [float(picture[1])]}
 
 
 def readable(given):

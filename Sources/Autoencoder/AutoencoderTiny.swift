@@ -58,10 +58,10 @@ private struct TinyBlock: Sendable {
 
   /// `[N, H, W, C]` → the same shape, in the memory of the input if the caller passes the last reference.
   func callAsFunction(_ x: consuming Tensor, in context: ExecutionContext) throws -> Tensor {
-    var hidden = try convolutions[0](copy x, in: context).activated(activation, in: context)
-    hidden = try convolutions[1](consume hidden, in: context).activated(activation, in: context)
+    var hidden = try convolutions[0](copy x, activation: activation, in: context)
+    hidden = try convolutions[1](consume hidden, activation: activation, in: context)
     // Whatever the activation, the sum ends in a ReLU.
-    let result = try convolutions[2](consume hidden, adding: consume x, in: context).activated(.relu, in: context)
+    let result = try convolutions[2](consume hidden, adding: consume x, activation: .relu, in: context)
     context.observer?(path, result)
     return result
   }
@@ -132,7 +132,7 @@ private struct TinyDecoder: Sendable {
   func callAsFunction(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor {
     // A soft clamp: 3 · tanh(z / 3).
     let bounded = try latents.scaled(by: 1 / 3, in: context).activated(.tanh, in: context).scaled(by: 3, in: context)
-    var x = try entry(bounded, in: context).activated(activation, in: context)
+    var x = try entry(bounded, activation: activation, in: context)
     for (index, level) in levels.enumerated() {
       for block in level.blocks { x = try block(consume x, in: context) }
       let size = index < levels.count - 1 ? (height: scale * x.shape[1], width: scale * x.shape[2]) : nil

@@ -238,13 +238,13 @@ static void winograd_input(long channels, const float *const *pixels, float *v, 
 }
 
 static void winograd_output(
-    long channels, const float *m, long ldm, const float *bias, const float *const *residuals, float *const *pixels) {
+    int activation, long channels, const float *m, long ldm, const float *bias, const float *const *residuals, float *const *pixels) {
   for (long c = 0; c < channels; c++) {
     float d[36], out[16];
     for (int i = 0; i < 36; i++) d[i] = m[i * ldm + c];
     sandwich(4, 6, &AT[0][0], d, out);
     for (int i = 0; i < 16; i++)
-      if (pixels[i]) pixels[i][c] = out[i] + bias[c] + (residuals ? residuals[i][c] : 0);
+      if (pixels[i]) pixels[i][c] = apply(activation, out[i] + bias[c] + (residuals ? residuals[i][c] : 0));
   }
 }
 

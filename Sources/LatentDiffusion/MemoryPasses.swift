@@ -69,11 +69,7 @@ extension ModelAssembly {
     _ engine: CountingEngine
   ) throws {
     let latents = extent.images * (extent.sharesLatents ? 1 : extent.rowsPerImage)
-    var conditioning = conditioning ?? Conditioning(rows: latents)
-    // What a task gives the predictor beside the text.
-    for input in predictor.declaredInputs where input.isRequired && conditioning.inputs[input.name] == nil {
-      conditioning.inputs[input.name] = engine.input(Shape([conditioning.rows] + input.shape))
-    }
+    let conditioning = completed(conditioning ?? Conditioning(rows: latents), by: engine)
     let steered = try ControlledPredictor.steering(
       predictor,
       controls.map { Control($0, picture: engine.input([1, extent.size.height, extent.size.width, $0.pictureChannels])) },
@@ -85,6 +81,15 @@ extension ModelAssembly {
         engine.input([latents, height, width, predictor.inputChannels]), timestep: 0,
         conditioning: conditioning, memory: &memory, in: engine.context)
     }
+  }
+
+  /// With what a task gives the predictor beside the text.
+  func completed(_ conditioning: Conditioning, by engine: CountingEngine) -> Conditioning {
+    var conditioning = conditioning
+    for input in predictor.declaredInputs where input.isRequired && conditioning.inputs[input.name] == nil {
+      conditioning.inputs[input.name] = engine.input(Shape([conditioning.rows] + input.shape))
+    }
+    return conditioning
   }
 
   /// - Parameter keepsPictures: whether a decoder that looks at what is kept of a picture is shown one.

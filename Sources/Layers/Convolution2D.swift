@@ -28,28 +28,33 @@ public struct Convolution2D: Sendable {
     try self.init(inChannels, outChannels, kernel: kernel, stride: stride, padding: .all(padding), bias: bias, weights: weights)
   }
 
-  /// The convolution of pictures.
+  /// activation(convolution of pictures + bias + shift + residual).
   ///
   /// - Parameters:
   ///   - x: `[N, H, W, inChannels]`. If the caller passes the last reference, its memory is returned to the system as it is read.
   ///   - size: the inputs are resized to this first. Each pixel becomes a copy of the nearest one.
   ///   - shift: `[N, outChannels]`, added to every pixel of its picture.
   ///   - residual: of the result's shape. If the caller passes the last reference, its memory is reused for the result.
+  ///   - activation: applied to the sum. Observers see the sum.
   /// - Returns: `[N, H', W', outChannels]`.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
     _ x: consuming Tensor, resizedTo size: (height: Int, width: Int)? = nil, shiftedBy shift: Tensor? = nil,
-    adding residual: consuming Tensor? = nil, in context: ExecutionContext
+    adding residual: consuming Tensor? = nil, activation: Activation = .none, in context: ExecutionContext
   ) throws -> Tensor {
-    try self([consume x], resizedTo: size, shiftedBy: shift, adding: consume residual, in: context)
+    try self([consume x], resizedTo: size, shiftedBy: shift, adding: consume residual, activation: activation, in: context)
   }
 
   /// The same for inputs `[N, H, W, Cᵢ]` that are joined along channels, inChannels in all.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
     _ inputs: consuming [Tensor], resizedTo size: (height: Int, width: Int)? = nil, shiftedBy shift: Tensor? = nil,
-    adding residual: consuming Tensor? = nil, in context: ExecutionContext
+    adding residual: consuming Tensor? = nil, activation: Activation = .none, in context: ExecutionContext
   ) throws -> Tensor {
+    // The reference's module has no activation.
+    if activation != .none, context.observer != nil {
+      _ = try self(copy inputs, resizedTo: size, shiftedBy: shift, adding: copy residual, in: context)
+    }
     var residual = residual
     if let addition = weight.addition(in: context) {
       let low = try Tensor.convolution(copy inputs, resizedTo: size, weights: addition.down, geometry: geometry, in: context)
@@ -57,8 +62,8 @@ public struct Convolution2D: Sendable {
     }
     let result = try Tensor.convolution(
       consume inputs, resizedTo: size, weights: weight.value(in: context), geometry: geometry, bias: bias(shiftedBy: shift, in: context),
-      adding: residual.take(), in: context)
-    context.observer?(path, result)
+      adding: residual.take(), activation: activation, in: context)
+    if activation == .none { context.observer?(path, result) }
     return result
   }
 

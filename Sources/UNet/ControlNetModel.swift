@@ -172,7 +172,7 @@ private struct ControlNetHint: Sendable {
   }
 
   func callAsFunction(_ picture: Tensor, in context: ExecutionContext) throws -> Tensor {
-    let x = try convolutions.reduce(picture) { try $1($0, in: context).activated(.silu, in: context) }
+    let x = try convolutions.reduce(picture) { try $1($0, activation: .silu, in: context) }
     return try convOut(x, in: context)
   }
 }

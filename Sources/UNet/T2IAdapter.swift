@@ -133,7 +133,7 @@ private struct AdapterBlock: Sendable {
   func callAsFunction(_ x: Tensor, in context: ExecutionContext) throws -> Tensor {
     var x = try pool?(x, in: context) ?? x
     if let convIn { x = try convIn(x, in: context) }
-    for (first, second) in layers { x = try second(first(x, in: context).activated(.relu, in: context), adding: x, in: context) }
+    for (first, second) in layers { x = try second(first(x, activation: .relu, in: context), adding: x, in: context) }
     return try convOut?(x, in: context) ?? x
   }
 }

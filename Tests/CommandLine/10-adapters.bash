@@ -24,7 +24,7 @@ refused 1 "is no adapter" "${draw[@]}" --lora "$models/sd1/vae/diffusion_pytorch
 refused 1 "does not belong to this model: .*lora_up.* fit" txt2img --prompt a --output made/a.png --lora loras/style.safetensors
 refused 1 "vectors of 16 numbers, but" txt2img --prompt a --output made/a.png --embedding a="$adapters/embedding.safetensors"
 refused 64 "embedding" "${draw[@]}" --embedding "$adapters/embedding.safetensors"
-refused 64 "pass picture" bench --pass unet --lora loras/style.safetensors
+refused 64 "pass picture" bench --pass predictor --lora loras/style.safetensors
 
 # Within a limit on memory networks beside the model are counted, and draw as they do without one. With step caching they steer, too.
 controls=$models/../controls

@@ -47,4 +47,11 @@ refused 64 "class-label" class2img --model "$models/ldm-class" "${out[@]}"
 
 # A model with the second text encoder alone is read by its tokenizer.
 works tokenize --model "$models/refiner" cat
-works bench --model "$models/refiner" --pass unet --repeats 1 --json
+works bench --model "$models/refiner" --pass predictor --repeats 1 --json
+# Parts are timed by what they do, whatever a model calls them.
+for model in ldm ldm-text ldm-class upscale7; do
+  works bench --model "$models/$model" --pass predictor --repeats 1 --json
+  works bench --model "$models/$model" --pass vae-decode --repeats 1 --json
+done
+works bench --model "$models/ldm-text" --pass text --repeats 1 --json
+works bench --model "$models/sdxl" --pass text --batch 2 --repeats 1 --json

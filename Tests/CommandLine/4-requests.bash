@@ -31,7 +31,7 @@ refused 64 "count" "${draw[@]}" --count 0 --output made/x.png
 for limit in 0MB -1GB 12 GB 1.2.3GB nanGB infMB 1e30GB 99999999999999999999GB 1600KB ""; do
   refused 64 "memory-limit" "${draw[@]}" --memory-limit "$limit" --output made/x.png
 done
-refused 64 "memory-limit" bench --pass unet --memory-limit 0GiB
+refused 64 "memory-limit" bench --pass predictor --memory-limit 0GiB
 refused 64 "memory-limit" inspect "$emoji" --memory-limit many
 refused 64 "memory-limit" inspect "$emoji" --width 64
 refused 64 "width" inspect "$emoji" --memory-limit 1GB --width 0
@@ -56,7 +56,7 @@ refused 64 "3 pictures do not fit 2 IP-Adapters" "${draw[@]}" --ip-adapter a --i
   --ip-adapter-image a.png --output made/x.png
 refused 64 "image" variation --output made/x.png
 refused 64 "noise-level" variation --image a.png --noise-level some --output made/x.png
-refused 64 "pass picture" bench --pass unet --step-cache 2
+refused 64 "pass picture" bench --pass predictor --step-cache 2
 refused 64 "width" "${draw[@]}" --width 0 --output made/x.png
 refused 64 "height" "${draw[@]}" --height -64 --output made/x.png
 refused 64 "strength" img2img --prompt a --image a.png --strength 1.5 --output made/x.png
@@ -74,13 +74,16 @@ refused 64 "text" tokenize
 refused 64 "path" inspect
 refused 64 "latents" decode --output made/x.png
 refused 64 "pass" bench --pass everything
-refused 64 "repeats" bench --pass unet --repeats 0
+refused 64 "controlnet" bench --pass controlnet
+refused 64 "controlnet" bench --pass predictor --controlnet "$root/Tests/Fixtures/controls/sd1"
+refused 64 "memory-limit" bench --pass controlnet --controlnet "$root/Tests/Fixtures/controls/sd1" --memory-limit 1GB
+refused 64 "repeats" bench --pass predictor --repeats 0
 refused 64 "xyz" xyz
 refused 64 "bogus" "${draw[@]}" --bogus --output made/x.png
 
 # Requests that make sense but cannot be carried out: status 1.
 refused 1 "smallest limit that would do is [0-9]+ MB" "${draw[@]}" --memory-limit 20MB --output made/x.png
-refused 1 "smallest limit" bench --pass unet --repeats 1 --memory-limit 1.5MiB
+refused 1 "smallest limit" bench --pass predictor --repeats 1 --memory-limit 1.5MiB
 refused 1 "smallest limit" "${draw[@]}" --memory-limit 100MB --width 1024 --height 1024 --count 8 --output made/x.png
 refused 1 "multiples of 4" inspect "$emoji" --memory-limit 1GB --width 63
 refused 1 "too many pixels" inspect "$emoji" --memory-limit 1GB --width 1048576 --height 1048576
@@ -96,8 +99,9 @@ refused 1 "leaves none" img2img --prompt a --image a.png --strength 0.01 --steps
 refused 1 "leaves none" img2img --prompt a --image a.png --strength 0 --steps 3 --output made/x.png
 refused 1 "multiples of 4" encode --image "$inputs/picture-37x50.png" --save-latents made/x.safetensors
 refused 1 "too many pixels" outpaint --prompt a --image a.png --right 16000 --bottom 16000 --output made/x.png
-refused 1 "multiples" bench --pass unet --width 30 --height 30
-refused 1 "missing" bench --pass unet --model missing
+refused 1 "multiples" bench --pass predictor --width 30 --height 30
+refused 1 "made for" bench --pass controlnet --controlnet "$root/Tests/Fixtures/controls/sdxl"
+refused 1 "missing" bench --pass predictor --model missing
 refused 1 "steps" schedule --scheduler pndm --steps 1
 refused 1 "steps" schedule --scheduler dpmpp-2m --steps 5000
 # The embedded model's own scheduler is DDIM.

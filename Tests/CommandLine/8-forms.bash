@@ -42,7 +42,7 @@ for command in "img2img --image $inputs/picture.png" "inpaint --image $inputs/pi
   works "${words[@]}" --model "$models/sd1" --weights q8
 done
 works edit --model "$models/edit8" --weights bf16 --prompt a --image "$inputs/picture.png" --steps 2 --output e.png
-for pass in unet text vae-decode; do works bench --pass $pass --weights q8 --repeats 1 --json; done
+for pass in predictor text vae-decode; do works bench --pass $pass --weights q8 --repeats 1 --json; done
 
 # A single file.
 single=$root/Tests/Fixtures/weights/sd1.safetensors
@@ -83,7 +83,7 @@ refused 64 "output" convert "$emoji" --to f16
 refused 64 "place" convert "$emoji" "" --to f16
 refused 64 "threads" convert "$emoji" made/x --to f16 --threads 0
 refused 64 "weights.*bf16" "${draw[@]}" --weights q4 --output made/x.png
-refused 64 "weights" bench --pass unet --weights 8
+refused 64 "weights" bench --pass predictor --weights 8
 refused 1 "no model" convert missing made/x --to f16
 refused 1 "exists already" convert "$emoji" forms/q8 --to q8
 refused 1 "exists already" convert forms/q8 forms/q8 --to f16

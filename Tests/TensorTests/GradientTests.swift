@@ -178,6 +178,21 @@ struct GradientTests {
     #expect(try #require(gradients[a]).elements == expected)
   }
 
+  /// y = f · x for each row, and a convolution that ends with an activation: the product by 2 and the activation's own gradient.
+  @Test func rowsAndEpilogues() throws {
+    let x = Tensor([1, -2, 3, 4, -5, 6], shape: [1, 1, 3, 2]), factors = Tensor([2, -1, 0.5])
+    tape.follow(x)
+    tape.follow(factors)
+    let scaled = try x.scaledRows(by: factors, in: recording)
+    let doubling = try PackedMatrix(WeightTensor(Tensor([2, 0, 0, 2], shape: [2, 2, 1, 1])), in: context)
+    let y = try Tensor.convolution(
+      [scaled], weights: doubling, geometry: .init(kernelHeight: 1, kernelWidth: 1, padding: .all(0)), activation: .relu, in: recording)
+    #expect(y.elements == [4, 0, 0, 0, 0, 6])
+    let gradients = try tape.gradients(of: y, times: Tensor(repeating: 1, shape: y.shape), in: context)
+    #expect(try #require(gradients[x]).elements == [4, 0, 0, 0, 0, 1])
+    #expect(try #require(gradients[factors]).elements == [2, 0, 12])
+  }
+
   /// What does not depend on a followed tensor has no gradient, and a block that is computed again has the same one to the bit.
   @Test func blocksAreComputedAgain() throws {
     var numbers = Numbers(seed: 3)

@@ -44,6 +44,9 @@ struct LargeOperationTests {
       ((10, 130), [32, 64], 96, .init(kernelHeight: 3, kernelWidth: 3, padding: .all(1))),
       ((37, 41), [32, 320], 64, .init(kernelHeight: 3, kernelWidth: 3, padding: .all(1))),
       ((8, 9), [32], 160, .init(kernelHeight: 3, kernelWidth: 3, padding: .all(1))),
+      // So many tiles that each thread transforms its own, and outputs that fill no panel.
+      ((60, 70), [32], 40, .init(kernelHeight: 3, kernelWidth: 3, padding: .all(1))),
+      ((60, 70), [32], 3, .init(kernelHeight: 3, kernelWidth: 3, padding: .all(1))),
       ((16, 12), [64], 64, .init(kernelHeight: 3, kernelWidth: 3, stride: 2, padding: .init(top: 0, left: 0, bottom: 1, right: 1))),
       ((33, 34), [40], 65, .init(kernelHeight: 3, kernelWidth: 3, stride: 2, padding: .init(top: 0, left: 0, bottom: 1, right: 1))),
       ((20, 21), [11], 40, .init(kernelHeight: 7, kernelWidth: 5, stride: 2, padding: .init(top: 3, left: 1, bottom: 2, right: 4))),
@@ -74,6 +77,27 @@ struct LargeOperationTests {
         try Tensor.convolution(
           inputs, weights: matrix, geometry: item.geometry, bias: bias, adding: residual, method: .winograd, in: context),
         expected, tolerance: splitsFactors ? 4e-4 : 1e-4, "\(name), Winograd")
+    }
+  }
+
+  /// An activation in the same pass is the one after it, whatever the method.
+  @Test(arguments: [Activation.silu, .gelu, .quickGELU, .relu, .tanh]) func activationsOfConvolutions(_ activation: Activation) throws {
+    var numbers = Numbers(seed: 16)
+    let window = ConvolutionGeometry(kernelHeight: 3, kernelWidth: 3, padding: .all(1))
+    for (side, channels, outputs) in [(11, 32, 70), (9, 64, 64), (9, 350, 32), (80, 32, 3)] {
+      let x = numbers.tensor([2, side, side + 1, channels]), bias = numbers.tensor([2, outputs])
+      let residual = numbers.tensor([2, side, side + 1, outputs])
+      let matrix = try packed(numbers.tensor([outputs, channels, 3, 3]))
+      for method in [ConvolutionMethod.direct, .winograd, .automatic] {
+        func convolved(_ activation: Activation) throws -> Tensor {
+          try Tensor.convolution(
+            [x], weights: matrix, geometry: window, bias: bias, adding: residual, activation: activation, method: method, in: context)
+        }
+        let found = try convolved(activation)
+        expectClose(
+          found, try convolved(.none).activated(activation, in: context), tolerance: activation == .relu ? 0 : 1e-6,
+          "\(side) × \(side + 1), \(channels) to \(outputs), \(activation), \(method)")
+      }
     }
   }
 

@@ -6,7 +6,8 @@ struct Bench: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "bench", abstract: "Times one part of a model, or a whole picture, and tells the peak memory.",
     discussion: """
-      Only what the pass needs is loaded. The inputs are noise, and a first pass (of a picture, its first two steps and its \
+      Only what the pass needs is loaded, by its role: the predictor is a U-Net or whatever a model has in its place. The inputs are \
+      noise, and a first pass (of a picture, its first two steps and its \
       decoding) is not counted. --json prints one line: \
       {"peak_bytes": …, "seconds": [one a repeat]}.
       """)
@@ -37,6 +38,11 @@ struct Bench: AsyncParsableCommand {
   @OptionGroup(title: "Short cuts of a whole picture") var shortcuts: ShortcutOptions
   @OptionGroup(title: "Adapters of a whole picture") var adapters: AdapterOptions
 
+  @Option(
+    parsing: .unconditional,
+    help: "The ControlNet of the pass controlnet: its folder or a .safetensors file. The shapes that it takes are those of the model.")
+  var controlnet: String?
+
   @Flag(help: "Add the LoRAs of a whole picture in each pass, as a request can, in place of merging them.")
   var addLoras = false
 
@@ -44,7 +50,8 @@ struct Bench: AsyncParsableCommand {
   var json = false
 
   enum Pass: String, CaseIterable, ExpressibleByArgument {
-    case unet
+    case predictor
+    case controlnet
     case vaeDecode = "vae-decode"
     case vaeEncode = "vae-encode"
     case text
@@ -57,6 +64,12 @@ struct Bench: AsyncParsableCommand {
     guard (1...10_000).contains(repeats) else { throw ValidationError("--repeats must be from 1 to 10000.") }
     guard (1...100_000).contains(steps ?? 1) else { throw ValidationError("--steps must be from 1 to 100000.") }
     guard steps == nil || pass == .picture else { throw ValidationError("--steps goes with --pass picture alone.") }
+    guard (controlnet != nil) == (pass == .controlnet) else {
+      throw ValidationError("--pass controlnet goes with --controlnet, and --controlnet with --pass controlnet alone.")
+    }
+    guard memory.memoryLimit == nil || pass != .controlnet else {
+      throw ValidationError("--memory-limit does not go with --pass controlnet: no plan knows a ControlNet's memory.")
+    }
     guard adapters.settings.isEmpty || pass == .picture else {
       throw ValidationError("--lora and --embedding go with --pass picture alone.")
     }
@@ -104,46 +117,31 @@ extension Bench {
   private func prepared(in context: ExecutionContext) async throws -> Work {
     switch pass {
     case .picture: return try await picture(in: context)
-    case .text: return try await text(in: context)
-    case .unet: return try await unet(in: context)
-    case .vaeDecode, .vaeEncode: return try await autoencoder(in: context)
+    case .predictor: return try await part(.prediction, in: context) { GenerationExtent(size: $0, images: 1, rowsPerImage: batch) }
+    case .controlnet: return try await part(.control(control(in: context)), in: context)
+    case .vaeDecode: return try await part(.decoding, in: context) { GenerationExtent(size: $0, images: batch) }
+    case .vaeEncode: return try await part(.encoding, in: context) { GenerationExtent(size: $0, images: batch, encodesPicture: true) }
+    case .text: return try await part(.conditioning(Self.prompt), in: context) { GenerationExtent(size: $0, images: batch) }
     }
   }
 
-  private func text(in context: ExecutionContext) async throws -> Work {
-    let ids = Array(repeating: try tokenizer().encodePadded(Self.prompt.text), count: batch)
-    let text = try await load("text_encoder", as: CLIPTextModel.self, in: context)
-    return { _ in try await context.run { _ = try text(ids, in: $0) } }
+  /// - Parameter extent: of the work, for a plan of the model's memory; nil: the part knows no plan.
+  private func part(
+    _ work: SamplePass.Work, in context: ExecutionContext, _ extent: ((PixelSize) -> GenerationExtent)? = nil
+  ) async throws -> Work {
+    let (files, (scale, size)) = (try model.files, try size())
+    let plan = try extent.flatMap { extent in try memory.plan(model) { _ in extent(size) } }
+    let tiling = try tiles.tiling(scale: scale)
+    let pass = try await context.run {
+      try SamplePass(
+        work, of: files.base, replacing: files.parts, size: size, rows: batch, tiling: tiling, weights: model.weights, plan: plan, in: $0)
+    }
+    return { _ in try await context.run { try pass.run(in: $0) } }
   }
 
-  private func unet(in context: ExecutionContext) async throws -> Work {
-    let length = try tokenizer().maximumLength
-    let (scale, size) = try size()
-    let plan = try memory.plan(model) { _ in GenerationExtent(size: size, images: 1, rowsPerImage: batch) }
-    let unet = try await load("unet", as: UNet2DConditionModel.self, plan: plan, in: context)
-    let latents = noise([batch, size.height / scale, size.width / scale, unet.inputChannels])
-    var conditioning = Conditioning(hiddenStates: noise([batch, length, unet.configuration.contextChannels]))
-    let numbers = 6
-    conditioning.pooled = unet.configuration.pooledFeatures(besideNumbers: numbers).map { noise([batch, $0]) }
-    for input in unet.declaredInputs where input.isRequired {
-      conditioning.inputs[input.name] = Tensor(repeating: 1, shape: Shape([batch] + input.shape.map { $0 == 0 ? numbers : $0 }))
-    }
-    return { [conditioning] _ in
-      try await context.run { _ = try unet.predict(latents, timestep: 501, conditioning: conditioning, in: $0) }
-    }
-  }
-
-  private func autoencoder(in context: ExecutionContext) async throws -> Work {
-    let (scale, size) = try size()
-    let plan = try memory.plan(model) { _ in GenerationExtent(size: size, images: batch, encodesPicture: pass == .vaeEncode) }
-    let base = try await load("vae", as: (any LatentAutoencoder).self, plan: plan, in: context)
-    let autoencoder = TiledAutoencoder(base, tiling: try tiles.tiling(scale: scale) ?? plan?.tiling ?? .automatic)
-    if pass == .vaeEncode {
-      let picture = noise([batch, size.height, size.width, 3]).clamped(to: -1...1)
-      return { _ in try await context.run { _ = try autoencoder.encode(picture, in: $0) } }
-    }
-    let latents = noise([batch, size.height / scale, size.width / scale, autoencoder.latentChannels]) / autoencoder.latentScale
-    return { _ in try await context.run { _ = try autoencoder.decode(latents, in: $0) } }
+  private func control(in context: ExecutionContext) async throws -> ControlNetModel {
+    guard let controlnet else { throw ValidationError("--pass controlnet needs --controlnet.") }
+    return try await context.run { try ControlNetModel.load(from: URL(filePath: controlnet), weights: model.weights, in: $0) }
   }
 
   private func picture(in context: ExecutionContext) async throws -> Work {
@@ -172,40 +170,12 @@ extension Bench {
     }
   }
 
-  private func tokenizer() throws -> CLIPTokenizer {
-    try StableDiffusion.tokenizer(from: model.files.base, replacing: model.files.parts)
-  }
-
-  private func load<Component: Sendable>(
-    _ name: String, as type: Component.Type, plan: MemoryPlan? = nil, in context: ExecutionContext
-  ) async throws -> Component {
-    let (files, weights) = (try model.files, model.weights)
-    return try await context.run {
-      let component = try ModelFiles.open(files.base, replacing: files.parts).component(name, weights: weights, plan: plan, in: $0)
-      guard let component = component as? Component else { throw Failure("The model's \(name) is none that can be timed by itself.") }
-      return component
-    }
-  }
-
   /// Pixels a side for each latent, and the size of the pictures.
   private func size() throws -> (scale: Int, size: PixelSize) {
     let (scale, usual) = try MemoryPlan.usualSize(of: model.files.base, replacing: model.files.parts)
     guard let width = width ?? usual?.width, let height = height ?? usual?.height else { throw GenerationError.noSize }
-    guard width.isMultiple(of: scale), height.isMultiple(of: scale) else {
-      throw GenerationError.indivisibleSize(width: width, height: height, multiple: scale)
-    }
-    // The count is `Int.max` if the product overflows.
-    guard Shape([batch, width, height]).count <= GenerationRequest.maximumPixels else {
-      throw GenerationError.tooLarge(width: width, height: height, images: batch)
-    }
     return (scale, PixelSize(width: width, height: height))
   }
-}
-
-/// The same noise every time.
-private func noise(_ shape: Shape) -> Tensor {
-  var generator = TorchGenerator(seed: 0)
-  return Tensor(generator.normal(shape.count), shape: shape)
 }
 
 /// The process's peak resident memory.

@@ -142,9 +142,9 @@ typedef struct {
   /// Winograd's F(4×4, 3×3): for every channel, the 36 values BᵀdB of a tile of 6 × 6 pixels, at a stride of `ldv`.
   void (*_Nonnull winograd_input)(long channels, const float *_Nonnull const *_Nonnull pixels, float *_Nonnull v, long ldv);
 
-  /// The 4 × 4 pixels AᵀmA of 36 products, plus bias and, if given, the residuals' pixels. A null pixel is not written.
+  /// The 4 × 4 pixels activation(AᵀmA + bias + residual) of 36 products, where residuals may be null. A null pixel is not written.
   void (*_Nonnull winograd_output)(
-      long channels, const float *_Nonnull m, long ldm, const float *_Nonnull bias,
+      int activation, long channels, const float *_Nonnull m, long ldm, const float *_Nonnull bias,
       const float *_Nullable const *_Nullable residuals, float *_Nullable const *_Nonnull pixels);
 
   /// The 36 values GgGᵀ of a 3 × 3 window whose nine taps have the stride `ldt`, for the 32 columns of a panel.

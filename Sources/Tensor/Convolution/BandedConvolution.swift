@@ -67,8 +67,7 @@ struct BandedConvolution {
     let down = max(1, (map.height * columns + Self.bandPixels / 2) / Self.bandPixels), lines = (map.height + down - 1) / down
     let images = across == 1 && down == 1 ? max(1, Self.bandPixels / (map.height * map.width)) : 1
     var groups: [[Band]] = [[]], first = 0
-    let isWhole = map.prepare == nil && !map.forgetsInput
-    let most = isWhole ? Int.max : Self.threadFloats * threads / max(1, map.inputs[0].shape[2] * map.channels)
+    let most = map.readsAsItIs ? Int.max : Self.threadFloats * threads / max(1, map.inputs[0].shape[2] * map.channels)
     for image in stride(from: 0, to: map.result.shape[0], by: images) {
       for line in stride(from: 0, to: map.height, by: lines) {
         let row = (0..<across).map { part in
@@ -120,8 +119,24 @@ struct BandedConvolution {
           place = (map.weights.rows(run, ofPanel: panel).values(Float.self), map.channels * Self.panel)
         }
         multiply(words, words: factors.words(run.count), panel: panel, place.weights, step: place.step, isFirst: begin == 0)
+        if run.upperBound == map.channels, map.activation != .none { activate(band, panel: panel) }
       }
     }
+  }
+
+  /// Applies the activation to a panel's results, which are in the cache.
+  private func activate(_ band: Band, panel: Int) {
+    for image in band.images {
+      for line in band.lines {
+        let start = map.result.mutablePointer + place(of: band, image: image, line: line, panel: panel), outputs = map.weights.outputs
+        Kernels.active.activate(map.activation.code, band.columns.count, Self.panel, start, outputs, start, outputs)
+      }
+    }
+  }
+
+  /// Where a panel's results for a line of a band begin.
+  private func place(of band: Band, image: Int, line: Int, panel: Int) -> Int {
+    ((image * map.height + line) * map.width + band.columns.lowerBound) * map.weights.outputs + panel * Self.panel
   }
 
   /// A band's pixels and the pixels around it, as words.
@@ -156,12 +171,12 @@ struct BandedConvolution {
         lines: band.lines.count, width: band.columns.count, taps: offsets.count, offsets: first, words: words, panel: step,
         pixel: source.pixel, line: source.line, result_pixel: outputs, result_line: map.width * outputs)
       for image in band.images {
-        let place = ((image * map.height + band.lines.lowerBound) * map.width + band.columns.lowerBound) * outputs + panel * Self.panel
+        let start = place(of: band, image: image, line: band.lines.lowerBound, panel: panel)
         Kernels.active.gemm_windows?(
-          factors == .split ? 1 : 0, &windows, source.image(image).words, weights.words, map.result.mutablePointer + place,
+          factors == .split ? 1 : 0, &windows, source.image(image).words, weights.words, map.result.mutablePointer + start,
           Int32(isFirst ? CK_BEGIN_FRESH : CK_BEGIN_ACCUMULATE),
           map.bias.map { $0.pointer + ($0.shape.rows > 1 ? image * outputs : 0) + panel * Self.panel },
-          map.residual.map { $0.pointer + place })
+          map.residual.map { $0.pointer + start })
       }
     }
   }

@@ -46,7 +46,7 @@ public enum ConvolutionMethod: Sendable {
 }
 
 extension Tensor {
-  /// A convolution over inputs joined along channels: bias + residual + Σ window · W.
+  /// A convolution over inputs joined along channels: activation(bias + residual + Σ window · W).
   ///
   /// - Parameters:
   ///   - inputs: `[N, H, W, Cᵢ]` each. The result is that of their concatenation along C, which is not made. If the caller passes the last
@@ -55,23 +55,25 @@ extension Tensor {
   ///   - weights: `[O, ΣCᵢ, kernelHeight, kernelWidth]`, packed.
   ///   - bias: `[O]`, or `[N, O]` with a bias for each picture.
   ///   - residual: of the result's shape. If the caller passes the last reference, the result reuses its memory.
+  ///   - activation: applied to each sum while it is in the cache.
   /// - Returns: `[N, H', W', O]`.
   /// - Precondition: the shapes fit, and Winograd's method is requested only where it is possible.
   /// - Throws: `CancellationError`.
   public static func convolution(
     _ inputs: consuming [Tensor], resizedTo size: (height: Int, width: Int)? = nil, weights: PackedMatrix, geometry: ConvolutionGeometry,
-    bias: Tensor? = nil, adding residual: consuming Tensor? = nil, method: ConvolutionMethod = .automatic, in context: ExecutionContext
+    bias: Tensor? = nil, adding residual: consuming Tensor? = nil, activation: Activation = .none, method: ConvolutionMethod = .automatic,
+    in context: ExecutionContext
   ) throws -> Tensor {
     try context.engine.convolution(
-      consume inputs, resizedTo: size, weights: weights, geometry: geometry, bias: bias, adding: consume residual, method: method,
-      in: context)
+      consume inputs, resizedTo: size, weights: weights, geometry: geometry, bias: bias, adding: consume residual, activation: activation,
+      method: method, in: context)
   }
 }
 
 extension CPUEngine {
   public func convolution(
     _ inputs: consuming [Tensor], resizedTo size: (height: Int, width: Int)?, weights: PackedMatrix, geometry: ConvolutionGeometry,
-    bias: Tensor?, adding residual: consuming Tensor?, method: ConvolutionMethod, in context: ExecutionContext
+    bias: Tensor?, adding residual: consuming Tensor?, activation: Activation, method: ConvolutionMethod, in context: ExecutionContext
   ) throws -> Tensor {
     var (inputs, residual) = (inputs, residual)
     let isOurs = inputs.count == 1 && isKnownUniquelyReferenced(&inputs[0].storage)
@@ -85,15 +87,16 @@ extension CPUEngine {
       bias.map { [[weights.outputs], [batch, weights.outputs]].contains($0.shape) } ?? true, "The bias does not match \(result.shape).")
     // If the result reuses the residual's memory, the input's memory is better kept for the next operation.
     let forgetsInput = isOurs && isNew
-    let isWorthwhile = UnitStrideConvolution.isWorthwhile(geometry, inputs: inputs, height: height, width: width, outputs: weights.outputs)
+    let isWorthwhile = UnitStrideConvolution.isWorthwhile(geometry, inputs: inputs, height: height, width: width)
     if method == .winograd || method == .automatic && isWorthwhile {
       precondition(UnitStrideConvolution.isPossible(geometry), "Winograd's method is for 3×3 windows that move by one.")
-      let map = UnitStrideConvolution(inputs, weights: weights, bias: bias, residual: residual, result: result, forgetsInput: forgetsInput)
+      let map = UnitStrideConvolution(
+        inputs, weights: weights, bias: bias, residual: residual, activation: activation, result: result, forgetsInput: forgetsInput)
       if method == .winograd { try WinogradConvolution(map).run(in: context) } else { try map.run(in: context) }
     } else {
       try MatrixProduct(
         left: .patches(patches), rows: batch * height * width, weights: weights, result: result, bias: bias, residual: residual,
-        activation: .none
+        activation: activation
       ).run(in: context)
     }
     return result

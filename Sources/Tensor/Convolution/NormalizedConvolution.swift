@@ -50,7 +50,7 @@ extension CPUEngine {
     var (inputs, residual) = (inputs, residual)
     let isOurs = inputs.count == 1 && isKnownUniquelyReferenced(&inputs[0].storage)
     let shape = inputs[0].shape
-    guard UnitStrideConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2], outputs: weights.outputs) else {
+    guard UnitStrideConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2]) else {
       return try Tensor.convolutionStepByStep(
         consume inputs, normalizedBy: normalization, activation: activation, weights: weights, geometry: geometry, bias: bias,
         adding: consume residual, beside: shortcut, in: context)

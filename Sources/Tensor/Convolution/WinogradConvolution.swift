@@ -29,16 +29,14 @@ struct WinogradConvolution {
     let matrix = matrixStride((run + 1) * panel)
     let ofTiles = ProductFactors.split.isAvailable
     let keepsWeights = ofTiles || tiles > 2 * blockTiles
-    let own =
-      keepsWeights
-      ? threads * ownTiles(channels + 16, ofTiles: ofTiles) : max(blockTiles, threads * threadFloats / (36 * (channels + 16)))
-    let group = min(tiles, own)
+    let own = ownWork(channels + 16, panels: panels, ofTiles: ofTiles)
+    let group = min(tiles, keepsWeights ? threads * own.tiles : max(blockTiles, threads * threadFloats / (36 * (channels + 16))))
     func transformed(_ tiles: Int) -> Int {
       36 * matrixStride(tiles * (channels + 16)) + 72 * tiles * ((channels + shortRun - 1) / shortRun)
     }
     let shared = keepsWeights ? panels * ((channels + longRun - 1) / longRun) * 36 * matrix : transformed(group)
     let single = keepsWeights ? transformed((group + threads - 1) / threads) : 36 * matrix
-    let sums = ofTiles ? min(wordSums, panels * sumFloats(wordTiles)) : sumFloats(min(tiles, blockTiles))
+    let sums = keepsWeights ? min(panels, own.panels) * sumFloats(own.tiles) : sumFloats(min(tiles, blockTiles))
     let lines = isNormalized ? min(n * height, 4 * (group / columns + 2) + 2) * width * channels : 0
     // Windows are gathered before tiles are multiplied if the weights are kept.
     let task = [single, sums] + (keepsWeights ? [] : [9 * run * panel])
@@ -52,6 +50,8 @@ struct WinogradConvolution {
   /// With fast tile products (AMX): the tiles of pictures that a thread transforms for itself, so few that one product's rows stay in the
   /// second-level cache, and the floats of all sums that are made from them at once, 4 MB.
   private static let wordTiles = 96, wordSums = 1 << 20
+  /// The tiles of a thread where all weights take no more than a megabyte: a multiple of 14 and 6.
+  private static let fewTiles = 42
   /// Channels whose weights are transformed at once if a picture has many tiles, for which reading weights from the last-level cache pays off: 640
   /// channels of a panel take 3 MB.
   private static let longRun = 640
@@ -96,25 +96,44 @@ struct WinogradConvolution {
   func run(in context: ExecutionContext) throws {
     let tiles = map.result.shape[0] * tileRows * tileColumns
     guard tiles > 0 else { return }
-    let kept = keepsWeights(tiles: tiles) ? try transformedWeights(in: context) : nil
-    let groups =
-      kept == nil
-      ? evenRuns(of: 0..<tiles, atMost: max(Self.blockTiles, context.threads * Self.threadFloats / (36 * inputStride)))
-      : ownGroups(of: tiles, threads: context.threads)
-    let shared = kept == nil ? Transformed(tiles: groups[0].count, self) : nil
-    var lines = ConvolvedLines(of: map, most: groups.reduce(0) { max($0, self.lines(read: $1).count) })
+    if keepsWeights(tiles: tiles) {
+      try runApart(tiles, by: transformedWeights(in: context), in: context)
+    } else {
+      try runTogether(tiles, in: context)
+    }
+  }
+
+  /// The threads transform tiles together, group by group. Then each task makes a panel of outputs for a block of tiles.
+  private func runTogether(_ tiles: Int, in context: ExecutionContext) throws {
+    let groups = evenRuns(of: 0..<tiles, atMost: max(Self.blockTiles, context.threads * Self.threadFloats / (36 * inputStride)))
+    var source = ConvolvedLines(of: map, most: groups.reduce(0) { max($0, self.lines(read: $1).count) })
+    var transformed = Transformed(tiles: groups[0].count, self)
     for group in groups {
-      try lines.take(self.lines(read: group))
-      let source = lines
-      if let kept {
-        try multiplyOwn(group, from: source, by: kept, in: context)
-      } else if var shared {
-        shared.first = group.lowerBound
-        try forRuns(of: group, in: context) { transformIn($0, from: source, into: shared) }
-        let blocks = evenRuns(of: group, atMost: Self.blockTiles)
-        try context.parallel(weights.panels * blocks.count) {
-          multiply(shared, tiles: blocks[$0 % blocks.count], panels: $0 / blocks.count..<$0 / blocks.count + 1, by: nil, in: context)
-        }
+      try source.take(lines(read: group))
+      transformed.first = group.lowerBound
+      try forRuns(of: group, in: context) { [source, transformed] in transformIn($0, from: source, into: transformed) }
+      let blocks = evenRuns(of: group, atMost: Self.blockTiles)
+      try context.parallel(weights.panels * blocks.count) { [transformed] in
+        multiply(transformed, tiles: blocks[$0 % blocks.count], panels: $0 / blocks.count..<$0 / blocks.count + 1, by: nil, in: context)
+      }
+    }
+  }
+
+  /// Every thread transforms the tiles that it multiplies, and makes all their panels. So no thread reads tiles from another core's cache, which
+  /// may be far away.
+  private func runApart(_ tiles: Int, by kept: TensorStorage, in context: ExecutionContext) throws {
+    let blocks = ownBlocks(of: tiles, threads: context.threads)
+    // Lines that are made, or whose memory is returned, on the way are so for a block of each thread at a time.
+    let most = map.readsAsItIs ? blocks.count : context.threads
+    let groups = stride(from: 0, to: blocks.count, by: most).map { blocks[$0..<min(blocks.count, $0 + most)] }
+    func covered(by group: ArraySlice<Range<Int>>) -> Range<Int> {
+      blocks[group.startIndex].lowerBound..<blocks[group.endIndex - 1].upperBound
+    }
+    var source = ConvolvedLines(of: map, most: groups.reduce(0) { max($0, lines(read: covered(by: $1)).count) })
+    for group in groups {
+      try source.take(lines(read: covered(by: group)))
+      try context.parallel(group.count) { [source] in
+        multiplyOwn(blocks[group.startIndex + $0], from: source, by: kept, in: context)
       }
     }
   }
@@ -122,33 +141,32 @@ struct WinogradConvolution {
   /// Whether all weights are transformed at once, and every thread makes all panels of its own tiles.
   private func keepsWeights(tiles: Int) -> Bool { factors.isOfTiles || tiles > 2 * Self.blockTiles }
 
-  /// The approximate number of tiles that a thread transforms for itself: two megabytes, but enough tiles that reading the weights pays off.
+  /// The approximate number of tiles that a thread transforms for itself, and the panels for which it then makes each product in turn.
+  ///
+  /// Weights that are few stay in the second-level cache beside few tiles. With others it is two megabytes of tiles, but enough that reading the
+  /// weights pays off.
   /// - Parameter stride: between tiles, in words.
-  private static func ownTiles(_ stride: Int, ofTiles: Bool) -> Int {
-    ofTiles ? wordTiles : min(blockTiles, max(blockTiles / 2, 2 * threadFloats / (36 * stride)))
+  private static func ownWork(_ stride: Int, panels: Int, ofTiles: Bool) -> (tiles: Int, panels: Int) {
+    if ofTiles { return (wordTiles, max(1, wordSums / sumFloats(wordTiles))) }
+    if 36 * stride * panels * panel <= threadFloats { return (fewTiles, panels) }
+    return (min(blockTiles, max(blockTiles / 2, 2 * threadFloats / (36 * stride))), 1)
   }
 
-  /// Groups with the same number of tiles for each thread.
-  private func ownGroups(of tiles: Int, threads: Int) -> [Range<Int>] {
-    let own = threads * Self.ownTiles(inputStride, ofTiles: factors.isOfTiles)
-    let count = max(1, (tiles + own / 2) / own)
-    let length = (tiles + count * threads - 1) / (count * threads) * threads
+  /// Blocks with the same number of tiles, and as many for each thread.
+  private func ownBlocks(of tiles: Int, threads: Int) -> [Range<Int>] {
+    let own = threads * Self.ownWork(inputStride, panels: weights.panels, ofTiles: factors.isOfTiles).tiles
+    let count = max(1, (tiles + own / 2) / own) * threads
+    let length = (tiles + count - 1) / count
     return stride(from: 0, to: tiles, by: length).map { $0..<min(tiles, $0 + length) }
   }
 
-  /// Computes a group in which every thread transforms its own tiles and makes all their panels. So no thread reads tiles from another core's
-  /// cache, which may be far away.
-  private func multiplyOwn(_ group: Range<Int>, from source: ConvolvedLines, by kept: TensorStorage, in context: ExecutionContext) throws {
-    let length = (group.count + context.threads - 1) / context.threads
-    try context.parallel((group.count + length - 1) / length) {
-      let begin = group.lowerBound + $0 * length
-      let tiles = begin..<min(group.upperBound, begin + length)
-      let own = Transformed(tiles: tiles.count, first: begin, self)
-      transformIn(tiles, from: source, into: own)
-      let some = !factors.isOfTiles ? 1 : max(1, Self.wordSums / Self.sumFloats(tiles.count))
-      for panel in stride(from: 0, to: weights.panels, by: some) where !context.isCancelled {
-        multiply(own, tiles: tiles, panels: panel..<min(weights.panels, panel + some), by: kept, in: context)
-      }
+  /// Makes all panels of some tiles.
+  private func multiplyOwn(_ tiles: Range<Int>, from source: ConvolvedLines, by kept: TensorStorage, in context: ExecutionContext) {
+    let own = Transformed(tiles: tiles.count, first: tiles.lowerBound, self)
+    transformIn(tiles, from: source, into: own)
+    let some = Self.ownWork(inputStride, panels: weights.panels, ofTiles: factors.isOfTiles).panels
+    for panel in stride(from: 0, to: weights.panels, by: some) where !context.isCancelled {
+      multiply(own, tiles: tiles, panels: panel..<min(weights.panels, panel + some), by: kept, in: context)
     }
   }
 
@@ -219,29 +237,30 @@ struct WinogradConvolution {
   }
 
   private func transformIn(_ tiles: Range<Int>, from source: ConvolvedLines, into transformed: Transformed) {
-    let matrix = transformed.matrix
+    let (matrix, values, stride, zeros) = (transformed.matrix, transformed.values, inputStride, zeros.pointer)
+    let (height, width) = (map.height, map.width)
+    let inputs = source.inputs.map { (pointer: $0.pointer, channels: $0.shape.columns) }
     // Values that are still to be converted stay in a compact buffer until then.
     let isDone = factors == .floats && !isCrossed, wideStride = Self.matrixStride(channels)
     let wide = TensorStorage(count: isDone ? 0 : 36 * wideStride)
     withUnsafeTemporaryAllocation(of: UnsafePointer<Float>.self, capacity: 36) { pixels in
+      guard let base = pixels.baseAddress else { return }
       for tile in tiles {
         let (image, top, left) = place(tile)
-        let target = transformed.values + (tile - transformed.first) * inputStride
+        let target = values + (tile - transformed.first) * stride
         var place = isDone ? target : wide.pointer
-        for input in source.inputs {
-          let channels = input.shape.columns
+        for input in inputs {
           for i in 0..<6 {
             let y = top + i - 1
-            let isInside = y >= 0 && y < map.height
-            let line = input.pointer + (isInside ? source.pixel(image: image, line: y) : 0) * channels
+            let isInside = y >= 0 && y < height
+            let line = input.pointer + (isInside ? source.pixel(image: image, line: y) : 0) * input.channels
             for j in 0..<6 {
               let x = left + j - 1
-              pixels[6 * i + j] = isInside && x >= 0 && x < map.width ? line + map.columnMap[x] * channels : zeros.pointer
+              base[6 * i + j] = isInside && x >= 0 && x < width ? line + map.columnMap[x] * input.channels : zeros
             }
           }
-          guard let base = pixels.baseAddress else { return }
-          Kernels.active.winograd_input(channels, base, place, isDone ? matrix : wideStride)
-          place += channels
+          Kernels.active.winograd_input(input.channels, base, place, isDone ? matrix : wideStride)
+          place += input.channels
         }
         factors.takeRows(36, k: channels, wide.pointer, stride: wideStride, into: target, stride: matrix)
         if isCrossed { cross(tile, wide.pointer, stride: wideStride, into: target, stride: matrix, in: transformed) }
@@ -288,7 +307,8 @@ struct WinogradConvolution {
               begin, nil, nil, 0)
           } else {
             factors.multiply(
-              tiles.count, columns: Self.panel, words: factors.words(run.count), a, stride: inputStride, b, into: c, stride: Self.panel,
+              tiles.count, columns: columns(of: panel), words: factors.words(run.count), a, stride: inputStride, b, into: c,
+              stride: Self.panel,
               begin: begin)
           }
         }
@@ -297,29 +317,32 @@ struct WinogradConvolution {
     for panel in panels { transformOut(tiles, panel: panel, from: m.pointer + (panel - panels.lowerBound) * sums) }
   }
 
+  /// The columns of a panel that hold outputs, in whole vectors.
+  private func columns(of panel: Int) -> Int { min(Self.panel, (weights.outputs - panel * Self.panel + 15) / 16 * 16) }
+
   /// The floats that the 36 products of some tiles with a panel take.
   private static func sumFloats(_ tiles: Int) -> Int { 36 * matrixStride(tiles * panel) }
 
   private func transformOut(_ tiles: Range<Int>, panel: Int, from products: UnsafePointer<Float>) {
-    let (height, width, outputs) = (map.height, map.width, weights.outputs)
-    let first = panel * Self.panel
+    let (height, width, outputs, first) = (map.height, map.width, weights.outputs, panel * Self.panel)
+    let (result, residual) = (map.result.mutablePointer + first, map.residual.map { $0.pointer + first })
+    let bias = (map.bias ?? zeros).pointer + first, nextBias = (map.bias?.shape.rows ?? 1) > 1 ? outputs : 0
+    let columns = min(Self.panel, outputs - first), stride = Self.matrixStride(tiles.count * Self.panel)
     withUnsafeTemporaryAllocation(of: UnsafeMutablePointer<Float>?.self, capacity: 16) { pixels in
       withUnsafeTemporaryAllocation(of: UnsafePointer<Float>?.self, capacity: 16) { residuals in
+        guard let targets = pixels.baseAddress, let added = residuals.baseAddress else { return }
         for tile in tiles {
           let (image, top, left) = place(tile)
           for i in 0..<16 {
             let (y, x) = (top + i / 4, left + i % 4)
-            let offset = ((image * height + y) * width + x) * outputs + first
-            let inside = y < height && x < width
-            pixels[i] = inside ? map.result.mutablePointer + offset : nil
-            residuals[i] = inside ? map.residual.map { $0.pointer + offset } : nil
+            let offset = ((image * height + y) * width + x) * outputs
+            let isInside = y < height && x < width
+            targets[i] = isInside ? result + offset : nil
+            added[i] = isInside ? residual.map { $0 + offset } : nil
           }
-          guard let targets = pixels.baseAddress else { return }
           Kernels.active.winograd_output(
-            min(Self.panel, outputs - first), products + (tile - tiles.lowerBound) * Self.panel,
-            Self.matrixStride(tiles.count * Self.panel),
-            map.bias.map { $0.pointer + ($0.shape.rows > 1 ? image * outputs : 0) + first } ?? zeros.pointer,
-            map.residual == nil ? nil : residuals.baseAddress, targets)
+            map.activation.code, columns, products + (tile - tiles.lowerBound) * Self.panel, stride, bias + image * nextBias,
+            residual == nil ? nil : UnsafePointer(added), targets)
         }
       }
     }

@@ -79,15 +79,21 @@ struct DifferentiatingEngine: Engine {
 
   func convolution(
     _ inputs: consuming [Tensor], resizedTo size: (height: Int, width: Int)?, weights: PackedMatrix, geometry: ConvolutionGeometry,
-    bias: Tensor?, adding residual: consuming Tensor?, method: ConvolutionMethod, in context: ExecutionContext
+    bias: Tensor?, adding residual: consuming Tensor?, activation: Activation, method: ConvolutionMethod, in context: ExecutionContext
   ) throws -> Tensor {
     let pictures = inputs, around = residual
     let follows = ConvolutionFollows(
       inputs: pictures.contains(where: tape.follows), weights: tape.follows(weights), bias: tape.follows(bias),
       residual: tape.follows(around))
+    if follows.any, activation != .none {
+      return try convolution(
+        consume inputs, resizedTo: size, weights: weights, geometry: geometry, bias: bias, adding: consume residual, activation: .none,
+        method: method, in: context
+      ).activated(activation, in: context)
+    }
     let result = try base.convolution(
-      consume inputs, resizedTo: size, weights: weights, geometry: geometry, bias: bias, adding: consume residual, method: method,
-      in: plain(context))
+      consume inputs, resizedTo: size, weights: weights, geometry: geometry, bias: bias, adding: consume residual, activation: activation,
+      method: method, in: plain(context))
     guard follows.any else { return result }
     let kept = follows.weights ? pictures : nil, places = pictures.map(Place.init),
       whole = size ?? (pictures[0].shape[1], pictures[0].shape[2])
@@ -120,7 +126,8 @@ struct DifferentiatingEngine: Engine {
     // The shortcut is an operation of its own. It comes first, because its gradient is then added last, as in the reference.
     let beside = try shortcut.map {
       try convolution(
-        pictures, resizedTo: nil, weights: $0.weights, geometry: .pointwise, bias: $0.bias, adding: nil, method: .automatic, in: context)
+        pictures, resizedTo: nil, weights: $0.weights, geometry: .pointwise, bias: $0.bias, adding: nil, activation: .none, method: .automatic,
+        in: context)
     }
     let (result, _) = try base.convolution(
       consume inputs, normalizedBy: normalization, activation: activation, weights: weights, geometry: geometry, bias: bias,
@@ -253,6 +260,19 @@ struct DifferentiatingEngine: Engine {
     return result
   }
 
+  /// dx = gradient · factor of the row, and a factor's gradient is Σ gradient · x over its row.
+  func rowScaling(_ x: Tensor, by factors: Tensor, in context: ExecutionContext) throws -> Tensor {
+    let result = try base.rowScaling(x, by: factors, in: plain(context))
+    let follows = (x: tape.follows(x), factors: tape.follows(factors))
+    guard follows.x || follows.factors else { return result }
+    let place = Place(x), kept = follows.factors ? x : nil
+    tape.record(result) { gradient, gradients, back in
+      if follows.x { try gradients.add(try back.engine.rowScaling(gradient, by: factors, in: back.context), to: place, back) }
+      if let kept { try gradients.add(try back.engine.rowProducts(gradient, kept, in: back.context).reshaped(factors.shape), to: factors, back) }
+    }
+    return result
+  }
+
   func affine(_ x: Tensor, factor: Float, constant: Float, in context: ExecutionContext) throws -> Tensor {
     let result = try base.affine(x, factor: factor, constant: constant, in: plain(context))
     guard tape.follows(x) else { return result }
@@ -294,8 +314,8 @@ extension Tensor {
         top: geometry.kernelHeight - 1 - padding.top, left: geometry.kernelWidth - 1 - padding.left,
         bottom: size.height - pixels.shape[1] + padding.top, right: size.width - pixels.shape[2] + padding.left))
     return try back.engine.convolution(
-      [pixels], resizedTo: nil, weights: weights.transposed(taps: taps), geometry: turned, bias: nil, adding: nil, method: .automatic,
-      in: back.context)
+      [pixels], resizedTo: nil, weights: weights.transposed(taps: taps), geometry: turned, bias: nil, adding: nil, activation: .none,
+      method: .automatic, in: back.context)
   }
 }
 

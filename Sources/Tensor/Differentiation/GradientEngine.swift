@@ -16,6 +16,9 @@ public protocol GradientEngine: Engine {
   /// The sums of each column over the rows of each of `groups` equal parts: `[…, C]` → `[groups, C]`.
   func columnSums(_ x: Tensor, groups: Int, in context: ExecutionContext) throws -> Tensor
 
+  /// Σ a · b of each row: `[…, C]` → `[R]`.
+  func rowProducts(_ a: Tensor, _ b: Tensor, in context: ExecutionContext) throws -> Tensor
+
   /// gradient · activation'(x).
   func activationGradient(_ activation: Activation, of x: Tensor, gradient: Tensor, in context: ExecutionContext) throws -> Tensor
 

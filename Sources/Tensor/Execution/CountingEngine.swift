@@ -213,13 +213,13 @@ public struct CountingEngine: Engine {
 
   public func convolution(
     _ inputs: consuming [Tensor], resizedTo size: (height: Int, width: Int)?, weights: PackedMatrix, geometry: ConvolutionGeometry,
-    bias: Tensor?, adding residual: consuming Tensor?, method: ConvolutionMethod, in context: ExecutionContext
+    bias: Tensor?, adding residual: consuming Tensor?, activation: Activation, method: ConvolutionMethod, in context: ExecutionContext
   ) throws -> Tensor {
     let (height, width) = (size?.height ?? inputs[0].shape[1], size?.width ?? inputs[0].shape[2])
     let shape: Shape = [inputs[0].shape[0], geometry.outputHeight(height), geometry.outputWidth(width), weights.outputs]
     let usesTiles =
       method != .direct
-      && UnitStrideConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2], outputs: shape[3])
+      && UnitStrideConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2])
     return convolve(
       consume inputs, to: shape, weights: weights, adding: consume residual, usesTiles: usesTiles, isNormalized: false, around: nil
     ).result
@@ -232,7 +232,7 @@ public struct CountingEngine: Engine {
     in context: ExecutionContext
   ) throws -> (result: Tensor, shortcut: Tensor?) {
     let shape = Shape(inputs[0].shape.dimensions.dropLast() + [weights.outputs])
-    guard UnitStrideConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2], outputs: shape[3]) else {
+    guard UnitStrideConvolution.isWorthwhile(geometry, inputs: inputs, height: shape[1], width: shape[2]) else {
       return try Tensor.convolutionStepByStep(
         consume inputs, normalizedBy: normalization, activation: activation, weights: weights, geometry: geometry, bias: bias,
         adding: consume residual, beside: shortcut, in: context)

@@ -11,10 +11,10 @@ public protocol Engine: Sendable {
     _ x: Tensor, with weights: PackedMatrix, bias: Tensor?, adding residual: Tensor?, activation: Activation, in context: ExecutionContext
   ) throws -> Tensor
 
-  /// bias + residual + Σ window · W: see `Tensor.convolution`.
+  /// activation(bias + residual + Σ window · W): see `Tensor.convolution`.
   func convolution(
     _ inputs: consuming [Tensor], resizedTo size: (height: Int, width: Int)?, weights: PackedMatrix, geometry: ConvolutionGeometry,
-    bias: Tensor?, adding residual: consuming Tensor?, method: ConvolutionMethod, in context: ExecutionContext
+    bias: Tensor?, adding residual: consuming Tensor?, activation: Activation, method: ConvolutionMethod, in context: ExecutionContext
   ) throws -> Tensor
 
   /// A convolution of the normalised and activated inputs, and a 1×1 convolution of the inputs themselves: see

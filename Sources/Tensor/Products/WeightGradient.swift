@@ -29,6 +29,20 @@ extension CPUEngine {
   }
 }
 
+extension CPUEngine {
+  public func rowProducts(_ a: Tensor, _ b: Tensor, in context: ExecutionContext) throws -> Tensor {
+    let columns = a.shape.columns, result = Tensor(uninitialized: [a.shape.rows])
+    try a.forRuns(in: context) { begin, rows in
+      for row in begin..<begin + rows {
+        var sum: Float = 0
+        for i in row * columns..<(row + 1) * columns { sum += a.pointer[i] * b.pointer[i] }
+        result.mutablePointer[row] = sum
+      }
+    }
+    return result
+  }
+}
+
 func add(_ count: Int, _ values: UnsafePointer<Float>, to sums: UnsafeMutablePointer<Float>) {
   for i in 0..<count { sums[i] += values[i] }
 }
