@@ -134,7 +134,8 @@ extension ModelAssembly {
   /// Conditioning of the shapes that the conditioner gives and the predictor takes: noise, and ones where numbers have a meaning.
   fileprivate func noise(rows: Int, size: PixelSize) throws -> Conditioning {
     let engine = CountingEngine(WorkCounter(), threads: 1)
-    let followed = try completed(followConditioner(1, size: size, pictures: imageConditioners.map { _ in 1 }, engine).extended(to: rows, by: engine), by: engine)
+    let followed = try completed(
+      followConditioner(1, size: size, pictures: imageConditioners.map { _ in 1 }, engine).extended(to: rows, by: engine), by: engine)
     return Conditioning(
       rows: rows, contexts: followed.contexts.map { LatentDiffusion.noise($0.shape) },
       pooled: followed.pooled.map { LatentDiffusion.noise($0.shape) },

@@ -69,7 +69,8 @@ public struct NoiseTrainer: Sendable {
     schedule: LearningRateSchedule, clipping: GradientClipping? = nil, recomputing recomputes: Bool = false, after steps: Int = 0
   ) throws(TrainingError) {
     guard predictor.declaredInputs.contains(where: { $0.name == "timesteps" }) else {
-      throw .unusableSetting(name: "the noise predictor", found: "one that takes one timestep for all rows", needed: "one that takes those of rows")
+      throw .unusableSetting(
+        name: "the noise predictor", found: "one that takes one timestep for all rows", needed: "one that takes those of rows")
     }
     guard !trained.values.isEmpty else { throw .noParameters }
     (self.predictor, self.trained, self.optimizer, self.objective) = (predictor, trained, optimizer, objective)

@@ -34,8 +34,8 @@ import UNet
     return changes
   }
 
-  /// The losses to 1e-4, and how far every parameter has moved to 1e-3 of its rms. A step of Adam divides by the gradient's own size, so what has a gradient of zero but
-  /// for rounding (the bias of keys) moves at random, and values whose gradient changes its sign move less exactly than others.
+  /// The losses to 1e-4, and how far every parameter has moved to 1e-3 of its rms. A step of Adam divides by the gradient's own size, so what has a
+  /// gradient of zero but for rounding (the bias of keys) moves at random, and values whose gradient changes its sign move less exactly than others.
   @Test(arguments: ["full", "lora", "convolutions"], [false, true]) func equalsDiffusers(loop: String, recomputing: Bool) throws {
     let files = try ModelFiles(ReferenceModel("sd1").folder), source = try files.weights(of: "unet")
     let json = try #require(try files.configuration(of: "unet"))

@@ -104,7 +104,7 @@ import LatentDiffusionWeights
     }
     let states = Tensor(shape: [2, 5, 16])
     let declared = try error(Conditioning(hiddenStates: states, inputs: ["time_ids": Tensor(shape: [2, 6])]))
-    #expect(declared == .undeclaredInput(component: "The noise predictor", name: "time_ids", declared: []))
+    #expect(declared == .undeclaredInput(component: "The noise predictor", name: "time_ids", declared: ["timesteps"]))
     let rows = try error(Conditioning(hiddenStates: Tensor(shape: [3, 5, 16])))
     #expect(rows == .unexpectedRows(component: "The noise predictor", rows: 3, latents: 2))
     let contexts = try error(Conditioning(rows: 2, contexts: [states, states]))

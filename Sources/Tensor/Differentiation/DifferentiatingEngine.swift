@@ -126,7 +126,8 @@ struct DifferentiatingEngine: Engine {
     // The shortcut is an operation of its own. It comes first, because its gradient is then added last, as in the reference.
     let beside = try shortcut.map {
       try convolution(
-        pictures, resizedTo: nil, weights: $0.weights, geometry: .pointwise, bias: $0.bias, adding: nil, activation: .none, method: .automatic,
+        pictures, resizedTo: nil, weights: $0.weights, geometry: .pointwise, bias: $0.bias, adding: nil, activation: .none,
+        method: .automatic,
         in: context)
     }
     let (result, _) = try base.convolution(
@@ -268,7 +269,9 @@ struct DifferentiatingEngine: Engine {
     let place = Place(x), kept = follows.factors ? x : nil
     tape.record(result) { gradient, gradients, back in
       if follows.x { try gradients.add(try back.engine.rowScaling(gradient, by: factors, in: back.context), to: place, back) }
-      if let kept { try gradients.add(try back.engine.rowProducts(gradient, kept, in: back.context).reshaped(factors.shape), to: factors, back) }
+      if let kept {
+        try gradients.add(try back.engine.rowProducts(gradient, kept, in: back.context).reshaped(factors.shape), to: factors, back)
+      }
     }
     return result
   }
