@@ -17,7 +17,7 @@ refused 1 "cannot go to standard output" "${draw[@]}" --count 2 -o -
 refused 1 "cannot go to standard output" "${draw[@]}" -o made/x.png --save-latents -
 
 # An option with nothing behind its equals sign has an empty value; what follows is not taken for it.
-telling="Unknown option '--keep-this'|The value '' is invalid|must be|Missing|give one picture for each|is for an IP-Adapter"
+telling="Give either|Unknown option '--keep-this'|The value '' is invalid|must be|Missing|give one picture for each|is for an IP-Adapter"
 for command in txt2img img2img inpaint outpaint edit variation depth2img upscale unconditional class2img canny encode decode tokenize \
   schedule inspect convert bench; do
   for option in $("$ldm" help $command | grep -oE -- '--[a-z-]+ <' | tr -d ' <' | sort -u); do
