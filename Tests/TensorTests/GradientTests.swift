@@ -178,6 +178,29 @@ struct GradientTests {
     #expect(try #require(gradients[a]).elements == expected)
   }
 
+  /// Frozen weights of several formats: the gradient of the input is that of the decoded values, for a matrix, a gated one and a kernel, with
+  /// sides that fill no panel.
+  @Test(arguments: [NumberFormat.float16, .bfloat16, .q8, .q4]) func frozenWeights(format: NumberFormat) throws {
+    var numbers = Numbers(seed: 9)
+    for (shape, isGated) in [([72, 96], false), ([40, 64], true), ([33, 32, 3, 3], false)] as [(Shape, Bool)] {
+      let values = Tensor(numbers.normal(shape.count, deviation: 0.1), shape: shape)
+      let weights = try WeightTensor(values).converted(to: format)
+      // A product of bytes rounds no row of these.
+      let x = Tensor((0..<20 * shape[1]).map { i in Float(i % shape[1] == 0 ? 127 : i * 53 % 255 - 127) / 64 }, shape: [1, 5, 4, shape[1]])
+      let geometry = ConvolutionGeometry(kernelHeight: 3, kernelWidth: 3, padding: .all(1))
+      let answers = try [weights, WeightTensor(weights.decoded())].map { weights in
+        let tape = GradientTape(), matrix = try PackedMatrix(weights, isGated: isGated, in: context)
+        tape.follow(x)
+        let recording = context.recording(on: tape)
+        let y =
+          try shape.rank == 4
+          ? Tensor.convolution([x], weights: matrix, geometry: geometry, in: recording) : x.multiplied(by: matrix, in: recording)
+        return try #require(try tape.gradients(of: y, times: gradient(ofPictures: y.shape), in: context)[x])
+      }
+      expectClose(answers[0], answers[1], tolerance: Self.tolerance, "\(format), \(shape)")
+    }
+  }
+
   /// y = f · x for each row, and a convolution that ends with an activation: the product by 2 and the activation's own gradient.
   @Test func rowsAndEpilogues() throws {
     let x = Tensor([1, -2, 3, 4, -5, 6], shape: [1, 1, 3, 2]), factors = Tensor([2, -1, 0.5])
