@@ -15,6 +15,7 @@ let package = Package(
       name: "ldm",
       dependencies: [
         .product(name: "LatentDiffusion", package: "LatentDiffusion"),
+        .product(name: "LatentDiffusionTraining", package: "LatentDiffusion"),
         .product(name: "EmojiModel", package: "LatentDiffusion"),
         .product(name: "ImageFiles", package: "LatentDiffusion"),
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
