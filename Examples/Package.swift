@@ -20,6 +20,16 @@ let package = Package(
         .product(name: "ImageFiles", package: "LatentDiffusion"),
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
+    // Teaches the embedded model a logo.
+    .executableTarget(
+      name: "TrainLoRA",
+      dependencies: [
+        .product(name: "LatentDiffusionTraining", package: "LatentDiffusion"),
+        .product(name: "EmojiModel", package: "LatentDiffusion"),
+        .product(name: "ImageFiles", package: "LatentDiffusion"),
+      ]),
+    // Trains a network of its own layers.
+    .executableTarget(name: "OwnNetwork", dependencies: [.product(name: "LatentDiffusionTraining", package: "LatentDiffusion")]),
     // The program of the README.
     .executableTarget(
       name: "TenLines",

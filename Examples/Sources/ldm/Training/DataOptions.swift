@@ -74,7 +74,7 @@ struct DataOptions: ParsableArguments {
         "\(order.enlarged.count) of \(folder.pictures.count) pictures are enlarged, \(small.name) (\(small.size.width)×\(small.size.height)) among them."
       )
     }
-    progress.tell("\(folder.pictures.count) pictures in \(data), \(order.batchesPerEpoch) batches until each was seen once")
+    progress.tell("Pictures in \(data): \(folder.pictures.count); batches until each was seen once: \(order.batchesPerEpoch)")
     return order
   }
 }

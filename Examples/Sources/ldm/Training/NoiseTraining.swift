@@ -79,9 +79,43 @@ struct SampleOptions: ParsableArguments {
   }
 }
 
+/// The model that a training begins with. Unlike commands that draw, these use `--text-encoder` to say what is trained.
+struct BaseModelOptions: ParsableArguments {
+  @Option(
+    parsing: .unconditional, help: "A folder in diffusers' layout, or a .safetensors or .ckpt file. Without it, the embedded model is used."
+  )
+  var model: String?
+
+  @Option(parsing: .unconditional, help: "An autoencoder in the place of the model's, as for ldm txt2img.")
+  var vae: String?
+
+  @Option(
+    parsing: .unconditional,
+    help: """
+      The form in which weights that are not trained are held: \(WeightForm.allCases.map(\.rawValue).joined(separator: ", ")). Without it, as the files have \
+      them, and small parts of a model as f32.
+      """)
+  var weights: WeightForm?
+
+  @Option(parsing: .unconditional, help: "Threads to compute on. Without it, one for each processor.")
+  var threads: Int?
+
+  func validate() throws {
+    guard (1...1024).contains(threads ?? 1) else { throw ValidationError("--threads must be from 1 to 1024.") }
+  }
+
+  /// The same as options of all other commands.
+  var options: ModelOptions {
+    var (options, parts) = (ModelOptions(), PartOptions())
+    (parts.vae, parts.vaeEncoder, parts.unet, parts.textEncoder, parts.secondTextEncoder) = (vae, nil, nil, nil, nil)
+    (options.model, options.parts, options.weights, options.threads) = (model, parts, weights, threads)
+    return options
+  }
+}
+
 /// The options of all commands that teach how noise is predicted.
 struct NoiseTraining: ParsableArguments {
-  @OptionGroup(title: "Model") var model: ModelOptions
+  @OptionGroup(title: "Model") var base: BaseModelOptions
   @OptionGroup(title: "Data") var data: DataOptions
   @OptionGroup(title: "Noise") var noise: NoiseOptions
   @OptionGroup(title: "Run") var run: RunOptions
@@ -105,6 +139,10 @@ struct NoiseTraining: ParsableArguments {
     let progress = Progress()
     do {
       try run.check(isFolder: isFolder)
+      if isFolder, base.vae != nil {
+        throw Failure("A whole model is written with its own autoencoder; put the other one into it instead of --vae.")
+      }
+      let model = base.options
       let rates = try run.learningRates, optimizer = try run.optimizer.make(weightDecay: run.weightDecay), context = model.context
       let dropout = try noise.captionDropout > 0 ? CaptionDropout(probability: noise.captionDropout) : nil
       let folder = try samples.folder()
@@ -112,6 +150,7 @@ struct NoiseTraining: ParsableArguments {
       var loaded = try await model.load(in: context)
       if let prediction = noise.prediction { loaded.predictionType = prediction.type }
       let objective = try loaded.noiseObjective(settings: noise.settings)
+      let trained = try make(loaded)
       let pipeline = loaded.pipeline, scale = pipeline.autoencoder.spatialScale
       let side = loaded.defaults.width ?? pipeline.predictor.sampleSize.map { $0 * scale }
       let order = try await data.order(
@@ -121,7 +160,6 @@ struct NoiseTraining: ParsableArguments {
       let dataset = try CaptionedLatents(
         order, encodedBy: pipeline.autoencoder, pipeline.conditioner, objective: objective, dropout: dropout, cache: cache,
         encodesTexts: learnsTexts)
-      let trained = try make(loaded)
       let type = Trainer<NoisePrediction>.self
       let trainer = try Trainer(
         NoisePrediction(by: pipeline.predictor, objective: objective), on: dataset, training: trained, by: optimizer, schedule: rates,
@@ -171,7 +209,7 @@ struct NoiseTraining: ParsableArguments {
     try checkWritable(url)
     let pictures = order.framing.crop == .random ? [] : try order.framedPictures()
     guard !pictures.isEmpty || !texts.isEmpty else { return try EncodingCache(at: nil) }
-    let form = self.model.weights?.rawValue ?? "as stored"
+    let form = base.weights?.rawValue ?? "as stored"
     func content(_ role: ModelPart.Role) throws -> ContentHash {
       var hash = try model.content(of: model.family.parts.filter { $0.role == role }.map(\.name))
       hash.add(form)

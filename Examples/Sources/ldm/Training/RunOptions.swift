@@ -152,11 +152,12 @@ struct RunOptions: ParsableArguments {
     return settings
   }
 
-  /// What distinguishes the run from others, beside what its command adds.
+  /// What distinguishes the run from others, beside what its command adds. Not the learning rate nor the limit of the norm: a run that fails with these goes on
+  /// with others.
   var traits: [String: String] {
     [
       "optimizer": optimizer.rawValue, "weight decay": weightDecay.map { "\($0)" } ?? "the usual one",
-      "number of batches in a step": "\(gradientAccumulation)", "norm limit": "\(clipNorm)", "seed": "\(seed)",
+      "number of batches in a step": "\(gradientAccumulation)", "seed": "\(seed)",
     ]
   }
 }

@@ -11,7 +11,7 @@ struct TrainAutoencoder: AsyncParsableCommand {
       pictures of the data beside what the autoencoder makes of them.
       """)
 
-  @OptionGroup(title: "Model") var model: ModelOptions
+  @OptionGroup(title: "Model") var base: BaseModelOptions
   @OptionGroup(title: "Data") var data: DataOptions
   @OptionGroup(title: "Run") var run: RunOptions
   @OptionGroup var beginning: BeginningOptions
@@ -54,6 +54,7 @@ struct TrainAutoencoder: AsyncParsableCommand {
     let progress = Progress()
     do {
       try run.check(isFolder: true)
+      let model = base.options
       let rates = try run.learningRates, optimizer = try run.optimizer.make(weightDecay: run.weightDecay), context = model.context
       progress.begin("Loading \(model.name)")
       var loaded = try await model.load(in: context)
@@ -78,8 +79,8 @@ struct TrainAutoencoder: AsyncParsableCommand {
       let session = TrainingSession(
         options: run, trainer: trainer, traits: traits, parts: parts, progress: progress,
         samples: try folder().map { (sampleEvery, draw(order, with: loaded, into: $0, in: context)) })
-      let model = loaded
-      try await session.run(in: context) { result in try write(result, of: model, order, in: context, progress) }
+      let trainedModel = loaded
+      try await session.run(in: context) { result in try write(result, of: trainedModel, order, in: context, progress) }
     } catch {
       progress.clear()
       throw error

@@ -22,7 +22,7 @@ extension NoiseTraining {
   func train(whole components: (StableDiffusion) throws -> [String], learnsTexts: Bool, from beginning: BeginningOptions, method: String)
     async throws
   {
-    let (seed, url, context) = (run.seed, run.outputURL, model.context)
+    let (seed, url, context) = (run.seed, run.outputURL, base.options.context)
     try await train(traits: beginning.traits.merging(["method": method]) { $1 }, learnsTexts: learnsTexts, isFolder: true) { model in
       TrainedComponents(try components(model).map { ($0, try beginning.parameters($0, of: model, seed: seed)) })
     } write: { trained, model in
