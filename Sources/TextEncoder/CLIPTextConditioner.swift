@@ -38,7 +38,7 @@ public struct CLIPTextConditioner: TextConditioner {
   /// - Throws: `CLIPTextError`, `CancellationError`.
   public func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning {
     // Texts that end at different layers cannot go through the tower together.
-    try .byDepth(request.prompts) { prompts, skippedLayers in
+    try .byDepth(request.prompts, in: context) { prompts, skippedLayers in
       let output = try model(prompts.map { tokenizer.encodePadded($0.text) }, skippedLayers: skippedLayers, in: context)
       return Conditioning(
         hiddenStates: isNormalized ? output.lastHiddenState : output.unnormalized, pooled: output.textEmbeds ?? output.pooled)
