@@ -8,7 +8,7 @@ public struct CLIPTextConditioner: TextConditioner {
   /// Turns tokens into states.
   public let model: CLIPTextModel
   /// Whether states are those after the tower's last normalisation.
-  private let isNormalized: Bool
+  let isNormalized: Bool
 
   /// - Parameters:
   ///   - tokenizer: cuts prompts into tokens.

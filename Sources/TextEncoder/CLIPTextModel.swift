@@ -122,8 +122,12 @@ public struct CLIPTextModel: ModelComponent {
   }
 
   /// `[ids.count, D]`: the vectors of tokens.
-  /// - Precondition: there is at least one, and the model knows all.
+  /// - Precondition: there is at least one.
+  /// - Throws: `CLIPTextError.tokenOutOfRange`, and what the engine throws.
   func embeddings(of ids: [Int], in context: ExecutionContext) throws -> Tensor {
+    if let id = ids.first(where: { !(0..<vocabulary).contains($0) }) {
+      throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: vocabulary)
+    }
     let known = ids.filter { $0 < tokenEmbedding.count }
     guard known.count < ids.count else { return try tokenEmbedding(ids, in: context) }
     // Those of the table in their order, then all that were added.
@@ -140,9 +144,6 @@ public struct CLIPTextModel: ModelComponent {
 
   /// `[N, L, D]`: the sum of each token's vector and its position's.
   private func embed(_ ids: [[Int]], in context: ExecutionContext) throws -> Tensor {
-    if let id = ids.joined().first(where: { !(0..<vocabulary).contains($0) }) {
-      throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: vocabulary)
-    }
     let length = ids[0].count
     let tokens = try embeddings(of: Array(ids.joined()), in: context)
     let places = try positionEmbedding.value(in: context).rows(0..<length, in: context).repeated(ids.count, in: context)
