@@ -6,8 +6,9 @@ let package = Package(
   name: "Examples",
   platforms: [.macOS(.v15)],
   products: [.executable(name: "ldm", targets: ["ldm"])],
+  traits: [.trait(name: "MPI", description: "ldm train on several machines: mpirun -n 2 ldm train …")],
   dependencies: [
-    .package(name: "LatentDiffusion", path: ".."),
+    .package(name: "LatentDiffusion", path: "..", traits: [.trait(name: "MPI", condition: .when(traits: ["MPI"]))]),
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
   ],
   targets: [
@@ -16,6 +17,7 @@ let package = Package(
       dependencies: [
         .product(name: "LatentDiffusion", package: "LatentDiffusion"),
         .product(name: "LatentDiffusionTraining", package: "LatentDiffusion"),
+        .product(name: "LatentDiffusionMPI", package: "LatentDiffusion"),
         .product(name: "EmojiModel", package: "LatentDiffusion"),
         .product(name: "ImageFiles", package: "LatentDiffusion"),
         .product(name: "ArgumentParser", package: "swift-argument-parser"),

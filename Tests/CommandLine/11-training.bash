@@ -61,9 +61,19 @@ sleep 1.5
 kill -INT $!
 wait $!
 status=$?
-if [ $status = 130 ] && grep -q "Stopped after step [1-9].*--resume" out && [ -s made/x.state.safetensors ]; then pass; else fail "Ctrl-C: $status: $(tail -n 2 out err)"; fi
+if [ $status = 130 ] && grep -q "Stopped after step [1-9].*--resume" out && [ -s made/x.state.safetensors ]; then
+  pass
+else
+  fail "Ctrl-C: $status: $(tail -n 2 out err)"
+fi
 rm -rf made
 mkdir made
+
+# A word.
+runs embedding --word "<heart>" --initial-text heart --data few --steps 3 --output word.safetensors
+works txt2img --prompt "a <heart>" --seed 1 --steps 2 --embedding "<heart>=word.safetensors" --output word.png
+refused 1 "has the token" train embedding --word heart --initial-text a --data few --output made/x.safetensors
+refused 1 "cannot begin as" train embedding --word "<heart>" --initial-text "a b c" --data few --output made/x.safetensors
 
 # Whole networks, and an autoencoder; what is written is a model. From nothing, the scale of latents is that of the new autoencoder.
 runs unet --text-encoder --from-nothing --ema 0.9 --caption-dropout 0.1 --data data --steps 2 --output unet
@@ -130,7 +140,8 @@ refused 1 "no vae that could be trained" train autoencoder --model "$models/ldm"
 # Numbers that grow beyond all others end a run; the last state stays.
 runs unet --data data --steps 2 --save-every 1 --output grown --state grown.safetensors
 cp grown.safetensors before.safetensors
-timeout 60 "$ldm" train unet --data data --steps 60 --output grown-more --state grown.safetensors --resume --learning-rate 10 --clip-norm 0 --save-every 1000 >out 2>err </dev/null
+far=(--learning-rate 10 --clip-norm 0 --save-every 1000)
+timeout 60 "$ldm" train unet --data data --steps 60 --output grown-more --state grown.safetensors --resume "${far[@]}" >out 2>err </dev/null
 status=$?
 if [ $status = 1 ] && grep -qE "^Error: .*lower the learning rate.*state after step 2 is kept" err; then
   pass

@@ -4,15 +4,22 @@ import Synchronization
 
 /// Shows progress: a bar on standard error if that is a terminal, otherwise a few lines on standard output. Standard error is for errors and warnings.
 final class Progress: Sendable {
-  private let isTerminal = isatty(2) == 1
+  private let isTerminal: Bool
+  /// Whether nothing is shown but warnings and errors.
+  private let isQuiet: Bool
   private let start = ContinuousClock.now
   /// When the first step began.
   private let firstStep = Mutex<ContinuousClock.Instant?>(nil)
   /// Where lines go that are not warnings: standard output, unless the picture goes there.
   private let lines: FileHandle
 
-  /// - Parameter keepsOutputFree: whether standard output is for the picture.
-  init(keepsOutputFree: Bool = false) { lines = keepsOutputFree ? .standardError : .standardOutput }
+  /// - Parameters:
+  ///   - keepsOutputFree: whether standard output is for the picture.
+  ///   - isQuiet: whether nothing is shown but errors, because another process shows it.
+  init(keepsOutputFree: Bool = false, isQuiet: Bool = false) {
+    lines = keepsOutputFree ? .standardError : .standardOutput
+    (self.isQuiet, isTerminal) = (isQuiet, !isQuiet && isatty(2) == 1)
+  }
 
   /// Shows work that takes a moment and has no steps.
   func begin(_ what: String) {
@@ -82,7 +89,7 @@ final class Progress: Sendable {
   /// Prints a warning on standard error.
   func warn(_ what: String) {
     clear()
-    Progress.warn(what)
+    if !isQuiet { Progress.warn(what) }
   }
 
   static func warn(_ what: String) {
@@ -114,5 +121,8 @@ final class Progress: Sendable {
   }
 
   /// Ignores errors: if the reader of the progress goes away, the work continues.
-  private func write(_ text: String, to handle: FileHandle) { try? handle.write(contentsOf: Data(text.utf8)) }
+  private func write(_ text: String, to handle: FileHandle) {
+    guard !isQuiet else { return }
+    try? handle.write(contentsOf: Data(text.utf8))
+  }
 }

@@ -9,7 +9,8 @@ struct DataOptions: ParsableArguments {
   @Option(
     parsing: .unconditional,
     help: """
-      A folder of PNG, JPEG and WebP pictures. The caption of NAME.png is the text of NAME.txt, or of its line in metadata.jsonl or metadata.csv (file_name, text).
+      A folder of PNG, JPEG and WebP pictures. The caption of NAME.png is the text of NAME.txt, or of its line in metadata.jsonl or metadata.csv (file_name, \
+      text).
       """)
   var data: String
 

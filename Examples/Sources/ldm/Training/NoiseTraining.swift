@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import ImageFiles
+import LatentDiffusionMPI
 import LatentDiffusionTraining
 
 /// What is varied in how noise is learnt.
@@ -130,15 +131,18 @@ struct NoiseTraining: ParsableArguments {
   ///   - traits: what distinguishes the run, beside the options.
   ///   - learnsTexts: whether a text encoder is trained.
   ///   - isFolder: whether the result is a folder.
+  ///   - word: a word that the model is taught; nil: none.
   ///   - make: what is trained of the model.
   ///   - write: writes the result, and returns what it is called.
   func train(
-    traits: [String: String], learnsTexts: Bool, isFolder: Bool, _ make: (StableDiffusion) throws -> TrainedComponents,
+    traits: [String: String], learnsTexts: Bool, isFolder: Bool, teaching word: ((StableDiffusion) throws -> TextualInversion)? = nil,
+    _ make: (StableDiffusion) throws -> TrainedComponents,
     write: @escaping (TrainedComponents, StableDiffusion) throws -> String
   ) async throws {
-    let progress = Progress()
+    let company = try MPIExchange(), isFirst = company?.isFirst ?? true
+    let progress = Progress(isQuiet: !isFirst)
     do {
-      try run.check(isFolder: isFolder)
+      if isFirst { try run.check(isFolder: isFolder) }
       if isFolder, base.vae != nil {
         throw Failure("A whole model is written with its own autoencoder; put the other one into it instead of --vae.")
       }
@@ -148,6 +152,7 @@ struct NoiseTraining: ParsableArguments {
       let folder = try samples.folder()
       progress.begin("Loading \(model.name)")
       var loaded = try await model.load(in: context)
+      if let word = try word?(loaded) { loaded = try await model.load(adapters: ModelAdapters(embeddings: [word]), in: context) }
       if let prediction = noise.prediction { loaded.predictionType = prediction.type }
       let objective = try loaded.noiseObjective(settings: noise.settings)
       let trained = try make(loaded)
@@ -156,19 +161,20 @@ struct NoiseTraining: ParsableArguments {
       let order = try await data.order(
         usualSide: side, multiple: scale * pipeline.predictor.sideMultiple, seed: run.seed, in: context, progress)
       tellTruncations(order, loaded, progress)
-      let cache = try await encoded(order, by: loaded, texts: learnsTexts ? [] : texts(order, dropout), in: context, progress)
+      let cache = try await encoded(order, by: loaded, texts: learnsTexts ? [] : texts(order, dropout), company, in: context, progress)
       let dataset = try CaptionedLatents(
         order, encodedBy: pipeline.autoencoder, pipeline.conditioner, objective: objective, dropout: dropout, cache: cache,
         encodesTexts: learnsTexts)
       let type = Trainer<NoisePrediction>.self
       let trainer = try Trainer(
         NoisePrediction(by: pipeline.predictor, objective: objective), on: dataset, training: trained, by: optimizer, schedule: rates,
-        settings: run.settings(of: type), seed: run.seed)
+        settings: run.settings(of: type, with: company), seed: run.seed)
       progress.tell("\(trained.values.reduce(0) { $0 + $1.count }) numbers are trained, in \(trained.values.count) tensors")
       let size = order.framing.buckets.nearest(to: order.pictures[0].size)
       let prompts = samples.samplePrompt.isEmpty ? [order.pictures[0].caption] : samples.samplePrompt
       let session = TrainingSession(
-        options: run, trainer: trainer, traits: try self.traits(order, loaded).merging(traits) { $1 }, parts: [], progress: progress,
+        options: run, trainer: trainer, company: company, traits: try self.traits(order, loaded, company).merging(traits) { $1 }, parts: [],
+        progress: progress,
         samples: folder.map { (samples.sampleEvery, samples.draw(prompts, with: loaded, size: size, into: $0, in: context)) })
       try await session.run(in: context) { result in
         guard let result = result as? TrainedComponents else { throw Failure("What was trained cannot be written.") }
@@ -176,12 +182,13 @@ struct NoiseTraining: ParsableArguments {
       }
     } catch {
       progress.clear()
+      if !isFirst { company?.abort() }
       throw error
     }
   }
 
-  private func traits(_ order: BatchOrder, _ model: StableDiffusion) throws -> [String: String] {
-    run.traits.merging([
+  private func traits(_ order: BatchOrder, _ model: StableDiffusion, _ company: MPIExchange?) throws -> [String: String] {
+    run.traits(with: company).merging([
       "model": try model.content(of: Array(model.reports.keys).sorted()).description,
       "data, with their sizes and batches,": order.content.description,
       "noise": "\(noise.captionDropout), \(noise.snrGamma.map { "\($0)" } ?? "-"), \(noise.noiseOffset), \(model.predictionType.rawValue)",
@@ -203,8 +210,12 @@ struct NoiseTraining: ParsableArguments {
 
   /// Encodes pictures and texts that are always the same, or finds them in the cache.
   private func encoded(
-    _ order: BatchOrder, by model: StableDiffusion, texts: [Prompt], in context: ExecutionContext, _ progress: Progress
+    _ order: BatchOrder, by model: StableDiffusion, texts: [Prompt], _ company: MPIExchange?, in context: ExecutionContext,
+    _ progress: Progress
   ) async throws -> EncodingCache {
+    // The first process encodes, and the others read what it wrote.
+    if company?.isFirst == false { try company?.wait() }
+    defer { if company?.isFirst == true { try? company?.wait() } }
     let url = cache.map { URL(filePath: $0) } ?? run.beside("cache.safetensors")
     try checkWritable(url)
     let pictures = order.framing.crop == .random ? [] : try order.framedPictures()

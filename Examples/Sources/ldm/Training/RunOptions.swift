@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import LatentDiffusionMPI
 import LatentDiffusionTraining
 
 /// How an optimiser is called on the command line.
@@ -140,8 +141,10 @@ struct RunOptions: ParsableArguments {
     }
   }
 
-  func settings<Objective>(of type: Trainer<Objective>.Type) throws -> Trainer<Objective>.Settings {
+  /// - Parameter company: the processes that train together; nil: this one alone.
+  func settings<Objective>(of type: Trainer<Objective>.Type, with company: MPIExchange?) throws -> Trainer<Objective>.Settings {
     var settings = Trainer<Objective>.Settings()
+    (settings.share, settings.exchange) = (company?.share ?? .all, company)
     (settings.batches, settings.recomputes) = (gradientAccumulation, recompute)
     settings.clipping = try clipNorm > 0 ? GradientClipping(norm: clipNorm) : nil
     settings.average = ema.map { largest in
@@ -154,10 +157,12 @@ struct RunOptions: ParsableArguments {
 
   /// What distinguishes the run from others, beside what its command adds. Not the learning rate nor the limit of the norm: a run that fails with these goes on
   /// with others.
-  var traits: [String: String] {
+  /// - Parameter company: the processes that train together; nil: this one alone. As many batches by fewer processes are the same run.
+  func traits(with company: MPIExchange?) -> [String: String] {
     [
+      "number of batches in a step": "\(gradientAccumulation * (company?.share.count ?? 1))",
       "optimizer": optimizer.rawValue, "weight decay": weightDecay.map { "\($0)" } ?? "the usual one",
-      "number of batches in a step": "\(gradientAccumulation)", "seed": "\(seed)",
+      "seed": "\(seed)",
     ]
   }
 }

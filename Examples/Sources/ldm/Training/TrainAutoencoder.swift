@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import ImageFiles
+import LatentDiffusionMPI
 import LatentDiffusionTraining
 
 struct TrainAutoencoder: AsyncParsableCommand {
@@ -51,9 +52,10 @@ struct TrainAutoencoder: AsyncParsableCommand {
   }
 
   func run() async throws {
-    let progress = Progress()
+    let company = try MPIExchange(), isFirst = company?.isFirst ?? true
+    let progress = Progress(isQuiet: !isFirst)
     do {
-      try run.check(isFolder: true)
+      if isFirst { try run.check(isFolder: true) }
       let model = base.options
       let rates = try run.learningRates, optimizer = try run.optimizer.make(weightDecay: run.weightDecay), context = model.context
       progress.begin("Loading \(model.name)")
@@ -66,9 +68,9 @@ struct TrainAutoencoder: AsyncParsableCommand {
       let trainer = try Trainer(
         AutoencoderReconstruction(of: autoencoder, weights: weights), on: AutoencoderPictures(order, for: autoencoder),
         training: TrainedComponents([("vae", trained)]), by: optimizer, schedule: rates,
-        settings: run.settings(of: Trainer<AutoencoderReconstruction>.self), seed: run.seed)
+        settings: run.settings(of: Trainer<AutoencoderReconstruction>.self, with: company), seed: run.seed)
       progress.tell("\(trained.values.reduce(0) { $0 + $1.count }) numbers are trained, in \(trained.values.count) tensors")
-      var traits = run.traits.merging(beginning.traits) { $1 }
+      var traits = run.traits(with: company).merging(beginning.traits) { $1 }
       traits["model"] = try loaded.content(of: ["vae"]).description
       traits["data, with their sizes and batches,"] = order.content.description
       traits["method"] = decoderOnly ? "decoder" : "autoencoder"
@@ -77,7 +79,7 @@ struct TrainAutoencoder: AsyncParsableCommand {
         ("absolute", absoluteWeight), ("squared", squaredWeight), ("edges", edgeWeight), ("divergence", 1),
       ].filter { $0.1 > 0 }.map(\.0)
       let session = TrainingSession(
-        options: run, trainer: trainer, traits: traits, parts: parts, progress: progress,
+        options: run, trainer: trainer, company: company, traits: traits, parts: parts, progress: progress,
         samples: try folder().map { (sampleEvery, draw(order, with: loaded, into: $0, in: context)) })
       let trainedModel = loaded
       try await session.run(in: context) { result in try write(result, of: trainedModel, order, in: context, progress) }

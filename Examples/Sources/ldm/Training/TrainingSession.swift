@@ -1,10 +1,13 @@
 import Foundation
+import LatentDiffusionMPI
 import LatentDiffusionTraining
 
 /// A run from its first or last state to its result: shows progress, keeps states, logs, and draws samples.
 struct TrainingSession<Objective: TrainingObjective> {
   let options: RunOptions
   let trainer: Trainer<Objective>
+  /// The processes that train together, of which the first one writes; nil: this one alone.
+  let company: MPIExchange?
   /// What distinguishes the run from others.
   let traits: [String: String]
   /// The names of the parts that the loss has.
@@ -18,6 +21,7 @@ struct TrainingSession<Objective: TrainingObjective> {
     var trainer = trainer
     try resume(&trainer)
     let columns = ["loss"] + parts + ["learning_rate", "gradient_norm"]
+    guard company?.isFirst ?? true else { return try await follow(trainer.steps(in: context)) }
     let log = try options.log.map { try LossLog(at: URL(filePath: $0), columns: columns, after: trainer.steps) }
     let run = trainer.steps(in: context),
       meter = TrainingMeter(trainer.steps, of: trainer.plannedSteps, progress, every: options.reportEvery)
@@ -45,7 +49,14 @@ struct TrainingSession<Objective: TrainingObjective> {
     progress.begin("Writing \(options.output)")
     let name = try Signals.whole { try write(run.trainer.result) }
     let drawing = try log.map { try self.plot($0) }
+    company?.finish()
     progress.end("\(name) after \(run.trainer.steps) steps\(drawing.map { ", the loss in \($0)" } ?? "")")
+  }
+
+  /// The steps of a process that writes nothing.
+  private func follow(_ run: TrainingRun<Objective>) async throws {
+    while try await run.next() != nil {}
+    company?.finish()
   }
 
   private func resume(_ trainer: inout Trainer<Objective>) throws {
