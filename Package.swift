@@ -117,7 +117,8 @@ let package = Package(
     .testTarget(
       name: "TrainingTests",
       dependencies: [
-        "LatentDiffusionTraining", "LatentDiffusion", "LatentDiffusionLayers", "UNet", "Autoencoder", "TextEncoder", "Schedulers",
+        "LatentDiffusionTraining", "LatentDiffusion", "EmojiModel", "LatentDiffusionLayers", "UNet", "Autoencoder", "TextEncoder",
+        "Schedulers",
         "LatentDiffusionWeights",
         "LatentDiffusionComponents", "LatentDiffusionFiles", "Tensor", "LatentDiffusionTestSupport",
       ]),

@@ -10,7 +10,6 @@ static inline int ld_mpi_sum_floats(float *values, int count) {
 static inline int ld_mpi_sum_doubles(double *values, int count) {
   return MPI_Allreduce(MPI_IN_PLACE, values, count, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
 }
-static inline int ld_mpi_abort(int status) { return MPI_Abort(MPI_COMM_WORLD, status); }
 static inline int ld_mpi_init(void) {
   int given = 0;
   // One thread at a time makes calls, not always the same one.

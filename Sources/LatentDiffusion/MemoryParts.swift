@@ -11,6 +11,8 @@ struct MemoryParts: Sendable {
   private(set) var assembly: ModelAssembly
   /// What steers the predictor.
   private(set) var controls: [any ControlModel] = []
+  /// What the components' layers asked for, by the names of the components.
+  private(set) var reports: [String: LoadReport] = [:]
   /// Pictures for each of the image conditioners.
   private(set) var pictures: [Int] = []
 
@@ -21,13 +23,14 @@ struct MemoryParts: Sendable {
     _ files: ModelFiles, of family: any ModelFamily, beside company: ModelCompany, weights: WeightForm?, _ match: AdapterMatch,
     registry: ModelRegistry, form: (_ files: ModelFiles, _ name: String, _ asked: WeightForm?) throws -> WeightForm?
   ) throws {
-    var parts: [Part] = []
+    var (parts, reports): ([Part], [String: LoadReport]) = ([], [:])
     func made(_ name: String, of files: ModelFiles, as place: String, _ role: ModelPart.Role, _ match: AdapterMatch) throws
       -> any ModelComponent
     {
       let form = try form(files, name, weights), extents = try files.extents(of: name, as: form)
       let (component, report) = try files.make(name, from: ExtentSource(extents), in: ExecutionContext())
       parts.append(Part(place, role, extents, form: form, match, onceUsed: report))
+      reports[place] = report
       return component
     }
     var components: [String: any Sendable] = [:]
@@ -42,7 +45,7 @@ struct MemoryParts: Sendable {
       try control.check(assembly.predictor)
       controls.append(control)
     }
-    self.parts = parts
+    (self.parts, self.reports) = (parts, reports)
     if let adapters = company.ipAdapters { try add(adapters) { try form($0, $1, nil) } }
   }
 

@@ -55,14 +55,7 @@ public struct MPIExchange: GradientExchange {
     try average(&nothing, &none)
   }
 
-  /// Ends all processes, since the others would wait for this one for ever.
-  public func abort() {
-    #if MPI
-      _ = ld_mpi_abort(1)
-    #endif
-  }
-
-  /// Leaves the other processes at the end of the work.
+  /// Leaves the other processes at the end of the work. A process that ends without it ends all of them.
   public func finish() {
     #if MPI
       _ = MPI_Finalize()

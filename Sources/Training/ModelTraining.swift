@@ -61,13 +61,20 @@ extension DiffusionModel {
   /// - Throws: `TrainingError` where there is no such component, or its files hold values in blocks of a few bits, which cannot take small steps; and what
   ///   reading throws.
   public func trainedParameters(of component: String) throws -> TrainedParameters {
-    let labels = try parameters(of: component), files = source.files
-    if let blocks = try files.extents(of: component, as: nil).first(where: { $0.storedType.blockValues > 1 }) {
-      throw TrainingError.unusableSetting(
-        name: "the \(component)", found: "stored as \(blocks.storedType.name)",
-        needed: "of floating-point numbers to be trained as a whole; take the model that it was made of, or train low-rank changes")
-    }
-    return try TrainedParameters(labels, from: files.weights(of: component))
+    try checkIsTrainable(component)
+    return try TrainedParameters(parameters(of: component), from: source.files.weights(of: component))
+  }
+
+  /// Says before the work begins whether a component can be trained as a whole.
+  ///
+  /// - Parameter component: by the name of its folder, such as `unet`.
+  /// - Throws: `TrainingError` where there is no such component, or its files hold values in blocks of a few bits; and what reading throws.
+  public func checkIsTrainable(_ component: String) throws {
+    _ = try parameters(of: component)
+    guard let blocks = try source.files.extents(of: component, as: nil).first(where: { $0.storedType.blockValues > 1 }) else { return }
+    throw TrainingError.unusableSetting(
+      name: "the \(component)", found: "stored as \(blocks.storedType.name)",
+      needed: "of floating-point numbers to be trained as a whole; take the model that it was made of, or train low-rank changes")
   }
 
   /// Writes the model with what was trained in the place of its own parameters, as `ModelFiles.write` does.

@@ -27,6 +27,8 @@ public struct Adafactor: Optimizer {
 
   private static let (first, row, column, whole) = ("exp_avg", "exp_avg_sq_row", "exp_avg_sq_col", "exp_avg_sq")
 
+  public var rememberedCopies: Int { beta1 == nil ? 0 : 1 }
+
   public var usualLearningRate: Float { steps == .given ? 1e-4 : 1 }
 
   /// - Parameters:

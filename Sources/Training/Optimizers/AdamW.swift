@@ -14,6 +14,8 @@ public struct AdamW: Optimizer {
 
   private static let names = ["exp_avg", "exp_avg_sq"]
 
+  public var rememberedCopies: Int { 2 }
+
   public var usualLearningRate: Float { 1e-4 }
 
   /// - Parameters:

@@ -7,6 +7,9 @@ public protocol Optimizer: Sendable {
   /// The learning rate that people use with it, for programs whose users name none.
   var usualLearningRate: Float { get }
 
+  /// How many numbers it remembers of each number that is trained: for plans of memory.
+  var rememberedCopies: Int { get }
+
   /// Takes one step. Either everything is updated or nothing is: a cancellation counts before the step, not inside.
   ///
   /// The results are the same bytes for any number of threads. A parameter whose memory nobody else holds is changed in place and keeps its `id`.

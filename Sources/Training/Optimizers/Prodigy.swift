@@ -49,6 +49,8 @@ public struct Prodigy: Optimizer {
 
   private static let names = ["exp_avg", "exp_avg_sq", "s"], startName = "p0"
 
+  public var rememberedCopies: Int { 4 }
+
   public var usualLearningRate: Float { 1 }
 
   /// The estimate d: what the learning rate is multiplied by at the next step.

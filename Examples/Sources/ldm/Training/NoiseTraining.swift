@@ -131,11 +131,13 @@ struct NoiseTraining: ParsableArguments {
   ///   - traits: what distinguishes the run, beside the options.
   ///   - learnsTexts: whether a text encoder is trained.
   ///   - isFolder: whether the result is a folder.
+  ///   - subject: what is trained, for a plan of memory.
   ///   - word: a word that the model is taught; nil: none.
   ///   - make: what is trained of the model.
   ///   - write: writes the result, and returns what it is called.
   func train(
-    traits: [String: String], learnsTexts: Bool, isFolder: Bool, teaching word: ((StableDiffusion) throws -> TextualInversion)? = nil,
+    _ subject: @autoclosure () -> TrainingPlan.Subject, traits: [String: String], learnsTexts: Bool, isFolder: Bool,
+    teaching word: ((StableDiffusion) throws -> TextualInversion)? = nil,
     _ make: (StableDiffusion) throws -> TrainedComponents,
     write: @escaping (TrainedComponents, StableDiffusion) throws -> String
   ) async throws {
@@ -150,12 +152,15 @@ struct NoiseTraining: ParsableArguments {
       let rates = try run.learningRates, optimizer = try run.optimizer.make(weightDecay: run.weightDecay), context = model.context
       let dropout = try noise.captionDropout > 0 ? CaptionDropout(probability: noise.captionDropout) : nil
       let folder = try samples.folder()
+      let recomputes = try plan(subject(), optimizer, progress)
       progress.begin("Loading \(model.name)")
       var loaded = try await model.load(in: context)
       if let word = try word?(loaded) { loaded = try await model.load(adapters: ModelAdapters(embeddings: [word]), in: context) }
       if let prediction = noise.prediction { loaded.predictionType = prediction.type }
       let objective = try loaded.noiseObjective(settings: noise.settings)
-      let trained = try make(loaded)
+      if case .parameters(let components) = subject() {
+        for component in components where loaded.reports[component] != nil { try loaded.checkIsTrainable(component) }
+      }
       let pipeline = loaded.pipeline, scale = pipeline.autoencoder.spatialScale
       let side = loaded.defaults.width ?? pipeline.predictor.sampleSize.map { $0 * scale }
       let order = try await data.order(
@@ -165,26 +170,44 @@ struct NoiseTraining: ParsableArguments {
       let dataset = try CaptionedLatents(
         order, encodedBy: pipeline.autoencoder, pipeline.conditioner, objective: objective, dropout: dropout, cache: cache,
         encodesTexts: learnsTexts)
-      let type = Trainer<NoisePrediction>.self
-      let trainer = try Trainer(
-        NoisePrediction(by: pipeline.predictor, objective: objective), on: dataset, training: trained, by: optimizer, schedule: rates,
-        settings: run.settings(of: type, with: company), seed: run.seed)
-      progress.tell("\(trained.values.reduce(0) { $0 + $1.count }) numbers are trained, in \(trained.values.count) tensors")
+      let prediction = try NoisePrediction(by: pipeline.predictor, objective: objective)
+      let settings = try run.settings(of: Trainer<NoisePrediction>.self, with: company, recomputes: recomputes)
       let size = order.framing.buckets.nearest(to: order.pictures[0].size)
       let prompts = samples.samplePrompt.isEmpty ? [order.pictures[0].caption] : samples.samplePrompt
-      let session = TrainingSession(
-        options: run, trainer: trainer, company: company, traits: try self.traits(order, loaded, company).merging(traits) { $1 }, parts: [],
+      let session = TrainingSession<NoisePrediction>(
+        options: run, company: company, traits: try self.traits(order, loaded, company).merging(traits) { $1 }, parts: [],
         progress: progress,
         samples: folder.map { (samples.sampleEvery, samples.draw(prompts, with: loaded, size: size, into: $0, in: context)) })
-      try await session.run(in: context) { result in
+      try await session.run(
+        from: {
+          try Trainer(
+            prediction, on: dataset, training: make(loaded), by: optimizer, schedule: rates, settings: settings, seed: run.seed)
+        }, in: context
+      ) { result in
         guard let result = result as? TrainedComponents else { throw Failure("What was trained cannot be written.") }
         return try write(result, loaded)
       }
     } catch {
       progress.clear()
-      if !isFirst { company?.abort() }
       throw error
     }
+  }
+
+  /// Whether layers are computed again on the way back, because that was asked for or because a limit on memory asks for it.
+  private func plan(_ subject: TrainingPlan.Subject, _ optimizer: any Optimizer, _ progress: Progress) throws -> Bool {
+    guard let limit = run.memoryLimit else { return run.recompute }
+    let files = try base.options.files
+    let usual = try MemoryPlan.usualSize(of: files.base, replacing: files.parts).size
+    guard let side = data.resolution ?? usual?.width else {
+      throw Failure("The model does not say for which size it was made; give --resolution.")
+    }
+    progress.begin("Planning")
+    let plan = try TrainingPlan(
+      for: files.base, replacing: files.parts, subject, size: PixelSize(width: side, height: side), batch: data.batch, optimizer: optimizer,
+      averages: run.ema != nil, accumulates: run.gradientAccumulation > 1, recomputes: run.recompute ? true : nil, limit: limit,
+      weights: base.weights, threads: base.threads ?? ProcessInfo.processInfo.activeProcessorCount)
+    progress.tell("\(plan)")
+    return plan.recomputes
   }
 
   private func traits(_ order: BatchOrder, _ model: StableDiffusion, _ company: MPIExchange?) throws -> [String: String] {

@@ -76,6 +76,15 @@ struct RunOptions: ParsableArguments {
   @Flag(help: "Compute layers again on the way back: less memory, and about a third more time.")
   var recompute = false
 
+  @Option(
+    parsing: .unconditional,
+    help: "The memory that the process may take: \(MemorySize.help). If it asks for it, layers are computed again on the way back.",
+    transform: {
+      guard let size = MemorySize(argument: $0) else { throw ValidationError("--memory-limit must be \(MemorySize.help).") }
+      return size.bytes
+    })
+  var memoryLimit: Int?
+
   @Option(parsing: .unconditional, help: "Where the state goes that a run goes on from. Without it, beside the result.")
   var state: String?
 
@@ -141,11 +150,15 @@ struct RunOptions: ParsableArguments {
     }
   }
 
-  /// - Parameter company: the processes that train together; nil: this one alone.
-  func settings<Objective>(of type: Trainer<Objective>.Type, with company: MPIExchange?) throws -> Trainer<Objective>.Settings {
+  /// - Parameters:
+  ///   - company: the processes that train together; nil: this one alone.
+  ///   - recomputes: whether layers are computed again on the way back.
+  func settings<Objective>(of type: Trainer<Objective>.Type, with company: MPIExchange?, recomputes: Bool) throws
+    -> Trainer<Objective>.Settings
+  {
     var settings = Trainer<Objective>.Settings()
     (settings.share, settings.exchange) = (company?.share ?? .all, company)
-    (settings.batches, settings.recomputes) = (gradientAccumulation, recompute)
+    (settings.batches, settings.recomputes) = (gradientAccumulation, recomputes)
     settings.clipping = try clipNorm > 0 ? GradientClipping(norm: clipNorm) : nil
     settings.average = ema.map { largest in
       var decay = ExponentialMovingAverage.Decay()

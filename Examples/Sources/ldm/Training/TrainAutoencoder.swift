@@ -42,6 +42,9 @@ struct TrainAutoencoder: AsyncParsableCommand {
     guard !(decoderOnly && beginning.fromNothing) else {
       throw ValidationError("--decoder-only keeps an encoder that --from-nothing would not have.")
     }
+    guard run.memoryLimit == nil else {
+      throw ValidationError("--memory-limit is for U-Nets and text encoders; --recompute makes an autoencoder's steps smaller.")
+    }
     guard (1...1_000_000_000).contains(sampleEvery) else { throw ValidationError("--sample-every must be from 1 to 1000000000.") }
   }
 
@@ -64,12 +67,9 @@ struct TrainAutoencoder: AsyncParsableCommand {
       let side = loaded.defaults.width ?? loaded.pipeline.predictor.sampleSize.map { $0 * autoencoder.spatialScale }
       let order = try await data.order(
         usualSide: side, multiple: autoencoder.spatialScale, captioned: false, seed: run.seed, in: context, progress)
-      let trained = try parameters(of: loaded)
-      let trainer = try Trainer(
-        AutoencoderReconstruction(of: autoencoder, weights: weights), on: AutoencoderPictures(order, for: autoencoder),
-        training: TrainedComponents([("vae", trained)]), by: optimizer, schedule: rates,
-        settings: run.settings(of: Trainer<AutoencoderReconstruction>.self, with: company), seed: run.seed)
-      progress.tell("\(trained.values.reduce(0) { $0 + $1.count }) numbers are trained, in \(trained.values.count) tensors")
+      let objective = try AutoencoderReconstruction(of: autoencoder, weights: weights),
+        data = try AutoencoderPictures(order, for: autoencoder)
+      let settings = try run.settings(of: Trainer<AutoencoderReconstruction>.self, with: company, recomputes: run.recompute)
       var traits = run.traits(with: company).merging(beginning.traits) { $1 }
       traits["model"] = try loaded.content(of: ["vae"]).description
       traits["data, with their sizes and batches,"] = order.content.description
@@ -78,11 +78,17 @@ struct TrainAutoencoder: AsyncParsableCommand {
       let parts = [
         ("absolute", absoluteWeight), ("squared", squaredWeight), ("edges", edgeWeight), ("divergence", 1),
       ].filter { $0.1 > 0 }.map(\.0)
-      let session = TrainingSession(
-        options: run, trainer: trainer, company: company, traits: traits, parts: parts, progress: progress,
+      let session = TrainingSession<AutoencoderReconstruction>(
+        options: run, company: company, traits: traits, parts: parts, progress: progress,
         samples: try folder().map { (sampleEvery, draw(order, with: loaded, into: $0, in: context)) })
       let trainedModel = loaded
-      try await session.run(in: context) { result in try write(result, of: trainedModel, order, in: context, progress) }
+      try await session.run(
+        from: {
+          try Trainer(
+            objective, on: data, training: TrainedComponents([("vae", parameters(of: trainedModel))]), by: optimizer, schedule: rates,
+            settings: settings, seed: run.seed)
+        }, in: context
+      ) { try write($0, of: trainedModel, order, in: context, progress) }
     } catch {
       progress.clear()
       throw error

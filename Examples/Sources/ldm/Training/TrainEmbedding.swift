@@ -32,7 +32,7 @@ struct TrainEmbedding: AsyncParsableCommand {
     let (word, vectors, text, url) = (word, vectors, initialText, training.run.outputURL)
     var made: TextualInversion?
     try await training.train(
-      traits: ["method": "embedding", "word": word, "number of vectors": "\(vectors)", "beginning": text], learnsTexts: true,
+      .word, traits: ["method": "embedding", "word": word, "number of vectors": "\(vectors)", "beginning": text], learnsTexts: true,
       isFolder: false,
       teaching: { model in
         guard let conditioner = model.pipeline.conditioner as? any VocabularyConditioner else {

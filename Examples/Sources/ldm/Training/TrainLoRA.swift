@@ -39,6 +39,7 @@ struct TrainLoRA: AsyncParsableCommand {
       rank, alpha, layers, textEncoder, keys, training.run.seed, training.run.outputURL
     )
     try await training.train(
+      .lowRank(rank: rank, layers, textEncoders: textEncoder),
       traits: ["method": "lora", "rank": "\(rank)", "alpha": "\(alpha ?? Float(rank))", "choice of layers": layers.rawValue],
       learnsTexts: textEncoder, isFolder: false
     ) { model in

@@ -23,7 +23,10 @@ extension NoiseTraining {
     async throws
   {
     let (seed, url, context) = (run.seed, run.outputURL, base.options.context)
-    try await train(traits: beginning.traits.merging(["method": method]) { $1 }, learnsTexts: learnsTexts, isFolder: true) { model in
+    let planned = (method.hasPrefix("U-Net") ? ["unet"] : []) + (learnsTexts ? ["text_encoder", "text_encoder_2"] : [])
+    try await train(
+      .parameters(of: planned), traits: beginning.traits.merging(["method": method]) { $1 }, learnsTexts: learnsTexts, isFolder: true
+    ) { model in
       TrainedComponents(try components(model).map { ($0, try beginning.parameters($0, of: model, seed: seed)) })
     } write: { trained, model in
       try model.write(trained.parameters, to: url, in: context)

@@ -5,7 +5,6 @@ import LatentDiffusionTraining
 /// A run from its first or last state to its result: shows progress, keeps states, logs, and draws samples.
 struct TrainingSession<Objective: TrainingObjective> {
   let options: RunOptions
-  let trainer: Trainer<Objective>
   /// The processes that train together, of which the first one writes; nil: this one alone.
   let company: MPIExchange?
   /// What distinguishes the run from others.
@@ -16,16 +15,18 @@ struct TrainingSession<Objective: TrainingObjective> {
   /// Draws pictures with what is trained after a step; nil: nobody wants any.
   var samples: (every: Int, draw: (_ step: Int, _ trained: any Trainable) async throws -> Void)?
 
-  /// - Parameter write: writes the result, and returns what it is called.
-  func run(in context: ExecutionContext, _ write: (any Trainable) throws -> String) async throws {
-    var trainer = trainer
-    try resume(&trainer)
+  /// - Parameters:
+  ///   - begin: makes the trainer, which nobody else holds: its first values would stay in memory.
+  ///   - write: writes the result, and returns what it is called.
+  func run(
+    from begin: () throws -> Trainer<Objective>, in context: ExecutionContext, _ write: (any Trainable) throws -> String
+  ) async throws {
+    let (run, first, count) = try begun(begin, in: context)
+    guard company?.isFirst ?? true else { return try await follow(run) }
     let columns = ["loss"] + parts + ["learning_rate", "gradient_norm"]
-    guard company?.isFirst ?? true else { return try await follow(trainer.steps(in: context)) }
-    let log = try options.log.map { try LossLog(at: URL(filePath: $0), columns: columns, after: trainer.steps) }
-    let run = trainer.steps(in: context),
-      meter = TrainingMeter(trainer.steps, of: trainer.plannedSteps, progress, every: options.reportEvery)
-    var (saved, savedAt) = (trainer.steps, ContinuousClock.now)
+    let log = try options.log.map { try LossLog(at: URL(filePath: $0), columns: columns, after: first) }
+    let meter = TrainingMeter(first, of: count, progress, every: options.reportEvery)
+    var (saved, savedAt) = (first, ContinuousClock.now)
     do {
       while let step = try await run.next() {
         meter.show(step)
@@ -51,6 +52,17 @@ struct TrainingSession<Objective: TrainingObjective> {
     let drawing = try log.map { try self.plot($0) }
     company?.finish()
     progress.end("\(name) after \(run.trainer.steps) steps\(drawing.map { ", the loss in \($0)" } ?? "")")
+  }
+
+  /// The run from its beginning or its last state, the steps that are behind it, and those of the whole.
+  private func begun(
+    _ begin: () throws -> Trainer<Objective>, in context: ExecutionContext
+  ) throws -> (run: TrainingRun<Objective>, first: Int, count: Int) {
+    var trainer = try begin()
+    let values = trainer.trained.values
+    progress.tell("\(values.reduce(0) { $0 + $1.count }) numbers are trained, in \(values.count) tensors")
+    try resume(&trainer)
+    return (trainer.steps(in: context), trainer.steps, trainer.plannedSteps)
   }
 
   /// The steps of a process that writes nothing.
