@@ -14,6 +14,9 @@ import TextEncoder
 /// var embedding = TrainedEmbedding(word)
 /// ```
 ///
+/// Texts are encoded at each step (`encodesTexts` of `CaptionedLatents`), since they change with the vectors. A text encoder knows the vectors by the
+/// identity of the word's tensors, so the word must be the very value that the model was given, and not one that was read again from a file.
+///
 /// Source: Gal et al. 2022 (arXiv:2208.01618), diffusers' `textual_inversion.py` and `textual_inversion_sdxl.py`.
 public struct TrainedEmbedding: Trainable {
   /// The word as it began, which the model knows.
