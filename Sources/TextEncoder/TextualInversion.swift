@@ -185,8 +185,8 @@ public enum TextualInversionError: Error, Sendable, Equatable, CustomStringConve
       "The word \(printable(word)) cannot be used: it takes vectors [n, D] for text_encoder or text_encoder_2, and got \(shape) for "
         + "\(printable(encoder))."
     case .unsuitableBeginning(let text, let tokens, let vectors):
-      "A word of \(vectors) vectors cannot begin as \"\(printable(text))\", which has \(tokens) tokens; give a text of 1 to "
-        + "\(max(vectors, 1)) tokens."
+      "A word of \(vectors == 1 ? "one vector" : "\(vectors) vectors") cannot begin as \"\(printable(text))\", which has \(tokens) tokens; give a text of "
+        + (vectors > 1 ? "1 to \(vectors) tokens." : "one token, or more vectors.")
     case .notFinite(let path, let key): "\(path) is damaged: \(printable(key)) holds values that are infinite or not numbers."
     case .wrongWidth(let path, let key, let width, let expected):
       "\(path) does not belong to this model: \(printable(key)) has vectors of \(width) numbers, but \(expected.joined(separator: " and "))."

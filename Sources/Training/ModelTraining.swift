@@ -119,9 +119,12 @@ extension DiffusionModel {
     own.adaptation = try adaptation(placing: trained, in: context)
     var (sum, squares, count) = (0.0, 0.0, 0), seen = 0
     while seen < min(256, order.pictures.count), let batch = batches.next() {
-      for value in try pipeline.autoencoder.encode(batch.images(in: context), in: own).mode.elements {
+      let encoded = try pipeline.autoencoder.encode(batch.images(in: context), in: own)
+      for value in encoded.mode.elements {
         (sum, squares, count) = (sum + Double(value), squares + Double(value) * Double(value), count + 1)
       }
+      // Predictors learn from samples, which spread around their means.
+      for logarithm in encoded.gaussian?.logVariance.clamped(to: -30...20).elements ?? [] { squares += exp(Double(logarithm)) }
       seen += batch.pictures.count
     }
     let mean = sum / Double(max(count, 1)), variance = squares / Double(max(count, 1)) - mean * mean

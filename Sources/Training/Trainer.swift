@@ -138,8 +138,13 @@ public struct Trainer<Objective: TrainingObjective>: Sendable {
     guard state.parameters.map(\.shape) == trained.values.map(\.shape) else {
       throw .foreignState(optimizer: state.optimizer.optimizer, reason: "it is one of other parameters")
     }
-    guard state.seed == seed, average?.decay == state.average?.decay else {
-      throw .foreignState(optimizer: state.optimizer.optimizer, reason: "its seed or its average is another")
+    guard state.seed == seed else {
+      throw .unusableSetting(name: "the seed", found: "\(seed)", needed: "\(state.seed), as in the run that goes on")
+    }
+    guard average?.decay == state.average?.decay else {
+      func words(_ average: ExponentialMovingAverage?) -> String { average.map { "one that keeps \($0.decay.largest)" } ?? "none" }
+      throw .unusableSetting(
+        name: "the average of all steps", found: words(average), needed: words(state.average) + ", as in the run that goes on")
     }
     try optimizer.restore(state.optimizer, for: state.parameters)
     (trained.values, average, steps) = (state.parameters, state.average, state.steps)

@@ -176,11 +176,12 @@ public struct CacheReport: Sendable, Hashable, CustomStringConvertible {
   public internal(set) var stale: Int
 
   public var description: String {
-    var parts = ["\(encoded) of \(kept + encoded) \(kind.rawValue) were encoded and the others were there"]
-    if encoded == 0 { parts = ["all \(kept) \(kind.rawValue) were there"] }
-    if kept == 0 { parts = ["\(encoded) \(kind.rawValue) were encoded"] }
-    if stale > 0 { parts.append("\(stale) that another model had made were dropped") }
-    if dropped > 0 { parts.append("\(dropped) of other data or settings were dropped") }
+    func words(_ count: Int) -> String { count == 1 ? "1 \(kind.rawValue.dropLast()) was" : "\(count) \(kind.rawValue) were" }
+    var parts = ["\(encoded) of \(kept + encoded) \(kind.rawValue) \(encoded == 1 ? "was" : "were") encoded and the others were there"]
+    if encoded == 0 { parts = [kept == 1 ? "\(words(1)) there" : "all \(words(kept)) there"] }
+    if kept == 0 { parts = ["\(words(encoded)) encoded"] }
+    if stale > 0 { parts.append("\(stale) that another model had made \(stale == 1 ? "was" : "were") dropped") }
+    if dropped > 0 { parts.append("\(dropped) of other data or settings \(dropped == 1 ? "was" : "were") dropped") }
     return path + ": " + parts.joined(separator: "; ") + "."
   }
 }

@@ -11,8 +11,11 @@ struct FolderListing {
   init(_ url: URL) throws(TrainingDataError) {
     let path = url.path(percentEncoded: false)
     var isFolder: ObjCBool = false
-    guard url.isFileURL, FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), isFolder.boolValue
-    else { throw .noFolder(path: path) }
+    // A file is not found under a name that ends in a slash.
+    var name = path
+    while name.count > 1, name.hasSuffix("/") { name.removeLast() }
+    guard url.isFileURL, FileManager.default.fileExists(atPath: name, isDirectory: &isFolder) else { throw .noFolder(path: path) }
+    guard isFolder.boolValue else { throw .unreadable(path: name, reason: "it is a file; give the folder that it is in") }
     guard let names = try? FileManager.default.contentsOfDirectory(atPath: path)
     else { throw .unreadable(path: path, reason: "its permissions forbid it") }
     add(names, in: url, under: "")

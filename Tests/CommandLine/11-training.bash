@@ -61,7 +61,7 @@ sleep 1.5
 kill -INT $!
 wait $!
 status=$?
-if [ $status = 130 ] && grep -q "Stopped after step [1-9].*--resume" out && [ -s made/x.state.safetensors ]; then
+if [ $status = 130 ] && grep -q "Saved after step [1-9].*--resume" out && [ -s made/x.state.safetensors ]; then
   pass
 else
   fail "Ctrl-C: $status: $(tail -n 2 out err)"
@@ -73,6 +73,7 @@ mkdir made
 runs embedding --word "<heart>" --initial-text heart --data few --steps 3 --output word.safetensors
 works txt2img --prompt "a <heart>" --seed 1 --steps 2 --embedding "<heart>=word.safetensors" --output word.png
 refused 1 "has the token" train embedding --word heart --initial-text a --data few --output made/x.safetensors
+refused 1 "no caption has the word" train embedding --word "<heart>" --initial-text heart --data data --output made/x.safetensors
 refused 1 "cannot begin as" train embedding --word "<heart>" --initial-text "a b c" --data few --output made/x.safetensors
 
 # Whole networks, and an autoencoder; what is written is a model. From nothing, the scale of latents is that of the new autoencoder.
@@ -106,6 +107,7 @@ bad=(train lora --steps 2 --output made/x.safetensors)
 refused 64 "missing expected argument '--data" "${bad[@]}"
 refused 1 "no folder" "${bad[@]}" --data missing
 mkdir empty mixed
+refused 1 "is a file" "${bad[@]}" --data data/1.png
 refused 1 "no pictures" "${bad[@]}" --data empty
 refused 1 "no picture of .* can be used.*no caption" "${bad[@]}" --data few
 runs lora --steps 1 --data few --default-caption "a heart" --output few.safetensors

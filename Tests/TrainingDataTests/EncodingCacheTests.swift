@@ -118,7 +118,7 @@ private struct Letters: TextConditioner {
     }
     #expect(try report(order(4), model: model).description == "\(url.path): 4 pictures were encoded.")
     // One picture more.
-    #expect(try report(order(5), model: model).description == "\(url.path): 1 of 5 pictures were encoded and the others were there.")
+    #expect(try report(order(5), model: model).description == "\(url.path): 1 of 5 pictures was encoded and the others were there.")
     // Another size.
     let resized = try report(order(5, side: 16), model: model)
     #expect(resized.description == "\(url.path): 5 pictures were encoded; 5 of other data or settings were dropped.")

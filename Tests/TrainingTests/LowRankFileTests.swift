@@ -2,6 +2,7 @@ import Foundation
 import LatentDiffusion
 import LatentDiffusionTestSupport
 import LatentDiffusionTraining
+import LatentDiffusionWeights
 import Testing
 
 /// Low-rank changes that were trained, written and loaded again.
@@ -33,5 +34,29 @@ import Testing
     }
     expectClose(predictions[1], predictions[2], tolerance: 1e-5)
     #expect(compare(predictions[0].elements, predictions[1].elements).error > 0.01)
+  }
+
+  /// Kohya's names of text encoders: `LoRANetwork` of its `lora.py` and `sdxl_train_network.py`.
+  @Test func textEncodersHaveKohyasNames() throws {
+    let model = try DiffusionModel.load(from: ReferenceModel("sdxl").folder, in: context)
+    var generator = TorchGenerator(seed: 1)
+    let parts = try ["unet", "text_encoder", "text_encoder_2"].map { component in
+      let labels = LowRankTargets.attention.labels(among: try model.parameters(of: component))
+      return (component, TrainedLowRank(labels, rank: 2, with: &generator))
+    }
+    let folder = try TemporaryFolder()
+    func names(_ parts: [(String, TrainedLowRank)]) throws -> Set<String> {
+      let url = folder.url.appending(path: "\(parts.count).safetensors")
+      try LowRankFile(parts).write(to: url, keys: .kohya)
+      let reports = try model.adaptation(by: [AdapterUse(Adapter(contentsOf: url))], in: context).reports
+      #expect(reports.map(\.applied) == [parts.reduce(0) { $0 + $1.1.labels.count }] && reports[0].unused.isEmpty)
+      return try SafetensorsFile(url).names
+    }
+    let two = try names(parts)
+    for name in ["lora_te1_text_model_encoder_layers_0_self_attn_q_proj", "lora_te2_text_model_encoder_layers_0_self_attn_out_proj"] {
+      for ending in ["alpha", "lora_down.weight", "lora_up.weight"] { #expect(two.contains("\(name).\(ending)"), "\(name).\(ending)") }
+    }
+    let one = TrainedLowRank(parts[1].1.labels, rank: 2, with: &generator).tensors(.kohya, of: "text_encoder")
+    #expect(one["lora_te_text_model_encoder_layers_0_self_attn_v_proj.lora_up.weight"] != nil)
   }
 }

@@ -51,10 +51,13 @@ import LatentDiffusionTraining
       try file.write(to: folder.appending(path: "logo.safetensors"))
     }
     let (far, near) = (distance(before, to: logos), distance(after, to: logos))
-    print(
+    tell(
       "distance to the nearest logo: before \(String(format: "%.3f", far)), after \(String(format: "%.3f", near)) of the range of a pixel")
     guard near < far / 3 else { throw Failure("The model has not learnt the logo: its pictures are less than three times as near.") }
   }
+
+  /// Prints a line at once, also into a pipe.
+  static func tell(_ line: String) { try? FileHandle.standardOutput.write(contentsOf: Data((line + "\n").utf8)) }
 
   /// Draws the caption with eight seeds, side by side in a file.
   static func draw(

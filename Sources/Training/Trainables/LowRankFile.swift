@@ -11,23 +11,28 @@ extension TrainedLowRank {
     /// `lora_unet_…_to_q.lora_down.weight`, with a tensor `alpha` beside, as kohya's scripts write it, which most other tools read.
     case kohya
 
-    /// A component as these names begin with it.
-    fileprivate func prefix(of component: String) -> String {
+    /// A component as these names begin with it. Kohya's scripts train transformers' modules of before version 5, which are within one more, `text_model`.
+    /// - Parameter isOneOfTwo: whether the model has two text encoders.
+    fileprivate func prefix(of component: String, isOneOfTwo: Bool) -> String {
       switch (self, component) {
       case (.diffusers, _): component + "."
-      case (.kohya, "text_encoder"): "lora_te_"
-      case (.kohya, "text_encoder_2"): "lora_te2_"
+      case (.kohya, "text_encoder"): isOneOfTwo ? "lora_te1_text_model_" : "lora_te_text_model_"
+      case (.kohya, "text_encoder_2"): "lora_te2_text_model_"
       case (.kohya, _): "lora_\(component)_"
       }
     }
   }
 
   /// The changes as tensors of a file.
-  /// - Parameter component: the folder of the model that they belong to.
-  public func tensors(_ keys: Keys = .diffusers, of component: String = "unet") -> [String: Tensor] {
+  ///
+  /// - Parameters:
+  ///   - component: the folder of the model that they belong to.
+  ///   - isOneOfTwo: whether the model has two text encoders.
+  public func tensors(_ keys: Keys = .diffusers, of component: String = "unet", isOneOfTwo: Bool = false) -> [String: Tensor] {
     var tensors: [String: Tensor] = [:]
+    let prefix = keys.prefix(of: component, isOneOfTwo: isOneOfTwo)
     for (index, layer) in layers.enumerated() {
-      let (down, up) = (values[2 * index], values[2 * index + 1]), prefix = keys.prefix(of: component)
+      let (down, up) = (values[2 * index], values[2 * index + 1])
       switch keys {
       case .diffusers:
         tensors["\(prefix)\(layer).lora_A.weight"] = down
@@ -89,7 +94,10 @@ public struct LowRankFile: Sendable {
   /// Writes the changes as one safetensors file, whole or not at all.
   /// - Throws: `FileWriteError`; an existing file is then unchanged.
   public func write(to url: URL, keys: TrainedLowRank.Keys = .diffusers) throws(FileWriteError) {
-    let tensors = parts.reduce(into: [String: Tensor]()) { $0.merge($1.change.tensors(keys, of: $1.component)) { $1 } }
+    let areTwo = parts.contains { $0.component == "text_encoder_2" }
+    let tensors = parts.reduce(into: [String: Tensor]()) {
+      $0.merge($1.change.tensors(keys, of: $1.component, isOneOfTwo: areTwo)) { $1 }
+    }
     try SafetensorsWriter.write(tensors, metadata: metadata(keys), to: url)
   }
 }

@@ -155,7 +155,8 @@ struct NoiseTraining: ParsableArguments {
       let recomputes = try plan(subject(), optimizer, progress)
       progress.begin("Loading \(model.name)")
       var loaded = try await model.load(in: context)
-      if let word = try word?(loaded) { loaded = try await model.load(adapters: ModelAdapters(embeddings: [word]), in: context) }
+      let taught = try word?(loaded)
+      if let taught { loaded = try await model.load(adapters: ModelAdapters(embeddings: [taught]), in: context) }
       if let prediction = noise.prediction { loaded.predictionType = prediction.type }
       let objective = try loaded.noiseObjective(settings: noise.settings)
       if case .parameters(let components) = subject() {
@@ -166,6 +167,7 @@ struct NoiseTraining: ParsableArguments {
       let order = try await data.order(
         usualSide: side, multiple: scale * pipeline.predictor.sideMultiple, seed: run.seed, in: context, progress)
       tellTruncations(order, loaded, progress)
+      if let taught { try tellCaptions(order, without: taught.name, progress) }
       let cache = try await encoded(order, by: loaded, texts: learnsTexts ? [] : texts(order, dropout), company, in: context, progress)
       let dataset = try CaptionedLatents(
         order, encodedBy: pipeline.autoencoder, pipeline.conditioner, objective: objective, dropout: dropout, cache: cache,
@@ -229,6 +231,16 @@ struct NoiseTraining: ParsableArguments {
     }
     guard let (name, first) = cut.first else { return }
     progress.warn("\(cut.count) captions are longer than the text encoder reads, that of \(name) among them: \(first)")
+  }
+
+  /// - Throws: a `Failure` where no caption has the word.
+  private func tellCaptions(_ order: BatchOrder, without word: String, _ progress: Progress) throws {
+    let others = order.pictures.filter { !$0.caption.lowercased().contains(word.lowercased()) }
+    guard let first = others.first else { return }
+    guard others.count < order.pictures.count else {
+      throw Failure("No caption has the word \(word), so nothing would be learnt of it; write it into them, as in \"a photo of \(word)\".")
+    }
+    progress.warn("\(others.count) captions do not have the word \(word) and teach nothing of it, that of \(first.name) among them.")
   }
 
   /// Encodes pictures and texts that are always the same, or finds them in the cache.

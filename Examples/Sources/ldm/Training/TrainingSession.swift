@@ -87,7 +87,7 @@ struct TrainingSession<Objective: TrainingObjective> {
 
   private func stopped(_ steps: Int) -> any Error {
     progress.clear()
-    progress.tell("Stopped after step \(steps). The same command with --resume goes on.")
+    progress.tell("Saved after step \(steps). The same command with --resume goes on.")
     return CancellationError()
   }
 
