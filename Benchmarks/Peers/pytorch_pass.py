@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Times PyTorch (diffusers, transformers) on one part of a model, in float32 on the CPU.
+"""Times PyTorch (diffusers, transformers, PEFT) on one part of a model, in float32 on the CPU.
 
     pytorch_pass.py MODEL --pass PASS --batch N --width W --height H --repeats R --threads T --json
 
 Prints one line: {"seconds": [one a repeat, the warm-up not counted], "peak_bytes": …, "layout": …}. Each memory layout is measured in a
-process of its own, so that the peak is that layout's, and the faster one is reported. What is loaded is what the pass needs.
+process of its own, so that the peak is that layout's, and the fastest one is reported. What is loaded is what the pass needs. A pass that
+trains has each layout twice: with gradient checkpointing, which needs less memory, and without.
 """
 
 import json
@@ -14,18 +15,22 @@ import subprocess
 import sys
 
 import passes
+import training
 
 LAYOUTS = ["contiguous", "channels_last"]
+CHECKPOINTED = {f"{layout}_checkpointed": layout for layout in LAYOUTS}
 
 
 def main():
-    given = passes.arguments(__doc__.splitlines()[0], layout=dict(choices=[*LAYOUTS, "better"], default="better"))
+    given = passes.arguments(__doc__.splitlines()[0], [*passes.PASSES, *training.PASSES],
+                             layout=dict(choices=[*LAYOUTS, *CHECKPOINTED, "better"], default="better"))
     # The text encoder has no pictures, so no layout to choose.
     layout = "contiguous" if given.part == "text" else given.layout
     if layout != "better":
         print(json.dumps(measured(given, layout)))
         return
-    answers = [json.loads(in_own_process(layout).splitlines()[-1]) for layout in LAYOUTS]
+    layouts = [*LAYOUTS, *(CHECKPOINTED if given.part in training.PASSES else [])]
+    answers = [json.loads(in_own_process(layout).splitlines()[-1]) for layout in layouts]
     print(json.dumps(min(answers, key=lambda answer: statistics.median(answer["seconds"]))))
 
 
@@ -40,10 +45,13 @@ def measured(given, layout):
 
     torch.set_num_threads(given.threads)
     passes.quiet_libraries()
-    memory = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[layout]
-    with torch.no_grad():
-        run, warm_up = picture(given, memory) if given.part == "picture" else part(given, memory)
-        seconds = passes.timed(run, given.repeats, warm_up)
+    memory = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[CHECKPOINTED.get(layout, layout)]
+    if given.part in training.PASSES:
+        seconds = passes.timed(training.step(given, memory, layout in CHECKPOINTED), given.repeats)
+    else:
+        with torch.no_grad():
+            run, warm_up = picture(given, memory) if given.part == "picture" else part(given, memory)
+            seconds = passes.timed(run, given.repeats, warm_up)
     return {"seconds": seconds, "peak_bytes": passes.peak_bytes(), "layout": layout, "threads": given.threads,
             "engine": f"PyTorch {torch.__version__} ({torch.backends.cpu.get_cpu_capability()})"}
 

@@ -8,9 +8,9 @@ AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE
 
 
 class Target(NamedTuple):
-    """Ours takes at most this part of the seconds of the fastest of these peers."""
+    """Ours takes at most this part of the seconds of the fastest of these peers. Without a part, the row is only compared."""
 
-    most: float
+    most: float | None
     peers: tuple[str, ...]
 
 
@@ -30,6 +30,8 @@ class Row(NamedTuple):
     steps: int | None = None
     # What ldm is told besides.
     options: tuple[str, ...] = ()
+    # The most memory that ours takes, if there is a figure to reach.
+    gigabytes: float | None = None
     # What our process, and what the peers', find in the environment.
     environment: dict = {}
     peers_environment: dict = {}
@@ -82,6 +84,17 @@ SPEED = {
     "sdcpp-decode": Row("VAE decode, 512×512 (theirs the first of its process)", "vae-decode", 1, 512, (Target(0.15, ("sdcpp",)),)),
     "sdcpp-picture": Row("picture, 512×512, 4 steps, guidance 7.5", "picture", 1, 512, (Target(0.15, ("sdcpp",)),), steps=4),
 }
+# Whole steps: forward, backward and update.
+TRAINING = {
+    "train-lora": Row("training LoRAs of rank 16, 512×512, batch 1", "train-lora", 1, 512, (Target(0.70, ("pytorch",)),), gigabytes=4.0),
+    "train-lora-recompute": Row("the same, ours with `--recompute`", "train-lora", 1, 512, (Target(None, ("pytorch",)),), gigabytes=3.0,
+                                options=("--recompute",)),
+    "train-unet": Row("training the embedded model's whole U-Net, batch 32", "train-unet", 32, 64, (Target(0.60, ("pytorch",)),), repeats=5,
+                      model=EMOJI),
+    "train-autoencoder": Row("training the embedded model's autoencoder, 128×128, batch 16", "train-autoencoder", 16, 128,
+                             (Target(0.60, ("pytorch",)),), repeats=5, model=EMOJI),
+}
+SPEED |= TRAINING
 MEMORY = {
     "memory-default": Memory("512×512, default settings", 512, 2.6),
     "memory-1600MB": Memory("512×512, `--memory-limit 1600MB`", 512, 1.6, ("--memory-limit", "1600MB"), slowdown=1.5),
@@ -91,5 +104,5 @@ MEMORY = {
 }
 # From the start of the process to the end of loading.
 START_SECONDS = 2.0
-GROUPS = {"speed": list(SPEED), "memory": [*MEMORY, "start"], "growth": ["growth"]}
+GROUPS = {"speed": [name for name in SPEED if name not in TRAINING], "training": list(TRAINING), "memory": [*MEMORY, "start"], "growth": ["growth"]}
 NAMES = [name for group in GROUPS.values() for name in group]

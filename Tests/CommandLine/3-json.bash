@@ -41,11 +41,13 @@ done
 works --help
 works txt2img --help
 
-for pass in predictor vae-decode vae-encode text picture; do
+for pass in predictor vae-decode vae-encode text picture train-lora train-unet train-autoencoder; do
   works bench --model "$models/sd1" --pass $pass --batch 2 --repeats 3 --threads 1 --json
   says "^\{\"peak_bytes\":[0-9]+,\"seconds\":\[$number(,$number){2}\]\}\$"
 done
 works bench --model "$models/sd1" --pass controlnet --controlnet "$root/Tests/Fixtures/controls/sd1" --repeats 2 --json
 says "^\{\"peak_bytes\":[0-9]+,\"seconds\":\[$number,$number\]\}\$"
+works bench --model "$models/sd1" --pass train-unet --recompute --repeats 1 --json
+says "^\{\"peak_bytes\":[0-9]+,\"seconds\":\[$number\]\}\$"
 works bench --pass predictor --repeats 1 --width 32 --height 32
 says '^median '

@@ -77,6 +77,8 @@ refused 64 "pass" bench --pass everything
 refused 64 "controlnet" bench --pass controlnet
 refused 64 "controlnet" bench --pass predictor --controlnet "$root/Tests/Fixtures/controls/sd1"
 refused 64 "memory-limit" bench --pass controlnet --controlnet "$root/Tests/Fixtures/controls/sd1" --memory-limit 1GB
+refused 64 "memory-limit" bench --pass train-unet --memory-limit 1GB
+refused 64 "recompute" bench --pass predictor --recompute
 refused 64 "repeats" bench --pass predictor --repeats 0
 refused 64 "xyz" xyz
 refused 64 "bogus" "${draw[@]}" --bogus --output made/x.png
@@ -100,6 +102,7 @@ refused 1 "leaves none" img2img --prompt a --image a.png --strength 0 --steps 3 
 refused 1 "multiples of 4" encode --image "$inputs/picture-37x50.png" --save-latents made/x.safetensors
 refused 1 "too many pixels" outpaint --prompt a --image a.png --right 16000 --bottom 16000 --output made/x.png
 refused 1 "multiples" bench --pass predictor --width 30 --height 30
+refused 1 "multiples" bench --pass train-unet --width 30 --height 30
 refused 1 "made for" bench --pass controlnet --controlnet "$root/Tests/Fixtures/controls/sdxl"
 refused 1 "missing" bench --pass predictor --model missing
 refused 1 "steps" schedule --scheduler pndm --steps 1

@@ -137,7 +137,7 @@ import Testing
     #expect(
       throws: TrainingDataError.nothingLeft(path: path, problems: 2, first: .captionWithoutPicture(name: "a.txt", source: "a.txt"))
     ) { try empty.read() }
-    #expect(throws: TrainingDataError.noFolder(path: path + "b.png")) {
+    #expect(throws: TrainingDataError.unreadable(path: path + "b.png", reason: "it is a file; give the folder that it is in")) {
       try PictureFolder(empty.url.appending(path: "b.png"), in: ExecutionContext(threads: 1))
     }
     try empty.write("b.txt", "b")

@@ -6,9 +6,9 @@ struct Bench: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "bench", abstract: "Times one part of a model, or a whole picture, and tells the peak memory.",
     discussion: """
-      Only what the pass needs is loaded, by its role: the predictor is a U-Net or whatever a model has in its place. The inputs are \
-      noise, and a first pass (of a picture, its first two steps and its \
-      decoding) is not counted. --json prints one line: \
+      Only what the pass needs is loaded, by its role: the predictor is a U-Net or whatever a model has in its place. A pass that trains is a \
+      whole step with AdamW: of LoRAs of rank 16, of the whole U-Net, or of the autoencoder. The inputs are noise, and a first pass (of a \
+      picture, its first two steps and its decoding) is not counted. --json prints one line: \
       {"peak_bytes": …, "seconds": [one a repeat]}.
       """)
   @OptionGroup var model: ModelOptions
@@ -46,6 +46,9 @@ struct Bench: AsyncParsableCommand {
   @Flag(help: "Add the LoRAs of a whole picture in each pass, as a request can, in place of merging them.")
   var addLoras = false
 
+  @Flag(help: "Compute layers again on the way back of a pass that trains: less memory, and about a third more time.")
+  var recompute = false
+
   @Flag(help: "Print one line of JSON.")
   var json = false
 
@@ -56,6 +59,11 @@ struct Bench: AsyncParsableCommand {
     case vaeEncode = "vae-encode"
     case text
     case picture
+    case trainLora = "train-lora"
+    case trainUNet = "train-unet"
+    case trainAutoencoder = "train-autoencoder"
+
+    fileprivate var trains: Bool { rawValue.hasPrefix("train-") }
   }
 
   func validate() throws {
@@ -70,6 +78,10 @@ struct Bench: AsyncParsableCommand {
     guard memory.memoryLimit == nil || pass != .controlnet else {
       throw ValidationError("--memory-limit does not go with --pass controlnet: no plan knows a ControlNet's memory.")
     }
+    guard memory.memoryLimit == nil || !pass.trains else {
+      throw ValidationError("--memory-limit does not go with passes that train: --recompute takes less memory.")
+    }
+    guard !recompute || pass.trains else { throw ValidationError("--recompute goes with passes that train alone.") }
     guard adapters.settings.isEmpty || pass == .picture else {
       throw ValidationError("--lora and --embedding go with --pass picture alone.")
     }
@@ -110,8 +122,8 @@ struct Bench: AsyncParsableCommand {
 
 extension Bench {
   /// The work to time. It is told whether this is the first run, which is not counted.
-  private typealias Work = @Sendable (_ isWarmUp: Bool) async throws -> Void
-  private static let prompt = Prompt("a photograph of an astronaut riding a horse")
+  typealias Work = @Sendable (_ isWarmUp: Bool) async throws -> Void
+  static let prompt = Prompt("a photograph of an astronaut riding a horse")
 
   /// Loads what the pass needs.
   private func prepared(in context: ExecutionContext) async throws -> Work {
@@ -122,6 +134,7 @@ extension Bench {
     case .vaeDecode: return try await part(.decoding, in: context) { GenerationExtent(size: $0, images: batch) }
     case .vaeEncode: return try await part(.encoding, in: context) { GenerationExtent(size: $0, images: batch, encodesPicture: true) }
     case .text: return try await part(.conditioning(Self.prompt), in: context) { GenerationExtent(size: $0, images: batch) }
+    case .trainLora, .trainUNet, .trainAutoencoder: return try await training(in: context)
     }
   }
 
@@ -171,7 +184,7 @@ extension Bench {
   }
 
   /// Pixels a side for each latent, and the size of the pictures.
-  private func size() throws -> (scale: Int, size: PixelSize) {
+  func size() throws -> (scale: Int, size: PixelSize) {
     let (scale, usual) = try MemoryPlan.usualSize(of: model.files.base, replacing: model.files.parts)
     guard let width = width ?? usual?.width, let height = height ?? usual?.height else { throw GenerationError.noSize }
     return (scale, PixelSize(width: width, height: height))
