@@ -5,7 +5,7 @@ import PackageDescription
 let package = Package(
   name: "Examples",
   platforms: [.macOS(.v15)],
-  products: [.executable(name: "ldm", targets: ["ldm"])],
+  products: [.executable(name: "ldm", targets: ["ldm"]), .executable(name: "train-shapes", targets: ["TrainShapes"])],
   dependencies: [
     .package(name: "LatentDiffusion", path: ".."),
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
@@ -26,6 +26,15 @@ let package = Package(
         .product(name: "LatentDiffusion", package: "LatentDiffusion"),
         .product(name: "EmojiModel", package: "LatentDiffusion"),
         .product(name: "ImageFiles", package: "LatentDiffusion"),
+      ]),
+    // A model from nothing: `make train-shapes`.
+    .executableTarget(
+      name: "TrainShapes",
+      dependencies: [
+        .product(name: "LatentDiffusion", package: "LatentDiffusion"),
+        .product(name: "LatentDiffusionTraining", package: "LatentDiffusion"),
+        .product(name: "ImageFiles", package: "LatentDiffusion"),
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
   ]
 )

@@ -1,0 +1,78 @@
+import LatentDiffusion
+import LatentDiffusionTraining
+
+/// What the autoencoder learns from: scenes that are drawn anew for each batch.
+struct DrawnPictures: TrainingDataset {
+  let batchSize: Int
+  /// `[N, h, w, C]` of a batch's latents.
+  let latents: Shape
+
+  func batch(
+    _ number: Int, drawing generator: inout TorchGenerator, in context: ExecutionContext
+  ) throws -> AutoencoderReconstruction.Batch {
+    let pictures = (0..<batchSize).map { _ in Self.picture(drawing: &generator) }
+    let images = Tensor(pictures.flatMap { $0.elements.map { 2 * $0 - 1 } }, shape: [batchSize, Scene.side, Scene.side, 3])
+    return AutoencoderReconstruction.Batch(images: images, noise: generator.normal(channelsLast: latents))
+  }
+
+  /// A scene, or more often a patchwork of four: more colours and edges in one picture teach more.
+  private static func picture(drawing generator: inout TorchGenerator) -> Tensor {
+    func scene() -> Tensor { Scene(.seen, figures: 1 + generator.integers(1, below: 2)[0], drawing: &generator).drawn() }
+    let first = scene()
+    guard generator.uniform(1)[0] < 0.7 else { return first }
+    let others = [scene(), scene(), scene()].map(\.elements), side = Scene.side
+    let cut = generator.integers(2, below: side / 2).map { $0 + side / 4 }
+    var values = first.elements
+    for row in 0..<side {
+      for column in 0..<side where row >= cut[0] || column >= cut[1] {
+        let part = (row >= cut[0] ? 2 : 0) + (column >= cut[1] ? 1 : 0), start = 3 * (row * side + column)
+        for index in start..<start + 3 { values[index] = others[part - 1][index] }
+      }
+    }
+    return Tensor(values, shape: first.shape)
+  }
+}
+
+/// What the text encoder and the U-Net learn from: the latents of scenes that were drawn and encoded before, and their captions.
+struct EncodedScenes: TrainingDataset {
+  private let captions: [String]
+  /// Of each scene, scaled.
+  private let latents: [Tensor]
+  private let batchSize: Int
+  private let objective: NoiseObjective
+  private let conditioner: any TextConditioner
+  private let dropout: CaptionDropout
+
+  /// Draws scenes and encodes them.
+  init(
+    scenes count: Int, for model: DiffusionModel, objective: NoiseObjective, batchSize: Int, drawing generator: inout TorchGenerator,
+    in context: ExecutionContext
+  ) throws {
+    // Two figures are harder than one.
+    let scenes = (0..<count).map { Scene(.seen, figures: $0 % 3 == 0 ? 1 : 2, drawing: &generator) }
+    captions = scenes.map(\.caption)
+    latents = try Self.latents(of: scenes, by: model.pipeline.autoencoder, in: context)
+    (self.batchSize, self.objective) = (batchSize, objective)
+    conditioner = model.pipeline.conditioner
+    dropout = try CaptionDropout(probability: 0.1)
+  }
+
+  /// The scaled latents of each scene.
+  static func latents(of scenes: [Scene], by autoencoder: any LatentAutoencoder, in context: ExecutionContext) throws -> [Tensor] {
+    try stride(from: 0, to: scenes.count, by: 32).flatMap { start in
+      let part = Array(scenes[start..<min(start + 32, scenes.count)])
+      let encoded = autoencoder.scaled(try autoencoder.checkedEncode(Scene.batch(part), in: context).mode)
+      return part.indices.map { encoded.rows($0..<$0 + 1) }
+    }
+  }
+
+  func batch(_ number: Int, drawing generator: inout TorchGenerator, in context: ExecutionContext) throws -> NoisePrediction.Batch {
+    let chosen = generator.integers(batchSize, below: captions.count)
+    let latents = Tensor.concatenated(chosen.map { self.latents[$0] }, axis: 0)
+    let draw = try objective.draw(for: latents, with: &generator), dropped = dropout(batchSize, with: &generator)
+    let prompts = zip(chosen, dropped).map { Prompt($1 ? "" : captions[$0]) }
+    return NoisePrediction.Batch(latents: latents, draw: draw) { [conditioner] recording in
+      try conditioner.condition(ConditioningRequest(prompts, size: PixelSize(width: Scene.side, height: Scene.side)), in: recording)
+    }
+  }
+}
