@@ -26,7 +26,7 @@ let package = Package(
   platforms: [.macOS(.v15), .iOS(.v18)],
   products: [
     .library(name: "LatentDiffusion", targets: ["LatentDiffusion"]),
-    .library(name: "LatentDiffusionTraining", targets: ["LatentDiffusionTraining", "LatentDiffusionTrainingData"]),
+    .library(name: "LatentDiffusionTraining", targets: ["LatentDiffusionTraining"]),
     .library(name: "EmojiModel", targets: ["EmojiModel"]),
     .library(name: "ImageFiles", targets: ["ImageFiles"]),
   ],
@@ -56,8 +56,11 @@ let package = Package(
         "TextEncoder", "LatentDiffusionImageEncoder", "Schedulers", "Pipeline",
       ]),
     .target(
-      name: "LatentDiffusionTraining", dependencies: ["Tensor", "LatentDiffusionComponents", "LatentDiffusionWeights", "Schedulers"],
-      path: "Sources/Training"),
+      name: "LatentDiffusionTraining",
+      dependencies: [
+        "LatentDiffusion", "LatentDiffusionTrainingData", "Tensor", "LatentDiffusionFiles", "LatentDiffusionComponents",
+        "LatentDiffusionWeights", "Autoencoder", "TextEncoder", "Schedulers", "Pipeline",
+      ], path: "Sources/Training"),
     .target(name: "EmojiModel", resources: [.copy("Resources/emoji")]),
     .target(name: "ImageFiles", dependencies: ["Tensor", "LatentDiffusionFiles"] + imageLibraries),
     .target(

@@ -16,8 +16,8 @@ extension ModelFamily {
 }
 
 /// A loaded model's files, with what is needed to change its parameters while it is loaded.
-struct AdaptableFiles: Sendable {
-  let files: ModelFiles
+package struct AdaptableFiles: Sendable {
+  package let files: ModelFiles
   /// What was merged at loading.
   let merged: AdapterMatch
   /// What is added in every generation, since the parameters are streamed.

@@ -39,7 +39,7 @@ public struct DiffusionModel: Sendable {
   /// What became of the adapters that were given at loading.
   public var adapterReports: [AdapterReport] { source.reports }
   let identity = Adaptation.Model()
-  let source: AdaptableFiles
+  package let source: AdaptableFiles
 
   /// The tokenizer of a model with one CLIP text encoder; nil for others.
   public var tokenizer: CLIPTokenizer? { (pipeline.conditioner as? CLIPTextConditioner)?.tokenizer }

@@ -100,7 +100,7 @@ extension Tensor {
 
 extension LatentAutoencoder {
   /// Latents as the noise predictor takes them.
-  func scaled(_ latents: Tensor) -> Tensor { latentScale * (latents - latentShift) }
+  package func scaled(_ latents: Tensor) -> Tensor { latentScale * (latents - latentShift) }
 
   /// - Parameters:
   ///   - latents: `[N, h, w, C]`, scaled.

@@ -4,6 +4,8 @@ import Tensor
 public enum TrainingError: Error, Sendable, Equatable, CustomStringConvertible {
   /// Nothing is trained.
   case noParameters
+  /// The model has no component of this name with parameters.
+  case noComponent(String, known: [String])
   /// There are more or fewer gradients than parameters.
   case wrongCount(of: String, expected: Int, found: Int)
   /// A tensor does not have the shape of what it belongs to; `of` says which tensor.
@@ -25,6 +27,8 @@ public enum TrainingError: Error, Sendable, Equatable, CustomStringConvertible {
     switch self {
     case .noParameters:
       "There is nothing to train: the list of parameters is empty."
+    case .noComponent(let name, let known):
+      "The model has no \(name) that could be trained; it has \(known.joined(separator: ", "))."
     case .wrongCount(let what, let expected, let found):
       "There are \(found) \(what) for \(expected) parameters."
     case .wrongShape(let what, let expected, let found):

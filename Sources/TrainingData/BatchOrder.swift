@@ -123,10 +123,20 @@ public struct BatchOrder: Sendable {
     /// The next batch; there always is one.
     public mutating func next() -> TrainingBatch? {
       let number = place.batch + share.index
-      let (epoch, index) = number.quotientAndRemainder(dividingBy: order.batchesPerEpoch)
-      if self.epoch?.number != epoch { self.epoch = (epoch, order.epoch(epoch)) }
       place.batch += share.count
-      return (self.epoch?.batches[index]).map { TrainingBatch(number: number, epoch: epoch, pictures: $0) }
+      return batch(number)
+    }
+
+    /// Any batch, whatever the place and the share are.
+    ///
+    /// - Parameter number: from 0 on, through all epochs.
+    /// - Precondition: it is not below 0.
+    public mutating func batch(_ number: Int) -> TrainingBatch {
+      let (epoch, index) = number.quotientAndRemainder(dividingBy: order.batchesPerEpoch)
+      // Batches come one after the other as a rule, so an epoch is laid out once.
+      let batches = self.epoch.flatMap { $0.number == epoch ? $0.batches : nil } ?? order.epoch(epoch)
+      self.epoch = (epoch, batches)
+      return TrainingBatch(number: number, epoch: epoch, pictures: batches[index])
     }
   }
 }

@@ -41,13 +41,7 @@ extension ModelFiles {
     to form: WeightForm, as format: WeightFileFormat? = nil, at url: URL, in context: ExecutionContext,
     progress: (_ component: String) -> Void = { _ in }
   ) throws -> ModelConversion {
-    guard (try? url.checkResourceIsReachable()) != true else {
-      throw FileWriteError.exists(path: url.path(percentEncoded: false))
-    }
-    guard elsewhere.isEmpty else {
-      throw ModelFilesError.notAModel(
-        path: self.url.path(percentEncoded: false), reason: "components from other files are not written with it")
-    }
+    try checkPlace(url)
     var result = ModelConversion()
     let path = url.path(percentEncoded: false), named = WeightFileFormat(rawValue: url.pathExtension.lowercased())
     switch source {
@@ -56,13 +50,8 @@ extension ModelFiles {
         throw FileWriteError.failed(
           path: path, reason: "a folder becomes a folder; give it another name, and say that its files are to be GGUF files")
       }
-      try FileWriting.makeFolder(at: url) { target in
-        if !folder.isComponent { try copy(folder.others(in: nil), from: folder.url, to: target, in: context) }
-        for component in folder.components.map(\.name) {
-          progress(component)
-          try convert(component, of: folder, to: form, as: format ?? .safetensors, at: target, in: context, &result)
-        }
-      }
+      let rewriting = Rewriting(form: form, format: format ?? .safetensors, values: [:])
+      try FileWriting.makeFolder(at: url) { try write(folder, by: rewriting, to: $0, in: context, &result, progress: progress) }
     case .checkpoint(let checkpoint):
       if let format, format != named {
         throw FileWriteError.failed(path: path, reason: "a single file of the format \(format) has a name that ends in .\(format)")
@@ -77,9 +66,87 @@ extension ModelFiles {
     return result
   }
 
-  private func convert(
-    _ component: String, of folder: ModelFolder, to form: WeightForm, as format: WeightFileFormat, at target: URL,
-    in context: ExecutionContext, _ result: inout ModelConversion
+  /// Writes the model with other values of some components' parameters, as training gives them; everything else stays as it is, bit by bit.
+  ///
+  /// A model's folder becomes a folder. Of a single file, only the components with new values are written, each as the folder of a component: the folder itself
+  /// where there is one, and else folders in it, by their names.
+  ///
+  /// - Parameters:
+  ///   - values: for each component tensors by the names of its parameters. They are stored in float32.
+  ///   - configurations: what components' `config.json` say from now on, by the names of the components.
+  ///   - url: where the folder goes; nothing may exist there yet.
+  ///   - context: its cancellation stops the writing.
+  /// - Throws: `ModelFilesError`, `SafetensorsError`, `PyTorchFileError`, `GGUFError`, `ConfigurationError`, `FileWriteError`, `CancellationError`. Nothing is
+  ///   left at `url` then.
+  public func write(
+    replacing values: [String: [String: Tensor]], configurations: [String: Data] = [:], to url: URL, in context: ExecutionContext
+  ) throws {
+    try checkPlace(url)
+    var result = ModelConversion()
+    try FileWriting.makeFolder(at: url) { target in
+      switch source {
+      case .folder(let folder):
+        try write(folder, by: Rewriting(form: nil, format: .safetensors, values: values), to: target, in: context, &result)
+        for (component, json) in configurations {
+          let place = folder.isComponent ? target : target.appending(path: component, directoryHint: .isDirectory)
+          try json.writeBesideThenRename(to: place.appending(path: "config.json"))
+        }
+      case .checkpoint:
+        for (component, own) in values.sorted(by: { $0.key < $1.key }) {
+          let place = values.count == 1 ? target : target.appending(path: component, directoryHint: .isDirectory)
+          if values.count > 1 { try makeDirectory(place) }
+          try write(component, own, configuration: configurations[component], to: place, in: context)
+        }
+      }
+    }
+  }
+
+  /// A component of a single file as the folder of a component.
+  private func write(
+    _ component: String, _ values: [String: Tensor], configuration: Data?, to place: URL, in context: ExecutionContext
+  ) throws {
+    try context.checkCancellation()
+    try (configuration ?? requiredConfiguration(of: component)).writeBesideThenRename(to: place.appending(path: "config.json"))
+    let stem = className(of: component)?.hasPrefix("CLIP") == true ? "model" : WeightFiles.diffusersStem
+    var rest: [String: WeightTensor] = [:]
+    for (name, tensor) in try table(of: component).table.tensors { rest[name] = values[name].map { WeightTensor($0) } ?? tensor.weights }
+    try SafetensorsWriter.write(rest, to: place.appending(path: stem + ".safetensors"))
+  }
+
+  private func checkPlace(_ url: URL) throws {
+    guard (try? url.checkResourceIsReachable()) != true else {
+      throw FileWriteError.exists(path: url.path(percentEncoded: false))
+    }
+    guard elsewhere.isEmpty else {
+      throw ModelFilesError.notAModel(
+        path: self.url.path(percentEncoded: false), reason: "components from other files are not written with it")
+    }
+  }
+
+  /// What becomes of the tensors of a folder.
+  private struct Rewriting {
+    /// Nil: that of the file.
+    let form: WeightForm?
+    /// Of the new files.
+    let format: WeightFileFormat
+    /// New values of components' parameters, by the names that layers ask for.
+    let values: [String: [String: Tensor]]
+  }
+
+  private func write(
+    _ folder: ModelFolder, by rewriting: Rewriting, to target: URL, in context: ExecutionContext, _ result: inout ModelConversion,
+    progress: (_ component: String) -> Void = { _ in }
+  ) throws {
+    if !folder.isComponent { try copy(folder.others(in: nil), from: folder.url, to: target, in: context) }
+    for component in folder.components.map(\.name) {
+      progress(component)
+      try write(component, of: folder, by: rewriting, to: target, in: context, &result)
+    }
+  }
+
+  private func write(
+    _ component: String, of folder: ModelFolder, by rewriting: Rewriting, to target: URL, in context: ExecutionContext,
+    _ result: inout ModelConversion
   ) throws {
     // Every picture needs the components that the library can build.
     let isNeeded = registry[className(of: component)] != nil
@@ -92,9 +159,16 @@ extension ModelFiles {
     guard !ComponentRegistry.isWeightless(className(of: component)) else { return }
     do {
       let (file, table, files) = try folder.storedWeights(of: component)
-      let tensors = table.tensors.map { ConvertedTensor($0, $1, rule: quantization(of: component), form: form, format: format) }
-      let name = WeightFiles.name(of: format, insteadOf: file.lastPathComponent)
-      try write(tensors, metadata: files.first?.metadata ?? [:], as: format, to: place.appending(path: name), in: context, &result)
+      let values = rewriting.values[component] ?? [:], type = className(of: component) ?? ""
+      let tensors = table.tensors.map { name, tensor in
+        let new = KeyNames.current(name, className: type).flatMap { values[$0] }
+        return ConvertedTensor(
+          name, new.map { StoredTensor(shape: tensor.shape, $0) } ?? tensor, rule: quantization(of: component), form: rewriting.form,
+          format: rewriting.format)
+      }
+      let name = WeightFiles.name(of: rewriting.format, insteadOf: file.lastPathComponent)
+      try write(
+        tensors, metadata: files.first?.metadata ?? [:], as: rewriting.format, to: place.appending(path: name), in: context, &result)
     } catch let problem where !isNeeded && (problem is ModelFilesError || problem is PyTorchFileError) {
       result.leftOut.append(component)
     }
@@ -169,14 +243,15 @@ private struct ConvertedTensor {
 
   /// - Parameters:
   ///   - rule: the rule of the tensor's component; nil if it belongs to none and stays unchanged, unless no file could hold it so.
+  ///   - form: of the new file; nil: the tensor stays unchanged in the same way.
   ///   - format: of the new file; in GGUF files only matrices have blocks.
-  init(_ name: String, _ original: StoredTensor, rule: QuantizationRule?, form: WeightForm, format: WeightFileFormat) {
+  init(_ name: String, _ original: StoredTensor, rule: QuantizationRule?, form: WeightForm?, format: WeightFileFormat) {
     (self.name, self.original) = (name, original)
     guard let held = original.format, Self.isConverted(original) else {
       type = nil
       return
     }
-    if let rule {
+    if let rule, let form {
       let type = form.elementType(of: held, shape: original.shape, name: name, rule: rule)
       self.type = format == .gguf && type.blockValues > 1 && original.shape.rank != 2 ? held.ofSixteenBits : type
     } else {
@@ -204,5 +279,12 @@ private struct ConvertedTensor {
       try append(rest.prefix(8 << 20))
       rest = rest.dropFirst(8 << 20)
     }
+  }
+}
+
+extension StoredTensor {
+  /// Float32 values under a shape of as many elements.
+  fileprivate init(shape: Shape, _ values: Tensor) {
+    self.init(shape: shape, elementType: NumberFormat.float32.name, data: WeightTensor(values).data)
   }
 }

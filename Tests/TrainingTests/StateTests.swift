@@ -25,8 +25,8 @@ import Testing
     var optimizer: any Optimizer
     var parameters: [Tensor]
     var average: ExponentialMovingAverage
-    var generator = TorchGenerator(seed: 5)
-    var place = TrainingState.Place()
+    let seed: UInt64 = 5
+    var steps = 0
 
     init(_ optimizer: any Optimizer) throws {
       var numbers = Numbers(seed: 1)
@@ -36,21 +36,22 @@ import Testing
     }
 
     mutating func step(in context: ExecutionContext) throws {
+      var generator = TorchGenerator(seed: seed, batch: steps)
       let gradients = parameters.map { 0.3 * $0 + Tensor(generator.normal($0.count), shape: $0.shape) }
       try optimizer.update(&parameters, gradients: gradients, learningRate: 0.02, in: context)
       try average.update(with: parameters, in: context)
-      (place.steps, place.examples) = (place.steps + 1, place.examples + 2)
+      steps += 1
     }
 
     var state: TrainingState {
       TrainingState(
-        subject: StateTests.subject, parameters: parameters, optimizer: optimizer.state, average: average, generator: generator,
-        place: place)
+        subject: StateTests.subject, parameters: parameters, optimizer: optimizer.state, average: average, seed: seed,
+        steps: steps)
     }
 
     mutating func resume(_ state: TrainingState) throws {
       try optimizer.restore(state.optimizer, for: state.parameters)
-      (parameters, generator, place) = (state.parameters, state.generator, state.place)
+      (parameters, steps) = (state.parameters, state.steps)
       average = try #require(state.average)
     }
   }

@@ -43,19 +43,26 @@ import UNet
     var expected = try readTensors(fixtures.appending(path: "training/loops.safetensors"))
     let start: any Trainable = try trained(loop, report.parameters, from: source)
     let scheduler = try Data(contentsOf: ReferenceModel("sd1").folder.appending(path: "scheduler/scheduler_config.json"))
-    var trainer = try NoiseTrainer(
-      unet, training: start, by: AdamW(), objective: NoiseObjective(JSONDecoder().decode(SchedulerConfiguration.self, from: scheduler)),
-      schedule: LearningRateSchedule(rate: loop == "full" ? 1e-4 : 1e-3, steps: 20), clipping: GradientClipping(norm: 1),
-      recomputing: recomputing)
+    let objective = try NoiseObjective(JSONDecoder().decode(SchedulerConfiguration.self, from: scheduler))
     let latents = try #require(expected["latents"]).channelsLast(), states = try #require(expected["states"])
     let noise = try #require(expected["noise"]), timesteps = try #require(expected["timesteps"])
     let losses = try #require(expected["\(loop).losses"]).elements
     expected["\(loop).losses"] = nil
+    let batches = losses.indices.map { index in
+      NoisePrediction.Batch(
+        latents: latents,
+        draw: .init(
+          noise: noise.rows(index..<index + 1).reshaped([2, 4, 8, 8]).channelsLast(),
+          timesteps: timesteps.rows(index..<index + 1).elements.map { Int($0) })
+      ) { _ in Conditioning(hiddenStates: states) }
+    }
+    var settings = Trainer<NoisePrediction>.Settings()
+    (settings.clipping, settings.recomputes) = (try GradientClipping(norm: 1), recomputing)
+    var trainer = try Trainer(
+      NoisePrediction(by: unet, objective: objective), on: GivenBatches(batches: batches), training: start, by: AdamW(),
+      schedule: LearningRateSchedule(rate: loop == "full" ? 1e-4 : 1e-3, steps: 20), settings: settings, seed: 0)
     for (index, loss) in losses.enumerated() {
-      let draw = NoiseObjective.Draw(
-        noise: noise.rows(index..<index + 1).reshaped([2, 4, 8, 8]).channelsLast(),
-        timesteps: timesteps.rows(index..<index + 1).elements.map { Int($0) })
-      let step = try trainer.step([.init(latents: latents, conditioning: Conditioning(hiddenStates: states), draw: draw)], in: context)
+      let step = try trainer.step(in: context)
       #expect(abs(step.loss - Double(loss)) <= 1e-4 * Double(loss), "step \(index + 1): \(step.loss), expected \(loss)")
     }
     var (worst, compared) = ((error: Float(0), name: "nothing"), 0)
@@ -75,5 +82,14 @@ import UNet
     }
     #expect(compared == expected.keys.filter { $0.hasPrefix(loop + ".") }.count)
     print("\(loop): \(compared) parameters, largest difference \(worst.error) of how far it moved in \(worst.name)")
+  }
+}
+
+/// Batches that are known beforehand.
+struct GivenBatches<Batch: Sendable>: TrainingDataset {
+  let batches: [Batch]
+
+  func batch(_ number: Int, drawing generator: inout TorchGenerator, in context: ExecutionContext) -> Batch {
+    batches[number % batches.count]
   }
 }

@@ -390,6 +390,20 @@ extension ExecutionContext {
     return context
   }
 
+  /// Records a result that was computed without the engine, so that gradients are followed through it. Where nothing is recorded, nothing happens.
+  ///
+  /// - Parameters:
+  ///   - result: computed from the inputs alone.
+  ///   - inputs: each of memory of its own.
+  ///   - gradients: takes the gradient of the result, and returns that of each input in its shape.
+  public func record(_ result: Tensor, from inputs: [Tensor], gradients own: @escaping @Sendable (Tensor) throws -> [Tensor]) {
+    guard let tape = (engine as? DifferentiatingEngine)?.tape, inputs.contains(where: tape.follows) else { return }
+    let places = inputs.map(Place.init)
+    tape.record(result) { gradient, gradients, back in
+      for (place, part) in zip(places, try own(gradient)) { try gradients.add(part, to: place, back) }
+    }
+  }
+
   /// Whether blocks should be made by `recomputed`.
   package var recomputes: Bool { (engine as? DifferentiatingEngine)?.recomputes ?? false }
 

@@ -63,9 +63,19 @@ public final class GradientTape: Sendable {
   ///   - context: its engine must be a `GradientEngine`.
   /// - Throws: `CancellationError`, and what the engine throws.
   public func gradients(of result: Tensor, times gradient: Tensor, in context: ExecutionContext) throws -> Gradients {
+    try gradients(of: [(result, gradient)], in: context)
+  }
+
+  /// The same for a function of several results: the sum over all of them.
+  ///
+  /// - Parameters:
+  ///   - results: each with the function's gradient with respect to it, of the same shape.
+  ///   - context: its engine must be a `GradientEngine`.
+  /// - Throws: `CancellationError`, and what the engine throws.
+  public func gradients(of results: [(result: Tensor, gradient: Tensor)], in context: ExecutionContext) throws -> Gradients {
     let back = WayBack(context)
     var gradients = Gradients(of: state.withLock(\.followed))
-    try gradients.add(gradient, to: result, back)
+    for (result, gradient) in results { try gradients.add(gradient, to: result, back) }
     // The last step is removed before it runs, so that what it keeps is freed with it.
     while let (key, shape, step) = state.withLock({ $0.steps.popLast() }) {
       try context.checkCancellation()

@@ -4,22 +4,6 @@ import Tensor
 
 /// Everything that a run goes on from with the same bytes.
 public struct TrainingState: Sendable {
-  /// Where a run is.
-  public struct Place: Sendable, Equatable, Codable {
-    /// Steps of the optimiser that have been taken.
-    public var steps: Int
-    /// How often all data have been seen.
-    public var epoch: Int
-    /// How many examples of this epoch have been seen.
-    public var examples: Int
-
-    /// - Parameters:
-    ///   - steps: of the optimiser, that have been taken.
-    ///   - epoch: how often all data have been seen.
-    ///   - examples: of this epoch, that have been seen.
-    public init(steps: Int = 0, epoch: Int = 0, examples: Int = 0) { (self.steps, self.epoch, self.examples) = (steps, epoch, examples) }
-  }
-
   /// What is trained.
   public let subject: TrainingSubject
   /// The parameters, in the order of the subject.
@@ -28,21 +12,21 @@ public struct TrainingState: Sendable {
   public var optimizer: OptimizerState
   /// The moving average; nil if the run has none.
   public var average: ExponentialMovingAverage?
-  /// Draws noise, timesteps and everything else that is random.
-  public var generator: TorchGenerator
-  /// Where the run is.
-  public var place: Place
+  /// Decides, with the number of a step, everything that is random.
+  public var seed: UInt64
+  /// Steps of the optimiser that have been taken. The place in the data follows from it.
+  public var steps: Int
 
   /// - Precondition: parameters and averages have the subject's shapes, whose names differ.
   public init(
-    subject: TrainingSubject, parameters: [Tensor], optimizer: OptimizerState, average: ExponentialMovingAverage? = nil,
-    generator: TorchGenerator, place: Place
+    subject: TrainingSubject, parameters: [Tensor], optimizer: OptimizerState, average: ExponentialMovingAverage? = nil, seed: UInt64,
+    steps: Int
   ) {
     let shapes = subject.parameters.map(\.shape)
     precondition(parameters.map(\.shape) == shapes && average?.parameters.map(\.shape) ?? shapes == shapes, "A state of other parameters.")
     precondition(Set(subject.parameters.map(\.name)).count == shapes.count, "Two parameters have one name.")
     (self.subject, self.parameters, self.optimizer, self.average) = (subject, parameters, optimizer, average)
-    (self.generator, self.place) = (generator, place)
+    (self.seed, self.steps) = (seed, steps)
   }
 
   /// The description in a file's metadata.
@@ -53,8 +37,8 @@ public struct TrainingState: Sendable {
     let numbers: [String: String]
     let averageDecay: ExponentialMovingAverage.Decay?
     let averagedSteps: Int?
-    let generator: TorchGenerator
-    let place: Place
+    let seed: UInt64
+    let steps: Int
   }
 
   private static let (versionKey, descriptionKey, version) = ("training_state", "state", 1)
@@ -78,7 +62,7 @@ extension TrainingState {
     if let name = unusable.min() { throw TrainingStateError.notFinite(path: path, name: name) }
     let description = Description(
       subject: subject, optimizer: optimizer.optimizer, numbers: optimizer.numbers.mapValues { "\($0)" }, averageDecay: average?.decay,
-      averagedSteps: average?.steps, generator: generator, place: place)
+      averagedSteps: average?.steps, seed: seed, steps: steps)
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     let metadata = [
@@ -109,8 +93,7 @@ extension TrainingState {
   }
 
   private init(_ description: Description, _ tensors: StateTensors) throws {
-    let place = description.place
-    guard min(place.steps, place.epoch, place.examples) >= 0 else { throw tensors.damaged("its place is before the beginning") }
+    guard 0..<1 << 40 ~= description.steps else { throw tensors.damaged("it has taken \(description.steps) steps") }
     let numbers = description.numbers.compactMapValues(Double.init)
     guard numbers.count == description.numbers.count else { throw tensors.damaged("a number of the optimizer cannot be read") }
     let parameters = try tensors.list("parameters")
@@ -127,7 +110,7 @@ extension TrainingState {
     self.init(
       subject: description.subject, parameters: parameters,
       optimizer: OptimizerState(optimizer: description.optimizer, numbers: numbers, tensors: remembered), average: average,
-      generator: description.generator, place: place)
+      seed: description.seed, steps: description.steps)
   }
 }
 

@@ -44,15 +44,15 @@ public struct TrainedLowRank: Trainable {
   /// The layers that the matrices belong to.
   var layers: [String] { labels.map { $0.name.hasSuffix(".weight") ? String($0.name.dropLast(7)) : $0.name } }
 
-  public func placed(in model: Adaptation.Model, on tape: GradientTape, in context: ExecutionContext) throws -> PlacedParameters {
+  public func placed(in model: Adaptation.Model, on tape: GradientTape?, in context: ExecutionContext) throws -> PlacedParameters {
     var adaptation = Adaptation(of: model)
     let scale = alpha / Float(rank)
     for (index, label) in labels.enumerated() {
       let (down, up) = (values[2 * index], values[2 * index + 1])
       let change = try Adaptation.LowRank(
         down: down, up: (up * scale).reshaped([label.shape[0], rank]), isGated: label.isGated, in: context)
-      tape.follow(change.down)
-      tape.follow(change.up)
+      tape?.follow(change.down)
+      tape?.follow(change.up)
       adaptation.lowRank[label.id] = change
     }
     return PlacedParameters(adaptation) { [labels, values, adaptation] all in

@@ -7,9 +7,9 @@ public protocol Trainable: Sendable {
   /// One tensor for each name.
   var values: [Tensor] { get set }
 
-  /// Packs the values for a step, and has a tape follow them.
+  /// Packs the values, and has a tape follow them; nil: for drawing only.
   /// - Throws: `CancellationError`.
-  func placed(in model: Adaptation.Model, on tape: GradientTape, in context: ExecutionContext) throws -> PlacedParameters
+  func placed(in model: Adaptation.Model, on tape: GradientTape?, in context: ExecutionContext) throws -> PlacedParameters
 }
 
 /// Values as layers compute with them in one step, and what finds their gradients afterwards.

@@ -19,19 +19,31 @@ public struct TrainedParameters: Trainable {
     (self.labels, self.values) = (labels, values)
   }
 
+  /// - Parameters:
+  ///   - labels: of the parameters to train, from a `LoadReport`.
+  ///   - values: their first values, in the labels' shapes.
+  /// - Precondition: there is a value of each label's shape.
+  public init(_ labels: [ParameterLabel], values: [Tensor]) {
+    precondition(labels.map(\.shape) == values.map(\.shape), "Values of other parameters.")
+    (self.labels, self.values) = (labels, values)
+  }
+
   public var names: [String] { labels.map(\.name) }
 
-  public func placed(in model: Adaptation.Model, on tape: GradientTape, in context: ExecutionContext) throws -> PlacedParameters {
+  /// The values by their names.
+  public var tensors: [String: Tensor] { Dictionary(zip(names, values)) { first, _ in first } }
+
+  public func placed(in model: Adaptation.Model, on tape: GradientTape?, in context: ExecutionContext) throws -> PlacedParameters {
     var adaptation = Adaptation(of: model)
     for (label, value) in zip(labels, values) {
       if label.isMatrix {
         let matrix = try PackedMatrix(WeightTensor(value), isGated: label.isGated, in: context)
-        tape.follow(matrix)
+        tape?.follow(matrix)
         adaptation.matrices[label.id] = matrix
       } else {
         // A tensor of its own, since a tape knows tensors by their memory.
         let vector = label.isGated ? value.arrangedForGates() : value.copied()
-        tape.follow(vector)
+        tape?.follow(vector)
         adaptation.vectors[label.id] = vector
       }
     }

@@ -1,0 +1,2 @@
+@_exported import LatentDiffusion
+@_exported import LatentDiffusionTrainingData

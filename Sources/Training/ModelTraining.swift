@@ -1,0 +1,100 @@
+import Foundation
+import LatentDiffusion
+import LatentDiffusionTrainingData
+import LatentDiffusionWeights
+import Tensor
+
+/// Which matrices and kernels get low-rank changes.
+public enum LowRankTargets: String, Sendable, CaseIterable {
+  /// Those of attention: `to_q`, `to_k`, `to_v` and `to_out.0` of U-Nets, `q_proj`, `k_proj`, `v_proj` and `out_proj` of text encoders.
+  /// Source: diffusers' `train_text_to_image_lora.py` and `train_dreambooth_lora.py`.
+  case attention
+  /// Those and all other layers within the blocks, convolutions too. Source: the modules that kohya's LoCon and LyCORIS change.
+  case convolutions
+
+  private static let attentionLayers = ["to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "out_proj"]
+  private static let otherLayers = [
+    "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut", "time_emb_proj", "downsamplers.0.conv",
+    "upsamplers.0.conv", "fc1", "fc2",
+  ]
+
+  /// The matrices and kernels among a component's parameters that these are.
+  public func labels(among labels: [ParameterLabel]) -> [ParameterLabel] {
+    let layers = Self.attentionLayers + (self == .convolutions ? Self.otherLayers : [])
+    return labels.filter { label in label.isMatrix && layers.contains { label.name.hasSuffix(".\($0).weight") } }
+  }
+}
+
+extension DiffusionModel {
+  /// The parameters of a component.
+  ///
+  /// - Parameter component: by the name of its folder, such as `unet`.
+  /// - Throws: `TrainingError.noComponent`.
+  public func parameters(of component: String) throws(TrainingError) -> [ParameterLabel] {
+    guard let report = reports[component] else { throw .noComponent(component, known: reports.keys.sorted()) }
+    return report.parameters
+  }
+
+  /// What puts values that are trained into this model, for `GenerationRequest.adaptation`: for pictures while the training goes on.
+  /// - Throws: `CancellationError`.
+  public func adaptation(placing trained: any Trainable, in context: ExecutionContext = ExecutionContext()) throws -> Adaptation {
+    try trained.placed(in: pipeline.model ?? Adaptation.Model(), on: nil, in: context).adaptation
+  }
+
+  /// What the model's noise predictor learns: what its scheduler's configuration says.
+  ///
+  /// - Throws: `SchedulerError`; `TrainingError` for a predictor that needs more than noise, a text and sizes: pictures, a class, a level of noise.
+  public func noiseObjective(settings: NoiseObjective.Settings = .init()) throws -> NoiseObjective {
+    let known: Set = ["timesteps", "time_ids"]
+    let others = pipeline.predictor.declaredInputs.filter { $0.isRequired && !known.contains($0.name) }.map(\.name)
+    guard others.isEmpty, pipeline.predictor.inputChannels == pipeline.autoencoder.latentChannels, pipeline.imageConditioners.isEmpty else {
+      throw TrainingError.unusableSetting(
+        name: "the model", found: others.isEmpty ? "one that also sees a picture" : "one that also needs \(others.joined(separator: ", "))",
+        needed: "one that predicts noise from latents and a text")
+    }
+    return try NoiseObjective(schedulerConfiguration, settings: settings)
+  }
+
+  /// A component's parameters as its files have them, in float32, to be trained as a whole.
+  ///
+  /// - Parameter component: by the name of its folder, such as `unet`.
+  /// - Throws: `TrainingError` where there is no such component, or its files hold values in blocks of a few bits, which cannot take small steps; and what
+  ///   reading throws.
+  public func trainedParameters(of component: String) throws -> TrainedParameters {
+    let labels = try parameters(of: component), files = source.files
+    if let blocks = try files.extents(of: component, as: nil).first(where: { $0.storedType.blockValues > 1 }) {
+      throw TrainingError.unusableSetting(
+        name: "the \(component)", found: "stored as \(blocks.storedType.name)",
+        needed: "of floating-point numbers to be trained as a whole; take the model that it was made of, or train low-rank changes")
+    }
+    return try TrainedParameters(labels, from: files.weights(of: component))
+  }
+
+  /// Writes the model with what was trained in the place of its own parameters, as `ModelFiles.write` does.
+  ///
+  /// - Parameters:
+  ///   - trained: whole components, each with its name.
+  ///   - url: where the folder goes; nothing may exist there yet.
+  ///   - configurations: what components' `config.json` say from now on.
+  /// - Throws: what `ModelFiles.write` throws.
+  public func write(
+    _ trained: [(component: String, parameters: TrainedParameters)], configurations: [String: Data] = [:], to url: URL,
+    in context: ExecutionContext = ExecutionContext()
+  ) throws {
+    let values = Dictionary(trained.map { ($0.component, $0.parameters.tensors) }) { first, _ in first }
+    try source.files.write(replacing: values, configurations: configurations, to: url, in: context)
+  }
+
+  /// Stands for the contents of components' files, for an `EncodingCache`.
+  ///
+  /// - Parameter components: by the names of their folders; those that the model lacks are left out.
+  /// - Throws: `TrainingDataError.unreadable`.
+  public func content(of components: [String]) throws -> ContentHash {
+    var hash = ContentHash()
+    for component in components where source.files.components.contains(component) {
+      hash.add(component)
+      hash.add(try ContentHash(sampling: source.files.storage(of: component)))
+    }
+    return hash
+  }
+}
