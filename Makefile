@@ -11,7 +11,7 @@ LDM = Examples/.build/release/ldm
 BUILD := swift build -c release --no-color-diagnostics --explicit-target-dependency-import-check error
 EXAMPLES := swift build -c release --no-color-diagnostics --package-path Examples
 
-.PHONY: help setup toolchain demo ldm test compatibility neon bench bench-peers format lint docs clean
+.PHONY: help setup toolchain demo ldm train-shapes test compatibility neon bench bench-peers format lint docs clean
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,12 @@ ldm: setup ## Build the command-line tool
 	@echo "Building (some minutes the first time) …"
 	@$(EXAMPLES) --product ldm --quiet
 
+# Of 15 minutes on two cores; MINUTES makes it shorter or longer.
+train-shapes: setup ## Train a model from nothing: make train-shapes MODEL=folder MINUTES=15
+	@echo "Building (some minutes the first time) …"
+	@$(EXAMPLES) --product train-shapes --quiet
+	@Examples/.build/release/train-shapes $(if $(MINUTES),--minutes "$(MINUTES)") $(if $(MODEL),--output "$(MODEL)")
+
 # One after the other: threads of many tests at once wait for one another longer than they compute.
 RUN_TESTS := swift test -c release --no-color-diagnostics --skip-build --no-parallel
 
@@ -42,6 +48,7 @@ test: setup ## Run all tests, also with AVX2's kernels
 	$(EXAMPLES)
 	swift build --no-color-diagnostics --package-path Benchmarks
 	Tests/CommandLine/run
+	Tests/TrainShapes/run
 	LATENTDIFFUSION_KERNELS=plain $(RUN_TESTS) --filter 'TensorTests.OperationTests|SinglePassTests'
 	LATENTDIFFUSION_KERNELS=plain Tests/CommandLine/run 1-reference
 	@if $(LDM) --version | grep -qE 'kernels (avx512|amx)'; then \

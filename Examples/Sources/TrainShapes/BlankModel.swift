@@ -3,7 +3,7 @@ import LatentDiffusion
 import LatentDiffusionTraining
 
 /// A small Stable Diffusion that has learnt nothing: a folder as diffusers writes it, with random weights.
-struct BlankModel: Sendable {
+struct BlankModel {
   private let vocabulary = Vocabulary(words: Scene.words)
 
   /// The sides of latents: a quarter of a picture's.
@@ -87,6 +87,12 @@ struct BlankModel: Sendable {
     let json = try JSON.data(configuration), place = folder.appending(path: name)
     let (_, report) = try LoadReport.load(from: RandomWeights(seed: 0), in: context) { try build(json, $0) }
     var tensors = TrainedParameters(report.parameters, drawing: &generator).tensors
+    // A table of tokens that is not trained keeps its random vectors, which are as good to tell words apart.
+    let table = "embeddings.token_embedding.weight"
+    if name == "text_encoder", tensors[table] == nil {
+      let shape: Shape = [vocabulary.count, Self.textFeatures]
+      tensors[table] = Tensor(generator.normal(shape.count).map { 0.02 * $0 }, shape: shape)
+    }
     if let bias = tensors["quant_conv.bias"] {
       let half = bias.count / 2
       tensors["quant_conv.bias"] = Tensor(bias.elements.prefix(half) + [Float](repeating: Self.firstLogVariance, count: half), shape: bias.shape)

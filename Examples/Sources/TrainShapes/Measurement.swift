@@ -1,3 +1,4 @@
+import ImageFiles
 import LatentDiffusion
 
 /// How often a model draws what a caption says that it has never seen.
@@ -41,6 +42,25 @@ struct Measurement: Sendable {
     let all = Count(pictures: 1, right: isRight ? 1 : 0, rightSizes: reading?.shows(scene, sizes: true) == true ? 1 : 0)
     if scene.figures.count == 1 { singles += all } else { pairs += all }
     examples.append((scene, picture, isRight))
+  }
+}
+
+extension Measurement {
+  /// The first pictures in rows, twice as large, with a white line between them.
+  func sheet(columns: Int, rows: Int) -> Picture {
+    let scale = 2, side = Scene.side * scale, gap = 4
+    let width = columns * (side + gap) - gap, height = rows * (side + gap) - gap
+    var pixels = [UInt8](repeating: 255, count: 3 * width * height)
+    for (index, example) in examples.prefix(columns * rows).enumerated() {
+      let picture = Picture(example.picture), left = index % columns * (side + gap), top = index / columns * (side + gap)
+      for y in 0..<side {
+        for x in 0..<side {
+          let from = 3 * (y / scale * Scene.side + x / scale), to = 3 * ((top + y) * width + left + x)
+          for channel in 0..<3 { pixels[to + channel] = picture.pixels[from + channel] }
+        }
+      }
+    }
+    return Picture(width: width, height: height, pixels: pixels)
   }
 }
 

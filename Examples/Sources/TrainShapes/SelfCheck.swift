@@ -22,7 +22,7 @@ struct SelfCheck {
     expect(blurred, "blurred", shows: scene, true)
     expect(noisy(blurred, deviation: 0.04), "blurred and noisy", shows: scene, true)
     for (name, other) in spoiled(scene) { expect(noisy(other.drawn(), deviation: 0.02), name, shows: scene, false) }
-    expect(Self.cut(picture), "with only its upper half", shows: scene, false)
+    expect(Self.cut(picture, below: scene.figures[0].y), "with half a figure", shows: scene, false)
     expect(noisy(Tensor(repeating: 0.5, shape: picture.shape), deviation: 0.3), "noise alone", shows: scene, false)
   }
 
@@ -79,9 +79,9 @@ struct SelfCheck {
     return Tensor(blurred(across, step: 3 * side) { $0 / (3 * side) }, shape: picture.shape)
   }
 
-  /// The lower half shows the first row's colours.
-  private static func cut(_ picture: Tensor) -> Tensor {
+  /// Everything below a height shows the first row's colours.
+  private static func cut(_ picture: Tensor, below height: Float) -> Tensor {
     let row = 3 * Scene.side, values = picture.elements
-    return Tensor(values.indices.map { $0 < values.count / 2 ? values[$0] : values[$0 % row] }, shape: picture.shape)
+    return Tensor(values.indices.map { values[Float($0 / row) < height ? $0 : $0 % row] }, shape: picture.shape)
   }
 }

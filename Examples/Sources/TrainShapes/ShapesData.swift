@@ -61,7 +61,7 @@ struct EncodedScenes: TrainingDataset {
   static func latents(of scenes: [Scene], by autoencoder: any LatentAutoencoder, in context: ExecutionContext) throws -> [Tensor] {
     try stride(from: 0, to: scenes.count, by: 32).flatMap { start in
       let part = Array(scenes[start..<min(start + 32, scenes.count)])
-      let encoded = autoencoder.scaled(try autoencoder.checkedEncode(Scene.batch(part), in: context).mode)
+      let encoded = try autoencoder.latentScale * autoencoder.checkedEncode(Scene.batch(part), in: context).mode
       return part.indices.map { encoded.rows($0..<$0 + 1) }
     }
   }
