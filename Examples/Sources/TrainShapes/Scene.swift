@@ -71,6 +71,24 @@ extension Scene {
     return background == colours[(own + 1 + (2 * shape + own) % (colours.count - 1)) % colours.count]
   }
 
+  /// Many figures anywhere, which may hide one another. It has no caption that makes sense, and no combination that is held out.
+  init(crowd count: Int, drawing generator: inout TorchGenerator) {
+    let frame = Scene(.seen, figures: 1, drawing: &generator)
+    let others = (0..<count).map { _ in
+      let possible = Self.combinations(.seen, on: frame.background), (form, colour) = generator.element(of: possible)
+      let place = generator.uniform(2).map { $0 * Float(Self.side) }
+      return Figure(form: form, colour: colour, size: generator.element(of: Size.allCases), x: place[0], y: place[1])
+    }
+    self.init(background: frame.background, figures: others)
+  }
+
+  /// The forms and colours that a kind of scene has on a background.
+  private static func combinations(_ kind: Kind, on background: Colour) -> [(form: Form, colour: Colour)] {
+    Form.allCases.flatMap { form in Colour.allCases.map { (form: form, colour: $0) } }.filter {
+      $0.colour != background && isHeldOut($0.form, $0.colour, on: background) == (kind == .unseen)
+    }
+  }
+
   /// Which scenes are drawn at random.
   enum Kind {
     /// What training sees: no figure's form, colour and background are a combination that is held out.
@@ -83,18 +101,15 @@ extension Scene {
   /// - Parameter count: of its figures: 1 or 2.
   init(_ kind: Kind, figures count: Int, drawing generator: inout TorchGenerator) {
     let background = generator.element(of: Colour.allCases)
-    let possible = Form.allCases.flatMap { form in Colour.allCases.map { (form: form, colour: $0) } }.filter {
-      $0.colour != background && Self.isHeldOut($0.form, $0.colour, on: background) == (kind == .unseen)
-    }
-    let side = Float(Self.side)
-    figures = (0..<count).map { index in
+    let possible = Self.combinations(kind, on: background), side = Float(Self.side)
+    let figures = (0..<count).map { index in
       let (form, colour) = generator.element(of: possible), size = generator.element(of: Size.allCases)
       // Two figures have one half of the picture each.
       let (middle, room): (Float, Float) = count == 1 ? (side / 2, 4) : (side / 4 + Float(index) * side / 2, 1)
       let offset = generator.uniform(2).map { 2 * $0 - 1 }
       return Figure(form: form, colour: colour, size: size, x: middle + room * offset[0], y: side / 2 + 4 * offset[1])
     }
-    self.background = background
+    self.init(background: background, figures: figures)
   }
 }
 

@@ -15,21 +15,16 @@ struct DrawnPictures: TrainingDataset {
     return AutoencoderReconstruction.Batch(images: images, noise: generator.normal(channelsLast: latents))
   }
 
-  /// A scene, or more often a patchwork of four: more colours and edges in one picture teach more.
+  /// A scene, or more often a patchwork of four crowds: more colours and edges in one picture teach more.
   private static func picture(drawing generator: inout TorchGenerator) -> Tensor {
-    func scene() -> Tensor { Scene(.seen, figures: 1 + generator.integers(1, below: 2)[0], drawing: &generator).drawn() }
-    let first = scene()
-    guard generator.uniform(1)[0] < 0.7 else { return first }
-    let others = [scene(), scene(), scene()].map(\.elements), side = Scene.side
+    guard generator.uniform(1)[0] < 0.7 else { return Scene(.seen, figures: 1 + generator.integers(1, below: 2)[0], drawing: &generator).drawn() }
+    let crowds = (0..<4).map { _ in Scene(crowd: 6, drawing: &generator).drawn().elements }, side = Scene.side
     let cut = generator.integers(2, below: side / 2).map { $0 + side / 4 }
-    var values = first.elements
-    for row in 0..<side {
-      for column in 0..<side where row >= cut[0] || column >= cut[1] {
-        let part = (row >= cut[0] ? 2 : 0) + (column >= cut[1] ? 1 : 0), start = 3 * (row * side + column)
-        for index in start..<start + 3 { values[index] = others[part - 1][index] }
-      }
+    let values = (0..<side * side).flatMap { pixel in
+      let part = (pixel / side >= cut[0] ? 2 : 0) + (pixel % side >= cut[1] ? 1 : 0)
+      return crowds[part][3 * pixel..<3 * pixel + 3]
     }
-    return Tensor(values, shape: first.shape)
+    return Tensor(values, shape: [1, side, side, 3])
   }
 }
 
