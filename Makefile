@@ -11,7 +11,7 @@ LDM = Examples/.build/release/ldm
 BUILD := swift build -c release --no-color-diagnostics --explicit-target-dependency-import-check error
 EXAMPLES := swift build -c release --no-color-diagnostics --package-path Examples
 
-.PHONY: help setup toolchain demo ldm train-shapes test compatibility neon bench bench-peers format lint docs clean
+.PHONY: help setup toolchain demo ldm train-lora train-shapes test compatibility neon bench bench-peers format lint docs clean
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,17 +26,21 @@ demo: setup ## Make a picture: make demo PROMPT="red apple" OUT=apple.png SEED=0
 	@$(MAKE) --no-print-directory ldm
 	@$(LDM) txt2img --prompt "$$PROMPT" --seed "$$SEED" --output "$$OUT"
 
-export PROMPT OUT SEED
+export PROMPT OUT SEED FOLDER
 
 ldm: setup ## Build the command-line tool
 	@echo "Building (some minutes the first time) …"
 	@$(EXAMPLES) --product ldm --quiet
 
-# Of 15 minutes on two cores; MINUTES makes it shorter or longer.
-train-shapes: setup ## Train a model from nothing: make train-shapes MODEL=folder MINUTES=15
+train-lora: setup ## Teach the embedded model a logo: make train-lora FOLDER=logo
+	@echo "Building (some minutes the first time) …"
+	@$(EXAMPLES) --product TrainLoRA --quiet
+	@Examples/.build/release/TrainLoRA "$${FOLDER:-logo}"
+
+train-shapes: setup ## Train a model from nothing in a quarter of an hour: make train-shapes FOLDER=shapes
 	@echo "Building (some minutes the first time) …"
 	@$(EXAMPLES) --product train-shapes --quiet
-	@Examples/.build/release/train-shapes $(if $(MINUTES),--minutes "$(MINUTES)") $(if $(MODEL),--output "$(MODEL)")
+	@Examples/.build/release/train-shapes $${FOLDER:+--output "$$FOLDER"}
 
 # One after the other: threads of many tests at once wait for one another longer than they compute.
 RUN_TESTS := swift test -c release --no-color-diagnostics --skip-build --no-parallel

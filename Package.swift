@@ -27,9 +27,11 @@ let package = Package(
   products: [
     .library(name: "LatentDiffusion", targets: ["LatentDiffusion"]),
     .library(name: "LatentDiffusionTraining", targets: ["LatentDiffusionTraining"]),
+    .library(name: "LatentDiffusionMPI", targets: ["LatentDiffusionMPI"]),
     .library(name: "EmojiModel", targets: ["EmojiModel"]),
     .library(name: "ImageFiles", targets: ["ImageFiles"]),
   ],
+  traits: [.trait(name: "MPI", description: "Training on several machines, with Open MPI (libopenmpi-dev) or another implementation.")],
   targets: systemLibraries + [
     .target(name: "CLatentDiffusionKernels", path: "Sources/CKernels"),
     .target(name: "Tensor", dependencies: ["CLatentDiffusionKernels"] + blas),
@@ -61,6 +63,13 @@ let package = Package(
         "LatentDiffusion", "LatentDiffusionTrainingData", "Tensor", "LatentDiffusionFiles", "LatentDiffusionComponents",
         "LatentDiffusionWeights", "Autoencoder", "TextEncoder", "Schedulers", "Pipeline",
       ], path: "Sources/Training"),
+    .systemLibrary(
+      name: "CLatentDiffusionMPI", path: "Sources/CMPI", pkgConfig: "ompi-c", providers: [.apt(["libopenmpi-dev"]), .brew(["open-mpi"])]),
+    .target(
+      name: "LatentDiffusionMPI",
+      dependencies: [
+        "LatentDiffusionTraining", "Tensor", .target(name: "CLatentDiffusionMPI", condition: .when(traits: ["MPI"])),
+      ], path: "Sources/MPI"),
     .target(name: "EmojiModel", resources: [.copy("Resources/emoji")]),
     .target(name: "ImageFiles", dependencies: ["Tensor", "LatentDiffusionFiles"] + imageLibraries),
     .target(
@@ -108,7 +117,8 @@ let package = Package(
     .testTarget(
       name: "TrainingTests",
       dependencies: [
-        "LatentDiffusionTraining", "LatentDiffusion", "UNet", "Autoencoder", "TextEncoder", "Schedulers", "LatentDiffusionWeights",
+        "LatentDiffusionTraining", "LatentDiffusion", "LatentDiffusionLayers", "UNet", "Autoencoder", "TextEncoder", "Schedulers",
+        "LatentDiffusionWeights",
         "LatentDiffusionComponents", "LatentDiffusionFiles", "Tensor", "LatentDiffusionTestSupport",
       ]),
     .testTarget(name: "ImageFilesTests", dependencies: ["ImageFiles", "LatentDiffusionFiles", "Tensor", "LatentDiffusionTestSupport"]),

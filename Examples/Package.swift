@@ -6,8 +6,9 @@ let package = Package(
   name: "Examples",
   platforms: [.macOS(.v15)],
   products: [.executable(name: "ldm", targets: ["ldm"]), .executable(name: "train-shapes", targets: ["TrainShapes"])],
+  traits: [.trait(name: "MPI", description: "ldm train on several machines: mpirun -n 2 ldm train …")],
   dependencies: [
-    .package(name: "LatentDiffusion", path: ".."),
+    .package(name: "LatentDiffusion", path: "..", traits: [.trait(name: "MPI", condition: .when(traits: ["MPI"]))]),
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
   ],
   targets: [
@@ -15,10 +16,22 @@ let package = Package(
       name: "ldm",
       dependencies: [
         .product(name: "LatentDiffusion", package: "LatentDiffusion"),
+        .product(name: "LatentDiffusionTraining", package: "LatentDiffusion"),
+        .product(name: "LatentDiffusionMPI", package: "LatentDiffusion"),
         .product(name: "EmojiModel", package: "LatentDiffusion"),
         .product(name: "ImageFiles", package: "LatentDiffusion"),
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
+    // Teaches the embedded model a logo.
+    .executableTarget(
+      name: "TrainLoRA",
+      dependencies: [
+        .product(name: "LatentDiffusionTraining", package: "LatentDiffusion"),
+        .product(name: "EmojiModel", package: "LatentDiffusion"),
+        .product(name: "ImageFiles", package: "LatentDiffusion"),
+      ]),
+    // Trains a network of its own layers.
+    .executableTarget(name: "OwnNetwork", dependencies: [.product(name: "LatentDiffusionTraining", package: "LatentDiffusion")]),
     // The program of the README.
     .executableTarget(
       name: "TenLines",

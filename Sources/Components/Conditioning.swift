@@ -65,20 +65,36 @@ public struct Conditioning: Sendable {
   /// - Throws: what `check` throws, and `ComponentError.differentConditionings` if one has an input that another lacks, or one of another shape. Nothing is
   ///   dropped.
   public static func concatenated(_ parts: [Conditioning]) throws(ComponentError) -> Conditioning {
-    guard let first = parts.first else { return Conditioning(rows: 0) }
-    for part in parts { try part.check() }
-    for part in parts.dropFirst() {
-      if let difference = first.difference(from: part) { throw .differentConditionings(difference) }
+    try check(parts)
+    return joined(parts) { Tensor.concatenated($0, axis: 0) }
+  }
+
+  /// The same through the context's engine, so that a tape follows it.
+  ///
+  /// - Throws: what the other one throws, and what the engine throws.
+  public static func concatenated(_ parts: [Conditioning], in context: ExecutionContext) throws -> Conditioning {
+    try check(parts)
+    return try joined(parts) { try Tensor.concatenated($0, axis: 0, in: context) }
+  }
+
+  private static func check(_ parts: [Conditioning]) throws(ComponentError) {
+    for part in parts {
+      try part.check()
+      if let difference = parts[0].difference(from: part) { throw .differentConditionings(difference) }
     }
-    func joined(_ tensor: (Conditioning) -> Tensor?) -> Tensor? {
+  }
+
+  private static func joined(_ parts: [Conditioning], by join: ([Tensor]) throws -> Tensor) rethrows -> Conditioning {
+    guard let first = parts.first else { return Conditioning(rows: 0) }
+    func joined(_ tensor: (Conditioning) -> Tensor?) throws -> Tensor? {
       let tensors = parts.compactMap(tensor)
-      return tensors.isEmpty ? nil : Tensor.concatenated(tensors, axis: 0)
+      return try tensors.isEmpty ? nil : join(tensors)
     }
     var result = first
     result.rows = parts.reduce(0) { $0 + $1.rows }
-    result.contexts = first.contexts.indices.compactMap { index in joined { $0.contexts[index] } }
-    result.pooled = joined(\.pooled)
-    result.inputs = first.inputs.keys.reduce(into: [:]) { all, name in all[name] = joined { $0.inputs[name] } }
+    result.contexts = try first.contexts.indices.compactMap { index in try joined { $0.contexts[index] } }
+    result.pooled = try joined(\.pooled)
+    result.inputs = try first.inputs.keys.reduce(into: [:]) { all, name in all[name] = try joined { $0.inputs[name] } }
     return result
   }
 
@@ -106,12 +122,12 @@ public struct Conditioning: Sendable {
 extension Conditioning {
   /// The conditioning of prompts by a body that takes only prompts of which the same number of layers is skipped.
   ///
-  /// - Throws: what the body throws, and `ComponentError` where its results differ in shape.
+  /// - Throws: what the body and the context's engine throw, and `ComponentError` where the body's results differ in shape.
   public static func byDepth(
-    _ prompts: [Prompt], _ body: (_ prompts: [Prompt], _ skippedLayers: Int) throws -> Conditioning
+    _ prompts: [Prompt], in context: ExecutionContext, _ body: (_ prompts: [Prompt], _ skippedLayers: Int) throws -> Conditioning
   ) throws -> Conditioning {
     if let depth = prompts.first?.skippedLayers, prompts.allSatisfy({ $0.skippedLayers == depth }) { return try body(prompts, depth) }
-    return try .concatenated(prompts.map { try body([$0], $0.skippedLayers) })
+    return try .concatenated(prompts.map { try body([$0], $0.skippedLayers) }, in: context)
   }
 }
 

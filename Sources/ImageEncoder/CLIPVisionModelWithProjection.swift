@@ -64,9 +64,9 @@ public struct CLIPVisionModelWithProjection: ModelComponent {
         component: "The image encoder", argument: "prepared pictures", expected: "[N, \(size), \(size), 3]", found: pixels.shape)
     }
     let count = pixels.shape[0], patches = try patchEmbedding(pixels, in: context).reshaped([count, configuration.tokens - 1, hidden])
-    let whole = try classEmbedding.value.reshaped([1, 1, hidden]).repeated(count, in: context)
+    let whole = try classEmbedding.value(in: context).reshaped([1, 1, hidden]).repeated(count, in: context)
     let tokens = try Tensor.concatenated([whole, patches], axis: 1, in: context)
-    let places = try positionEmbedding.value.reshaped([1, configuration.tokens, hidden]).repeated(count, in: context)
+    let places = try positionEmbedding.value(in: context).reshaped([1, configuration.tokens, hidden]).repeated(count, in: context)
     var x = try preLayerNorm(tokens.adding(places, in: context), in: context), before = x
     for layer in layers { (before, x) = (x, try layer(x, in: context)) }
     let firsts = try (0..<count).map {

@@ -70,6 +70,6 @@ extension TextualInversion {
     }
     let others = try extend(&encoders)
     for (name, encoder) in encoders { (parts[name], parts[tokenizers[name] ?? ""]) = (encoder.model, encoder.tokenizer) }
-    return others.isEmpty ? nil : .unlearned(word: name, path: url.path(percentEncoded: false), encoders: others)
+    return others.isEmpty ? nil : .unlearned(word: name, path: place, encoders: others)
   }
 }

@@ -8,7 +8,7 @@ public struct CLIPTextConditioner: TextConditioner {
   /// Turns tokens into states.
   public let model: CLIPTextModel
   /// Whether states are those after the tower's last normalisation.
-  private let isNormalized: Bool
+  let isNormalized: Bool
 
   /// - Parameters:
   ///   - tokenizer: cuts prompts into tokens.
@@ -38,7 +38,7 @@ public struct CLIPTextConditioner: TextConditioner {
   /// - Throws: `CLIPTextError`, `CancellationError`.
   public func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning {
     // Texts that end at different layers cannot go through the tower together.
-    try .byDepth(request.prompts) { prompts, skippedLayers in
+    try .byDepth(request.prompts, in: context) { prompts, skippedLayers in
       let output = try model(prompts.map { tokenizer.encodePadded($0.text) }, skippedLayers: skippedLayers, in: context)
       return Conditioning(
         hiddenStates: isNormalized ? output.lastHiddenState : output.unnormalized, pooled: output.textEmbeds ?? output.pooled)

@@ -28,9 +28,9 @@ public enum CLIPTextError: Error, Sendable, Equatable, CustomStringConvertible {
 public struct CLIPTextModel: ModelComponent {
   /// What the configuration says.
   public let configuration: CLIPTextConfiguration
-  private let tokenEmbedding: WeightTensor
-  /// `[n, D]`: the vectors of tokens that follow those of the table.
-  private var addedEmbeddings: Tensor?
+  private let tokenEmbedding: Embedding
+  /// `[n, D]` each: the vectors of words whose tokens follow those of the table. A context's adaptation finds what takes their place by their identities.
+  private var addedEmbeddings: [Tensor] = []
   private let positionEmbedding: Parameter<Tensor>
   private let layers: [CLIPEncoderLayer]
   private let finalLayerNorm: LayerNorm
@@ -53,7 +53,7 @@ public struct CLIPTextModel: ModelComponent {
   public init(_ configuration: CLIPTextConfiguration, weights: WeightScope) throws {
     self.configuration = configuration
     let embeddings = weights["embeddings"]
-    tokenEmbedding = try embeddings["token_embedding"].tensor("weight", shape: [configuration.vocabulary, configuration.hidden])
+    tokenEmbedding = try Embedding(configuration.vocabulary, features: configuration.hidden, weights: embeddings["token_embedding"])
     positionEmbedding = try embeddings["position_embedding"].vector("weight", shape: [configuration.positions, configuration.hidden])
     layers = try (0..<configuration.layers).map {
       try CLIPEncoderLayer(configuration.layer, causal: true, weights: weights["encoder"]["layers"][$0])
@@ -108,33 +108,44 @@ public struct CLIPTextModel: ModelComponent {
   }
 
   /// How many tokens have a vector: those of the configuration, and those that were added.
-  public var vocabulary: Int { configuration.vocabulary + (addedEmbeddings?.shape[0] ?? 0) }
+  public var vocabulary: Int { configuration.vocabulary + addedEmbeddings.reduce(0) { $0 + $1.shape[0] } }
 
   /// The same model with vectors for more tokens, whose identifiers follow those that it knows.
   ///
-  /// - Parameter vectors: `[n, features]`.
+  /// - Parameter vectors: `[n, features]`. In a context with an adaptation, what that has for the tensor's identity takes their place.
   /// - Precondition: the vectors have the model's features.
   public func adding(_ vectors: Tensor) -> CLIPTextModel {
     precondition(vectors.shape.rank == 2 && vectors.shape[1] == configuration.hidden, "\(vectors.shape) are no vectors of tokens.")
     var model = self
-    model.addedEmbeddings = addedEmbeddings.map { .concatenated([$0, vectors], axis: 0) } ?? vectors
+    model.addedEmbeddings.append(vectors)
     return model
   }
 
-  private func embedding(of id: Int, in context: ExecutionContext) throws -> Tensor {
-    let place = id - configuration.vocabulary
-    if let addedEmbeddings, place >= 0 { return try addedEmbeddings.rows(place..<place + 1, in: context) }
-    return tokenEmbedding.rows(id..<id + 1).decoded()
+  /// `[ids.count, D]`: the vectors of tokens.
+  /// - Precondition: there is at least one.
+  /// - Throws: `CLIPTextError.tokenOutOfRange`, and what the engine throws.
+  func embeddings(of ids: [Int], in context: ExecutionContext) throws -> Tensor {
+    if let id = ids.first(where: { !(0..<vocabulary).contains($0) }) {
+      throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: vocabulary)
+    }
+    let known = ids.filter { $0 < tokenEmbedding.count }
+    guard known.count < ids.count else { return try tokenEmbedding(ids, in: context) }
+    // Those of the table in their order, then all that were added.
+    let ofTable = try known.isEmpty ? [] : [tokenEmbedding(known, in: context)]
+    let added = addedEmbeddings.map { context.adaptation?.vectors[$0.id] ?? $0 }
+    var next = 0
+    let places = ids.map { id in
+      guard id < tokenEmbedding.count else { return known.count + id - tokenEmbedding.count }
+      defer { next += 1 }
+      return next
+    }
+    return try Tensor.concatenated(ofTable + added, axis: 0, in: context).rows(at: places, in: context)
   }
 
   /// `[N, L, D]`: the sum of each token's vector and its position's.
   private func embed(_ ids: [[Int]], in context: ExecutionContext) throws -> Tensor {
-    if let id = ids.joined().first(where: { !(0..<vocabulary).contains($0) }) {
-      throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: vocabulary)
-    }
     let length = ids[0].count
-    let rows = try ids.joined().map { try embedding(of: $0, in: context) }
-    let tokens = try Tensor.concatenated(rows, axis: 0, in: context)
+    let tokens = try embeddings(of: Array(ids.joined()), in: context)
     let places = try positionEmbedding.value(in: context).rows(0..<length, in: context).repeated(ids.count, in: context)
     return try tokens.adding(places, in: context).reshaped([ids.count, length, configuration.hidden])
   }

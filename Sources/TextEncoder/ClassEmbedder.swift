@@ -1,5 +1,6 @@
 import Foundation
 import LatentDiffusionComponents
+import LatentDiffusionLayers
 import LatentDiffusionWeights
 import Tensor
 
@@ -10,7 +11,7 @@ public struct ClassEmbedder: ModelComponent {
   public let classes: Int
   /// The length of a class's state (`embed_dim`).
   public let features: Int
-  private let embedding: WeightTensor
+  private let embedding: Embedding
 
   public static var classNames: [String] { ["ClassEmbedder"] }
 
@@ -24,7 +25,7 @@ public struct ClassEmbedder: ModelComponent {
     (classes, features) = (keys.n_classes ?? 1000, keys.embed_dim ?? 0)
     try check.extent(classes, "n_classes")
     try check.extent(features, "embed_dim")
-    embedding = try weights["embedding"].tensor("weight", shape: [classes, features])
+    embedding = try Embedding(classes, features: features, weights: weights["embedding"])
   }
 
   /// - Parameter labels: of N classes.
@@ -32,9 +33,7 @@ public struct ClassEmbedder: ModelComponent {
   /// - Precondition: the table has them.
   /// - Throws: what the engine throws.
   func callAsFunction(_ labels: [Int], in context: ExecutionContext) throws -> Tensor {
-    try Tensor.concatenated(labels.map { embedding.rows($0..<$0 + 1).decoded() }, axis: 0, in: context).reshaped([
-      labels.count, 1, features,
-    ])
+    try embedding(labels, in: context).reshaped([labels.count, 1, features])
   }
 }
 

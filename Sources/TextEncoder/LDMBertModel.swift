@@ -11,12 +11,14 @@ private struct LDMBertKeys: Decodable {
 
 /// The text encoder of the first latent diffusion models: a transformer whose tokens all see one another, padding too. Source: Rombach et al. 2022,
 /// diffusers' `LDMBertModel`.
+///
+/// In training the vector of padding has a gradient like all others, as in the original code. In diffusers' class it has none.
 public struct LDMBertModel: ModelComponent {
   package let vocabulary: Int
   let positions: Int
   /// The length of each token's state.
   public let features: Int
-  private let tokenEmbedding: WeightTensor
+  private let tokenEmbedding: Embedding
   private let positionEmbedding: Parameter<Tensor>
   private let layers: [LDMBertEncoderLayer]
   private let layerNorm: LayerNorm
@@ -39,7 +41,7 @@ public struct LDMBertModel: ModelComponent {
     try check.require(positions >= 2, "max_position_embeddings", "it leaves no room for begin and end")
     try check.supported((c.activation_function ?? "gelu") == "gelu", "activation_function", c.activation_function ?? "")
     let scope = weights["model"]
-    tokenEmbedding = try scope["embed_tokens"].tensor("weight", shape: [vocabulary, features])
+    tokenEmbedding = try Embedding(vocabulary, features: features, weights: scope["embed_tokens"])
     positionEmbedding = try scope["embed_positions"].vector("weight", shape: [positions, features])
     layers = try (0..<count).map { [features] in
       try LDMBertEncoderLayer(features, heads: heads, headChannels: head, inner: inner, weights: scope["layers"][$0])
@@ -58,8 +60,8 @@ public struct LDMBertModel: ModelComponent {
     if let id = ids.joined().first(where: { !(0..<vocabulary).contains($0) }) {
       throw CLIPTextError.tokenOutOfRange(id: id, vocabulary: vocabulary)
     }
-    let tokens = try Tensor.concatenated(ids.joined().map { tokenEmbedding.rows($0..<$0 + 1).decoded() }, axis: 0, in: context)
-    let places = try positionEmbedding.value.rows(0..<length, in: context).repeated(ids.count, in: context)
+    let tokens = try tokenEmbedding(Array(ids.joined()), in: context)
+    let places = try positionEmbedding.value(in: context).rows(0..<length, in: context).repeated(ids.count, in: context)
     var x = try tokens.adding(places, in: context).reshaped([ids.count, length, features])
     for layer in layers { x = try layer(x, in: context) }
     return try layerNorm(x, in: context)

@@ -6,21 +6,33 @@ import Tensor
 public struct TextualInversion: Sendable {
   /// The word that prompts have.
   public var name: String
-  /// Where the file is.
-  public let url: URL
+  /// Where the file is; nil: it is in none.
+  public private(set) var url: URL?
   /// For one or two text encoders.
-  let parts: [Part]
-  private var path: String { url.path(percentEncoded: false) }
+  private var parts: [Part]
+  /// What messages begin with.
+  package var place: String { url?.path(percentEncoded: false) ?? "The word \(printable(name))" }
 
   /// Vectors for one text encoder.
   struct Part: Sendable {
-    /// In the file.
+    /// In the file, or the name of the component.
     let key: String
     /// `text_encoder` or `text_encoder_2`; nil: the one that has vectors of this length.
     let component: String?
-    /// `[n, D]`.
-    let vectors: Tensor
+    /// `[n, D]`. A text encoder finds what takes their place in a context by their identity.
+    fileprivate(set) var vectors: Tensor
   }
+
+  /// `[n, D]` for each text encoder that it has vectors for.
+  public var vectors: [Tensor] { parts.map(\.vectors) }
+
+  /// The keys of the parts in a file: the word's name if there is one part, and else `clip_l` and `clip_g`.
+  package var keys: [String] {
+    parts.count == 1 ? [name] : parts.map { part in Self.components.first { $0.value == part.component }?.key ?? part.key }
+  }
+
+  /// The text encoders by their keys in a file for two.
+  private static let components = ["clip_l": "text_encoder", "clip_g": "text_encoder_2"]
 
   /// Reads a file as diffusers, webui or trainers of SDXL write it: one tensor of the word's name; `emb_params` or `string_to_param`; `clip_l` and
   /// `clip_g`.
@@ -34,7 +46,7 @@ public struct TextualInversion: Sendable {
   init(_ file: any TensorFile, name: String?) throws(TextualInversionError) {
     url = file.url
     let path = file.url.path(percentEncoded: false), keys = file.tensors.keys.sorted()
-    let known = ["clip_l": "text_encoder", "clip_g": "text_encoder_2"]
+    let known = Self.components
     let plain = keys.first { $0 == "emb_params" } ?? keys.first { $0.hasPrefix("string_to_param") && $0.hasSuffix("*") }
     let own: String?
     if keys.contains(where: { known[$0] != nil }) {
@@ -50,9 +62,63 @@ public struct TextualInversion: Sendable {
     } else {
       throw .noEmbedding(path: path, keys: Array(keys.prefix(3)))
     }
-    self.name = (name ?? own ?? url.deletingPathExtension().lastPathComponent).trimmingCharacters(in: .whitespacesAndNewlines)
+    self.name = (name ?? own ?? file.url.deletingPathExtension().lastPathComponent).trimmingCharacters(in: .whitespacesAndNewlines)
     guard !self.name.isEmpty else { throw .noName(path: path) }
     guard Set(parts.map(\.vectors.shape.dimensions.first)).count == 1 else { throw .differentCounts(path: path) }
+  }
+
+  /// A word with vectors in memory.
+  ///
+  /// - Parameters:
+  ///   - name: what prompts have.
+  ///   - vectors: `[n, D]` for each text encoder, by the name of its component: `text_encoder`, `text_encoder_2`. They are copied.
+  /// - Throws: `TextualInversionError`.
+  public init(name: String, vectors: [String: Tensor]) throws(TextualInversionError) {
+    self.name = name.trimmingCharacters(in: .whitespacesAndNewlines)
+    url = nil
+    parts = vectors.sorted { $0.key < $1.key }.map { Part(key: $0.key, component: $0.key, vectors: $0.value.copied()) }
+    guard !self.name.isEmpty else { throw .noName(path: "The textual inversion") }
+    guard !parts.isEmpty else { throw .noEmbedding(path: place, keys: []) }
+    for part in parts {
+      guard part.vectors.shape.rank == 2, part.vectors.count > 0, Self.components.values.contains(part.key) else {
+        throw .noVectors(word: self.name, encoder: part.key, shape: part.vectors.shape)
+      }
+      guard part.vectors.elements.allSatisfy(\.isFinite) else { throw .notFinite(path: place, key: part.key) }
+    }
+    guard Set(parts.map(\.vectors.shape[0])).count == 1 else { throw .differentCounts(path: place) }
+  }
+
+  /// A word that begins as others, to be trained: its vectors are those of a text's tokens in their order, from the first again where there are fewer.
+  ///
+  /// Source: diffusers' `textual_inversion.py` (`--initializer_token`, `--num_vectors`), which begins with one token.
+  /// - Parameters:
+  ///   - name: what prompts have.
+  ///   - count: how many vectors it has for each text encoder.
+  ///   - text: of at least one token, and of no more than there are vectors.
+  ///   - conditioner: has the text encoders.
+  /// - Throws: `TextualInversionError`, `CLIPTextError` if a text encoder lacks a token, `CancellationError`.
+  public init(
+    name: String, vectors count: Int, beginningAs text: String, in conditioner: any VocabularyConditioner,
+    context: ExecutionContext = ExecutionContext()
+  ) throws {
+    let vectors = try conditioner.textEncoders.mapValues { model, tokenizer in
+      let ids = Array(tokenizer.encode(text).dropFirst().dropLast())
+      guard !ids.isEmpty, ids.count <= count else {
+        throw TextualInversionError.unsuitableBeginning(text: text, tokens: ids.count, vectors: count)
+      }
+      return try model.embeddings(of: (0..<count).map { ids[$0 % ids.count] }, in: context)
+    }
+    try self.init(name: name, vectors: vectors)
+  }
+
+  /// The same word with other vectors, one tensor for each part, which is in no file.
+  /// - Precondition: there are as many.
+  package func with(vectors: [Tensor]) -> TextualInversion {
+    precondition(vectors.count == parts.count, "\(vectors.count) tensors for \(parts.count) text encoders.")
+    var result = self
+    result.url = nil
+    for (place, tensor) in vectors.enumerated() { result.parts[place].vectors = tensor.copied() }
+    return result
   }
 
   private static func part(_ key: String, of file: any TensorFile, for component: String? = nil) throws(TextualInversionError) -> Part {
@@ -79,7 +145,7 @@ public struct TextualInversion: Sendable {
       }
       guard let fitting, let encoder = encoders[fitting] else {
         let widths = encoders.sorted { $0.key < $1.key }.map { "\($0.key) has \($0.value.model.configuration.features)" }
-        throw TextualInversionError.wrongWidth(path: path, key: part.key, width: width, expected: widths)
+        throw TextualInversionError.wrongWidth(path: place, key: part.key, width: width, expected: widths)
       }
       others.remove(fitting)
       let first = encoder.model.vocabulary
@@ -103,6 +169,10 @@ public enum TextualInversionError: Error, Sendable, Equatable, CustomStringConve
   case notFinite(path: String, key: String)
   /// No text encoder has vectors of this length.
   case wrongWidth(path: String, key: String, width: Int, expected: [String])
+  /// Something else than vectors for a text encoder.
+  case noVectors(word: String, encoder: String, shape: Shape)
+  /// A text without tokens, or with more than there are vectors.
+  case unsuitableBeginning(text: String, tokens: Int, vectors: Int)
 
   public var description: String {
     switch self {
@@ -111,6 +181,12 @@ public enum TextualInversionError: Error, Sendable, Equatable, CustomStringConve
         + "tensor of vectors, emb_params, string_to_param, or clip_l and clip_g."
     case .noName(let path): "\(path) has no name for its word; give one."
     case .differentCounts(let path): "\(path) cannot be used: it has different numbers of vectors for two text encoders."
+    case .noVectors(let word, let encoder, let shape):
+      "The word \(printable(word)) cannot be used: it takes vectors [n, D] for text_encoder or text_encoder_2, and got \(shape) for "
+        + "\(printable(encoder))."
+    case .unsuitableBeginning(let text, let tokens, let vectors):
+      "A word of \(vectors) vectors cannot begin as \"\(printable(text))\", which has \(tokens) tokens; give a text of 1 to "
+        + "\(max(vectors, 1)) tokens."
     case .notFinite(let path, let key): "\(path) is damaged: \(printable(key)) holds values that are infinite or not numbers."
     case .wrongWidth(let path, let key, let width, let expected):
       "\(path) does not belong to this model: \(printable(key)) has vectors of \(width) numbers, but \(expected.joined(separator: " and "))."

@@ -65,7 +65,7 @@ public struct XLTextConditioner: TextConditioner {
     var result =
       request.isAbsent && zerosForAbsent
       ? zeros(request.prompts.count)
-      : try .byDepth(request.prompts) { prompts, skippedLayers in
+      : try .byDepth(request.prompts, in: context) { prompts, skippedLayers in
         let outputs = try towers.enumerated().map { index, tower in
           // Layers are counted from the one before the last.
           try tower.model(prompts.map { tower.ids(texts($0)[index]) }, skippedLayers: skippedLayers + 1, in: context)

@@ -98,3 +98,39 @@ extension DiffusionModel {
     return hash
   }
 }
+
+extension DiffusionModel {
+  /// What latents are to be multiplied by so that their standard deviation is 1 (`scaling_factor`): for an autoencoder that was trained from nothing.
+  /// Source: Rombach et al. 2022, section G.
+  ///
+  /// - Parameters:
+  ///   - order: of pictures, of which at most 256 are encoded.
+  ///   - trained: has the autoencoder's parameters.
+  /// - Throws: what reading and encoding throws.
+  public func latentScale(of order: BatchOrder, placing trained: any Trainable, in context: ExecutionContext) throws -> Float {
+    var own = context, batches = try order.batches()
+    own.adaptation = try adaptation(placing: trained, in: context)
+    var (sum, squares, count) = (0.0, 0.0, 0), seen = 0
+    while seen < min(256, order.pictures.count), let batch = batches.next() {
+      for value in try pipeline.autoencoder.encode(batch.images(in: context), in: own).mode.elements {
+        (sum, squares, count) = (sum + Double(value), squares + Double(value) * Double(value), count + 1)
+      }
+      seen += batch.pictures.count
+    }
+    let mean = sum / Double(max(count, 1)), variance = squares / Double(max(count, 1)) - mean * mean
+    guard variance > 0, variance.isFinite else { throw TrainingError.lossNotFinite }
+    return Float(1 / variance.squareRoot())
+  }
+
+  /// A component's `config.json` with another value for a key.
+  ///
+  /// - Throws: `ConfigurationError` where there is none, and what reading throws.
+  public func configuration(of component: String, setting key: String, to value: Double) throws -> Data {
+    let json = try source.files.requiredConfiguration(of: component)
+    guard var object = try JSONSerialization.jsonObject(with: json) as? [String: Any] else {
+      throw ConfigurationError.malformed(component: component, reason: "it is no JSON object")
+    }
+    object[key] = value
+    return try JSONSerialization.data(withJSONObject: object, options: [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes])
+  }
+}

@@ -107,8 +107,7 @@ struct UNet2DEmbedding: Sendable {
     case .simpleProjection(let linear): result = try linear(labels, in: context)
     case .table(let table):
       // `check` has found every label in the table.
-      let rows = try labels.elements.map { try table.value(in: context).rows(Int($0)..<Int($0) + 1, in: context) }
-      result = try Tensor.concatenated(rows, axis: 0, in: context)
+      result = try table.value(in: context).rows(at: labels.elements.map { Int($0) }, in: context)
     }
     context.observer?(path + "class_embedding", result)
     return result

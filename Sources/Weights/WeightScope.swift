@@ -53,13 +53,21 @@ public struct WeightScope: Sendable {
   /// True if the source has no tensor below this scope.
   public var isEmpty: Bool { !ledger.source.names.contains { $0.hasPrefix(path("")) } }
 
-  /// The tensor of this name as stored in its source, for tables whose rows are looked up.
+  /// The tensor of this name as stored in its source. It is no parameter: nothing takes its place, and it cannot be trained.
   ///
   /// - Returns: zeros if there is none of this shape; the problem is recorded.
   /// - Throws: `WeightErrors`, once so much is missing that the attempt is hopeless.
   public func tensor(_ name: String, shape: Shape) throws -> WeightTensor {
     let tensor = try find(name, shape: shape)
     return try tensor.isFinite(in: context) ? tensor : standIn(.notFinite(name: path(name)), shape: shape)
+  }
+
+  /// The table of this name, `[V, D]`, as stored in its source: its rows are decoded when they are looked up.
+  ///
+  /// - Returns: zeros if there is none of this shape; the problem is recorded.
+  /// - Throws: `WeightErrors`, once so much is missing that the attempt is hopeless.
+  public func table(_ name: String, shape: Shape) throws -> Parameter<EmbeddingTable> {
+    parameter(name, shape, EmbeddingTable(try tensor(name, shape: shape)), residency: .packed)
   }
 
   /// The vector of this name, as float32.

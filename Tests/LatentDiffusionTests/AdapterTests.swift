@@ -76,6 +76,19 @@ import Testing
     #expect(compare(both.elements, try await Self.latents(of: half).elements).error > 0.01)
   }
 
+  /// A difference to the table of tokens, whose rows are looked up and not multiplied.
+  @Test func theTableOfTokensIsChangedInBothWays() async throws {
+    let folder = try TemporaryFolder(), file = folder.url.appending(path: "table.safetensors")
+    var numbers = Numbers(seed: 5)
+    try SafetensorsWriter.write(
+      ["lora_te_text_model_embeddings_token_embedding.diff": numbers.tensor([914, 16], deviation: 0.5)], to: file)
+    let use = AdapterUse(try Adapter(contentsOf: file)), model = try DiffusionModel.load(from: Self.model)
+    let merged = try await Self.latents(of: .load(from: Self.model, adapters: [use]))
+    let added = try await Self.latents(of: model, model.adaptation(by: [use]).adaptation)
+    expectClose(added, merged, tolerance: Self.tolerance)
+    #expect(compare(added.elements, try await Self.latents(of: model).elements).error > 0.01)
+  }
+
   /// Merged weights are rounded to the form that they are held in, and what is added to them is not.
   @Test(arguments: [(WeightForm.float16, Float(1e-2)), (.q8, 0.1)]) func otherForms(_ form: WeightForm, _ tolerance: Float) async throws {
     let use = AdapterUse(try Self.adapter("kohya"), weight: 0.8)

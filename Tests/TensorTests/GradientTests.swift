@@ -178,6 +178,28 @@ struct GradientTests {
     #expect(try #require(gradients[a]).elements == expected)
   }
 
+  /// Rows of a table, some of them several times: the gradient of a row is the sum over its places, and zero where nobody asked for the row.
+  @Test func lookups() throws {
+    let table = Tensor((0..<10).map { Float($0) }, shape: [5, 2])
+    tape.follow(table)
+    let y = try table.rows(at: [2, 0, 2, 3, 2], in: recording)
+    #expect(y.elements == [4, 5, 0, 1, 4, 5, 6, 7, 4, 5] && y.shape == [5, 2])
+    let gradients = try tape.gradients(of: y, times: Tensor((1...10).map { Float($0) }, shape: [5, 2]), in: context)
+    #expect(try #require(gradients[table]).elements == [3, 4, 0, 0, 15, 18, 7, 8, 0, 0])
+  }
+
+  /// The gradient of a lookup takes the memory of one table, however many rows are looked up.
+  @Test func lookupsTakeOneTable() throws {
+    let engine = CountingEngine(WorkCounter(), threads: 2), table = engine.input([50_000, 64])
+    tape.follow(table)
+    let y = try table.rows(at: (0..<77).map { $0 * 31 % 40 }, in: engine.context.recording(on: tape))
+    #expect(y.shape == [77, 64])
+    let gradients = try tape.gradients(of: y, times: engine.input(y.shape), in: engine.context)
+    #expect(try #require(gradients[table]).shape == table.shape)
+    let bytes = table.count * 4
+    #expect((bytes..<bytes + bytes / 10).contains(engine.counter.peakBytes), "\(engine.counter.peakBytes) bytes, a table has \(bytes)")
+  }
+
   /// Frozen weights of several formats: the gradient of the input is that of the decoded values, for a matrix, a gated one and a kernel, with
   /// sides that fill no panel.
   @Test(arguments: [NumberFormat.float16, .bfloat16, .q8, .q4]) func frozenWeights(format: NumberFormat) throws {

@@ -1,9 +1,11 @@
 import Foundation
 import LatentDiffusionComponents
+import LatentDiffusionLayers
 import LatentDiffusionTestSupport
 import LatentDiffusionTraining
 import LatentDiffusionWeights
 import Schedulers
+import Synchronization
 import Tensor
 import Testing
 import UNet
@@ -91,5 +93,109 @@ struct GivenBatches<Batch: Sendable>: TrainingDataset {
 
   func batch(_ number: Int, drawing generator: inout TorchGenerator, in context: ExecutionContext) -> Batch {
     batches[number % batches.count]
+  }
+}
+
+/// Machines that take turns with the batches, and a run in parts.
+@Suite struct TrainerTests {
+  /// y = w · x, whose w is sought.
+  private struct Line: TrainingObjective {
+    let layer: Linear
+
+    func answer(to batch: (x: Tensor, y: Tensor), in recording: ExecutionContext) throws -> TrainingAnswer {
+      let answer = try layer(batch.x, in: recording)
+      let loss = try ElementLoss.meanSquared(answer, batch.y, in: recording)
+      return TrainingAnswer(loss: loss.value, parts: ["squared": loss.value], gradients: [(answer, loss.gradient)])
+    }
+  }
+
+  private struct Points: TrainingDataset {
+    func batch(_ number: Int, drawing generator: inout TorchGenerator, in context: ExecutionContext) -> (x: Tensor, y: Tensor) {
+      let x = Tensor(generator.normal(64), shape: [16, 4])
+      return (x, Tensor((0..<16).map { x.elements[4 * $0] - 2 * x.elements[4 * $0 + 3] }, shape: [16, 1]))
+    }
+  }
+
+  /// Two trainers on threads of their own, whose gradients meet here.
+  private final class Meeting: GradientExchange {
+    private struct State {
+      var waiting: (loss: Double, gradients: [Tensor])?
+      var means: (loss: Double, gradients: [Tensor])?
+    }
+    private let state = Mutex(State())
+
+    func average(_ loss: inout Double, _ gradients: inout [Tensor]) throws {
+      let (own, ownLoss) = (gradients, loss)
+      let isSecond = state.withLock { state in
+        guard let first = state.waiting else {
+          state.waiting = (ownLoss, own)
+          return false
+        }
+        state.means = ((first.loss + ownLoss) / 2, zip(first.gradients, own).map { 0.5 * ($0 + $1) })
+        return true
+      }
+      while true {
+        let means = state.withLock { state -> (Double, [Tensor])? in
+          defer { if !isSecond, state.means != nil { state = State() } }
+          return state.means
+        }
+        if let means {
+          (loss, gradients) = means
+          break
+        }
+        Thread.sleep(forTimeInterval: 0.0001)
+      }
+      // The second one waits until the first has gone, so that neither is a step ahead.
+      while isSecond, state.withLock({ $0.means != nil }) { Thread.sleep(forTimeInterval: 0.0001) }
+    }
+  }
+
+  private let context = ExecutionContext(threads: 1)
+
+  private func trainer(batches: Int, share: BatchShare = .all, exchange: (any GradientExchange)? = nil) throws -> Trainer<Line> {
+    let (layer, report) = try LoadReport.load(from: RandomWeights(seed: 1), in: context) { try Linear(4, 1, weights: $0) }
+    var settings = Trainer<Line>.Settings(), generator = TorchGenerator(seed: 3)
+    (settings.batches, settings.share, settings.exchange) = (batches, share, exchange)
+    settings.average = .init()
+    return try Trainer(
+      Line(layer: layer), on: Points(), training: TrainedParameters(report.parameters, drawing: &generator), by: AdamW(),
+      schedule: LearningRateSchedule(rate: 0.05, steps: 40), settings: settings, seed: 9)
+  }
+
+  @Test func twoMachinesAreOneWithTwiceTheBatches() async throws {
+    let meeting = Meeting()
+    let trained = try await withThrowingTaskGroup(of: [Tensor].self) { group in
+      for index in 0..<2 {
+        let trainer = try trainer(batches: 2, share: BatchShare(index: index, count: 2), exchange: meeting)
+        group.addTask {
+          let run = trainer.steps(in: ExecutionContext(threads: 1))
+          for try await _ in run {}
+          return run.trainer.trained.values
+        }
+      }
+      return try await group.reduce(into: []) { $0.append($1) }
+    }
+    var whole = try trainer(batches: 4)
+    for _ in 0..<40 { _ = try whole.step(in: context) }
+    for values in trained {
+      for (value, expected) in zip(values, whole.trained.values) {
+        for (a, b) in zip(value.elements, expected.elements) { #expect(abs(a - b) <= 1e-5, "\(a), expected \(b)") }
+      }
+    }
+    let weights = try #require(whole.trained.values.first).elements
+    for (weight, expected) in zip(weights, [1, 0, 0, -2]) { #expect(abs(weight - Float(expected)) < 0.1, "\(weights)") }
+  }
+
+  @Test func aRunInPartsEndsWithTheSameBytes() throws {
+    var whole = try trainer(batches: 1)
+    for _ in 0..<12 { _ = try whole.step(in: context) }
+    var first = try trainer(batches: 1)
+    for _ in 0..<5 { _ = try first.step(in: context) }
+    var second = try trainer(batches: 1)
+    try second.restore(first.state(["run": "a"]))
+    for _ in 5..<12 { #expect(try second.step(in: context).parts["squared"] != nil) }
+    #expect(second.steps == 12)
+    for (a, b) in zip(second.result.values, whole.result.values) { #expect(a.elements == b.elements) }
+    for (a, b) in zip(second.trained.values, whole.trained.values) { #expect(a.elements == b.elements) }
   }
 }

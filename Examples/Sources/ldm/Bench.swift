@@ -179,7 +179,7 @@ extension Bench {
 }
 
 /// The process's peak resident memory.
-private func peakResidentBytes() -> Int {
+func peakResidentBytes() -> Int {
   #if os(Linux)
     // Not `getrusage`, which begins with the peak of the program that started this one.
     let status = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""

@@ -12,16 +12,16 @@ import LatentDiffusion
     version: "ldm \(version), kernels \(KernelSet.active)",
     subcommands: [
       Txt2Img.self, Img2Img.self, Inpaint.self, Outpaint.self, Edit.self, Variation.self, Depth2Img.self, Upscale.self, Unconditional.self,
-      Class2Img.self, Encode.self, Decode.self, Canny.self, Tokenize.self,
+      Class2Img.self, Train.self, Encode.self, Decode.self, Canny.self, Tokenize.self,
       ScheduleCommand.self, Inspect.self, Convert.self, Bench.self,
     ])
   static let version = "0.16.0"
 
   static func main() async {
-    let arguments = CommandLineArguments.separatingEmptyValues(Array(CommandLine.arguments.dropFirst()), of: Self.self)
+    let given = CommandLineArguments.separatingEmptyValues(Array(CommandLine.arguments.dropFirst()), of: Self.self)
     if let problem = KernelSet.problem { Progress.warn(problem) }
     let work = Task {
-      var command = try parseAsRoot(arguments)
+      var command = try parseAsRoot(ConfigFile.expanded(given))
       if KernelSet.isDebugBuild, command is any AsyncParsableCommand {
         Progress.warn("This is a debug build, which is some ten times slower; build with -c release (make ldm does).")
       }

@@ -4,15 +4,22 @@ import Synchronization
 
 /// Shows progress: a bar on standard error if that is a terminal, otherwise a few lines on standard output. Standard error is for errors and warnings.
 final class Progress: Sendable {
-  private let isTerminal = isatty(2) == 1
+  private let isTerminal: Bool
+  /// Whether nothing is shown but warnings and errors.
+  private let isQuiet: Bool
   private let start = ContinuousClock.now
   /// When the first step began.
   private let firstStep = Mutex<ContinuousClock.Instant?>(nil)
   /// Where lines go that are not warnings: standard output, unless the picture goes there.
   private let lines: FileHandle
 
-  /// - Parameter keepsOutputFree: whether standard output is for the picture.
-  init(keepsOutputFree: Bool = false) { lines = keepsOutputFree ? .standardError : .standardOutput }
+  /// - Parameters:
+  ///   - keepsOutputFree: whether standard output is for the picture.
+  ///   - isQuiet: whether nothing is shown but errors, because another process shows it.
+  init(keepsOutputFree: Bool = false, isQuiet: Bool = false) {
+    lines = keepsOutputFree ? .standardError : .standardOutput
+    (self.isQuiet, isTerminal) = (isQuiet, !isQuiet && isatty(2) == 1)
+  }
 
   /// Shows work that takes a moment and has no steps.
   func begin(_ what: String) {
@@ -35,24 +42,42 @@ final class Progress: Sendable {
   func step(_ step: GenerationStep) {
     let (done, count) = (step.index + 1, step.count)
     if isTerminal {
-      let text = "step \(done) of \(count), \(elapsed)\(left(done, count))"
-      // There is a bar if it has room beside the text.
-      let width = min(30, Self.columns - text.count - 2)
-      guard width >= 5 else { return show(text) }
-      let filled = width * done / count
-      show(String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled) + " " + text)
+      bar(done, of: count, "step \(done) of \(count), \(elapsed)\(left(done, count))")
     } else if done == count || done * 4 / count != (done - 1) * 4 / count {
       write("step \(done) of \(count)\n", to: lines)
     }
   }
 
+  /// Shows a step of a training: what it came to, then how long the rest will take, then the memory.
+  /// - Parameter isLine: whether the step gets a line where there is no terminal.
+  func training(_ done: Int, of count: Int, _ what: String, _ memory: String, secondsLeft: Double, isLine: Bool) {
+    let left = done < count ? ", \(Self.clock(secondsLeft)) left" : ""
+    if isTerminal {
+      bar(done, of: count, "step \(done) of \(count), \(what)\(left), \(memory)")
+    } else if isLine {
+      write("step \(done) of \(count), \(what)\(left), \(memory)\n", to: lines)
+    }
+  }
+
+  /// A bar, if it has room beside the text.
+  private func bar(_ done: Int, of count: Int, _ text: String) {
+    let width = min(30, Self.columns - text.count - 2)
+    guard width >= 5 else { return show(text) }
+    let filled = width * done / max(count, 1)
+    show(String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled) + " " + text)
+  }
+
   /// The time that the remaining steps will take if they take as long as those before.
   private func left(_ done: Int, _ count: Int) -> String {
     guard done < count, let began = firstStep.withLock({ $0 }) else { return "" }
-    let seconds = (ContinuousClock.now - began) / .seconds(1) / Double(done) * Double(count - done)
-    return seconds < 60
-      ? String(format: ", %.0f s left", seconds.rounded(.up))
-      : String(format: ", %d:%02d left", Int(min(seconds, 1e9)) / 60, Int(min(seconds, 1e9)) % 60)
+    return ", \(Self.clock((ContinuousClock.now - began) / .seconds(1) / Double(done) * Double(count - done))) left"
+  }
+
+  private static func clock(_ seconds: Double) -> String {
+    guard seconds >= 60 else { return String(format: "%.0f s", seconds.rounded(.up)) }
+    let whole = Int(min(seconds, 1e9))
+    return whole < 3600
+      ? String(format: "%d:%02d", whole / 60, whole % 60) : String(format: "%d:%02d:%02d", whole / 3600, whole / 60 % 60, whole % 60)
   }
 
   /// Prints something to know before the work begins.
@@ -64,7 +89,7 @@ final class Progress: Sendable {
   /// Prints a warning on standard error.
   func warn(_ what: String) {
     clear()
-    Progress.warn(what)
+    if !isQuiet { Progress.warn(what) }
   }
 
   static func warn(_ what: String) {
@@ -96,5 +121,8 @@ final class Progress: Sendable {
   }
 
   /// Ignores errors: if the reader of the progress goes away, the work continues.
-  private func write(_ text: String, to handle: FileHandle) { try? handle.write(contentsOf: Data(text.utf8)) }
+  private func write(_ text: String, to handle: FileHandle) {
+    guard !isQuiet else { return }
+    try? handle.write(contentsOf: Data(text.utf8))
+  }
 }

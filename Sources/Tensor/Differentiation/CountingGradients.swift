@@ -13,6 +13,10 @@ extension CountingEngine: GradientEngine {
 
   public func columnSums(_ x: Tensor, groups: Int, in context: ExecutionContext) throws -> Tensor { new([groups, x.shape.columns]) }
 
+  public func rowSums(_ x: Tensor, at indices: [Int], count: Int, in context: ExecutionContext) throws -> Tensor {
+    new(Shape([count] + x.shape.dimensions.dropFirst()))
+  }
+
   public func rowProducts(_ a: Tensor, _ b: Tensor, in context: ExecutionContext) throws -> Tensor { new([a.shape.rows]) }
 
   public func activationGradient(_ activation: Activation, of x: Tensor, gradient: Tensor, in context: ExecutionContext) throws -> Tensor {

@@ -237,6 +237,17 @@ struct DifferentiatingEngine: Engine {
     return result
   }
 
+  /// The gradient of a row is the sum over all places that it went to.
+  func rows(at indices: [Int], of table: Tensor, in context: ExecutionContext) throws -> Tensor {
+    let result = try base.rows(at: indices, of: table, in: plain(context))
+    guard tape.follows(table) else { return result }
+    let place = Place(table)
+    tape.record(result) { gradient, gradients, back in
+      try gradients.add(try back.engine.rowSums(gradient, at: indices, count: place.shape[0], in: back.context), to: place, back)
+    }
+    return result
+  }
+
   func channels(_ range: Range<Int>, of x: Tensor, in context: ExecutionContext) throws -> Tensor {
     let result = try base.channels(range, of: x, in: plain(context))
     guard tape.follows(x) else { return result }

@@ -16,6 +16,9 @@ public protocol GradientEngine: Engine {
   /// The sums of each column over the rows of each of `groups` equal parts: `[…, C]` → `[groups, C]`.
   func columnSums(_ x: Tensor, groups: Int, in context: ExecutionContext) throws -> Tensor
 
+  /// The gradient of `rows(at:of:)`: row i is the sum of the rows whose index is i, `[indices.count, …]` → `[count, …]`.
+  func rowSums(_ x: Tensor, at indices: [Int], count: Int, in context: ExecutionContext) throws -> Tensor
+
   /// Σ a · b of each row: `[…, C]` → `[R]`.
   func rowProducts(_ a: Tensor, _ b: Tensor, in context: ExecutionContext) throws -> Tensor
 

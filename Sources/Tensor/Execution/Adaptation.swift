@@ -40,7 +40,7 @@ public struct Adaptation: Sendable {
   public var lowRank: [ObjectIdentifier: LowRank] = [:]
   /// What takes the place of matrices and kernels.
   public var matrices: [ObjectIdentifier: PackedMatrix] = [:]
-  /// What takes the place of vectors.
+  /// What takes the place of vectors, and of tables of them.
   public var vectors: [ObjectIdentifier: Tensor] = [:]
 
   /// An adaptation that changes nothing yet.

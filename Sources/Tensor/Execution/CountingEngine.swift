@@ -332,6 +332,10 @@ public struct CountingEngine: Engine {
     new(Shape([range.count] + x.shape.dimensions.dropFirst()))
   }
 
+  public func rows(at indices: [Int], of table: Tensor, in context: ExecutionContext) throws -> Tensor {
+    new(Shape([indices.count] + table.shape.dimensions.dropFirst()))
+  }
+
   public func channels(_ range: Range<Int>, of x: Tensor, in context: ExecutionContext) throws -> Tensor {
     new(Shape(x.shape.dimensions.dropLast() + [range.count]))
   }

@@ -52,6 +52,9 @@ public protocol Engine: Sendable {
   /// Some rows of the outermost axis: see `Tensor.rows`.
   func rows(_ range: Range<Int>, of x: Tensor, in context: ExecutionContext) throws -> Tensor
 
+  /// Rows of the outermost axis by their numbers, each as often as it is named: see `Tensor.rows(at:in:)`.
+  func rows(at indices: [Int], of table: Tensor, in context: ExecutionContext) throws -> Tensor
+
   /// Some channels of the innermost axis: see `Tensor.channels`.
   func channels(_ range: Range<Int>, of x: Tensor, in context: ExecutionContext) throws -> Tensor
 
