@@ -8,7 +8,7 @@ struct BlankModel {
 
   /// The sides of latents: a quarter of a picture's.
   static let latentSide = Scene.side / 4
-  private static let latentChannels = 4
+  private static let latentChannels = 8
   private static let textFeatures = 64
   /// How uncertain the encoder is at first, as the logarithm of the variance. An untrained one would give latents as wide as a standard normal distribution, in
   /// whose noise the decoder sees nothing.
@@ -42,7 +42,7 @@ struct BlankModel {
 
   private let unet: Configuration = [
     "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.42.1", "sample_size": Self.latentSide, "act_fn": "silu",
-    "in_channels": Self.latentChannels, "out_channels": Self.latentChannels, "block_out_channels": [48, 96], "layers_per_block": 1,
+    "in_channels": Self.latentChannels, "out_channels": Self.latentChannels, "block_out_channels": [32, 64], "layers_per_block": 1,
     "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"], "mid_block_type": "UNetMidBlock2DCrossAttn",
     "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"], "cross_attention_dim": Self.textFeatures, "attention_head_dim": 4,
     "norm_num_groups": 8, "norm_eps": 1e-5, "flip_sin_to_cos": true, "freq_shift": 0, "downsample_padding": 1,
@@ -87,15 +87,10 @@ struct BlankModel {
     let json = try JSON.data(configuration), place = folder.appending(path: name)
     let (_, report) = try LoadReport.load(from: RandomWeights(seed: 0), in: context) { try build(json, $0) }
     var tensors = TrainedParameters(report.parameters, drawing: &generator).tensors
-    // A table of tokens that is not trained keeps its random vectors, which are as good to tell words apart.
-    let table = "embeddings.token_embedding.weight"
-    if name == "text_encoder", tensors[table] == nil {
-      let shape: Shape = [vocabulary.count, Self.textFeatures]
-      tensors[table] = Tensor(generator.normal(shape.count).map { 0.02 * $0 }, shape: shape)
-    }
     if let bias = tensors["quant_conv.bias"] {
       let half = bias.count / 2
-      tensors["quant_conv.bias"] = Tensor(bias.elements.prefix(half) + [Float](repeating: Self.firstLogVariance, count: half), shape: bias.shape)
+      let spread = [Float](repeating: Self.firstLogVariance, count: half)
+      tensors["quant_conv.bias"] = Tensor(bias.elements.prefix(half) + spread, shape: bias.shape)
     }
     try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true)
     try json.write(to: place.appending(path: "config.json"))

@@ -19,7 +19,8 @@ struct Measurement: Sendable {
   private(set) var examples: [(scene: Scene, picture: Tensor, isRight: Bool)] = []
 
   var all: Count {
-    Count(pictures: singles.pictures + pairs.pictures, right: singles.right + pairs.right, rightSizes: singles.rightSizes + pairs.rightSizes)
+    Count(
+      pictures: singles.pictures + pairs.pictures, right: singles.right + pairs.right, rightSizes: singles.rightSizes + pairs.rightSizes)
   }
 
   /// - Parameters:

@@ -38,7 +38,7 @@ enum Size: String, CaseIterable, Sendable {
   case small, large
 
   /// Of a circle, in pixels. Other forms cover about as much as the circle, the star less.
-  var radius: Float { self == .large ? 8 : 5.2 }
+  var radius: Float { self == .large ? 8 : 6 }
 }
 
 /// The colours of figures and of backgrounds. Any two of them are at least 0.47 apart.

@@ -30,7 +30,7 @@ struct SceneReading: Sendable, Equatable {
   private static let tolerance: Float = 0.2
   /// How far pixels of a figure are at least from the background.
   private static let contrast: Float = 0.24
-  /// A part of fewer pixels is no figure. The smallest figure has 45.
+  /// A part of fewer pixels is no figure. The smallest figure has 80.
   private static let smallestPart = 12
   /// The least overlap with the most similar figure, as a part of what both cover together.
   private static let leastOverlap: Float = 0.75

@@ -69,7 +69,9 @@ struct Outline: Sendable {
       let rest = from - along * edge
       square = min(square, (rest * rest).sum())
       // A ray to the right crosses an edge whose ends lie on both sides of it.
-      if (previous.y > point.y) != (corner.y > point.y), point.x < previous.x + edge.x * (point.y - previous.y) / edge.y { isInside.toggle() }
+      if (previous.y > point.y) != (corner.y > point.y), point.x < previous.x + edge.x * (point.y - previous.y) / edge.y {
+        isInside.toggle()
+      }
       previous = corner
     }
     return isInside ? -square.squareRoot() : square.squareRoot()

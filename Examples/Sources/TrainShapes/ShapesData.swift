@@ -17,7 +17,9 @@ struct DrawnPictures: TrainingDataset {
 
   /// A scene, or more often a patchwork of four crowds: more colours and edges in one picture teach more.
   private static func picture(drawing generator: inout TorchGenerator) -> Tensor {
-    guard generator.uniform(1)[0] < 0.7 else { return Scene(.seen, figures: 1 + generator.integers(1, below: 2)[0], drawing: &generator).drawn() }
+    guard generator.uniform(1)[0] < 0.7 else {
+      return Scene(.seen, figures: 1 + generator.integers(1, below: 2)[0], drawing: &generator).drawn()
+    }
     let crowds = (0..<4).map { _ in Scene(crowd: 6, drawing: &generator).drawn().elements }, side = Scene.side
     let cut = generator.integers(2, below: side / 2).map { $0 + side / 4 }
     let values = (0..<side * side).flatMap { pixel in

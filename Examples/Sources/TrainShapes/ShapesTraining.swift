@@ -11,21 +11,32 @@ struct ShapesTraining: Sendable {
   /// - Parameter minutes: for which the numbers of steps are meant.
   init(minutes: Double, seed: UInt64) {
     self.seed = seed
-    func share(_ count: Double) -> Int { max(1, Int((count * minutes / 15).rounded())) }
-    (autoencoderSteps, steps, scenes) = (max(20, share(2000)), max(100, share(2400)), max(64, share(9000)))
+    func share(_ count: Double, atLeast least: Int) -> Int { max(least, Int((count * minutes / 15).rounded())) }
+    autoencoderSteps = share(2600, atLeast: 20)
+    steps = share(2400, atLeast: 20)
+    scenes = share(8000, atLeast: 64)
   }
 
   /// - Parameters:
   ///   - work: a folder for what is between the stages.
+  ///   - autoencoder: a model of this program whose autoencoder is taken; nil: one is trained.
   ///   - place: where the model goes.
   /// - Returns: the trained model, loaded from its files.
-  func model(in work: URL, at place: URL) async throws -> DiffusionModel {
+  func model(in work: URL, encodedBy autoencoder: URL?, at place: URL) async throws -> DiffusionModel {
     let context = ExecutionContext()
     var generator = TorchGenerator(seed: seed)
     let blank = work.appending(path: "blank"), encoding = work.appending(path: "encoding")
     try BlankModel().write(to: blank, drawing: &generator, in: context)
-    try await trainAutoencoder(of: StableDiffusion.load(from: blank, in: context), at: encoding, in: context)
-    try await trainDrawing(of: StableDiffusion.load(from: encoding, in: context), at: place, drawing: &generator, in: context)
+    if let autoencoder {
+      try FileManager.default.copyItem(at: blank, to: encoding)
+      try FileManager.default.removeItem(at: encoding.appending(path: "vae"))
+      try FileManager.default.copyItem(at: autoencoder.appending(path: "vae"), to: encoding.appending(path: "vae"))
+    } else {
+      try await trainAutoencoder(of: StableDiffusion.load(from: blank, in: context), at: encoding, in: context)
+    }
+    let model = try StableDiffusion.load(from: encoding, in: context)
+    try reportRoundTrip(of: model, in: context)
+    try await trainDrawing(of: model, at: place, drawing: &generator, in: context)
     return try StableDiffusion.load(from: place, in: context)
   }
 
@@ -34,7 +45,7 @@ struct ShapesTraining: Sendable {
     (weights.absolute, weights.squared, weights.edges) = (1, 1, 0.5)
     let values = BlankModel.latentSide * BlankModel.latentSide * model.pipeline.autoencoder.latentChannels
     weights.divergence = 1e-3 / Double(values)
-    let batch = 8
+    let batch = 4
     let data = DrawnPictures(
       batchSize: batch, latents: [batch, BlankModel.latentSide, BlankModel.latentSide, model.pipeline.autoencoder.latentChannels])
     let trainer = try Trainer(
@@ -53,7 +64,6 @@ struct ShapesTraining: Sendable {
     let variance = latents.reduce(0.0) { $0 + (Double($1) - mean) * (Double($1) - mean) } / Double(latents.count)
     let configuration = try BlankModel.autoencoderConfiguration(latentScale: 1 / max(variance, 1e-12).squareRoot())
     try model.write(trained, configurations: ["vae": configuration], to: place, in: context)
-    try reportRoundTrip(of: StableDiffusion.load(from: place, in: context), in: context)
   }
 
   /// Says how many pictures the checker still reads after encoding and decoding.
@@ -74,7 +84,7 @@ struct ShapesTraining: Sendable {
     of model: DiffusionModel, at place: URL, drawing generator: inout TorchGenerator, in context: ExecutionContext
   ) async throws {
     let objective = try model.noiseObjective()
-    let data = try EncodedScenes(scenes: scenes, for: model, objective: objective, batchSize: 32, drawing: &generator, in: context)
+    let data = try EncodedScenes(scenes: scenes, for: model, objective: objective, batchSize: 16, drawing: &generator, in: context)
     tell("\(time): \(scenes) scenes are encoded.")
     let (unet, text) = try (model.trainedParameters(of: "unet"), model.trainedParameters(of: "text_encoder"))
     let trainer = try Trainer(

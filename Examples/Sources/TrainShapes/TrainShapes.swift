@@ -16,6 +16,8 @@ import LatentDiffusionTraining
   var output: String?
   @Option(help: ArgumentHelp("A PNG with pictures that the model has drawn.", valueName: "file"))
   var pictures: String?
+  @Option(help: ArgumentHelp("A model of this program whose autoencoder is taken; without it, one is trained.", valueName: "folder"))
+  var autoencoder: String?
   @Option(help: "The time that the numbers of steps are for, on two cores with AVX2. The steps decide on the result, not the time.")
   var minutes = 15.0
   @Option(help: "The part of the measured pictures that must be right, 0…1.")
@@ -39,7 +41,8 @@ import LatentDiffusionTraining
     try FileManager.default.createDirectory(at: work, withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(at: work) }
     let place = output.map { URL(filePath: $0) } ?? work.appending(path: "model")
-    let model = try await ShapesTraining(minutes: minutes, seed: seed).model(in: work, at: place)
+    let model = try await ShapesTraining(minutes: minutes, seed: seed).model(
+      in: work, encodedBy: autoencoder.map { URL(filePath: $0) }, at: place)
     if output != nil { tell("The model is in \(place.path).") }
     let measurement = try await Measurement(of: model, pictures: measured, seed: seed &+ 1)
     if let pictures { try measurement.sheet(columns: 8, rows: 4).write(to: URL(filePath: pictures)) }
