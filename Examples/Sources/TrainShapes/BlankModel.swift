@@ -27,7 +27,7 @@ struct BlankModel {
   private let scheduler: Configuration = [
     "_class_name": "DDIMScheduler", "_diffusers_version": "0.42.1", "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
     "beta_schedule": "scaled_linear", "prediction_type": "v_prediction", "rescale_betas_zero_snr": true, "timestep_spacing": "trailing",
-    "clip_sample": false, "set_alpha_to_one": true, "steps_offset": 0,
+    "clip_sample": false, "set_alpha_to_one": true, "steps_offset": 1,
   ]
 
   private var textEncoder: Configuration {
