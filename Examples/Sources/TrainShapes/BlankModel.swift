@@ -6,8 +6,9 @@ import LatentDiffusionTraining
 struct BlankModel {
   private let vocabulary = Vocabulary(words: Scene.words)
 
-  /// The sides of latents: a quarter of a picture's.
-  static let latentSide = Scene.side / 4
+  /// `[N, h, w, C]` of the latents of N pictures, whose sides are a quarter of theirs.
+  static func latents(_ count: Int) -> Shape { [count, Scene.height / 4, Scene.width / 4, latentChannels] }
+
   private static let latentChannels = 8
   private static let textFeatures = 64
   /// How uncertain the encoder is at first, as the logarithm of the variance. An untrained one would give latents as wide as a standard normal distribution, in
@@ -41,7 +42,8 @@ struct BlankModel {
   }
 
   private let unet: Configuration = [
-    "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.42.1", "sample_size": Self.latentSide, "act_fn": "silu",
+    "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.42.1", "sample_size": [Scene.height / 4, Scene.width / 4],
+    "act_fn": "silu",
     "in_channels": Self.latentChannels, "out_channels": Self.latentChannels, "block_out_channels": [32, 64], "layers_per_block": 1,
     "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"], "mid_block_type": "UNetMidBlock2DCrossAttn",
     "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"], "cross_attention_dim": Self.textFeatures, "attention_head_dim": 4,
@@ -51,7 +53,7 @@ struct BlankModel {
   /// One group for all channels: a normalisation of few channels each would hide the colour of a picture that has only one.
   private static func autoencoder(latentScale: Double) -> Configuration {
     [
-      "_class_name": "AutoencoderKL", "_diffusers_version": "0.42.1", "sample_size": Scene.side, "in_channels": 3, "out_channels": 3,
+      "_class_name": "AutoencoderKL", "_diffusers_version": "0.42.1", "sample_size": Scene.width, "in_channels": 3, "out_channels": 3,
       "block_out_channels": [8, 16, 32], "layers_per_block": 1, "latent_channels": latentChannels, "norm_num_groups": 1, "act_fn": "silu",
       "down_block_types": [String](repeating: "DownEncoderBlock2D", count: 3), "mid_block_add_attention": false,
       "up_block_types": [String](repeating: "UpDecoderBlock2D", count: 3), "scaling_factor": latentScale,

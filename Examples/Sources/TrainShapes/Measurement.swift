@@ -15,7 +15,7 @@ struct Measurement: Sendable {
 
   private(set) var singles = Count()
   private(set) var pairs = Count()
-  /// What was drawn: scene, picture `[1, side, side, 3]`, and whether it is right.
+  /// What was drawn: scene, picture `[1, height, width, 3]`, and whether it is right.
   private(set) var examples: [(scene: Scene, picture: Tensor, isRight: Bool)] = []
 
   var all: Count {
@@ -33,7 +33,7 @@ struct Measurement: Sendable {
       let part = Array(scenes[start..<min(start + 20, count)])
       var request = GenerationRequest(prompts: part.map { Prompt($0.caption) }, seed: seed &+ UInt64(start))
       (request.steps, request.guidance) = (20, 3)
-      (request.width, request.height) = (Scene.side, Scene.side)
+      (request.width, request.height) = (Scene.width, Scene.height)
       for (scene, image) in zip(part, try await model.pipeline.images(for: request)) { add(scene, image.image) }
     }
   }
@@ -49,14 +49,14 @@ struct Measurement: Sendable {
 extension Measurement {
   /// The first pictures in rows, twice as large, with a white line between them.
   func sheet(columns: Int, rows: Int) -> Picture {
-    let scale = 2, side = Scene.side * scale, gap = 4
-    let width = columns * (side + gap) - gap, height = rows * (side + gap) - gap
+    let scale = 2, gap = 4, across = Scene.width * scale + gap, down = Scene.height * scale + gap
+    let width = columns * across - gap, height = rows * down - gap
     var pixels = [UInt8](repeating: 255, count: 3 * width * height)
     for (index, example) in examples.prefix(columns * rows).enumerated() {
-      let picture = Picture(example.picture), left = index % columns * (side + gap), top = index / columns * (side + gap)
-      for y in 0..<side {
-        for x in 0..<side {
-          let from = 3 * (y / scale * Scene.side + x / scale), to = 3 * ((top + y) * width + left + x)
+      let picture = Picture(example.picture), left = index % columns * across, top = index / columns * down
+      for y in 0..<Scene.height * scale {
+        for x in 0..<Scene.width * scale {
+          let from = 3 * (y / scale * Scene.width + x / scale), to = 3 * ((top + y) * width + left + x)
           for channel in 0..<3 { pixels[to + channel] = picture.pixels[from + channel] }
         }
       }

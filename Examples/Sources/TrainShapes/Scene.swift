@@ -2,8 +2,8 @@ import LatentDiffusion
 
 /// What a picture shows: one or two figures on a background of one colour.
 struct Scene: Sendable, Hashable {
-  /// The side of a picture in pixels.
-  static let side = 48
+  /// Of a picture, in pixels: two squares beside one another, each with room for a figure.
+  static let width = 48, height = 24
 
   let background: Colour
   /// From left to right. None has the background's colour.
@@ -76,8 +76,10 @@ extension Scene {
     let frame = Scene(.seen, figures: 1, drawing: &generator)
     let others = (0..<count).map { _ in
       let possible = Self.combinations(.seen, on: frame.background), (form, colour) = generator.element(of: possible)
-      let place = generator.uniform(2).map { $0 * Float(Self.side) }
-      return Figure(form: form, colour: colour, size: generator.element(of: Size.allCases), x: place[0], y: place[1])
+      let place = generator.uniform(2)
+      return Figure(
+        form: form, colour: colour, size: generator.element(of: Size.allCases), x: place[0] * Float(Self.width),
+        y: place[1] * Float(Self.height))
     }
     self.init(background: frame.background, figures: others)
   }
@@ -101,13 +103,13 @@ extension Scene {
   /// - Parameter count: of its figures: 1 or 2.
   init(_ kind: Kind, figures count: Int, drawing generator: inout TorchGenerator) {
     let background = generator.element(of: Colour.allCases)
-    let possible = Self.combinations(kind, on: background), side = Float(Self.side)
+    let possible = Self.combinations(kind, on: background), width = Float(Self.width)
     let figures = (0..<count).map { index in
       let (form, colour) = generator.element(of: possible), size = generator.element(of: Size.allCases)
       // Two figures have one half of the picture each.
-      let (middle, room): (Float, Float) = count == 1 ? (side / 2, 4) : (side / 4 + Float(index) * side / 2, 1)
+      let (middle, room): (Float, Float) = count == 1 ? (width / 2, 3) : (width / 4 + Float(index) * width / 2, 1)
       let offset = generator.uniform(2).map { 2 * $0 - 1 }
-      return Figure(form: form, colour: colour, size: size, x: middle + room * offset[0], y: side / 2 + 4 * offset[1])
+      return Figure(form: form, colour: colour, size: size, x: middle + room * offset[0], y: Float(Self.height) / 2 + offset[1])
     }
     self.init(background: background, figures: figures)
   }

@@ -35,7 +35,7 @@ struct SceneReading: Sendable, Equatable {
   /// The least overlap with the most similar figure, as a part of what both cover together.
   private static let leastOverlap: Float = 0.75
 
-  /// - Parameter picture: `[1, side, side, 3]`, 0…1.
+  /// - Parameter picture: `[1, height, width, 3]`, 0…1.
   /// - Throws: `Problem`.
   init(of picture: Tensor) throws(Problem) {
     let pixels = PixelGrid(picture)
@@ -74,7 +74,7 @@ struct SceneReading: Sendable, Equatable {
           let lowering = form == .triangle ? Outline.lowering * size.radius : 0
           // The colour does not count here.
           let figure = Figure(form: form, colour: .black, size: size, x: x, y: y - lowering)
-          let overlap = covered.overlap(with: figure.coverage(side: covered.width))
+          let overlap = covered.overlap(with: figure.coverage())
           if overlap > most { (best, most) = (figure, overlap) }
         }
       }
@@ -103,7 +103,7 @@ extension Coverage {
   fileprivate var centre: SIMD2<Float> {
     var (sum, mass): (SIMD2<Float>, Float) = ([0, 0], 0)
     for (index, value) in values.enumerated() where value > 0 {
-      sum += value * [Float(index % width) + 0.5, Float(index / width) + 0.5]
+      sum += value * [Float(index % Scene.width) + 0.5, Float(index / Scene.width) + 0.5]
       mass += value
     }
     return sum / max(mass, 1e-6)
@@ -120,28 +120,27 @@ extension Coverage {
   }
 }
 
-/// The pixels of a square picture.
+/// The pixels of a scene's picture.
 private struct PixelGrid {
-  let side: Int
+  private let width = Scene.width, height = Scene.height
   let colours: [SIMD3<Float>]
 
   init(_ picture: Tensor) {
     let values = picture.elements
-    side = picture.shape[2]
     colours = (0..<values.count / 3).map { [values[3 * $0], values[3 * $0 + 1], values[3 * $0 + 2]] }
   }
 
   /// The usual colour along the edge.
   var edge: SIMD3<Float> {
     SceneReading.median(
-      colours.indices.filter { [0, side - 1].contains($0 % side) || [0, side - 1].contains($0 / side) }.map { colours[$0] })
+      colours.indices.filter { [0, width - 1].contains($0 % width) || [0, height - 1].contains($0 / width) }.map { colours[$0] })
   }
 
   private func neighbours(of pixel: Int) -> [Int] {
-    let column = pixel % side
-    var all = [pixel - side, pixel + side].filter(colours.indices.contains)
+    let column = pixel % width
+    var all = [pixel - width, pixel + width].filter(colours.indices.contains)
     if column > 0 { all.append(pixel - 1) }
-    if column < side - 1 { all.append(pixel + 1) }
+    if column < width - 1 { all.append(pixel + 1) }
     return all
   }
 
@@ -170,6 +169,6 @@ private struct PixelGrid {
     for pixel in Set(part + part.flatMap(neighbours)) {
       values[pixel] = min(max(((colours[pixel] - background) * way).sum() / length, 0), 1)
     }
-    return Coverage(width: side, values: values)
+    return Coverage(values: values)
   }
 }

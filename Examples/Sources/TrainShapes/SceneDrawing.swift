@@ -1,25 +1,27 @@
 import Foundation
 import LatentDiffusion
 
-/// How much of each pixel of a picture something covers, 0…1, row after row.
+/// How much of each pixel of a scene's picture something covers, 0…1, row after row.
 struct Coverage: Sendable {
-  let width: Int
   var values: [Float]
 }
 
 extension Figure {
   /// How much of each pixel it covers: 1 inside, 0 outside, and in between where its edge is less than half a pixel from the pixel's middle.
-  func coverage(side: Int = Scene.side) -> Coverage {
+  func coverage() -> Coverage {
     let outline = Outline(form, radius: size.radius), reach = outline.reach + 1
-    var values = [Float](repeating: 0, count: side * side)
-    func range(_ middle: Float) -> Range<Int> { max(0, Int(middle - reach))..<min(side, max(0, Int(middle + reach) + 1)) }
-    for row in range(y) {
-      for column in range(x) {
+    var values = [Float](repeating: 0, count: Scene.width * Scene.height)
+    func range(_ middle: Float, _ end: Int) -> Range<Int> {
+      let first = min(max(0, Int(middle - reach)), end)
+      return first..<min(end, max(first, Int(middle + reach) + 1))
+    }
+    for row in range(y, Scene.height) {
+      for column in range(x, Scene.width) {
         let distance = outline.distance(to: [Float(column) + 0.5 - x, Float(row) + 0.5 - y])
-        values[row * side + column] = min(max(0.5 - distance, 0), 1)
+        values[row * Scene.width + column] = min(max(0.5 - distance, 0), 1)
       }
     }
-    return Coverage(width: side, values: values)
+    return Coverage(values: values)
   }
 }
 
@@ -79,19 +81,19 @@ struct Outline: Sendable {
 }
 
 extension Scene {
-  /// `[1, side, side, 3]`, 0…1.
+  /// `[1, height, width, 3]`, 0…1.
   func drawn() -> Tensor {
-    var pixels = [SIMD3<Float>](repeating: background.rgb, count: Self.side * Self.side)
+    var pixels = [SIMD3<Float>](repeating: background.rgb, count: Self.width * Self.height)
     for figure in figures {
       for (index, part) in figure.coverage().values.enumerated() where part > 0 {
         pixels[index] += part * (figure.colour.rgb - pixels[index])
       }
     }
-    return Tensor(pixels.flatMap { [$0.x, $0.y, $0.z] }, shape: [1, Self.side, Self.side, 3])
+    return Tensor(pixels.flatMap { [$0.x, $0.y, $0.z] }, shape: [1, Self.height, Self.width, 3])
   }
 
-  /// Several scenes as networks see them: `[N, side, side, 3]`, -1…1.
+  /// Several scenes as networks see them: `[N, height, width, 3]`, -1…1.
   static func batch(_ scenes: [Scene]) -> Tensor {
-    Tensor(scenes.flatMap { $0.drawn().elements.map { 2 * $0 - 1 } }, shape: [scenes.count, side, side, 3])
+    Tensor(scenes.flatMap { $0.drawn().elements.map { 2 * $0 - 1 } }, shape: [scenes.count, height, width, 3])
   }
 }

@@ -47,17 +47,16 @@ struct SelfCheck {
     let used = Set(scene.figures.map(\.colour) + [scene.background])
     let colour = generator.element(of: Colour.allCases.filter { !used.contains($0) })
     let form = generator.element(of: Form.allCases.filter { $0 != old.form })
-    return [
+    var spoiled: [(name: String, scene: Scene)] = [
       ("with another form", with(figure(form))), ("with another colour", with(figure(nil, colour))),
       ("with another size", with(figure(nil, nil, old.size == .small ? .large : .small))), ("with a figure less", with(nil)),
       ("on another background", Scene(background: colour, figures: scene.figures)),
-      (
-        "with a figure more",
-        Scene(
-          background: scene.background,
-          figures: scene.figures + [Figure(form: form, colour: colour, size: .small, x: Float(Scene.side) / 2, y: 6)])
-      ),
     ]
+    if scene.figures.count == 1 {
+      let more = Figure(form: .square, colour: colour, size: .small, x: 6, y: Float(Scene.height) / 2)
+      spoiled.append(("with a figure more", Scene(background: scene.background, figures: [more] + scene.figures)))
+    }
+    return spoiled
   }
 
   private mutating func noisy(_ picture: Tensor, deviation: Float) -> Tensor {
@@ -67,21 +66,20 @@ struct SelfCheck {
 
   /// Every pixel averaged with its neighbours, as ¼ ½ ¼ in both directions: a Gaussian's width of 0.7 pixels.
   private static func blurred(_ picture: Tensor) -> Tensor {
-    let side = Scene.side
-    func blurred(_ values: [Float], step: Int, place: (Int) -> Int) -> [Float] {
+    func blurred(_ values: [Float], step: Int, end: Int, place: (Int) -> Int) -> [Float] {
       values.indices.map { index in
         let here = place(index)
-        let before = here == 0 ? index : index - step, after = here == side - 1 ? index : index + step
+        let before = here == 0 ? index : index - step, after = here == end - 1 ? index : index + step
         return 0.25 * values[before] + 0.5 * values[index] + 0.25 * values[after]
       }
     }
-    let across = blurred(picture.elements, step: 3) { $0 / 3 % side }
-    return Tensor(blurred(across, step: 3 * side) { $0 / (3 * side) }, shape: picture.shape)
+    let across = blurred(picture.elements, step: 3, end: Scene.width) { $0 / 3 % Scene.width }
+    return Tensor(blurred(across, step: 3 * Scene.width, end: Scene.height) { $0 / (3 * Scene.width) }, shape: picture.shape)
   }
 
   /// Everything below a height shows the first row's colours.
   private static func cut(_ picture: Tensor, below height: Float) -> Tensor {
-    let row = 3 * Scene.side, values = picture.elements
+    let row = 3 * Scene.width, values = picture.elements
     return Tensor(values.indices.map { values[Float($0 / row) < height ? $0 : $0 % row] }, shape: picture.shape)
   }
 }

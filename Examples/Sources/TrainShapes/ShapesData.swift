@@ -4,14 +4,14 @@ import LatentDiffusionTraining
 /// What the autoencoder learns from: scenes that are drawn anew for each batch.
 struct DrawnPictures: TrainingDataset {
   let batchSize: Int
-  /// `[N, h, w, C]` of a batch's latents.
-  let latents: Shape
+  /// `[N, h, w, C]`.
+  var latents: Shape { BlankModel.latents(batchSize) }
 
   func batch(
     _ number: Int, drawing generator: inout TorchGenerator, in context: ExecutionContext
   ) throws -> AutoencoderReconstruction.Batch {
     let pictures = (0..<batchSize).map { _ in Self.picture(drawing: &generator) }
-    let images = Tensor(pictures.flatMap { $0.elements.map { 2 * $0 - 1 } }, shape: [batchSize, Scene.side, Scene.side, 3])
+    let images = Tensor(pictures.flatMap { $0.elements.map { 2 * $0 - 1 } }, shape: [batchSize, Scene.height, Scene.width, 3])
     return AutoencoderReconstruction.Batch(images: images, noise: generator.normal(channelsLast: latents))
   }
 
@@ -20,13 +20,13 @@ struct DrawnPictures: TrainingDataset {
     guard generator.uniform(1)[0] < 0.7 else {
       return Scene(.seen, figures: 1 + generator.integers(1, below: 2)[0], drawing: &generator).drawn()
     }
-    let crowds = (0..<4).map { _ in Scene(crowd: 6, drawing: &generator).drawn().elements }, side = Scene.side
-    let cut = generator.integers(2, below: side / 2).map { $0 + side / 4 }
-    let values = (0..<side * side).flatMap { pixel in
-      let part = (pixel / side >= cut[0] ? 2 : 0) + (pixel % side >= cut[1] ? 1 : 0)
+    let crowds = (0..<4).map { _ in Scene(crowd: 4, drawing: &generator).drawn().elements }
+    let cut = generator.uniform(2).map { $0 / 2 + 0.25 }, top = Int(cut[0] * Float(Scene.height)), left = Int(cut[1] * Float(Scene.width))
+    let values = (0..<Scene.width * Scene.height).flatMap { pixel in
+      let part = (pixel / Scene.width >= top ? 2 : 0) + (pixel % Scene.width >= left ? 1 : 0)
       return crowds[part][3 * pixel..<3 * pixel + 3]
     }
-    return Tensor(values, shape: [1, side, side, 3])
+    return Tensor(values, shape: [1, Scene.height, Scene.width, 3])
   }
 }
 
@@ -69,7 +69,7 @@ struct EncodedScenes: TrainingDataset {
     let draw = try objective.draw(for: latents, with: &generator), dropped = dropout(batchSize, with: &generator)
     let prompts = zip(chosen, dropped).map { Prompt($1 ? "" : captions[$0]) }
     return NoisePrediction.Batch(latents: latents, draw: draw) { [conditioner] recording in
-      try conditioner.condition(ConditioningRequest(prompts, size: PixelSize(width: Scene.side, height: Scene.side)), in: recording)
+      try conditioner.condition(ConditioningRequest(prompts, size: PixelSize(width: Scene.width, height: Scene.height)), in: recording)
     }
   }
 }

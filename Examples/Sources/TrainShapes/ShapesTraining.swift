@@ -12,8 +12,8 @@ struct ShapesTraining: Sendable {
   init(minutes: Double, seed: UInt64) {
     self.seed = seed
     func share(_ count: Double, atLeast least: Int) -> Int { max(least, Int((count * minutes / 15).rounded())) }
-    autoencoderSteps = share(2600, atLeast: 20)
-    steps = share(2400, atLeast: 20)
+    autoencoderSteps = share(5500, atLeast: 20)
+    steps = share(4500, atLeast: 20)
     scenes = share(8000, atLeast: 64)
   }
 
@@ -43,11 +43,8 @@ struct ShapesTraining: Sendable {
   private func trainAutoencoder(of model: DiffusionModel, at place: URL, in context: ExecutionContext) async throws {
     var weights = AutoencoderReconstruction.Weights()
     (weights.absolute, weights.squared, weights.edges) = (1, 1, 0.5)
-    let values = BlankModel.latentSide * BlankModel.latentSide * model.pipeline.autoencoder.latentChannels
-    weights.divergence = 1e-3 / Double(values)
-    let batch = 4
-    let data = DrawnPictures(
-      batchSize: batch, latents: [batch, BlankModel.latentSide, BlankModel.latentSide, model.pipeline.autoencoder.latentChannels])
+    let data = DrawnPictures(batchSize: 4)
+    weights.divergence = 1e-3 / Double(data.latents.count / data.batchSize)
     let trainer = try Trainer(
       AutoencoderReconstruction(of: model.pipeline.autoencoder, weights: weights), on: data, training: model.trainedParameters(of: "vae"),
       by: AdamW(betas: (0.9, 0.99), weightDecay: 0),
@@ -74,7 +71,7 @@ struct ShapesTraining: Sendable {
     let pictures = try autoencoder.checkedDecode(encoded, in: context).elements.map { min(max($0 / 2 + 0.5, 0), 1) }
     let size = pictures.count / scenes.count
     let right = scenes.indices.count { index in
-      let picture = Tensor(Array(pictures[index * size..<(index + 1) * size]), shape: [1, Scene.side, Scene.side, 3])
+      let picture = Tensor(Array(pictures[index * size..<(index + 1) * size]), shape: [1, Scene.height, Scene.width, 3])
       return (try? SceneReading(of: picture))?.shows(scenes[index], sizes: true) == true
     }
     tell("\(time): \(right) of \(scenes.count) pictures are read rightly after encoding and decoding.")

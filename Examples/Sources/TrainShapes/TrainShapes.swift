@@ -45,7 +45,7 @@ import LatentDiffusionTraining
       in: work, encodedBy: autoencoder.map { URL(filePath: $0) }, at: place)
     if output != nil { tell("The model is in \(place.path).") }
     let measurement = try await Measurement(of: model, pictures: measured, seed: seed &+ 1)
-    if let pictures { try measurement.sheet(columns: 8, rows: 4).write(to: URL(filePath: pictures)) }
+    if let pictures { try measurement.sheet(columns: 8, rows: 5).write(to: URL(filePath: pictures)) }
     report(measurement.singles, "with one figure")
     report(measurement.pairs, "with two figures")
     report(measurement.all, "altogether")
