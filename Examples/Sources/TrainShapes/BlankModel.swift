@@ -11,6 +11,8 @@ struct BlankModel {
 
   private static let latentChannels = 8
   private static let textFeatures = 64
+  /// How strongly pictures follow their captions.
+  private static let guidance = 3.0
   /// How uncertain the encoder is at first, as the logarithm of the variance. An untrained one would give latents as wide as a standard normal distribution, in
   /// whose noise the decoder sees nothing.
   private static let firstLogVariance: Float = -5
@@ -40,6 +42,11 @@ struct BlankModel {
       "pad_token_id": vocabulary.count - 1, "dtype": "float32",
     ]
   }
+
+  /// What programs take that are not told anything else, such as `ldm txt2img`.
+  private let recommended: Configuration = [
+    "steps": 20, "guidance": Self.guidance, "width": Scene.width, "height": Scene.height, "scheduler": "ddim",
+  ]
 
   private let unet: Configuration = [
     "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.42.1", "sample_size": [Scene.height / 4, Scene.width / 4],
@@ -79,6 +86,7 @@ struct BlankModel {
     try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true)
     try JSON.data(scheduler).write(to: place.appending(path: "scheduler_config.json"))
     try JSON.data(index).write(to: folder.appending(path: "model_index.json"))
+    try JSON.data(recommended).write(to: folder.appending(path: "generation_defaults.json"))
   }
 
   /// Writes a component's folder. Its parameters are those that its layers ask for.

@@ -31,9 +31,8 @@ struct Measurement: Sendable {
     let scenes = (0..<count).map { Scene(.unseen, figures: 1 + $0 % 2, drawing: &generator) }
     for start in stride(from: 0, to: count, by: 20) {
       let part = Array(scenes[start..<min(start + 20, count)])
-      var request = GenerationRequest(prompts: part.map { Prompt($0.caption) }, seed: seed &+ UInt64(start))
-      (request.steps, request.guidance) = (20, 3)
-      (request.width, request.height) = (Scene.width, Scene.height)
+      var request = model.request("", seed: seed &+ UInt64(start))
+      request.prompts = part.map { Prompt($0.caption) }
       for (scene, image) in zip(part, try await model.pipeline.images(for: request)) { add(scene, image.image) }
     }
   }
