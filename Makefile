@@ -11,7 +11,7 @@ LDM = Examples/.build/release/ldm
 BUILD := swift build -c release --no-color-diagnostics --explicit-target-dependency-import-check error
 EXAMPLES := swift build -c release --no-color-diagnostics --package-path Examples
 
-.PHONY: help setup toolchain demo ldm train-lora test compatibility neon bench bench-peers format lint docs clean
+.PHONY: help setup toolchain demo ldm train-lora train-shapes test compatibility neon bench bench-peers format lint docs clean
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,11 @@ train-lora: setup ## Teach the embedded model a logo: make train-lora FOLDER=log
 	@$(EXAMPLES) --product TrainLoRA --quiet
 	@Examples/.build/release/TrainLoRA "$${FOLDER:-logo}"
 
+train-shapes: setup ## Train a model from nothing in a quarter of an hour: make train-shapes FOLDER=shapes
+	@echo "Building (some minutes the first time) …"
+	@$(EXAMPLES) --product train-shapes --quiet
+	@Examples/.build/release/train-shapes $${FOLDER:+--output "$$FOLDER"}
+
 # One after the other: threads of many tests at once wait for one another longer than they compute.
 RUN_TESTS := swift test -c release --no-color-diagnostics --skip-build --no-parallel
 
@@ -47,6 +52,7 @@ test: setup ## Run all tests, also with AVX2's kernels
 	$(EXAMPLES)
 	swift build --no-color-diagnostics --package-path Benchmarks
 	Tests/CommandLine/run
+	Tests/TrainShapes/run
 	LATENTDIFFUSION_KERNELS=plain $(RUN_TESTS) --filter 'TensorTests.OperationTests|SinglePassTests'
 	LATENTDIFFUSION_KERNELS=plain Tests/CommandLine/run 1-reference
 	@if $(LDM) --version | grep -qE 'kernels (avx512|amx)'; then \

@@ -5,7 +5,7 @@ import PackageDescription
 let package = Package(
   name: "Examples",
   platforms: [.macOS(.v15)],
-  products: [.executable(name: "ldm", targets: ["ldm"])],
+  products: [.executable(name: "ldm", targets: ["ldm"]), .executable(name: "train-shapes", targets: ["TrainShapes"])],
   traits: [.trait(name: "MPI", description: "ldm train on several machines: mpirun -n 2 ldm train …")],
   dependencies: [
     .package(name: "LatentDiffusion", path: "..", traits: [.trait(name: "MPI", condition: .when(traits: ["MPI"]))]),
@@ -39,6 +39,15 @@ let package = Package(
         .product(name: "LatentDiffusion", package: "LatentDiffusion"),
         .product(name: "EmojiModel", package: "LatentDiffusion"),
         .product(name: "ImageFiles", package: "LatentDiffusion"),
+      ]),
+    // A model from nothing: `make train-shapes`.
+    .executableTarget(
+      name: "TrainShapes",
+      dependencies: [
+        .product(name: "LatentDiffusion", package: "LatentDiffusion"),
+        .product(name: "LatentDiffusionTraining", package: "LatentDiffusion"),
+        .product(name: "ImageFiles", package: "LatentDiffusion"),
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
   ]
 )

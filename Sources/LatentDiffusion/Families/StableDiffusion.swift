@@ -105,11 +105,12 @@ public struct StableDiffusionFamily: ModelFamily {
     let context = unet.cross_attention_dim?.expanded(to: 1)?.first
     let version = context == 1024 || unet.use_linear_projection == true ? "2.x" : "1.x"
     let task =
-      switch unet.in_channels {
-      case 9: " inpainting"
-      case 8: " instruction editing"
-      case 7: " upscaler"
-      case 5: " with depth"
+      // What it sees beside the latents.
+      switch (unet.in_channels ?? 4) &- (unet.out_channels ?? 4) {
+      case 5: " inpainting"
+      case 4: " instruction editing"
+      case 3: " upscaler"
+      case 1: " with depth"
       default: unet.time_cond_proj_dim == nil ? "" : " latent consistency"
       }
     let isUsual = [768, 1024].contains(context)
@@ -119,6 +120,7 @@ public struct StableDiffusionFamily: ModelFamily {
   /// The few configuration values by which its versions are told apart.
   private struct Facts: Decodable {
     var in_channels: Int?
+    var out_channels: Int?
     var cross_attention_dim: PerLevel<Int>?
     var use_linear_projection: Bool?
     var time_cond_proj_dim: Int?
