@@ -1,6 +1,7 @@
 #if MPI
   import CLatentDiffusionMPI
 #endif
+import Foundation
 import LatentDiffusionTraining
 import Tensor
 
@@ -11,8 +12,8 @@ public struct MPIExchange: GradientExchange {
   /// Which of the processes this is, and how many there are.
   public let share: BatchShare
 
-  /// Joins the processes that were started together. Nil where there is one, or where the package was built without MPI.
-  /// - Throws: `MPIError` where MPI cannot be used.
+  /// Joins the processes that were started together. Nil where there is one.
+  /// - Throws: `MPIError` where MPI cannot be used, and where there are several processes but the package was built without MPI.
   public init?() throws(MPIError) {
     #if MPI
       guard ld_mpi_init() == 0 else { throw .unusable }
@@ -21,6 +22,9 @@ public struct MPIExchange: GradientExchange {
       guard size > 1 else { return nil }
       share = BatchShare(index: Int(rank), count: Int(size))
     #else
+      // What Open MPI, MPICH and Slurm tell the processes that they start.
+      let sizes = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"].compactMap { ProcessInfo.processInfo.environment[$0] }
+      guard !sizes.contains(where: { (Int($0) ?? 1) > 1 }) else { throw .notBuilt }
       return nil
     #endif
   }
@@ -67,12 +71,15 @@ public struct MPIExchange: GradientExchange {
 public enum MPIError: Error, Sendable, Equatable, CustomStringConvertible {
   /// MPI cannot be initialised, or not for several threads.
   case unusable
+  /// Several processes were started, and each would do the whole work.
+  case notBuilt
   /// Another process is gone.
   case lost
 
   public var description: String {
     switch self {
     case .unusable: "MPI cannot be used; start the program by mpirun of the MPI that it was built with, one with MPI_THREAD_SERIALIZED."
+    case .notBuilt: "Several processes were started together, but the program was built without MPI; build it with --traits MPI."
     case .lost: "The other processes do not answer any more; go on from the last state."
     }
   }

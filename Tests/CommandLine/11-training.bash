@@ -106,6 +106,7 @@ refused 1 "cannot be read" train lora --config missing.json --output made/x.safe
 bad=(train lora --steps 2 --output made/x.safetensors)
 refused 64 "missing expected argument '--data" "${bad[@]}"
 refused 1 "no folder" "${bad[@]}" --data missing
+OMPI_COMM_WORLD_SIZE=2 refused 1 "built without MPI" "${bad[@]}" --data data
 mkdir empty mixed
 refused 1 "is a file" "${bad[@]}" --data data/1.png
 refused 1 "no pictures" "${bad[@]}" --data empty
