@@ -197,8 +197,8 @@ keeps "$emoji" 64 1
 keeps "$emoji" 64 8
 keeps "$emoji" 256 1
 keeps "$emoji" 512 1
-keeps "$emoji" 64 1 62MB
-keeps "$emoji" 256 1 82MB
+keeps "$emoji" 64 1 64MB
+keeps "$emoji" 256 1 84MB
 works convert "$emoji" q8 --to q8
 keeps q8 64 1
 keeps q8 256 2
