@@ -128,6 +128,7 @@ refused 1 "learning rate of 0" "${bad[@]}" --data data --learning-rate 0
 refused 1 "learning rate of 1e" "${bad[@]}" --data data --learning-rate 1e9
 refused 1 "must be a name that ends in .safetensors" train lora --data data --output made/x
 refused 1 "no folder .*missing" train lora --data data --output missing/x.safetensors
+refused 1 "says v_prediction" train unet --data data --prediction epsilon --output made/x
 refused 1 "exists already" train unet --data data --output vae
 refused 1 "is the state of a run before.*--resume" train "${lora[@]}" --output whole.safetensors
 refused 1 "its rank is 2, and this run's is 3" train lora --data data --rank 3 --alpha 2 --seed 3 --steps 6 --output whole.safetensors --resume

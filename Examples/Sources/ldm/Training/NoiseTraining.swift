@@ -157,7 +157,15 @@ struct NoiseTraining: ParsableArguments {
       var loaded = try await model.load(in: context)
       let taught = try word?(loaded)
       if let taught { loaded = try await model.load(adapters: ModelAdapters(embeddings: [taught]), in: context) }
-      if let prediction = noise.prediction { loaded.predictionType = prediction.type }
+      if let prediction = noise.prediction {
+        // A folder is written with its own scheduler_config.json, which would then say something else than was trained.
+        guard !isFolder || loaded.predictionType == prediction.type || model.model.map(isFile) ?? false else {
+          throw Failure(
+            "The model's scheduler_config.json says \(loaded.predictionType.rawValue), and the result would say so, too; change its prediction_type."
+          )
+        }
+        loaded.predictionType = prediction.type
+      }
       let objective = try loaded.noiseObjective(settings: noise.settings)
       if case .parameters(let components) = subject() {
         for component in components where loaded.reports[component] != nil { try loaded.checkIsTrainable(component) }
@@ -176,11 +184,11 @@ struct NoiseTraining: ParsableArguments {
       let settings = try run.settings(of: Trainer<NoisePrediction>.self, with: company, recomputes: recomputes)
       let size = order.framing.buckets.nearest(to: order.pictures[0].size)
       let prompts = samples.samplePrompt.isEmpty ? [order.pictures[0].caption] : samples.samplePrompt
-      let session = TrainingSession<NoisePrediction>(
+      let training = LoggedTraining<NoisePrediction>(
         options: run, company: company, traits: try self.traits(order, loaded, company).merging(traits) { $1 }, parts: [],
         progress: progress,
         samples: folder.map { (samples.sampleEvery, samples.draw(prompts, with: loaded, size: size, into: $0, in: context)) })
-      try await session.run(
+      try await training.run(
         from: {
           try Trainer(
             prediction, on: dataset, training: make(loaded), by: optimizer, schedule: rates, settings: settings, seed: run.seed)
@@ -193,6 +201,12 @@ struct NoiseTraining: ParsableArguments {
       progress.clear()
       throw error
     }
+  }
+
+  /// Whether a model is a single file, of which the trained components alone are written.
+  private func isFile(_ path: String) -> Bool {
+    var isFolder: ObjCBool = false
+    return FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) && !isFolder.boolValue
   }
 
   /// Whether layers are computed again on the way back, because that was asked for or because a limit on memory asks for it.

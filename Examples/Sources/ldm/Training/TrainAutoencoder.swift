@@ -78,11 +78,11 @@ struct TrainAutoencoder: AsyncParsableCommand {
       let parts = [
         ("absolute", absoluteWeight), ("squared", squaredWeight), ("edges", edgeWeight), ("divergence", 1),
       ].filter { $0.1 > 0 }.map(\.0)
-      let session = TrainingSession<AutoencoderReconstruction>(
+      let training = LoggedTraining<AutoencoderReconstruction>(
         options: run, company: company, traits: traits, parts: parts, progress: progress,
         samples: try folder().map { (sampleEvery, draw(order, with: loaded, into: $0, in: context)) })
       let trainedModel = loaded
-      try await session.run(
+      try await training.run(
         from: {
           try Trainer(
             objective, on: data, training: TrainedComponents([("vae", parameters(of: trainedModel))]), by: optimizer, schedule: rates,

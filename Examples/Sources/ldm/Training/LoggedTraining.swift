@@ -3,7 +3,7 @@ import LatentDiffusionMPI
 import LatentDiffusionTraining
 
 /// A run from its first or last state to its result: shows progress, keeps states, logs, and draws samples.
-struct TrainingSession<Objective: TrainingObjective> {
+struct LoggedTraining<Objective: TrainingObjective> {
   let options: RunOptions
   /// The processes that train together, of which the first one writes; nil: this one alone.
   let company: MPIExchange?
@@ -21,11 +21,11 @@ struct TrainingSession<Objective: TrainingObjective> {
   func run(
     from begin: () throws -> Trainer<Objective>, in context: ExecutionContext, _ write: (any Trainable) throws -> String
   ) async throws {
-    let (run, first, count) = try begun(begin, in: context)
+    let (run, first) = try begun(begin, in: context)
     guard company?.isFirst ?? true else { return try await follow(run) }
     let columns = ["loss"] + parts + ["learning_rate", "gradient_norm"]
     let log = try options.log.map { try LossLog(at: URL(filePath: $0), columns: columns, after: first) }
-    let meter = TrainingMeter(first, of: count, progress, every: options.reportEvery)
+    let meter = TrainingMeter(first, progress, every: options.reportEvery)
     var (saved, savedAt) = (first, ContinuousClock.now)
     do {
       while let step = try await run.next() {
@@ -54,15 +54,15 @@ struct TrainingSession<Objective: TrainingObjective> {
     progress.end("\(name) after \(run.trainer.steps) steps\(drawing.map { ", the loss in \($0)" } ?? "")")
   }
 
-  /// The run from its beginning or its last state, the steps that are behind it, and those of the whole.
+  /// The run from its beginning or its last state, and the steps that are behind it.
   private func begun(
     _ begin: () throws -> Trainer<Objective>, in context: ExecutionContext
-  ) throws -> (run: TrainingRun<Objective>, first: Int, count: Int) {
+  ) throws -> (run: TrainingRun<Objective>, first: Int) {
     var trainer = try begin()
     let values = trainer.trained.values
     progress.tell("\(values.reduce(0) { $0 + $1.count }) numbers are trained, in \(values.count) tensors")
     try resume(&trainer)
-    return (trainer.steps(in: context), trainer.steps, trainer.plannedSteps)
+    return (trainer.steps(in: context), trainer.steps)
   }
 
   /// The steps of a process that writes nothing.
@@ -108,7 +108,7 @@ final class TrainingMeter {
   private let start = ContinuousClock.now
   private var smoothed: (sum: Double, weight: Double) = (0, 0)
 
-  init(_ first: Int, of count: Int, _ progress: Progress, every: Int) { (self.first, self.progress, self.every) = (first, progress, every) }
+  init(_ first: Int, _ progress: Progress, every: Int) { (self.first, self.progress, self.every) = (first, progress, every) }
 
   func show(_ step: TrainingStep) {
     // The exponential mean of the losses, without a bias at first.
