@@ -14,6 +14,26 @@ static void gemm_panel(
     }
 }
 
+static void gemm_rows(
+    long rows, long columns, long k, const float *a, long lda, const float *b, long ldb, float *c, long ldc, int begin) {
+  for (long i = 0; i < rows; i++)
+    for (long j = 0; j < columns; j++) {
+      float sum = begin == CK_BEGIN_ACCUMULATE ? c[i * ldc + j] : 0;
+      for (long p = 0; p < k; p++) sum += a[i * lda + p] * b[p * ldb + j];
+      c[i * ldc + j] = sum;
+    }
+}
+
+static void gemm_outer(
+    long rows, long columns, long k, const float *a, long lda, const float *b, long ldb, float *c, long ldc, int begin) {
+  for (long i = 0; i < rows; i++)
+    for (long j = 0; j < columns; j++) {
+      float sum = begin == CK_BEGIN_ACCUMULATE ? c[i * ldc + j] : 0;
+      for (long p = 0; p < k; p++) sum += a[p * lda + i] * b[p * ldb + j];
+      c[i * ldc + j] = sum;
+    }
+}
+
 static float gelu(float x) { return 0.5f * x * erfcf(-x * 0.70710678f); }
 
 static float apply(int activation, float x) {
@@ -167,6 +187,16 @@ static void softmax_back(long rows, long columns, float scale, const float *p, l
     double mean = 0;
     for (long i = 0; i < columns; i++) mean += (double)p[r * ldp + i] * g[r * ldg + i];
     for (long i = 0; i < columns; i++) g[r * ldg + i] = p[r * ldp + i] * (g[r * ldg + i] - (float)mean) * scale;
+  }
+}
+
+static void attention_back(
+    long rows, long columns, float scale, const float *maxima, const float *inverses, const float *products, float *scores, float *g, long ld) {
+  for (long r = 0; r < rows; r++) {
+    for (long i = r * ld; i < r * ld + columns; i++) {
+      scores[i] = (float)exp((double)scale * (scores[i] - maxima[r])) * inverses[r];
+      g[i] = scores[i] * (g[i] - products[r]) * scale;
+    }
   }
 }
 
@@ -482,6 +512,8 @@ const ck_kernels ck_table_plain = {
     .name = "plain",
     .tile_rows = 1,
     .gemm_panel = gemm_panel,
+    .gemm_rows = gemm_rows,
+    .gemm_outer = gemm_outer,
     .activate = activate,
     .geglu = geglu,
     .moments = moments,
@@ -495,6 +527,7 @@ const ck_kernels ck_table_plain = {
     .combine = combine,
     .layer_norm_back = layer_norm_back,
     .softmax_back = softmax_back,
+    .attention_back = attention_back,
     .widen_f16 = widen_f16,
     .widen_bf16 = widen_bf16,
     .winograd_input = winograd_input,

@@ -117,4 +117,43 @@ import Testing
     }
     worst.report("softmax_back", set)
   }
+
+  /// Probabilities are off by 2e-7 of themselves for each unit of the exponent.
+  @Test(arguments: KernelSet.vectors) func attentionBack(set: KernelSet) {
+    var worst = Worst(), numbers = Numbers(seed: 7)
+    for columns in Array(1...40) + [192, 257] {
+      let ld = columns + 3, scores = numbers.normal(3 * ld), start = numbers.normal(3 * ld), products = numbers.normal(3)
+      let maxima: [Float] = [4, 6.5, 9], inverses: [Float] = [0.1, 0.3, 2]
+      func run(_ kernels: ck_kernels) -> [Float] {
+        var p = scores, g = start
+        p[0] = -.infinity
+        kernels.attention_back(3, columns, 0.5, maxima, inverses, products, &p, &g, ld)
+        return p + g
+      }
+      worst.take(run(set.table), run(ck_table_plain), relative: 4e-6, absolute: 1e-6, "\(columns) columns")
+    }
+    worst.report("attention_back", set)
+  }
+
+  /// Sums of k products of normal numbers, in another order. Columns that are no multiple of 8 need 16 floats after the last row.
+  @Test(arguments: KernelSet.vectors) func unpackedProducts(set: KernelSet) {
+    var worst = Worst(), numbers = Numbers(seed: 8)
+    for rows in Array(1...32) + [57, 129] {
+      for (columns, k) in [(8, 5), (16, 1), (24, 40), (40, 33), (3, 17), (13, 64), (64, 12), (71, 9)] {
+        let lda = max(rows, k) + 3, ldb = columns + 5, ldc = columns + 2
+        let a = numbers.normal(max(rows, k) * lda), b = numbers.normal(k * ldb + 16), start = numbers.normal(rows * ldc)
+        for begin in [CK_BEGIN_FRESH, CK_BEGIN_ACCUMULATE] {
+          func run(_ kernels: ck_kernels) -> [Float] {
+            var inner = start, outer = start
+            kernels.gemm_rows(rows, columns, k, a, lda, b, ldb, &inner, ldc, Int32(begin))
+            kernels.gemm_outer(rows, columns, k, a, lda, b, ldb, &outer, ldc, Int32(begin))
+            return inner + outer
+          }
+          worst.take(
+            run(set.table), run(ck_table_plain), relative: 1e-5, absolute: 1e-5, "\(rows) rows of \(k), \(columns) columns, \(begin)")
+        }
+      }
+    }
+    worst.report("gemm_rows and gemm_outer", set)
+  }
 }

@@ -12,7 +12,7 @@ struct BlankModel {
   private static let latentChannels = 8
   private static let textFeatures = 64
   /// How strongly pictures follow their captions.
-  private static let guidance = 3.0
+  private static let guidance = 2.0
   /// How uncertain the encoder is at first, as the logarithm of the variance. An untrained one would give latents as wide as a standard normal distribution, in
   /// whose noise the decoder sees nothing.
   private static let firstLogVariance: Float = -5

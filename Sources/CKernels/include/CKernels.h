@@ -80,6 +80,17 @@ typedef struct {
       long rows, long columns, long k, const float *_Nonnull a, long lda, const float *_Nonnull panel, float *_Nonnull c, long ldc,
       int begin, const float *_Nullable bias, const float *_Nullable residual, long ldr);
 
+  /// c[rows][columns] (+)= a[rows][k] · b[k][columns], where nothing is packed. Where `columns` is no multiple of 8, 16 floats after b's last
+  /// row are read.
+  void (*_Nonnull gemm_rows)(
+      long rows, long columns, long k, const float *_Nonnull a, long lda, const float *_Nonnull b, long ldb, float *_Nonnull c, long ldc,
+      int begin);
+
+  /// c[rows][columns] (+)= aᵀ · b, a[k][rows] and b[k][columns]: the sum of k outer products. What `gemm_rows` says of columns holds.
+  void (*_Nonnull gemm_outer)(
+      long rows, long columns, long k, const float *_Nonnull a, long lda, const float *_Nonnull b, long ldb, float *_Nonnull c, long ldc,
+      int begin);
+
   /// y = activation(x), rows of `columns` values.
   void (*_Nonnull activate)(int activation, long rows, long columns, const float *_Nonnull x, long ldx, float *_Nonnull y, long ldy);
 
@@ -133,6 +144,12 @@ typedef struct {
 
   /// The gradient of a softmax with the results p, in place: g = p · (g - Σ p · g) · scale, for each row.
   void (*_Nonnull softmax_back)(long rows, long columns, float scale, const float *_Nonnull p, long ldp, float *_Nonnull g, long ldg);
+
+  /// The gradient of attention for a block of scores: p = exp(scale · (score - maxima[row])) · inverses[row] takes the place of the scores, and
+  /// p · (g - products[row]) · scale that of g. `scale` is above 0, and no score is above its row's maximum.
+  void (*_Nonnull attention_back)(
+      long rows, long columns, float scale, const float *_Nonnull maxima, const float *_Nonnull inverses, const float *_Nonnull products,
+      float *_Nonnull scores, float *_Nonnull g, long ld);
 
   /// IEEE half to float.
   void (*_Nonnull widen_f16)(long count, const uint16_t *_Nonnull x, float *_Nonnull y);

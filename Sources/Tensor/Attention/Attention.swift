@@ -40,10 +40,20 @@ extension CPUEngine {
     queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, precision: ProductPrecision,
     in context: ExecutionContext
   ) throws -> Tensor {
+    try attention(
+      queries: queries, keys: keys, values: values, heads: heads, scale: scale, causal: causal, precision: precision, remembering: nil,
+      in: context)
+  }
+
+  /// - Parameter remembered: filled with what the gradient needs of the softmax.
+  func attention(
+    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, precision: ProductPrecision,
+    remembering remembered: RememberedSoftmax?, in context: ExecutionContext
+  ) throws -> Tensor {
     let result = Tensor(uninitialized: queries.shape)
     let attention = try TiledAttention(
       queries: queries, keys: keys, values: values, heads: heads, scale: scale, causal: causal,
-      factors: .ofActivations(precision), result: result, in: context)
+      factors: .ofActivations(precision), result: result, remembered: remembered, in: context)
     try attention.run(in: context)
     return result
   }
@@ -59,6 +69,7 @@ private struct TiledAttention {
   let factors: ProductFactors
   let keyFactors: ProductFactors
   let result: Tensor
+  let remembered: RememberedSoftmax?
   let keyCount: Int
   let width: Int
   /// Keys in panels of 32, with a row for each word of features: `[N · heads][S / 32][d][32]`.
@@ -85,9 +96,10 @@ private struct TiledAttention {
 
   init(
     queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, factors: ProductFactors, result: Tensor,
-    in context: ExecutionContext
+    remembered: RememberedSoftmax?, in context: ExecutionContext
   ) throws {
-    (self.queries, self.heads, self.scale, self.causal, self.result) = (queries, heads, scale, causal, result)
+    (self.queries, self.heads, self.scale, self.causal) = (queries, heads, scale, causal)
+    (self.result, self.remembered) = (result, remembered)
     self.factors = factors
     keyCount = keys.shape[1]
     width = keys.shape[2] / heads
@@ -191,6 +203,10 @@ private struct TiledAttention {
       gather(scores.pointer, rows: range.count, keys: keys, pair: pair, into: sums.pointer)
     }
     state.normalize(sums.pointer, columns: paddedWidth, stride: paddedWidth, dividingBy: valueFactor(pair))
+    if let remembered {
+      let place = pair * queries.shape[1] + range.lowerBound
+      state.write(maxima: remembered.maxima.mutablePointer + place, inverses: remembered.inverses.mutablePointer + place)
+    }
     for row in 0..<range.count {
       (result.mutablePointer + offset + row * stride).update(from: sums.pointer + row * paddedWidth, count: width)
     }

@@ -1,23 +1,72 @@
 import CLatentDiffusionKernels
 
 extension CPUEngine {
-  /// With P = softmax(Q · Kᵀ · scale): dV = Pᵀ · dO, dP = dO · Vᵀ, dS = P ∘ (dP − Σ P ∘ dP) · scale, dQ = dS · K and dK = dSᵀ · Q. Probabilities are made
-  /// anew, some rows at a time. Source: Dao et al. 2022 (FlashAttention), PyTorch's `scaled_dot_product_attention`.
+  public func rememberedAttention(
+    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, precision: ProductPrecision,
+    in context: ExecutionContext
+  ) throws -> RememberedAttention {
+    let shape = Shape([queries.shape[0], heads, queries.shape[1]])
+    let softmax = RememberedSoftmax(maxima: Tensor(uninitialized: shape), inverses: Tensor(uninitialized: shape))
+    let result = try attention(
+      queries: queries, keys: keys, values: values, heads: heads, scale: scale, causal: causal, precision: precision,
+      remembering: softmax, in: context)
+    return RememberedAttention(result: result, softmax: softmax)
+  }
+
+  /// With P = softmax(Q · Kᵀ · scale): dV = Pᵀ · dO, dP = dO · Vᵀ, dS = P ∘ (dP − Σ dO ∘ O) · scale, dQ = dS · K and dK = dSᵀ · Q. Probabilities are made
+  /// anew from their rows' maxima and sums, block by block. Source: Dao et al. 2022 (FlashAttention), PyTorch's `scaled_dot_product_attention`.
   public func attentionGradient(
-    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, gradient: Tensor, in context: ExecutionContext
+    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, forward: RememberedAttention, gradient: Tensor,
+    in context: ExecutionContext
   ) throws -> (queries: Tensor, keys: Tensor, values: Tensor) {
+    let width = queries.shape[2] / heads, padded = (width + 7) / 8 * 8
+    guard width == padded else {
+      func padding(_ x: Tensor) -> Tensor { x.heads(heads, ofWidth: padded) }
+      let own = try attentionGradient(
+        queries: padding(queries), keys: padding(keys), values: padding(values), heads: heads, scale: scale, causal: causal,
+        forward: RememberedAttention(result: padding(forward.result), softmax: forward.softmax), gradient: padding(gradient),
+        in: context)
+      return (own.queries.heads(heads, ofWidth: width), own.keys.heads(heads, ofWidth: width), own.values.heads(heads, ofWidth: width))
+    }
     let own = AttentionGradient(
-      queries: queries, keys: keys, values: values, gradient: gradient, heads: heads, scale: scale, causal: causal)
+      queries: queries, keys: keys, values: values, forward: forward, gradient: gradient, heads: heads, scale: scale, causal: causal)
     try context.parallel(queries.shape[0] * heads) { own.run(pair: $0, in: context) }
     return (own.queryGradient, own.keyGradient, own.valueGradient)
   }
 }
 
-/// The gradient of attention, with a task for each head of a sample.
+/// What the gradient of attention needs of the way there.
+public struct RememberedAttention: Sendable {
+  /// `[N, L, heads · d]`.
+  public let result: Tensor
+  /// Of the scores.
+  public let softmax: RememberedSoftmax
+
+  /// - Parameters:
+  ///   - result: `[N, L, heads · d]`.
+  ///   - softmax: of the scores.
+  public init(result: Tensor, softmax: RememberedSoftmax) { (self.result, self.softmax) = (result, softmax) }
+}
+
+/// What makes probabilities of scores again: exp(scale · (score − maximum)) · inverse.
+public struct RememberedSoftmax: Sendable {
+  /// `[N, heads, L]`: the largest score of each row.
+  public let maxima: Tensor
+  /// `[N, heads, L]`: one divided by the sum of each row's exponentials.
+  public let inverses: Tensor
+
+  /// - Parameters:
+  ///   - maxima: `[N, heads, L]`, the largest score of each row.
+  ///   - inverses: `[N, heads, L]`, one divided by the sum of each row's exponentials.
+  public init(maxima: Tensor, inverses: Tensor) { (self.maxima, self.inverses) = (maxima, inverses) }
+}
+
+/// The gradient of attention, with a task for each head of a sample. A task goes over the queries block by block, and for each over the keys.
 struct AttentionGradient {
   private let queries: Tensor
   private let keys: Tensor
   private let values: Tensor
+  private let forward: RememberedAttention
   private let gradient: Tensor
   private let heads: Int
   private let scale: Float
@@ -26,144 +75,136 @@ struct AttentionGradient {
   let keyGradient: Tensor
   let valueGradient: Tensor
   private static let panel = PackedMatrix.panelWidth
-  /// Queries in a block: a multiple of the kernels' tiles, so few that their scores stay in the second-level cache.
-  private static let block = 56
+  /// Queries and keys in a block: multiples of the kernels' tiles, so few that two blocks of scores stay in the second-level cache.
+  private static let queryBlock = 168, keyBlock = 192
+  /// Between rows of scores, in floats: no power of two, so that rows do not compete for the same cache sets.
+  private static let scoreStride = keyBlock + 16
 
-  init(queries: Tensor, keys: Tensor, values: Tensor, gradient: Tensor, heads: Int, scale: Float, causal: Bool) {
-    (self.queries, self.keys, self.values, self.gradient) = (queries, keys, values, gradient)
+  /// - Precondition: a head's width is a multiple of 8.
+  init(
+    queries: Tensor, keys: Tensor, values: Tensor, forward: RememberedAttention, gradient: Tensor, heads: Int, scale: Float, causal: Bool
+  ) {
+    (self.queries, self.keys, self.values, self.forward, self.gradient) = (queries, keys, values, forward, gradient)
     (self.heads, self.scale, self.causal) = (heads, scale, causal)
     queryGradient = Tensor(uninitialized: queries.shape)
     keyGradient = Tensor(repeating: 0, shape: keys.shape)
     valueGradient = Tensor(repeating: 0, shape: values.shape)
+    // Without keys no block of them writes anything.
+    if keyCount == 0 { queryGradient.mutablePointer.update(repeating: 0, count: queryGradient.count) }
   }
 
   private var length: Int { queries.shape[1] }
   private var keyCount: Int { keys.shape[1] }
   private var stride: Int { queries.shape[2] }
   private var width: Int { stride / heads }
-  private var widthPanels: Int { (width + Self.panel - 1) / Self.panel }
-  private var keyPanels: Int { (keyCount + Self.panel - 1) / Self.panel }
 
-  /// The temporary buffers of a task, in floats each.
+  /// The temporary buffers of a task, in floats each, in the order of `Buffers`.
   static func buffers(keys: Int, width: Int) -> [Int] {
-    let keyPanels = (keys + panel - 1) / panel, widthPanels = (width + panel - 1) / panel
-    return [keyPanels * panel * width, keyPanels * panel * width, widthPanels * panel * keys]
-      + Array(repeating: block * (keyPanels * panel + 16), count: 2) + [keyPanels * panel * panel]
-      + Array(repeating: widthPanels * panel * panel, count: 2)
+    let turned = (keys + panel - 1) / panel * panel * width
+    return [turned, turned, queryBlock * scoreStride, queryBlock * scoreStride, queryBlock]
   }
 
   /// What a task writes and reads again.
   private struct Buffers {
-    /// Keys and values turned, for scores and for the gradients of probabilities: `[S / 32][d][32]`. Keys as they are: `[d / 32][S][32]`.
-    let turnedKeys: TensorStorage, turnedValues: TensorStorage, keys: TensorStorage
-    /// Probabilities and their gradients, `[block][scoreStride]`.
+    /// Keys and values turned, for scores and for the gradients of probabilities: `[S / 32][d][32]`.
+    let turnedKeys: TensorStorage, turnedValues: TensorStorage
+    /// Probabilities and the gradients of scores, `[block][scoreStride]`.
     let probabilities: TensorStorage, slopes: TensorStorage
-    let scoreStride: Int
-    /// 32 rows of either, turned: `[S][32]`.
-    let turned: TensorStorage
-    /// 32 rows of queries, or of the result's gradient: `[d / 32][32][32]`.
-    let rows: TensorStorage
+    /// Σ dO ∘ O of each query of the block.
+    let products: TensorStorage
+
+    init(_ counts: [Int]) {
+      let all = counts.map { TensorStorage(count: $0) }
+      (turnedKeys, turnedValues, probabilities, slopes, products) = (all[0], all[1], all[2], all[3], all[4])
+    }
   }
 
   func run(pair: Int, in context: ExecutionContext) {
-    let offset = pair % heads * width, sample = pair / heads
-    let keyRows = keys.pointer + sample * keyCount * stride + offset, valueRows = values.pointer + sample * keyCount * stride + offset
-    let scoreStride = keyPanels * Self.panel + 16
-    let buffers = Buffers(
-      turnedKeys: TensorStorage(count: keyPanels * Self.panel * width), turnedValues: TensorStorage(count: keyPanels * Self.panel * width),
-      keys: TensorStorage(count: widthPanels * Self.panel * keyCount), probabilities: TensorStorage(count: Self.block * scoreStride),
-      slopes: TensorStorage(count: Self.block * scoreStride), scoreStride: scoreStride,
-      turned: TensorStorage(count: keyPanels * Self.panel * Self.panel), rows: TensorStorage(count: widthPanels * Self.panel * Self.panel))
-    turn(keyRows, rows: keyCount, columns: width, stride: stride, into: buffers.turnedKeys.pointer)
-    turn(valueRows, rows: keyCount, columns: width, stride: stride, into: buffers.turnedValues.pointer)
-    pack(keyRows, rows: keyCount, into: buffers.keys.pointer)
-    for begin in Swift.stride(from: 0, to: length, by: Self.block) where !context.isCancelled {
-      run(
-        begin..<min(length, begin + Self.block), at: (sample * length + begin) * stride + offset,
-        keysAt: sample * keyCount * stride + offset, buffers)
-    }
-  }
-
-  /// - Parameters:
-  ///   - place: of the head's first query of the block.
-  ///   - keyPlace: of the head's first key.
-  private func run(_ block: Range<Int>, at place: Int, keysAt keyPlace: Int, _ buffers: Buffers) {
-    let (rows, ld) = (block.count, buffers.scoreStride)
-    let probabilities = buffers.probabilities.pointer, slopes = buffers.slopes.pointer
-    multiply(
-      rows, k: width, queries.pointer + place, stride: stride, buffers.turnedKeys.pointer, columns: keyCount, into: probabilities,
-      stride: ld)
-    makeProbabilities(block, probabilities, stride: ld)
-    multiply(
-      rows, k: width, gradient.pointer + place, stride: stride, buffers.turnedValues.pointer, columns: keyCount, into: slopes, stride: ld)
-    Kernels.active.softmax_back(rows, keyCount, scale, probabilities, ld, slopes, ld)
-    multiply(
-      rows, k: keyCount, slopes, stride: ld, buffers.keys.pointer, columns: width, into: queryGradient.mutablePointer + place,
-      stride: stride)
-    for first in Swift.stride(from: 0, to: rows, by: Self.panel) {
-      let count = min(Self.panel, rows - first)
-      addProduct(
-        probabilities + first * ld, gradient.pointer + place + first * stride, rows: count, to: valueGradient.mutablePointer + keyPlace,
-        buffers)
-      addProduct(
-        slopes + first * ld, queries.pointer + place + first * stride, rows: count, to: keyGradient.mutablePointer + keyPlace, buffers)
-    }
-  }
-
-  /// Scores become probabilities.
-  private func makeProbabilities(_ block: Range<Int>, _ scores: UnsafeMutablePointer<Float>, stride ld: Int) {
-    var maximum = [Float](repeating: -.infinity, count: block.count), sums = [Float](repeating: 0, count: block.count), rescale = sums
-    if causal {
-      for (row, query) in block.enumerated() where query + 1 < keyCount {
-        (scores + row * ld + query + 1).update(repeating: -.infinity, count: keyCount - query - 1)
+    let place = pair / heads * keyCount * stride + pair % heads * width
+    let buffers = Buffers(Self.buffers(keys: keyCount, width: width))
+    turn(keys.pointer + place, into: buffers.turnedKeys.pointer)
+    turn(values.pointer + place, into: buffers.turnedValues.pointer)
+    for begin in Swift.stride(from: 0, to: length, by: Self.queryBlock) where !context.isCancelled {
+      let block = begin..<min(length, begin + Self.queryBlock)
+      sumProducts(block, pair: pair, buffers)
+      for first in Swift.stride(from: 0, to: causal ? min(keyCount, block.upperBound) : keyCount, by: Self.keyBlock) {
+        run(block, keys: first..<min(keyCount, first + Self.keyBlock), pair: pair, buffers)
       }
     }
-    Kernels.active.softmax_block(block.count, keyCount, scale, scores, ld, &maximum, &sums, &rescale)
-    Kernels.active.scale_rows(block.count, keyCount, sums.map { 1 / $0 }, scores, ld)
   }
 
-  /// c = a · panels, for the first `columns` columns.
-  private func multiply(
-    _ rows: Int, k: Int, _ a: UnsafePointer<Float>, stride lda: Int, _ panels: UnsafePointer<Float>, columns: Int,
-    into c: UnsafeMutablePointer<Float>, stride ldc: Int, begin: Int = Int(CK_BEGIN_FRESH)
-  ) {
-    for first in Swift.stride(from: 0, to: columns, by: Self.panel) {
-      Kernels.active.gemm_panel(
-        rows, min(Self.panel, columns - first), k, a, lda, panels + first * k, c + first, ldc, Int32(begin), nil, nil, 0)
+  /// The place of a head's token.
+  private func place(pair: Int, of count: Int, token: Int) -> Int { (pair / heads * count + token) * stride + pair % heads * width }
+
+  private func sumProducts(_ block: Range<Int>, pair: Int, _ buffers: Buffers) {
+    for (row, query) in block.enumerated() {
+      let place = place(pair: pair, of: length, token: query)
+      var sum: Float = 0
+      for feature in place..<place + width { sum += forward.result.pointer[feature] * gradient.pointer[feature] }
+      buffers.products.pointer[row] = sum
     }
   }
 
-  /// sums += aᵀ · b: up to 32 rows a of S values and b of d values, sums `[S, d]`.
-  private func addProduct(
-    _ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>, rows: Int, to sums: UnsafeMutablePointer<Float>, _ buffers: Buffers
-  ) {
-    turn(a, rows: rows, columns: keyCount, stride: buffers.scoreStride, into: buffers.turned.pointer)
-    pack(b, rows: rows, into: buffers.rows.pointer)
-    multiply(
-      keyCount, k: rows, buffers.turned.pointer, stride: Self.panel, buffers.rows.pointer, columns: width, into: sums, stride: stride,
-      begin: Int(CK_BEGIN_ACCUMULATE))
+  private func run(_ block: Range<Int>, keys range: Range<Int>, pair: Int, _ buffers: Buffers) {
+    let (rows, columns, ld) = (block.count, range.count, Self.scoreStride)
+    let query = place(pair: pair, of: length, token: block.lowerBound), key = place(pair: pair, of: keyCount, token: range.lowerBound)
+    let probabilities = buffers.probabilities.pointer, slopes = buffers.slopes.pointer
+    multiply(rows, queries.pointer + query, buffers.turnedKeys, keys: range, into: probabilities)
+    if causal { mask(probabilities, queries: block, keys: range) }
+    multiply(rows, gradient.pointer + query, buffers.turnedValues, keys: range, into: slopes)
+    let kernels = Kernels.active
+    let (maxima, inverses) = (forward.softmax.maxima.pointer + pair * length, forward.softmax.inverses.pointer + pair * length)
+    kernels.attention_back(
+      rows, columns, scale, maxima + block.lowerBound, inverses + block.lowerBound, buffers.products.pointer, probabilities, slopes, ld)
+    let sums = Int32(CK_BEGIN_ACCUMULATE)
+    kernels.gemm_outer(
+      columns, width, rows, probabilities, ld, gradient.pointer + query, stride, valueGradient.mutablePointer + key, stride, sums)
+    kernels.gemm_outer(
+      columns, width, rows, slopes, ld, queries.pointer + query, stride, keyGradient.mutablePointer + key, stride, sums)
+    kernels.gemm_rows(
+      rows, width, columns, slopes, ld, keys.pointer + key, stride, queryGradient.mutablePointer + query, stride,
+      range.lowerBound == 0 ? Int32(CK_BEGIN_FRESH) : sums)
   }
 
-  /// Rows in panels of 32 with a line for each of their values: `[rows / 32][columns][32]`.
-  private func turn(_ source: UnsafePointer<Float>, rows: Int, columns: Int, stride: Int, into target: UnsafeMutablePointer<Float>) {
+  /// The products of some rows with some keys or values.
+  private func multiply(
+    _ rows: Int, _ a: UnsafePointer<Float>, _ turned: TensorStorage, keys range: Range<Int>, into scores: UnsafeMutablePointer<Float>
+  ) {
+    for first in Swift.stride(from: range.lowerBound, to: range.upperBound, by: Self.panel) {
+      Kernels.active.gemm_panel(
+        rows, min(Self.panel, range.upperBound - first), width, a, stride, turned.pointer + first * width,
+        scores + first - range.lowerBound,
+        Self.scoreStride, Int32(CK_BEGIN_FRESH), nil, nil, 0)
+    }
+  }
+
+  /// No query sees a later key.
+  private func mask(_ scores: UnsafeMutablePointer<Float>, queries block: Range<Int>, keys range: Range<Int>) {
+    for (row, query) in block.enumerated() where query + 1 < range.upperBound {
+      let first = max(query + 1, range.lowerBound) - range.lowerBound
+      (scores + row * Self.scoreStride + first).update(repeating: -.infinity, count: range.count - first)
+    }
+  }
+
+  /// A head's keys or values in panels of 32 with a line for each feature.
+  private func turn(_ source: UnsafePointer<Float>, into target: UnsafeMutablePointer<Float>) {
     withUnsafeTemporaryAllocation(of: UnsafeRawPointer?.self, capacity: Self.panel) { lines in
       guard let all = lines.baseAddress else { return }
-      for first in Swift.stride(from: 0, to: rows, by: Self.panel) {
-        for line in 0..<Self.panel { lines[line] = first + line < rows ? UnsafeRawPointer(source + (first + line) * stride) : nil }
-        ck_pack_panel(4, columns, 1, all, target + first * columns)
+      for first in Swift.stride(from: 0, to: keyCount, by: Self.panel) {
+        for line in 0..<Self.panel { lines[line] = first + line < keyCount ? UnsafeRawPointer(source + (first + line) * stride) : nil }
+        ck_pack_panel(4, width, 1, all, target + first * width)
       }
     }
   }
+}
 
-  /// Rows of d values in panels of 32 values with a line for each row: `[d / 32][rows][32]`.
-  private func pack(_ source: UnsafePointer<Float>, rows: Int, into target: UnsafeMutablePointer<Float>) {
-    for first in Swift.stride(from: 0, to: width, by: Self.panel) {
-      let count = min(Self.panel, width - first)
-      for row in 0..<rows {
-        let line = target + (first * rows + row * Self.panel)
-        line.update(from: source + row * stride + first, count: count)
-        if count < Self.panel { (line + count).update(repeating: 0, count: Self.panel - count) }
-      }
+extension Tensor {
+  /// Heads of another width: what is new of each is zeros, what is beyond is left out. `[N, L, heads · d]` → `[N, L, heads · width]`.
+  fileprivate func heads(_ heads: Int, ofWidth width: Int) -> Tensor {
+    let own = shape.columns / heads, result = Tensor(repeating: 0, shape: Shape(shape.dimensions.dropLast() + [heads * width]))
+    for head in 0..<shape.rows * heads {
+      (result.mutablePointer + head * width).update(from: pointer + head * own, count: min(own, width))
     }
+    return result
   }
 }

@@ -42,6 +42,12 @@ struct SoftmaxState {
     Kernels.active.scale_rows(rows, columns, factor.pointer, output, stride)
   }
 
+  /// The maxima, and one divided by the sums.
+  func write(maxima: UnsafeMutablePointer<Float>, inverses: UnsafeMutablePointer<Float>) {
+    maxima.update(from: maximum.pointer, count: rows)
+    for row in 0..<rows { inverses[row] = 1 / sum.pointer[row] }
+  }
+
   /// Divides by the sums and by `factor`, which the values were multiplied by. A row without scores becomes zero.
   mutating func normalize(_ output: UnsafeMutablePointer<Float>, columns: Int, stride: Int, dividingBy factor: Float = 1) {
     for row in 0..<rows { self.factor.pointer[row] = sum.pointer[row] == 0 ? 0 : 1 / sum.pointer[row] / factor }

@@ -118,8 +118,8 @@ struct Patches {
   /// Neighbouring channels of one input under one tap of the window: contiguous in memory.
   private struct Segment {
     let input: Int
-    var channel: Int
-    var count: Int
+    let channel: Int
+    let count: Int
     let row: Int
     let column: Int
   }
@@ -178,20 +178,6 @@ struct Patches {
     for segment in segments[chosen] {
       copy(segment, rows: rows, to: buffer + offset, stride: stride)
       offset += segment.count
-    }
-  }
-
-  /// Copies the values `columns` of the windows `rows` in the same way.
-  func gather(columns: Range<Int>, rows: Range<Int>, into buffer: UnsafeMutablePointer<Float>, stride: Int) {
-    var begin = 0
-    for segment in segments where begin < columns.upperBound {
-      let part = (begin..<begin + segment.count).clamped(to: columns)
-      if !part.isEmpty {
-        var piece = segment
-        (piece.channel, piece.count) = (segment.channel + part.lowerBound - begin, part.count)
-        copy(piece, rows: rows, to: buffer + part.lowerBound - columns.lowerBound, stride: stride)
-      }
-      begin += segment.count
     }
   }
 

@@ -4,10 +4,12 @@ extension CountingEngine: GradientEngine {
     _ gradient: Tensor, inputs: [Tensor], resizedTo size: (height: Int, width: Int)?, geometry: ConvolutionGeometry,
     in context: ExecutionContext
   ) throws -> Tensor {
-    let windows = geometry.kernelHeight * geometry.kernelWidth * inputs.reduce(0) { $0 + $1.shape.columns }
-    let result = new([gradient.shape.columns, windows])
+    let own = WeightGradient(gradient, inputs: inputs, size: size, geometry: geometry)
+    let result = new([own.partsShape[1], own.partsShape[2]])
     counter.note(
-      operations: 2 * Double(gradient.count) * Double(windows), buffers: [gradient.count] + MatrixProduct.buffers(threads: threads))
+      operations: 2 * Double(gradient.count) * Double(result.shape.columns),
+      buffers: (own.parts == 1 ? [] : [own.partsShape.count])
+        + Array(repeating: own.buffers, count: min(threads, own.parts * own.slices.count)).flatMap(\.self))
     return result
   }
 
@@ -41,8 +43,19 @@ extension CountingEngine: GradientEngine {
     (new(x.shape), new([x.shape.columns]), new([x.shape.columns]))
   }
 
+  public func rememberedAttention(
+    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, precision: ProductPrecision,
+    in context: ExecutionContext
+  ) throws -> RememberedAttention {
+    let shape = Shape([queries.shape[0], heads, queries.shape[1]]), softmax = RememberedSoftmax(maxima: new(shape), inverses: new(shape))
+    let result = try attention(
+      queries: queries, keys: keys, values: values, heads: heads, scale: scale, causal: causal, precision: precision, in: context)
+    return RememberedAttention(result: result, softmax: softmax)
+  }
+
   public func attentionGradient(
-    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, gradient: Tensor, in context: ExecutionContext
+    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, forward: RememberedAttention, gradient: Tensor,
+    in context: ExecutionContext
   ) throws -> (queries: Tensor, keys: Tensor, values: Tensor) {
     let results = (new(queries.shape), new(keys.shape), new(values.shape))
     let width = queries.shape[2] / heads, own = AttentionGradient.buffers(keys: keys.shape[1], width: width)

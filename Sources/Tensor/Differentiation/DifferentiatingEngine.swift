@@ -186,17 +186,21 @@ struct DifferentiatingEngine: Engine {
     queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, precision: ProductPrecision,
     in context: ExecutionContext
   ) throws -> Tensor {
-    let result = try base.attention(
+    guard tape.follows(queries) || tape.follows(keys) || tape.follows(values) else {
+      return try base.attention(
+        queries: queries, keys: keys, values: values, heads: heads, scale: scale, causal: causal, precision: precision, in: plain(context))
+    }
+    let forward = try base.rememberedAttention(
       queries: queries, keys: keys, values: values, heads: heads, scale: scale, causal: causal, precision: precision, in: plain(context))
-    guard tape.follows(queries) || tape.follows(keys) || tape.follows(values) else { return result }
-    tape.record(result) { gradient, gradients, back in
+    tape.record(forward.result) { gradient, gradients, back in
       let own = try back.engine.attentionGradient(
-        queries: queries, keys: keys, values: values, heads: heads, scale: scale, causal: causal, gradient: gradient, in: back.context)
+        queries: queries, keys: keys, values: values, heads: heads, scale: scale, causal: causal, forward: forward, gradient: gradient,
+        in: back.context)
       try gradients.add(own.queries, to: queries, back)
       try gradients.add(own.keys, to: keys, back)
       try gradients.add(own.values, to: values, back)
     }
-    return result
+    return forward.result
   }
 
   func activation(_ activation: Activation, of x: Tensor, in context: ExecutionContext) throws -> Tensor {

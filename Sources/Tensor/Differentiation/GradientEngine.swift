@@ -41,9 +41,16 @@ public protocol GradientEngine: Engine {
     _ x: Tensor, weight: Tensor, epsilon: Float, gradient: Tensor, in context: ExecutionContext
   ) throws -> (x: Tensor, weight: Tensor, bias: Tensor)
 
+  /// `attention`, with what its gradient needs of it.
+  func rememberedAttention(
+    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, precision: ProductPrecision,
+    in context: ExecutionContext
+  ) throws -> RememberedAttention
+
   /// The gradients of attention.
   func attentionGradient(
-    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, gradient: Tensor, in context: ExecutionContext
+    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, causal: Bool, forward: RememberedAttention, gradient: Tensor,
+    in context: ExecutionContext
   ) throws -> (queries: Tensor, keys: Tensor, values: Tensor)
 
   /// The gradient of a softmax with this result.
