@@ -200,6 +200,14 @@ static void attention_back(
   }
 }
 
+static void adam(long count, const ck_adam *s, float *parameter, float *m, float *v, const float *g) {
+  for (long i = 0; i < count; i++) {
+    m[i] += s->first_gain * (g[i] - m[i]);
+    v[i] = v[i] * s->second_kept + s->second_gain * g[i] * g[i];
+    parameter[i] = parameter[i] * s->kept - s->step * m[i] / (sqrtf(v[i]) / s->root + s->epsilon);
+  }
+}
+
 static float from_half(uint16_t h) {
   uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = (h >> 10) & 31, fraction = h & 1023;
   if (exponent == 0) return (sign ? -1.0f : 1.0f) * ldexpf((float)fraction, -24);
@@ -528,6 +536,7 @@ const ck_kernels ck_table_plain = {
     .layer_norm_back = layer_norm_back,
     .softmax_back = softmax_back,
     .attention_back = attention_back,
+    .adam = adam,
     .widen_f16 = widen_f16,
     .widen_bf16 = widen_bf16,
     .winograd_input = winograd_input,

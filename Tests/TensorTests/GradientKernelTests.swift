@@ -156,4 +156,19 @@ import Testing
     }
     worst.report("gemm_rows and gemm_outer", set)
   }
+
+  @Test(arguments: KernelSet.vectors) func adam(set: KernelSet) {
+    var worst = Worst(), numbers = Numbers(seed: 9)
+    let step = ck_adam(kept: 0.999, first_gain: 0.1, second_kept: 0.99, second_gain: 0.01, step: 0.02, root: 0.3, epsilon: 1e-8)
+    for count in Array(1...40) + [1000] {
+      let start = (0..<3).map { _ in numbers.normal(count + 3) }, g = numbers.normal(count)
+      func run(_ kernels: ck_kernels) -> [Float] {
+        var (parameter, m, v) = (start[0], start[1], start[2].map(abs))
+        withUnsafePointer(to: step) { kernels.adam(count, $0, &parameter, &m, &v, g) }
+        return parameter + m + v
+      }
+      worst.take(run(set.table), run(ck_table_plain), relative: 1e-6, absolute: 1e-6, "\(count) values")
+    }
+    worst.report("adam", set)
+  }
 }

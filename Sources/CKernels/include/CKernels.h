@@ -67,6 +67,16 @@ typedef struct {
   const float *_Nonnull scale, *_Nonnull shift, *_Nonnull rate, *_Nonnull offset;
 } ck_normalization;
 
+/// A step of Adam with decoupled weight decay: what it multiplies by.
+typedef struct {
+  /// 1 - η · λ.
+  float kept;
+  /// 1 - β₁, β₂ and 1 - β₂.
+  float first_gain, second_kept, second_gain;
+  /// η / (1 - β₁ᵗ), √(1 - β₂ᵗ) and ε.
+  float step, root, epsilon;
+} ck_adam;
+
 typedef struct {
   const char *_Nonnull name;
 
@@ -150,6 +160,10 @@ typedef struct {
   void (*_Nonnull attention_back)(
       long rows, long columns, float scale, const float *_Nonnull maxima, const float *_Nonnull inverses, const float *_Nonnull products,
       float *_Nonnull scores, float *_Nonnull g, long ld);
+
+  /// m += first_gain · (g - m); v = second_kept · v + second_gain · g²; parameter = kept · parameter - step · m / (√v / root + epsilon).
+  void (*_Nonnull adam)(
+      long count, const ck_adam *_Nonnull step, float *_Nonnull parameter, float *_Nonnull m, float *_Nonnull v, const float *_Nonnull g);
 
   /// IEEE half to float.
   void (*_Nonnull widen_f16)(long count, const uint16_t *_Nonnull x, float *_Nonnull y);

@@ -182,24 +182,27 @@ struct Patches {
   }
 
   private func copy(_ segment: Segment, rows: Range<Int>, to buffer: UnsafeMutablePointer<Float>, stride: Int) {
-    let (height, width) = (inputs[0].shape[1], inputs[0].shape[2])
-    let input = inputs[segment.input]
-    let channels = input.shape.columns
-    let line = rows.lowerBound / outputWidth
-    var (x, y, image) = (rows.lowerBound % outputWidth, line % outputHeight, line / outputHeight)
-    for row in 0..<rows.count {
-      let target = buffer + row * stride
-      let inputY = y * geometry.stride + segment.row - geometry.padding.top
-      let inputX = x * geometry.stride + segment.column - geometry.padding.left
-      if inputY >= 0, inputY < rowMap.count, inputX >= 0, inputX < columnMap.count {
-        let pixel = (image * height + rowMap[inputY]) * width + columnMap[inputX]
-        target.update(from: input.pointer + pixel * channels + segment.channel, count: segment.count)
+    var row = rows.lowerBound
+    while row < rows.upperBound {
+      let x = row % outputWidth, line = row / outputWidth, count = min(rows.upperBound - row, outputWidth - x)
+      copy(segment, line: line, columns: x..<x + count, to: buffer + (row - rows.lowerBound) * stride, stride: stride)
+      row += count
+    }
+  }
+
+  /// Copies a segment of neighbouring windows of a line of the result.
+  private func copy(_ segment: Segment, line: Int, columns: Range<Int>, to buffer: UnsafeMutablePointer<Float>, stride: Int) {
+    let (height, width) = (inputs[0].shape[1], inputs[0].shape[2]), input = inputs[segment.input], channels = input.shape.columns
+    let y = line % outputHeight * geometry.stride + segment.row - geometry.padding.top
+    let isSeen = y >= 0 && y < rowMap.count
+    let source = input.pointer + (line / outputHeight * height + (isSeen ? rowMap[y] : 0)) * width * channels + segment.channel
+    for (place, column) in columns.enumerated() {
+      let target = buffer + place * stride, x = column * geometry.stride + segment.column - geometry.padding.left
+      if isSeen, x >= 0, x < columnMap.count {
+        target.update(from: source + columnMap[x] * channels, count: segment.count)
       } else {
         target.update(repeating: 0, count: segment.count)
       }
-      x += 1
-      if x == outputWidth { (x, y) = (0, y + 1) }
-      if y == outputHeight { (y, image) = (0, image + 1) }
     }
   }
 }

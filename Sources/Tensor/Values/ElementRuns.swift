@@ -1,3 +1,6 @@
+import CLatentDiffusionKernels
+import Foundation
+
 /// A run of the elements of several tensors of one count, which one task computes with. It is valid only during the call that it is passed to.
 ///
 /// Elements are counted from the beginning of the run. Loops over `0..<count` need no test of each index, so they become SIMD code.
@@ -57,6 +60,30 @@ package struct ElementRun {
 
   /// The elements of the read tensor with this number.
   @inlinable package func source(_ number: Int) -> Source { Source(pointer: sources[number], count: count) }
+}
+
+/// What a step of Adam with decoupled weight decay multiplies by.
+package struct AdamStep {
+  private let factors: ck_adam
+
+  /// - Parameters:
+  ///   - rate: η.
+  ///   - decay: λ.
+  ///   - betas: β₁ and β₂.
+  ///   - epsilon: ε.
+  ///   - number: t, from 1.
+  package init(rate: Double, decay: Double, betas: (Double, Double), epsilon: Double, number: Int) {
+    factors = ck_adam(
+      kept: Float(1 - rate * decay), first_gain: Float(1 - betas.0), second_kept: Float(betas.1), second_gain: Float(1 - betas.1),
+      step: Float(rate / (1 - pow(betas.0, Double(number)))), root: Float((1 - pow(betas.1, Double(number))).squareRoot()),
+      epsilon: Float(epsilon))
+  }
+
+  /// Updates a parameter and its moments m and v, the three targets of a run, by its gradient, the source.
+  package func callAsFunction(_ run: ElementRun) {
+    precondition(run.targets.count == 3 && run.sources.count == 1, "Adam has a parameter, two moments and a gradient.")
+    withUnsafePointer(to: factors) { Kernels.active.adam(run.count, $0, run.targets[0], run.targets[1], run.targets[2], run.sources[0]) }
+  }
 }
 
 /// Arithmetic on the elements of large tensors, in place and in parallel: what a formula does with several tensors is one pass over their memory.

@@ -1,4 +1,3 @@
-import Foundation
 import Tensor
 
 /// Adam with decoupled weight decay.
@@ -37,21 +36,9 @@ public struct AdamW: Optimizer {
     try check(parameters, gradients, learningRate: learningRate, known: moments.first?.map(\.shape), in: context)
     if moments.isEmpty { moments = Self.names.map { _ in parameters.map { Tensor(zerosLike: $0) } } }
     steps += 1
-    let rate = Double(learningRate)
-    let kept = Float(1 - rate * weightDecay)
-    let (firstGain, secondKept, secondGain) = (Float(1 - beta1), Float(beta2), Float(1 - beta2))
-    let step = Float(rate / (1 - pow(beta1, Double(steps))))
-    let root = Float((1 - pow(beta2, Double(steps))).squareRoot()), epsilon = Float(epsilon)
-    Tensor.update(&parameters, beside: &moments, reading: [gradients], in: context) { run in
-      let (parameter, first, second, gradient) = (run.target(0), run.target(1), run.target(2), run.source(0))
-      for i in 0..<run.count {
-        let g = gradient[i]
-        let m = first[i] + firstGain * (g - first[i])
-        let v = second[i] * secondKept + secondGain * g * g
-        (first[i], second[i]) = (m, v)
-        parameter[i] = parameter[i] * kept - step * m / (v.squareRoot() / root + epsilon)
-      }
-    }
+    let step = AdamStep(
+      rate: Double(learningRate), decay: weightDecay, betas: (beta1, beta2), epsilon: epsilon, number: steps)
+    Tensor.update(&parameters, beside: &moments, reading: [gradients], in: context) { step($0) }
   }
 
   public var state: OptimizerState {
