@@ -4,6 +4,9 @@ SHELL := /bin/bash
 PROMPT ?= red apple
 OUT ?= picture.png
 SEED ?= 0
+CLIP ?= walk.webp
+FROM ?= red apple
+TO ?= sunflower
 SWIFT_VERSION := 6.2
 LDM = Examples/.build/release/ldm
 # Imports point down only; an import that Package.swift does not name is an error.
@@ -11,7 +14,7 @@ LDM = Examples/.build/release/ldm
 BUILD := swift build -c release --no-color-diagnostics --explicit-target-dependency-import-check error
 EXAMPLES := swift build -c release --no-color-diagnostics --package-path Examples
 
-.PHONY: help setup toolchain demo ldm train-lora train-shapes test compatibility neon bench bench-peers format lint docs clean
+.PHONY: help setup toolchain demo demo-video ldm train-lora train-shapes test compatibility neon bench bench-peers format lint docs clean
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +29,12 @@ demo: setup ## Make a picture: make demo PROMPT="red apple" OUT=apple.png SEED=0
 	@$(MAKE) --no-print-directory ldm
 	@$(LDM) txt2img --prompt "$$PROMPT" --seed "$$SEED" --output "$$OUT"
 
-export PROMPT OUT SEED FOLDER
+# Half a minute on two cores: 25 pictures, each shown on the way there and on the way back.
+demo-video: setup ## Make a clip that walks between prompts: make demo-video CLIP=walk.webp
+	@$(MAKE) --no-print-directory ldm
+	@$(LDM) morph --prompt "$$FROM" --prompt "$$TO" --seed "$$SEED" --frames 48 --fps 12 --ping-pong --easing ease-in-out --batch-size 5 --output "$$CLIP"
+
+export PROMPT OUT SEED FOLDER CLIP FROM TO
 
 ldm: setup ## Build the command-line tool
 	@echo "Building (some minutes the first time) …"

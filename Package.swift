@@ -6,6 +6,7 @@ import PackageDescription
   let blas: [Target.Dependency] = []
   let systemLibraries: [Target] = []
   let imageLibraries: [Target.Dependency] = []
+  let videoLibraries: [Target.Dependency] = []
 #else
   let blas: [Target.Dependency] = ["CLatentDiffusionOpenBLAS"]
   let systemLibraries: [Target] = [
@@ -17,8 +18,13 @@ import PackageDescription
       name: "CLatentDiffusionTurboJPEG", path: "Sources/CTurboJPEG", pkgConfig: "libturbojpeg", providers: [.apt(["libturbojpeg0-dev"])]),
     .systemLibrary(
       name: "CLatentDiffusionWebP", path: "Sources/CWebP", pkgConfig: "libwebp", providers: [.apt(["libwebp-dev"])]),
+    // What has no pkg-config file is named by its module map: giflib, and libwebpdemux beside libwebpmux.
+    .systemLibrary(
+      name: "CLatentDiffusionWebPAnimation", path: "Sources/CWebPAnimation", pkgConfig: "libwebpmux", providers: [.apt(["libwebp-dev"])]),
+    .systemLibrary(name: "CLatentDiffusionGIF", path: "Sources/CGIF", providers: [.apt(["libgif-dev"])]),
   ]
   let imageLibraries: [Target.Dependency] = ["CLatentDiffusionPNG", "CLatentDiffusionTurboJPEG", "CLatentDiffusionWebP"]
+  let videoLibraries: [Target.Dependency] = ["CLatentDiffusionWebPAnimation", "CLatentDiffusionGIF"]
 #endif
 
 let package = Package(
@@ -30,6 +36,7 @@ let package = Package(
     .library(name: "LatentDiffusionMPI", targets: ["LatentDiffusionMPI"]),
     .library(name: "EmojiModel", targets: ["EmojiModel"]),
     .library(name: "ImageFiles", targets: ["ImageFiles"]),
+    .library(name: "LatentDiffusionVideoFiles", targets: ["LatentDiffusionVideoFiles"]),
   ],
   traits: [.trait(name: "MPI", description: "Training on several machines, with Open MPI (libopenmpi-dev) or another implementation.")],
   targets: systemLibraries + [
@@ -72,6 +79,9 @@ let package = Package(
       ], path: "Sources/MPI"),
     .target(name: "EmojiModel", resources: [.copy("Resources/emoji")]),
     .target(name: "ImageFiles", dependencies: ["Tensor", "LatentDiffusionFiles"] + imageLibraries),
+    .target(
+      name: "LatentDiffusionVideoFiles", dependencies: ["Tensor", "LatentDiffusionFiles", "ImageFiles"] + videoLibraries,
+      path: "Sources/VideoFiles"),
     .target(
       name: "LatentDiffusionTrainingData",
       dependencies: ["Tensor", "ImageFiles", "LatentDiffusionFiles", "LatentDiffusionComponents", "LatentDiffusionWeights"],
@@ -123,6 +133,9 @@ let package = Package(
         "LatentDiffusionComponents", "LatentDiffusionFiles", "Tensor", "LatentDiffusionTestSupport",
       ]),
     .testTarget(name: "ImageFilesTests", dependencies: ["ImageFiles", "LatentDiffusionFiles", "Tensor", "LatentDiffusionTestSupport"]),
+    .testTarget(
+      name: "VideoFilesTests",
+      dependencies: ["LatentDiffusionVideoFiles", "ImageFiles", "LatentDiffusionFiles", "Tensor", "LatentDiffusionTestSupport"]),
     .testTarget(
       name: "TrainingDataTests",
       dependencies: [

@@ -3,7 +3,7 @@
 # Fails where a public symbol has no comment, or a comment has a broken link or names a parameter that is not there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-modules=(Tensor LatentDiffusionFiles LatentDiffusionComponents LatentDiffusionWeights LatentDiffusionLayers Autoencoder UNet TextEncoder Schedulers Pipeline LatentDiffusion EmojiModel ImageFiles LatentDiffusionTrainingData LatentDiffusionTraining)
+modules=(Tensor LatentDiffusionFiles LatentDiffusionComponents LatentDiffusionWeights LatentDiffusionLayers Autoencoder UNet TextEncoder Schedulers Pipeline LatentDiffusion EmojiModel ImageFiles LatentDiffusionVideoFiles LatentDiffusionTrainingData LatentDiffusionTraining)
 output=.build/docs
 graphs=.build/docs-graphs
 log=.build/docs.log

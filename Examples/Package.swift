@@ -20,6 +20,7 @@ let package = Package(
         .product(name: "LatentDiffusionMPI", package: "LatentDiffusion"),
         .product(name: "EmojiModel", package: "LatentDiffusion"),
         .product(name: "ImageFiles", package: "LatentDiffusion"),
+        .product(name: "LatentDiffusionVideoFiles", package: "LatentDiffusion"),
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     // Teaches the embedded model a logo.

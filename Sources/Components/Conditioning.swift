@@ -110,6 +110,24 @@ public struct Conditioning: Sendable {
     return pairs.first { $1 != $2 }.map { "\($0) of one is \($1), of another \($2)" }
   }
 
+  /// Some of the rows.
+  /// - Precondition: there are such rows.
+  public func rows(_ range: Range<Int>) -> Conditioning { mapped(rows: range.count) { $0.rows(range) } }
+
+  /// What lies between two conditionings of as many rows, on a straight line: this one at 0 and the other one at 1, each exactly.
+  ///
+  /// - Throws: what `check` throws, and `ComponentError.differentConditionings` if one has an input that the other lacks, or one of another shape.
+  public func interpolated(to other: Conditioning, at position: Double) throws(ComponentError) -> Conditioning {
+    try Self.check([self, other])
+    guard rows == other.rows else { throw .differentConditionings("one has \(rows) rows, the other \(other.rows)") }
+    func between(_ first: Tensor, _ second: Tensor) -> Tensor { Float(1 - position) * first + Float(position) * second }
+    var result = self
+    result.contexts = zip(contexts, other.contexts).map(between)
+    result.pooled = zip([pooled].compactMap(\.self), [other.pooled].compactMap(\.self)).map(between).first
+    result.inputs = inputs.reduce(into: [:]) { all, input in all[input.key] = other.inputs[input.key].map { between(input.value, $0) } }
+    return result
+  }
+
   /// Each row `times` times, one after the other, for several pictures of a prompt. Nothing is checked here.
   public func repeated(_ times: Int) -> Conditioning {
     guard times != 1 else { return self }

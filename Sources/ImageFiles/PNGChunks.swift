@@ -1,27 +1,27 @@
 /// The chunks of a PNG file, in order.
 ///
 /// The specification is W3C's Portable Network Graphics: a signature, then chunks of length, type, payload and checksum.
-struct PNGChunks {
-  struct Chunk {
-    let type: String
-    let payload: Range<Int>
+package struct PNGChunks {
+  package struct Chunk {
+    package let type: String
+    package let payload: Range<Int>
 
     /// The range of the payload with its length, type and checksum.
-    var whole: Range<Int> { payload.lowerBound - 8..<payload.upperBound + 4 }
+    package var whole: Range<Int> { payload.lowerBound - 8..<payload.upperBound + 4 }
   }
 
-  static let signature: [UInt8] = [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]
+  package static let signature: [UInt8] = [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]
 
-  let bytes: [UInt8]
-  let chunks: [Chunk]
-  let width: Int
-  let height: Int
+  package let bytes: [UInt8]
+  package let chunks: [Chunk]
+  package let width: Int
+  package let height: Int
   /// Bits a channel.
   let depth: Int
   /// Whether pixels have alpha, as a channel or by a transparent colour.
   let hasAlpha: Bool
 
-  init(_ bytes: [UInt8], name: String) throws(ImageFileError) {
+  package init(_ bytes: [UInt8], name: String) throws(ImageFileError) {
     var chunks: [Chunk] = []
     var offset = Self.signature.count
     repeat {
@@ -61,7 +61,7 @@ struct PNGChunks {
   }
 
   /// The value of the first text chunk of this keyword. Compressed chunks (`zTXt`, or `iTXt` with its flag set) are ignored.
-  func text(_ keyword: String) -> String? {
+  package func text(_ keyword: String) -> String? {
     for chunk in chunks where isIntact(chunk) {
       let payload = bytes[chunk.payload]
       guard payload.starts(with: Array(keyword.utf8) + [0]) else { continue }
@@ -77,19 +77,29 @@ struct PNGChunks {
     return nil
   }
 
-  /// The file with a text chunk before its pixels: `tEXt` if the text is Latin-1, and `iTXt` otherwise.
+  /// The file with a text chunk before its pixels.
   func adding(text: String, keyword: String) -> [UInt8] {
+    let position = chunks.first { $0.type == "IDAT" }?.whole.lowerBound ?? bytes.count
+    return bytes[..<position] + Self.chunk(text: text, keyword: keyword) + bytes[position...]
+  }
+
+  /// A text chunk: `tEXt` if the text is Latin-1, and `iTXt` otherwise.
+  package static func chunk(text: String, keyword: String) -> [UInt8] {
     let scalars = text.unicodeScalars.filter { $0 != "\0" }
     let isLatin1 = scalars.allSatisfy { $0.value < 256 }
     let value = isLatin1 ? scalars.map { UInt8(truncatingIfNeeded: $0.value) } : Array(String(String.UnicodeScalarView(scalars)).utf8)
     let head = Array(keyword.utf8) + (isLatin1 ? [0] : [0, 0, 0, 0, 0])
-    let body = Array((isLatin1 ? "tEXt" : "iTXt").utf8) + head + value
-    let chunk = (body.count - 4).bigEndian(bytes: 4) + body + Int(checksum(body)).bigEndian(bytes: 4)
-    let position = chunks.first { $0.type == "IDAT" }?.whole.lowerBound ?? bytes.count
-    return bytes[..<position] + chunk + bytes[position...]
+    return chunk(isLatin1 ? "tEXt" : "iTXt", head + value)
   }
 
-  private func isIntact(_ chunk: Chunk) -> Bool { Self.isIntact(chunk, in: bytes) }
+  /// A chunk with its length and its checksum.
+  package static func chunk(_ type: String, _ payload: [UInt8]) -> [UInt8] {
+    let body = Array(type.utf8) + payload
+    return payload.count.bigEndian(bytes: 4) + body + Int(checksum(body)).bigEndian(bytes: 4)
+  }
+
+  /// Whether the checksum of a chunk is right.
+  package func isIntact(_ chunk: Chunk) -> Bool { Self.isIntact(chunk, in: bytes) }
 
   private static func isIntact(_ chunk: Chunk, in bytes: [UInt8]) -> Bool {
     bytes.integer(at: chunk.payload.upperBound, bytes: 4) == Int(checksum(bytes[chunk.payload.lowerBound - 4..<chunk.payload.upperBound]))

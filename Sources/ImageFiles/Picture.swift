@@ -95,7 +95,7 @@ extension Picture {
 
 extension Picture {
   /// From red, green, blue and alpha of each pixel.
-  init(width: Int, height: Int, rgba: [UInt8]) {
+  package init(width: Int, height: Int, rgba: [UInt8]) {
     var pixels: [UInt8] = []
     pixels.reserveCapacity(rgba.count / 4 * 3)
     for start in stride(from: 0, to: rgba.count, by: 4) { pixels.append(contentsOf: rgba[start..<start + 3]) }
@@ -104,7 +104,7 @@ extension Picture {
   }
 
   /// Red, green, blue and alpha of each pixel; nil for an opaque picture.
-  var rgba: [UInt8]? {
+  package var rgba: [UInt8]? {
     alpha.map { alpha in
       alpha.indices.flatMap { [pixels[$0 * 3], pixels[$0 * 3 + 1], pixels[$0 * 3 + 2], alpha[$0]] }
     }

@@ -61,7 +61,7 @@ extension Picture {
   /// - Throws: `ImageFileError`.
   public init(contentsOf url: URL) throws(ImageFileError) {
     let name = url.isFileURL ? url.path(percentEncoded: false) : url.absoluteString
-    try self.init(bytes: fileBytes(at: url, name: name), name: name)
+    try self.init(bytes: pictureBytes(at: url, name: name), name: name)
   }
 
   /// Reads the contents of a PNG, JPEG or WebP file.
@@ -139,7 +139,7 @@ extension GenerationParameters {
   /// - Throws: `ImageFileError` if the file cannot be read or is no PNG.
   public init?(contentsOf url: URL) throws(ImageFileError) {
     let name = url.path(percentEncoded: false)
-    try self.init(data: Data(fileBytes(at: url, name: name)), name: name)
+    try self.init(data: Data(pictureBytes(at: url, name: name)), name: name)
   }
 
   /// Reads the chunk `parameters` of a PNG file's contents; nil if there is none.
@@ -152,7 +152,15 @@ extension GenerationParameters {
   }
 }
 
-private func fileBytes(at url: URL, name: String) throws(ImageFileError) -> [UInt8] {
+private func pictureBytes(at url: URL, name: String) throws(ImageFileError) -> [UInt8] {
+  try fileBytes(at: url, name: name) { start throws(ImageFileError) in _ = try PictureFormat(signatureOf: start, name: name) }
+}
+
+/// The contents of a file.
+/// - Parameter check: throws where the first bytes are not those of a file that can be read.
+package func fileBytes(
+  at url: URL, name: String, check: ([UInt8]) throws(ImageFileError) -> Void
+) throws(ImageFileError) -> [UInt8] {
   guard url.isFileURL else { throw .notFound(name: name) }
   var isFolder: ObjCBool = false
   guard FileManager.default.fileExists(atPath: name, isDirectory: &isFolder) else { throw .notFound(name: name) }
@@ -163,7 +171,7 @@ private func fileBytes(at url: URL, name: String) throws(ImageFileError) -> [UIn
     defer { try? handle.close() }
     // The file is read in pieces up to a limit, because a device such as /dev/zero has no end.
     while let piece = try handle.read(upToCount: data.isEmpty ? 64 : 1 << 24), !piece.isEmpty {
-      if data.isEmpty { _ = try PictureFormat(signatureOf: Array(piece), name: name) }
+      if data.isEmpty { try check(Array(piece)) }
       guard data.count + piece.count <= Picture.largestFile else { throw ImageFileError.fileTooLarge(name: name) }
       data.append(piece)
     }

@@ -282,17 +282,24 @@ extension Plan {
     let isNegative = text == .negativePrompt
     let given = isNegative ? request.negativeConditioning : request.conditioning
     let prompts = isNegative ? request.negativePrompts.isEmpty ? [""] : request.negativePrompts : request.prompts
+    if let given { try given.check() }
+    let result = try given ?? conditioning(of: prompts, isNegative: isNegative, in: context)
+    return result.repeated(count / result.rows)
+  }
+
+  /// What the conditioner makes of prompts: a row for each.
+  func conditioning(of prompts: [Prompt], isNegative: Bool = false, in context: ExecutionContext) throws -> Conditioning {
     var asked = ConditioningRequest(
       prompts, size: size, isNegative: isNegative, isAbsent: isNegative && request.negativePrompts.isEmpty,
       sizes: request.sizes, negativeSizes: request.negativeSizes,
       startsFromPicture: request.task.source(scale: pipeline.autoencoder.spatialScale) != .nothing)
     asked.guidance = request.guidance
-    let result = try given ?? pipeline.conditioner.condition(asked, in: context)
+    let result = try pipeline.conditioner.condition(asked, in: context)
     try result.check()
-    guard given != nil || result.rows == prompts.count else {
+    guard result.rows == prompts.count else {
       throw ComponentError.unexpectedRows(component: "The pipeline", rows: result.rows, latents: prompts.count)
     }
-    return result.repeated(count / result.rows)
+    return result
   }
 
   /// A picture 0…1 in the size of the model's input.

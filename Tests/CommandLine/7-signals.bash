@@ -29,6 +29,8 @@ stops INT 130 2 txt2img --prompt a --steps 900 --width 1024 --height 1024 --outp
 safetensors l.safetensors '{"latents":{"dtype":"F32","shape":[1,4,512,512],"data_offsets":[0,4194304]}}' 4194304
 for delay in 0.3 0.8; do stops INT 130 $delay decode --latents l.safetensors --output made/x.png; done
 stops TERM 143 0.6 decode --latents l.safetensors --output made/x.png
+# A walk of many frames, and the encoding of many.
+for output in made/x.webp made/frames/; do stops INT 130 1.5 morph --prompt a --prompt b --steps 90 --frames 90 --output $output; done
 # A model of 2 GB (which takes no room: it is all holes) is under way for seconds; not even the hidden folder may be left.
 rm -rf large
 cp -r "$emoji" large

@@ -4,10 +4,10 @@ import ImageFiles
 import LatentDiffusion
 
 /// The options of all commands that make pictures of words.
-typealias GenerateOptions = DrawingOptions<PromptOptions>
+typealias GenerateOptions = DrawingOptions<PromptOptions, PictureOptions>
 
 /// The options of all commands that make pictures.
-struct DrawingOptions<Words: WordOptions>: ParsableArguments {
+struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArguments {
   @OptionGroup(title: "Model") var model: ModelOptions
   @OptionGroup(title: "Prompt") var prompt: Words
   @OptionGroup(title: "Adapters") var adapters: AdapterOptions
@@ -20,71 +20,64 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
   @OptionGroup(title: "Short cuts") var shortcuts: ShortcutOptions
   @OptionGroup(title: "Memory") var memory: MemoryOptions
   @OptionGroup(title: "Memory") var tiles: TileOptions
-  @OptionGroup(title: "Output") var output: OutputOptions
+  @OptionGroup var drawn: Drawn
 
-  /// Makes pictures and writes them.
+  /// What is ready to be drawn.
+  struct Ready {
+    var model: StableDiffusion
+    var request: GenerationRequest
+    /// The prompt as it was given.
+    let written: String
+    let plan: MemoryPlan?
+    let context: ExecutionContext
+  }
+
+  /// Reads what is given, loads the model, and makes a request of the options.
   ///
   /// - Parameters:
   ///   - files: the names of the files that the task reads, for the progress.
   ///   - strength: the part of the steps that are run; nil: what is usual for the model.
   ///   - imagePrompts: what the model itself takes of pictures, before those of adapters.
-  ///   - needsPrompt: whether there must be a prompt.
+  ///   - loadNoise: the file of the noise to start from; nil: the seed's.
   ///   - task: what the pictures start from. It is read before the model, because its errors are found faster.
-  func run(
+  func ready(
     reading files: [String] = [], strength: Double? = nil, imagePrompts own: @autoclosure () throws -> [ImagePrompt] = [],
-    needsPrompt: Bool = true, _ task: @autoclosure () throws -> any GenerationTask
-  ) async throws {
-    if needsPrompt { try prompt.checkIsGiven() }
-    try output.check(count: sampling.count)
+    loadNoise: String? = nil, _ progress: Progress, _ task: @autoclosure () throws -> any GenerationTask
+  ) async throws -> Ready {
     try adapters.checkNone(in: [
       "--prompt-2": prompt.prompt2, "--negative-prompt": prompt.negativePrompt, "--negative-prompt-2": prompt.negativePrompt2,
     ])
-    let progress = Progress(keepsOutputFree: output.isStandardOutput)
-    do {
-      let files = files + imagePrompts.images
-      if !files.isEmpty { progress.begin("Reading \(files.joined(separator: " and "))") }
-      var task = try task()
-      let pictures = try own() + imagePrompts.prompts()
-      let noise = try sampling.loadNoise.map { try readLatents($0, names: ["noise"]) }
-      let written = try self.prompt.text()
-      let (prompt, tagged) = try self.adapters.taken(from: written)
-      let adapters = try self.adapters.adapted(by: tagged)
-      let context = model.context
-      progress.begin("Loading \(model.name)")
-      let company = ModelCompany(controls: controls.files, ipAdapters: imagePrompts.files)
-      let steering = try memory.memoryLimit == nil ? nil : controls.images.first.map { try picture($0) }
-      let plan = try memory.plan(model, beside: company, adapters: adapters.adapters) { extent(task, steeredBy: steering, usual: $0) }
-      var loaded = try await load(model, plan, adapters, in: context)
-      try self.prompt.check(loaded)
-      try await imagePrompts.apply(to: &loaded, plan: plan, in: context)
-      if let strength = strength ?? loaded.pipeline.usual?(task).strength { task = withStrength(strength, task) }
-      var request = request(prompt, task, for: loaded)
-      request.imagePrompts = pictures
-      request.controls = try await controls.load(as: model.weights, plan: plan, in: context)
-      fitToControls(&request, loaded.pipeline)
-      if let noise, let path = sampling.loadNoise {
-        let expected = try loaded.pipeline.latentShape(for: request)
-        guard noise.shape == expected else {
-          throw Failure("\(path) holds noise of shape \(channelsFirst(noise.shape)), but this picture needs \(channelsFirst(expected)).")
-        }
-        request.noise = noise
+    let files = files + imagePrompts.images
+    if !files.isEmpty { progress.begin("Reading \(files.joined(separator: " and "))") }
+    var task = try task()
+    let pictures = try own() + imagePrompts.prompts()
+    let noise = try loadNoise.map { try readLatents($0, names: ["noise"]) }
+    let written = try self.prompt.text()
+    let (prompt, tagged) = try self.adapters.taken(from: written)
+    let adapters = try self.adapters.adapted(by: tagged)
+    let context = model.context
+    progress.begin("Loading \(model.name)")
+    let company = ModelCompany(controls: controls.files, ipAdapters: imagePrompts.files)
+    let steering = try memory.memoryLimit == nil ? nil : controls.images.first.map { try picture($0) }
+    let plan = try memory.plan(model, beside: company, adapters: adapters.adapters) { extent(task, steeredBy: steering, usual: $0) }
+    var loaded = try await load(model, plan, adapters, in: context)
+    try self.prompt.check(loaded)
+    try await imagePrompts.apply(to: &loaded, plan: plan, in: context)
+    if let strength = strength ?? loaded.pipeline.usual?(task).strength { task = withStrength(strength, task) }
+    var request = request(prompt, task, for: loaded)
+    request.imagePrompts = pictures
+    request.controls = try await controls.load(as: model.weights, plan: plan, in: context)
+    fitToControls(&request, loaded.pipeline)
+    if let noise, let path = loadNoise {
+      let expected = try loaded.pipeline.latentShape(for: request)
+      guard noise.shape == expected else {
+        throw Failure("\(path) holds noise of shape \(channelsFirst(noise.shape)), but this picture needs \(channelsFirst(expected)).")
       }
-      if let plan { progress.tell("\(plan), \(try await plan.time(steps: request.steps, in: context)).") }
-      fitToModel(&request, loaded.pipeline, progress)
-      if let refiner { try await refine(&request, &loaded, with: refiner, plan: plan, in: context, progress) }
-      var isFirst = true
-      let images = try await loaded.pipeline.images(for: request, in: context) { step in
-        if isFirst { for truncation in step.truncations { tell(truncation, progress) } }
-        isFirst = false
-        progress.step(step)
-      } phase: {
-        progress.phase($0)
-      }
-      progress.end(try write(images, of: written, request: request, model: loaded))
-    } catch {
-      progress.clear()
-      throw error
+      request.noise = noise
     }
+    if let plan { progress.tell("\(plan), \(try await plan.time(steps: request.steps, in: context)).") }
+    fitToModel(&request, loaded.pipeline, progress)
+    return Ready(model: loaded, request: request, written: written, plan: plan, context: context)
   }
 
   /// Loads a model and chooses its scheduler.
@@ -111,13 +104,12 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
 
   /// Makes the first steps with the first model, and turns the request into one for the second model, which makes the others. The first model is let go before
   /// the second is loaded.
-  private func refine(
-    _ request: inout GenerationRequest, _ loaded: inout StableDiffusion, with refiner: ModelOptions, plan: MemoryPlan?,
-    in context: ExecutionContext, _ progress: Progress
-  ) async throws {
+  private func refine(_ ready: inout Ready, with refiner: ModelOptions, _ progress: Progress) async throws {
+    let context = ready.context
+    var request = ready.request
     request.denoisingEnd = refining.place
     var latents: Tensor?
-    for try await event in try loaded.pipeline.generate(request, in: context, phase: { progress.phase($0) }) {
+    for try await event in try ready.model.pipeline.generate(request, in: context, phase: { progress.phase($0) }) {
       guard case .step(let step) = event else { break }
       if step.index == 0 { for truncation in step.truncations { tell(truncation, progress) } }
       progress.step(step)
@@ -127,22 +119,23 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
     guard let latents else { return }
     let (steps, guidance, size) = (request.steps, request.guidance, latents.shape)
     progress.begin("Loading \(refiner.name)")
-    let scale = loaded.pipeline.autoencoder.spatialScale
+    let scale = ready.model.pipeline.autoencoder.spatialScale
     let plan = try memory.plan(refiner) { _ in
       GenerationExtent(size: PixelSize(width: size[2] * scale, height: size[1] * scale), images: size[0])
     }
-    loaded = try await load(refiner, plan, in: context)
+    ready.model = try await load(refiner, plan, in: context)
     request.task = ImageToImage(.latents(latents))
-    (request.steps, request.guidance, request.usual) = (steps, guidance, loaded.pipeline.usual)
+    (request.steps, request.guidance, request.usual) = (steps, guidance, ready.model.pipeline.usual)
     (request.width, request.height, request.noise) = (nil, nil, nil)
     // What steers the first model, and its adapters' pictures, are for that one.
     (request.controls, request.imagePrompts) = ([], [])
     (request.denoisingStart, request.denoisingEnd) = (refining.place, nil)
     sizes.apply(to: &request, targets: false)
-    if !loaded.pipeline.conditioner.readsSecondTexts {
+    if !ready.model.pipeline.conditioner.readsSecondTexts {
       for index in request.prompts.indices { request.prompts[index].second = nil }
       for index in request.negativePrompts.indices { request.negativePrompts[index].second = nil }
     }
+    ready.request = request
   }
 
   /// A picture of far more pixels than the model was made for would take minutes and look bad. It is drawn at the model's size in its own proportions, unless
@@ -171,7 +164,7 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
   }
 
   /// Warns that a prompt is cut, and shows the beginning of the part that is left out.
-  private func tell(_ truncation: PromptTruncation, _ progress: Progress) {
+  func tell(_ truncation: PromptTruncation, _ progress: Progress) {
     let shown = truncation.dropped.count > 200 ? truncation.dropped.prefix(200) + " …" : truncation.dropped[...]
     let name = truncation.prompt.text == prompt.negativePrompt ? "negative prompt" : "prompt"
     progress.warn(
@@ -210,18 +203,18 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
     func planned(_ side: Int) -> Int { max(64, (min(side, GenerationRequest.maximumPixels) + 63) / 64 * 64) }
     let size = PixelSize(width: planned(width), height: planned(height))
     return GenerationExtent(
-      size: size, images: sampling.count, rowsPerImage: kinds.count, sharesLatents: kinds.allSatisfy(\.seesPicture),
+      size: size, images: drawn.count, rowsPerImage: kinds.count, sharesLatents: kinds.allSatisfy(\.seesPicture),
       encodesPicture: task.size != nil)
   }
 
   private func request(_ prompt: String, _ task: any GenerationTask, for model: StableDiffusion) -> GenerationRequest {
     var request = model.request(Prompt(prompt, skippedLayers: self.prompt.clipSkip, second: self.prompt.prompt2))
     request.task = task
-    request.seed = sampling.seed ?? request.seed
+    request.seed = drawn.seed ?? request.seed
     request.negativePrompts = self.prompt.negativePrompt.map { [Prompt($0, second: self.prompt.negativePrompt2)] } ?? []
     request.steps = sampling.steps ?? request.steps
     request.guidance = sampling.guidance ?? request.guidance
-    request.imagesPerPrompt = sampling.count
+    request.imagesPerPrompt = drawn.count
     request.width = sampling.width
     request.height = sampling.height
     shortcuts.apply(to: &request)
@@ -229,15 +222,66 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
     return request
   }
 
+  /// How pictures of a size are made.
+  /// - Parameter others: settings that come last.
+  func parameters(
+    prompt written: String, width: Int, height: Int, request: GenerationRequest, model loaded: StableDiffusion,
+    others: [GenerationParameters.Setting]
+  ) -> GenerationParameters {
+    let strength: Double? =
+      switch request.task {
+      case is TextToImage, is InstructionEditing, is Upscaling, is LatentUpscaling: nil
+      default: request.task.strength
+      }
+    // Other programs count from 1: their clip skip 1 leaves out no layer.
+    let clipSkip: [GenerationParameters.Setting] = prompt.clipSkip == 0 ? [] : [.init("Clip skip", "\(prompt.clipSkip + 1)")]
+    return GenerationParameters(
+      prompt: written, negativePrompt: prompt.negativePrompt ?? "", steps: request.steps,
+      sampler: loaded.schedulerKind.map { SchedulerName($0, scheduling.sigmas).description } ?? "", guidanceScale: Float(request.guidance),
+      seed: request.seed, width: width, height: height, model: model.name, strength: strength.map { Float($0) },
+      others: self.model.parts.settings + scheduling.settings + prompt.settings + clipSkip + adapters.settings + imagePrompts.settings
+        + sizes.settings + refining.settings(refiner) + controls.settings + shortcuts.settings + others)
+  }
+}
+
+extension DrawingOptions where Drawn == PictureOptions {
+  /// Makes pictures and writes them.
+  ///
+  /// - Parameters:
+  ///   - needsPrompt: whether there must be a prompt.
+  ///   - others: as for `ready`.
+  func run(
+    reading files: [String] = [], strength: Double? = nil, imagePrompts own: @autoclosure () throws -> [ImagePrompt] = [],
+    needsPrompt: Bool = true, _ task: @autoclosure () throws -> any GenerationTask
+  ) async throws {
+    if needsPrompt { try prompt.checkIsGiven() }
+    try drawn.output.check(count: drawn.count)
+    let progress = Progress(keepsOutputFree: drawn.output.isStandardOutput)
+    do {
+      var ready = try await ready(
+        reading: files, strength: strength, imagePrompts: own(), loadNoise: drawn.seeds.loadNoise, progress, task())
+      if let refiner { try await refine(&ready, with: refiner, progress) }
+      var isFirst = true
+      let images = try await ready.model.pipeline.images(for: ready.request, in: ready.context) { step in
+        if isFirst { for truncation in step.truncations { tell(truncation, progress) } }
+        isFirst = false
+        progress.step(step)
+      } phase: {
+        progress.phase($0)
+      }
+      progress.end(try write(images, ready))
+    } catch {
+      progress.clear()
+      throw error
+    }
+  }
+
   /// - Returns: a sentence about what was written.
-  private func write(_ images: [GeneratedImage], of prompt: String, request: GenerationRequest, model loaded: StableDiffusion) throws
-    -> String
-  {
-    let files = output.pictures(images.count)
+  private func write(_ images: [GeneratedImage], _ ready: Ready) throws -> String {
+    let output = drawn.output, files = output.pictures(images.count)
     try Signals.whole {
       for (image, file) in zip(images, files) {
-        try output.write(
-          Picture(image.image), to: file, parameters: parameters(of: image, prompt: prompt, request: request, model: loaded).text)
+        try output.write(Picture(image.image), to: file, parameters: parameters(of: image, ready).text)
       }
       if let path = output.saveLatents {
         try writeTensor("latents", Tensor.concatenated(images.map(\.latents), axis: 0).channelsFirst(), to: path)
@@ -250,32 +294,17 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
       output.isStandardOutput
       ? ["-"] : files.map { $0.relativePath.hasPrefix("./") ? String($0.relativePath.dropFirst(2)) : $0.relativePath }
     let shape = images.first?.image.shape ?? [0, 0, 0, 0]
-    return "\(names.joined(separator: ", ")): \(shape[2])×\(shape[1]), seed \(request.seed)"
+    return "\(names.joined(separator: ", ")): \(shape[2])×\(shape[1]), seed \(ready.request.seed)"
   }
 
-  private func parameters(
-    of image: GeneratedImage, prompt written: String, request: GenerationRequest, model loaded: StableDiffusion
-  ) -> GenerationParameters {
-    let (height, width) = (image.image.shape[1], image.image.shape[2])
-    let strength: Double? =
-      switch request.task {
-      case is TextToImage, is InstructionEditing, is Upscaling, is LatentUpscaling: nil
-      default: request.task.strength
-      }
+  private func parameters(of image: GeneratedImage, _ ready: Ready) -> GenerationParameters {
     // One seed draws the noise of all pictures of a batch, so the picture's index is needed, too.
     let batch: [GenerationParameters.Setting] =
-      request.imagesPerPrompt == 1
-      ? [] : [.init("Batch size", "\(request.imagesPerPrompt)"), .init("Batch pos", "\(image.index)")]
-    // Other programs count from 1: their clip skip 1 leaves out no layer.
-    let clipSkip: [GenerationParameters.Setting] = prompt.clipSkip == 0 ? [] : [.init("Clip skip", "\(prompt.clipSkip + 1)")]
-    return GenerationParameters(
-      prompt: written, negativePrompt: prompt.negativePrompt ?? "", steps: request.steps,
-      sampler: loaded.schedulerKind.map { SchedulerName($0, scheduling.sigmas).description } ?? "", guidanceScale: Float(request.guidance),
-      seed: request.seed,
-      width: width,
-      height: height, model: model.name, strength: strength.map { Float($0) },
-      others: self.model.parts.settings + scheduling.settings + prompt.settings + clipSkip + adapters.settings + imagePrompts.settings
-        + sizes.settings + refining.settings(refiner) + controls.settings + shortcuts.settings + batch)
+      ready.request.imagesPerPrompt == 1
+      ? [] : [.init("Batch size", "\(ready.request.imagesPerPrompt)"), .init("Batch pos", "\(image.index)")]
+    return parameters(
+      prompt: ready.written, width: image.image.shape[2], height: image.image.shape[1], request: ready.request, model: ready.model,
+      others: batch)
   }
 }
 
@@ -405,58 +434,10 @@ struct Depth2Img: AsyncParsableCommand {
   }
 }
 
-struct Upscale: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "upscale", abstract: "Enlarges a picture, with a model made for it.",
-    discussion: """
-      A latent upscaler doubles the sides. It takes a picture, which is resampled to sides that the model can double, or the latents of one. Other upscalers \
-      take a picture as it is.
-      """)
-  @OptionGroup var options: GenerateOptions
-
-  @Option(parsing: .unconditional, help: "The picture: PNG, JPEG or WebP.")
-  var image: String?
-
-  @Option(
-    parsing: .unconditional,
-    help: "The latents in the place of a picture, for a latent upscaler: a tensor [N, 4, h, w], named latents or the only one.")
-  var latents: String?
-
-  @Option(
-    parsing: .unconditional,
-    help: """
-      How much noise the picture gets first, from 0 to what the model allows: the more, the freer the result. Without it, 20. A latent upscaler gives none.
-      """)
-  var noiseLevel: Int?
-
-  func validate() throws {
-    guard (image == nil) != (latents == nil) else { throw ValidationError("Give either --image or --latents.") }
-    guard noiseLevel ?? 0 >= 0 else { throw ValidationError("--noise-level must be a whole number from 0.") }
-    guard latents == nil || noiseLevel == nil else { throw ValidationError("Latents get no noise: leave --noise-level out.") }
-  }
-
-  func run() async throws { try await options.run(reading: [image, latents].compactMap(\.self), task()) }
-
-  private func task() throws -> any GenerationTask {
-    // What is wrong with a model is said when it is loaded.
-    let files = try options.model.files, family = try? DiffusionModel.family(of: files.base, replacing: files.parts)
-    let isLatent = family is StableDiffusionLatentUpscaleFamily, name = options.model.name
-    switch (image, latents) {
-    case (let image?, _) where isLatent:
-      guard noiseLevel == nil else { throw Failure("\(name) is a latent upscaler and takes no --noise-level.") }
-      return LatentUpscaling(.pixels(try picture(image).tensor()))
-    case (let image?, _): return Upscaling(try picture(image).tensor(), noiseLevel: noiseLevel ?? 20)
-    case (nil, let latents):
-      guard isLatent || family == nil else { throw Failure("\(name) is no latent upscaler and takes no --latents; give it an --image.") }
-      return LatentUpscaling(.latents(try readLatents(latents ?? "", names: ["latents"])))
-    }
-  }
-}
-
 struct Unconditional: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "unconditional", abstract: "Draws anything, with a model that reads no text.")
-  @OptionGroup var options: DrawingOptions<NoWords>
+  @OptionGroup var options: DrawingOptions<NoWords, PictureOptions>
 
   func run() async throws { try await options.run(TextToImage()) }
 }
@@ -464,7 +445,7 @@ struct Unconditional: AsyncParsableCommand {
 struct Class2Img: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "class2img", abstract: "Draws a picture of a class, with a model made for it.")
-  @OptionGroup var options: DrawingOptions<ClassOptions>
+  @OptionGroup var options: DrawingOptions<ClassOptions, PictureOptions>
 
   func run() async throws { try await options.run(TextToImage()) }
 }

@@ -146,14 +146,6 @@ struct SamplingOptions: ParsableArguments {
   var guidance: Double?
 
   @Option(
-    parsing: .unconditional, help: "Everything random follows from it. Without it, a random one, which is printed.",
-    transform: {
-      guard let seed = UInt64($0) else { throw ValidationError("--seed must be a whole number from 0 to \(UInt64.max).") }
-      return seed
-    })
-  var seed: UInt64?
-
-  @Option(
     parsing: .unconditional,
     help: "What the model predicts: \(Prediction.allCases.map(\.rawValue).joined(separator: ", ")). Without it, what its files say.")
   var prediction: Prediction?
@@ -177,6 +169,36 @@ struct SamplingOptions: ParsableArguments {
       """)
   var resizeMode: ResizeMode?
 
+  func validate() throws {
+    guard (1...100_000).contains(steps ?? 1) else { throw ValidationError("--steps must be from 1 to 100000.") }
+    guard (0...1e6).contains(guidance ?? 1) else { throw ValidationError("--guidance must be a number from 0 to 1000000.") }
+    guard width ?? 1 > 0, height ?? 1 > 0 else { throw ValidationError("--width and --height must be more than 0.") }
+  }
+}
+
+/// How many pictures are drawn, and where they go.
+protocol DrawnOptions: ParsableArguments {
+  /// Pictures in the same passes.
+  var count: Int { get }
+  /// What everything random follows from; nil: a random one.
+  var seed: UInt64? { get }
+}
+
+/// For commands that draw pictures.
+struct PictureOptions: DrawnOptions {
+  @OptionGroup(title: "Sampling") var seeds: SeedOptions
+  @OptionGroup(title: "Output") var output: OutputOptions
+
+  var count: Int { seeds.count }
+  var seed: UInt64? { seeds.seed }
+}
+
+struct SeedOptions: ParsableArguments {
+  @Option(
+    parsing: .unconditional, help: "Everything random follows from it. Without it, a random one, which is printed.",
+    transform: SeedOptions.parsed)
+  var seed: UInt64?
+
   @Option(parsing: .unconditional, help: "Pictures, all in the same passes. More than one are numbered: out-1.png, out-2.png …")
   var count = 1
 
@@ -185,11 +207,13 @@ struct SamplingOptions: ParsableArguments {
     help: "Standard normal noise to start from, in place of the seed's: a float32 tensor [count, 4, h, w], named noise or the only one.")
   var loadNoise: String?
 
+  static func parsed(_ text: String) throws -> UInt64 {
+    guard let seed = UInt64(text) else { throw ValidationError("--seed must be a whole number from 0 to \(UInt64.max).") }
+    return seed
+  }
+
   func validate() throws {
-    guard (1...100_000).contains(steps ?? 1) else { throw ValidationError("--steps must be from 1 to 100000.") }
-    guard (0...1e6).contains(guidance ?? 1) else { throw ValidationError("--guidance must be a number from 0 to 1000000.") }
     guard (1...1000).contains(count) else { throw ValidationError("--count must be from 1 to 1000.") }
-    guard width ?? 1 > 0, height ?? 1 > 0 else { throw ValidationError("--width and --height must be more than 0.") }
   }
 }
 

@@ -48,6 +48,20 @@ final class Progress: Sendable {
     }
   }
 
+  /// Shows a step of frames that are drawn in the same passes: which frames, then the step.
+  /// - Parameters:
+  ///   - frames: counted from 0.
+  ///   - batch: the number of those passes, of as many.
+  func frames(_ frames: Range<Int>, of count: Int, batch: Int, of batches: Int, _ step: GenerationStep) {
+    let (done, steps) = (batch * step.count + step.index + 1, batches * step.count)
+    let names = frames.count == 1 ? "frame \(frames.upperBound)" : "frames \(frames.lowerBound + 1)–\(frames.upperBound)"
+    if isTerminal {
+      bar(done, of: steps, "\(names) of \(count), step \(step.index + 1) of \(step.count), \(elapsed)\(left(done, steps))")
+    } else if step.index + 1 == step.count, batch + 1 == batches || (batch + 1) * 4 / batches != batch * 4 / batches {
+      write("\(names) of \(count)\n", to: lines)
+    }
+  }
+
   /// Shows a step of a training: what it came to, then how long the rest will take, then the memory.
   /// - Parameter isLine: whether the step gets a line where there is no terminal.
   func training(_ done: Int, of count: Int, _ what: String, _ memory: String, secondsLeft: Double, isLine: Bool) {

@@ -1,5 +1,6 @@
 import Foundation
 import LatentDiffusion
+import LatentDiffusionVideoFiles
 
 // A pipeline of nothing but toys: the protocols suffice.
 
@@ -84,4 +85,16 @@ long.cancel()
 switch await long.result {
 case .success: check("a cancelled generation ends", false)
 case .failure(let error): check("a cancelled generation ends: \(error)", error is CancellationError)
+}
+
+// A walk between two prompts, as a clip in a file and back.
+let morph = try Morph([Morph.Keyframe("red", seed: 1, time: 0), Morph.Keyframe("blue", seed: 2, time: 1)])
+var walking = GenerationRequest("")
+(walking.steps, walking.guidance) = (5, 1)
+let walk = try await Toys.pipeline.walk(morph, frames: 3, like: walking)
+let frames = try await Toys.pipeline.images(for: walk.request(0..<3)).map(\.image)
+check("a walk begins at its first prompt: \(colour(frames[0], row: 5, column: 9))", colour(frames[0], row: 5, column: 9) == [255, 0, 0])
+let clip = try Clip(Tensor.concatenated(frames, axis: 0), framesPerSecond: 10)
+for format in [ClipFormat.webp, .png, .gif] {
+  check("a clip comes back from its \(format)", try Clip(data: clip.encoded(as: format).files[0]) == clip)
 }

@@ -1,0 +1,188 @@
+import ArgumentParser
+import Foundation
+import ImageFiles
+import LatentDiffusion
+import LatentDiffusionVideoFiles
+
+/// The prompts of a walk.
+struct MorphWords: WordOptions {
+  @Option(
+    name: [.customShort("p"), .long], parsing: .unconditionalSingleValue,
+    help: "What to draw at a keyframe: one for each, in their order, or one for all.")
+  var prompt: [String]
+
+  @Option(parsing: .unconditional, help: "What to stay away from.")
+  var negativePrompt: String?
+
+  @Option(
+    parsing: .unconditional,
+    help:
+      "Layers that the text encoder leaves out at its end for the prompts, as diffusers counts them: 1 is what other programs call clip skip 2."
+  )
+  var clipSkip = 0
+
+  /// The first one, which decides on what is the same for all.
+  func text() -> String { prompt.first ?? "" }
+
+  func validate() throws {
+    guard (0...1000).contains(clipSkip) else { throw ValidationError("--clip-skip must be from 0 to 1000.") }
+  }
+}
+
+/// The frames of a walk.
+struct MorphOptions: DrawnOptions {
+  @Option(
+    name: .customLong("seed"), parsing: .unconditionalSingleValue,
+    help: "Everything random follows from it: one for each keyframe, or one for all. Without it, a random one for all, which is printed.",
+    transform: SeedOptions.parsed)
+  var seeds: [UInt64] = []
+
+  @Option(
+    parsing: .unconditionalSingleValue,
+    help: "When a keyframe is reached, in seconds: one for each, ascending. Without it, they are evenly spread over the frames.")
+  var at: [Double] = []
+
+  @Option(parsing: .unconditional, help: "Frames of the clip. Without it, as many as --at and --fps need, or 48.")
+  var frames: Int?
+
+  @Flag(
+    help: "Goes back to the first keyframe after the last, so that the clip has no jump. What is drawn on the way there is shown twice.")
+  var pingPong = false
+
+  @Option(
+    parsing: .unconditional,
+    help: "How the way between two keyframes is gone: \(Morph.Easing.allCases.map(\.rawValue).joined(separator: ", ")).")
+  var easing = Morph.Easing.linear
+
+  @Option(
+    parsing: .unconditional,
+    help: "Frames that are drawn in the same passes, which is faster with small models, takes more memory and changes last bits.")
+  var batchSize = 1
+
+  @OptionGroup(title: "Output") var file: ClipFileOptions
+
+  var count: Int { batchSize }
+  var seed: UInt64? { seeds.first }
+
+  static let mostFrames = 10_000
+
+  func validate() throws {
+    guard (1...Self.mostFrames).contains(frames ?? 1) else { throw ValidationError("--frames must be from 1 to \(Self.mostFrames).") }
+    guard (1...1000).contains(batchSize) else { throw ValidationError("--batch-size must be from 1 to 1000.") }
+    guard frames == nil || at.isEmpty else {
+      throw ValidationError("Give either --frames or --at: with --fps, times say how many frames there are.")
+    }
+    guard at.allSatisfy({ (0...1e6).contains($0) }), zip(at, at.dropFirst()).allSatisfy(<) else {
+      throw ValidationError("--at must be numbers of seconds from 0 to 1000000, each larger than the one before.")
+    }
+    guard at.isEmpty || at.count > 1 else { throw ValidationError("--at must be given for each keyframe.") }
+    guard frameCount <= Self.mostFrames else {
+      throw ValidationError("--at and --fps ask for \(frameCount) frames; the most are \(Self.mostFrames).")
+    }
+  }
+
+  /// Frames of the clip: the last one is at the last time, or, on the way back, one before the first.
+  var frameCount: Int {
+    guard let start = at.first, let end = at.last else { return frames ?? 48 }
+    let exact = ((end - start) * file.fps).rounded()
+    // What cannot be a number of frames is told where it is checked.
+    let steps = (1...1e9).contains(exact) ? Int(exact) : 1
+    return pingPong ? 2 * steps : steps + 1
+  }
+
+  /// - Throws: a `ValidationError` where prompts, seeds and times do not fit one another.
+  func morph(_ prompts: [Prompt], seed: UInt64) throws -> Morph {
+    let count = max(prompts.count, seeds.count, at.count)
+    guard count > 1 else { throw ValidationError("A walk has at least two keyframes: give --prompt or --seed more than once.") }
+    for (name, given) in [("--prompt", prompts.count), ("--seed", seeds.count), ("--at", at.count)] where given > 1 && given != count {
+      throw ValidationError("There are \(count) keyframes and \(name) is given \(given) times; give one for each keyframe, or one for all.")
+    }
+    return try Morph(
+      (0..<count).map { index in
+        Morph.Keyframe(
+          prompts[min(index, prompts.count - 1)], seed: seeds.isEmpty ? seed : seeds[min(index, seeds.count - 1)],
+          time: at.isEmpty ? Double(index) : at[index])
+      }, easing: easing, isPingPong: pingPong)
+  }
+
+  /// The settings that are written into clips.
+  var settings: [GenerationParameters.Setting] {
+    func list(_ values: [some CustomStringConvertible]) -> String { values.map(\.description).joined(separator: ", ") }
+    var all = [("Frames", "\(frameCount)"), ("Frames per second", "\(file.fps)"), ("Easing", easing.rawValue)]
+    if seeds.count > 1 { all.append(("Seeds", list(seeds))) }
+    if !at.isEmpty { all.append(("Times", list(at))) }
+    if pingPong { all.append(("Ping-pong", "yes")) }
+    if batchSize > 1 { all.append(("Batch size", "\(batchSize)")) }
+    return all.map { .init($0, $1) }
+  }
+}
+
+struct MorphCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "morph", abstract: "Draws a clip that walks between prompts and between seeds.",
+    discussion: """
+      At a keyframe stands the picture that ldm txt2img draws of its prompt and seed. Between two, noise is interpolated on a sphere, and what the text \
+      encoder says on a straight line.
+      """)
+  @OptionGroup var options: DrawingOptions<MorphWords, MorphOptions>
+
+  func validate() throws {
+    guard options.refining.refiner == nil else { throw ValidationError("ldm morph takes no --refiner.") }
+    _ = try options.drawn.morph(options.prompt.prompt.map { Prompt($0) }, seed: 0)
+  }
+
+  func run() async throws {
+    let drawn = options.drawn, words = options.prompt
+    try drawn.file.check()
+    for prompt in words.prompt.dropFirst() { try options.adapters.checkNone(in: ["a --prompt after the first": prompt]) }
+    let progress = Progress()
+    do {
+      let ready = try await options.ready(progress, TextToImage())
+      let prompts = ready.request.prompts + words.prompt.dropFirst().map { Prompt($0, skippedLayers: words.clipSkip) }
+      let morph = try drawn.morph(prompts, seed: ready.request.seed)
+      let walk = try await ready.model.pipeline.walk(morph, frames: drawn.frameCount, like: ready.request, in: ready.context)
+      for truncation in walk.truncations { options.tell(truncation, progress) }
+      let drawings = try await drawings(of: walk, ready, progress)
+      let frames = walk.frames.map { drawings[$0] }
+      progress.begin("Encoding the clip")
+      var clip = try Clip(frames.map(\.picture), framesPerSecond: drawn.file.fps)
+      clip.parameters =
+        options.parameters(
+          prompt: words.prompt.joined(separator: "\n"), width: clip.width, height: clip.height, request: ready.request, model: ready.model,
+          others: drawn.settings
+        ).text
+      let seeds = drawn.seeds.isEmpty ? [ready.request.seed] : drawn.seeds
+      let written = try drawn.file.write(clip, latents: frames.map(\.latents), images: frames.compactMap(\.image))
+      progress.end("\(written), seed\(seeds.count == 1 ? "" : "s") \(seeds.map(\.description).joined(separator: ", "))")
+    } catch {
+      progress.clear()
+      throw error
+    }
+  }
+
+  /// What is kept of a picture: with many frames, tensors of pixels would fill the memory.
+  private struct Drawing {
+    let picture: Picture
+    let latents: Tensor
+    /// Nil unless it is asked for.
+    let image: Tensor?
+  }
+
+  /// Every picture of the walk, each once.
+  private func drawings(
+    of walk: MorphWalk, _ ready: DrawingOptions<MorphWords, MorphOptions>.Ready, _ progress: Progress
+  ) async throws -> [Drawing] {
+    var drawings: [Drawing] = []
+    let batches = walk.batches(of: options.drawn.batchSize), keepsImages = options.drawn.file.saveImageTensor != nil
+    for (index, batch) in batches.enumerated() {
+      let images = try await ready.model.pipeline.images(for: walk.request(batch), in: ready.context) { step in
+        progress.frames(batch, of: walk.places.count, batch: index, of: batches.count, step)
+      } phase: { phase in
+        // What follows is short, and the time that is left counts from the first step.
+        if index == 0 { progress.phase(phase) }
+      }
+      drawings += images.map { Drawing(picture: Picture($0.image), latents: $0.latents, image: keepsImages ? $0.image : nil) }
+    }
+    return drawings
+  }
+}
