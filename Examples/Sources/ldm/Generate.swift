@@ -29,13 +29,15 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
   ///   - strength: the part of the steps that are run; nil: what is usual for the model.
   ///   - imagePrompts: what the model itself takes of pictures, before those of adapters.
   ///   - needsPrompt: whether there must be a prompt.
+  ///   - fps: frames a second of clips; nil: pictures are made.
   ///   - task: what the pictures start from. It is read before the model, because its errors are found faster.
   func run(
     reading files: [String] = [], strength: Double? = nil, imagePrompts own: @autoclosure () throws -> [ImagePrompt] = [],
-    needsPrompt: Bool = true, _ task: @autoclosure () throws -> any GenerationTask
+    needsPrompt: Bool = true, fps: Int? = nil, _ task: @autoclosure () throws -> any GenerationTask
   ) async throws {
     if needsPrompt { try prompt.checkIsGiven() }
-    try output.check(count: sampling.count)
+    try fps == nil ? output.check(count: sampling.count) : output.checkClips(count: sampling.count)
+    guard fps == nil || refining.refiner == nil else { throw Failure("A refiner draws pictures; leave --refiner out for clips.") }
     try adapters.checkNone(in: [
       "--prompt-2": prompt.prompt2, "--negative-prompt": prompt.negativePrompt, "--negative-prompt-2": prompt.negativePrompt2,
     ])
@@ -45,7 +47,7 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
       if !files.isEmpty { progress.begin("Reading \(files.joined(separator: " and "))") }
       var task = try task()
       let pictures = try own() + imagePrompts.prompts()
-      let noise = try sampling.loadNoise.map { try readLatents($0, names: ["noise"]) }
+      let noise = try sampling.loadNoise.map { try readLatents($0, names: ["noise"], ofClips: fps != nil) }
       let written = try self.prompt.text()
       let (prompt, tagged) = try self.adapters.taken(from: written)
       let adapters = try self.adapters.adapted(by: tagged)
@@ -80,7 +82,7 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
       } phase: {
         progress.phase($0)
       }
-      progress.end(try write(images, of: written, request: request, model: loaded))
+      progress.end(try write(images, of: written, request: request, model: loaded, fps: fps))
     } catch {
       progress.clear()
       throw error
@@ -95,7 +97,8 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
     if let prediction = sampling.prediction { loaded.predictionType = prediction.type }
     if scheduling.scheduler == nil, let problem = loaded.schedulerProblem { throw Failure("\(problem) Name it with --scheduler.") }
     if scheduling.choosesAny {
-      try loaded.use(scheduling.scheduler?.kind, spacing: scheduling.sigmas, timesteps: scheduling.timesteps)
+      try loaded.use(
+        scheduling.scheduler?.kind, spacing: scheduling.sigmas, timesteps: scheduling.timesteps, betas: scheduling.betas)
     }
     return loaded
   }
@@ -209,9 +212,11 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
     // The model takes the next size that it can divide, so this rounds up to multiples of 64. The request reports a size that is too large.
     func planned(_ side: Int) -> Int { max(64, (min(side, GenerationRequest.maximumPixels) + 63) / 64 * 64) }
     let size = PixelSize(width: planned(width), height: planned(height))
-    return GenerationExtent(
+    var extent = GenerationExtent(
       size: size, images: sampling.count, rowsPerImage: kinds.count, sharesLatents: kinds.allSatisfy(\.seesPicture),
       encodesPicture: task.size != nil)
+    if case .count(let frames) = task.frames { extent.frames = max(1, min(frames, GenerationRequest.maximumPixels)) }
+    return extent
   }
 
   private func request(_ prompt: String, _ task: any GenerationTask, for model: StableDiffusion) -> GenerationRequest {
@@ -230,42 +235,49 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
   }
 
   /// - Returns: a sentence about what was written.
-  private func write(_ images: [GeneratedImage], of prompt: String, request: GenerationRequest, model loaded: StableDiffusion) throws
-    -> String
-  {
-    let files = output.pictures(images.count)
+  private func write(
+    _ images: [GeneratedImage], of prompt: String, request: GenerationRequest, model loaded: StableDiffusion, fps: Int?
+  ) throws -> String {
+    func text(_ image: GeneratedImage) -> String { parameters(of: image, prompt: prompt, request: request, model: loaded, fps: fps).text }
+    // The frames of a clip are pictures in a row.
+    let frames = fps == nil ? nil : (images.last?.frame ?? 0) + 1, count = images.count / (frames ?? 1)
+    let files = fps == nil ? output.pictures(count) : output.clips(count)
+    func stacked(_ tensors: [Tensor]) -> Tensor {
+      let all = Tensor.concatenated(tensors, axis: 0)
+      return frames.map { all.reshaped(Shape([count, $0] + all.shape.dimensions.dropFirst())) } ?? all
+    }
     try Signals.whole {
-      for (image, file) in zip(images, files) {
-        try output.write(
-          Picture(image.image), to: file, parameters: parameters(of: image, prompt: prompt, request: request, model: loaded).text)
+      if let fps, let frames {
+        for (index, file) in files.enumerated() {
+          try output.write(clip: images[index * frames..<(index + 1) * frames].map { (Picture($0.image), text($0)) }, to: file, fps: fps)
+        }
+      } else {
+        for (image, file) in zip(images, files) { try output.write(Picture(image.image), to: file, parameters: text(image)) }
       }
-      if let path = output.saveLatents {
-        try writeTensor("latents", Tensor.concatenated(images.map(\.latents), axis: 0).channelsFirst(), to: path)
-      }
-      if let path = output.saveImageTensor {
-        try writeTensor("image", Tensor.concatenated(images.map(\.image), axis: 0), to: path)
-      }
+      if let path = output.saveLatents { try writeTensor("latents", withChannelsFirst(stacked(images.map(\.latents))), to: path) }
+      if let path = output.saveImageTensor { try writeTensor("image", stacked(images.map(\.image)), to: path) }
     }
     let names =
       output.isStandardOutput
       ? ["-"] : files.map { $0.relativePath.hasPrefix("./") ? String($0.relativePath.dropFirst(2)) : $0.relativePath }
-    let shape = images.first?.image.shape ?? [0, 0, 0, 0]
-    return "\(names.joined(separator: ", ")): \(shape[2])×\(shape[1]), seed \(request.seed)"
+    let shape = images.first?.image.shape ?? [0, 0, 0, 0], many = frames.map { ", \($0) frames" } ?? ""
+    return "\(names.joined(separator: ", ")): \(shape[2])×\(shape[1])\(many), seed \(request.seed)"
   }
 
   private func parameters(
-    of image: GeneratedImage, prompt written: String, request: GenerationRequest, model loaded: StableDiffusion
+    of image: GeneratedImage, prompt written: String, request: GenerationRequest, model loaded: StableDiffusion, fps: Int?
   ) -> GenerationParameters {
     let (height, width) = (image.image.shape[1], image.image.shape[2])
     let strength: Double? =
       switch request.task {
-      case is TextToImage, is InstructionEditing, is Upscaling, is LatentUpscaling: nil
+      case is TextToImage, is TextToVideo, is InstructionEditing, is Upscaling, is LatentUpscaling: nil
       default: request.task.strength
       }
     // One seed draws the noise of all pictures of a batch, so the picture's index is needed, too.
     let batch: [GenerationParameters.Setting] =
       request.imagesPerPrompt == 1
       ? [] : [.init("Batch size", "\(request.imagesPerPrompt)"), .init("Batch pos", "\(image.index)")]
+    let frame: [GenerationParameters.Setting] = fps.map { [.init("Frame", "\(image.frame + 1)"), .init("FPS", "\($0)")] } ?? []
     // Other programs count from 1: their clip skip 1 leaves out no layer.
     let clipSkip: [GenerationParameters.Setting] = prompt.clipSkip == 0 ? [] : [.init("Clip skip", "\(prompt.clipSkip + 1)")]
     return GenerationParameters(
@@ -275,7 +287,7 @@ struct DrawingOptions<Words: WordOptions>: ParsableArguments {
       width: width,
       height: height, model: model.name, strength: strength.map { Float($0) },
       others: self.model.parts.settings + scheduling.settings + prompt.settings + clipSkip + adapters.settings + imagePrompts.settings
-        + sizes.settings + refining.settings(refiner) + controls.settings + shortcuts.settings + batch)
+        + sizes.settings + refining.settings(refiner) + controls.settings + shortcuts.settings + batch + frame)
   }
 }
 
@@ -405,54 +417,6 @@ struct Depth2Img: AsyncParsableCommand {
   }
 }
 
-struct Upscale: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "upscale", abstract: "Enlarges a picture, with a model made for it.",
-    discussion: """
-      A latent upscaler doubles the sides. It takes a picture, which is resampled to sides that the model can double, or the latents of one. Other upscalers \
-      take a picture as it is.
-      """)
-  @OptionGroup var options: GenerateOptions
-
-  @Option(parsing: .unconditional, help: "The picture: PNG, JPEG or WebP.")
-  var image: String?
-
-  @Option(
-    parsing: .unconditional,
-    help: "The latents in the place of a picture, for a latent upscaler: a tensor [N, 4, h, w], named latents or the only one.")
-  var latents: String?
-
-  @Option(
-    parsing: .unconditional,
-    help: """
-      How much noise the picture gets first, from 0 to what the model allows: the more, the freer the result. Without it, 20. A latent upscaler gives none.
-      """)
-  var noiseLevel: Int?
-
-  func validate() throws {
-    guard (image == nil) != (latents == nil) else { throw ValidationError("Give either --image or --latents.") }
-    guard noiseLevel ?? 0 >= 0 else { throw ValidationError("--noise-level must be a whole number from 0.") }
-    guard latents == nil || noiseLevel == nil else { throw ValidationError("Latents get no noise: leave --noise-level out.") }
-  }
-
-  func run() async throws { try await options.run(reading: [image, latents].compactMap(\.self), task()) }
-
-  private func task() throws -> any GenerationTask {
-    // What is wrong with a model is said when it is loaded.
-    let files = try options.model.files, family = try? DiffusionModel.family(of: files.base, replacing: files.parts)
-    let isLatent = family is StableDiffusionLatentUpscaleFamily, name = options.model.name
-    switch (image, latents) {
-    case (let image?, _) where isLatent:
-      guard noiseLevel == nil else { throw Failure("\(name) is a latent upscaler and takes no --noise-level.") }
-      return LatentUpscaling(.pixels(try picture(image).tensor()))
-    case (let image?, _): return Upscaling(try picture(image).tensor(), noiseLevel: noiseLevel ?? 20)
-    case (nil, let latents):
-      guard isLatent || family == nil else { throw Failure("\(name) is no latent upscaler and takes no --latents; give it an --image.") }
-      return LatentUpscaling(.latents(try readLatents(latents ?? "", names: ["latents"])))
-    }
-  }
-}
-
 struct Unconditional: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "unconditional", abstract: "Draws anything, with a model that reads no text.")
@@ -469,7 +433,7 @@ struct Class2Img: AsyncParsableCommand {
   func run() async throws { try await options.run(TextToImage()) }
 }
 
-private func checkStrength(_ strength: Double?) throws {
+func checkStrength(_ strength: Double?) throws {
   guard (0...1).contains(strength ?? 1) else { throw ValidationError("--strength must be a number from 0 to 1.") }
 }
 
@@ -485,6 +449,9 @@ private func withStrength(_ strength: Double, _ task: any GenerationTask) -> any
     task.strength = strength
     return task
   case var task as Inpainting:
+    task.strength = strength
+    return task
+  case var task as VideoToVideo:
     task.strength = strength
     return task
   default: return task

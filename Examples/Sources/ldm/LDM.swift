@@ -11,8 +11,8 @@ import LatentDiffusion
     commandName: "ldm", abstract: "Makes and changes pictures by latent diffusion, on the CPU.",
     version: "ldm \(version), kernels \(KernelSet.active)",
     subcommands: [
-      Txt2Img.self, Img2Img.self, Inpaint.self, Outpaint.self, Edit.self, Variation.self, Depth2Img.self, Upscale.self, Unconditional.self,
-      Class2Img.self, Train.self, Encode.self, Decode.self, Canny.self, Tokenize.self,
+      Txt2Img.self, Img2Img.self, Inpaint.self, Outpaint.self, Edit.self, Variation.self, Depth2Img.self, Upscale.self, Txt2Video.self,
+      Video2Video.self, Unconditional.self, Class2Img.self, Train.self, Encode.self, Decode.self, Canny.self, Tokenize.self,
       ScheduleCommand.self, Inspect.self, Convert.self, Bench.self,
     ])
   static let version = "0.16.0"

@@ -182,7 +182,10 @@ struct SamplingOptions: ParsableArguments {
 
   @Option(
     parsing: .unconditional,
-    help: "Standard normal noise to start from, in place of the seed's: a float32 tensor [count, 4, h, w], named noise or the only one.")
+    help: """
+      Standard normal noise to start from, in place of the seed's: a float32 tensor [count, 4, h, w], of clips [count, 4, frames, h, w], named noise or the \
+      only one.
+      """)
   var loadNoise: String?
 
   func validate() throws {
@@ -226,14 +229,23 @@ struct ShortcutOptions: ParsableArguments {
 struct OutputOptions: ParsableArguments {
   @Option(
     name: [.customShort("o"), .long], parsing: .unconditional,
-    help: "Where the picture goes: a .png, .jpg or .webp file, or - for a PNG on standard output. A PNG also says how it was made.")
+    help: """
+      Where the picture goes: a .png, .jpg or .webp file, or - for a PNG on standard output. A PNG also says how it was made. A clip goes to a folder, with \
+      its frames as 0001.png, 0002.png …
+      """)
   var output: String
 
   @Option(
-    parsing: .unconditional, help: "Where the latents go, as they are before decoding: one tensor latents, float32, [count, 4, h, w].")
+    parsing: .unconditional,
+    help:
+      "Where the latents go, as they are before decoding: one tensor latents, float32, [count, 4, h, w], of clips [count, 4, frames, h, w]."
+  )
   var saveLatents: String?
 
-  @Option(parsing: .unconditional, help: "Where the picture goes before it is rounded: one tensor image, float32, [count, H, W, 3], 0…1.")
+  @Option(
+    parsing: .unconditional,
+    help:
+      "Where the picture goes before it is rounded: one tensor image, float32, [count, H, W, 3], of clips [count, frames, H, W, 3], 0…1.")
   var saveImageTensor: String?
 
   /// Whether the picture goes to standard output.
