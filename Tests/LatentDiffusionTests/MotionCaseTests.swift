@@ -13,8 +13,16 @@ struct MotionCase: Decodable, Sendable, CustomTestStringConvertible {
   let video: [String]?
   /// Files with their weights.
   let loras: [String: Double]?
+  let control: Steering?
 
-  private enum CodingKeys: CodingKey { case model, motion, frames, video, loras }
+  /// A ControlNet with a picture for each frame.
+  struct Steering: Decodable, Sendable {
+    let network: String
+    let weight: Double
+    let pictures: [String]
+  }
+
+  private enum CodingKeys: CodingKey { case model, motion, frames, video, loras, control }
 
   init(from decoder: any Decoder) throws {
     run = try PipelineCase(from: decoder)
@@ -24,6 +32,7 @@ struct MotionCase: Decodable, Sendable, CustomTestStringConvertible {
     frames = try values.decode(Int.self, forKey: .frames)
     video = try values.decodeIfPresent([String].self, forKey: .video)
     loras = try values.decodeIfPresent([String: Double].self, forKey: .loras)
+    control = try values.decodeIfPresent(Steering.self, forKey: .control)
   }
 
   var testDescription: String { run.name }
@@ -54,9 +63,16 @@ struct MotionCase: Decodable, Sendable, CustomTestStringConvertible {
   func request() throws -> GenerationRequest {
     var request = try run.request()
     request.task = TextToVideo(frames: frames)
+    func pictures(_ names: [String]) throws -> Tensor {
+      let all = try names.map { try Picture(contentsOf: fixtures.appending(path: "models/inputs/\($0)")).tensor() }
+      return Tensor.concatenated(all, axis: 0)
+    }
+    if let control {
+      let net = try ControlNetModel.load(from: fixtures.appending(path: "controls/\(control.network)"))
+      request.controls = [Control(net, picture: try pictures(control.pictures), weight: control.weight)]
+    }
     if let video {
-      let pictures = try video.map { try Picture(contentsOf: fixtures.appending(path: "models/inputs/\($0)")).tensor() }
-      let all = Tensor.concatenated(pictures, axis: 0)
+      let all = try pictures(video)
       request.task = VideoToVideo(all.reshaped(Shape([1] + all.shape.dimensions)), strength: run.strength ?? 0.8)
     }
     return request
@@ -74,7 +90,7 @@ struct MotionCase: Decodable, Sendable, CustomTestStringConvertible {
 @Suite struct MotionCaseTests {
   static let cases = (try? MotionCase.all()) ?? []
 
-  @Test func allCasesAreHere() { #expect(Self.cases.count == 13) }
+  @Test func allCasesAreHere() { #expect(Self.cases.count == 14) }
 
   private static func model(_ given: MotionCase, motion: URL? = nil, adapters: [AdapterUse] = []) throws -> DiffusionModel {
     let copy = given.model == "saved" ? try MotionCase.saved() : nil

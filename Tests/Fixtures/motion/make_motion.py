@@ -24,7 +24,7 @@ sys.path += [str(HERE.parent / "models")]
 
 import diffusers
 import torch
-from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from diffusers import ControlNetModel, MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from diffusers.loaders.single_file_utils import convert_animatediff_checkpoint_to_diffusers
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from diffusers.utils import logging
@@ -86,6 +86,7 @@ CASES = [
     video("saved", "saved", "v2", guidance=5.0),
     video("xl", "sdxl", "xl", guidance=5.0, frames=3),
     video("deep", "sd2", "deep", guidance=5.0, frames=5, width=16, height=16),
+    video("control", "sd1", "v2", frames=3, scheduler="ddim", guidance=5.0, control=dict(network="sd1", weight=0.8, pictures=CLIP)),
     video("v2v", "sd1", "v2", "video-to-video", frames=3, video=CLIP, strength=0.6, scheduler="ddim"),
     video("v2v-unguided", "sd1", "v3", "video-to-video", frames=2, video=CLIP[:2], strength=0.8, guidance=1.0, scheduler="euler"),
 ]
@@ -211,23 +212,26 @@ PIPELINES = {
     ("video-to-video", False): diffusers.AnimateDiffVideoToVideoPipeline,
     ("text-to-video", True): diffusers.AnimateDiffSDXLPipeline,
 }
+CONTROLLED = diffusers.AnimateDiffControlNetPipeline
 
 
-def load(kind, model, motion, dtype):
+def load(kind, model, motion, dtype, control=None):
     module = MotionAdapter.from_pretrained(HERE / motion, dtype=dtype)
     parts = dict(feature_extractor=None, image_encoder=None)
     if model == "saved":
         model = "sd1"
         parts |= dict(unet=UNetMotionModel.from_pretrained(HERE / "saved" / "unet", dtype=dtype),
                       scheduler=diffusers.DDIMScheduler.from_pretrained(HERE / "saved" / "scheduler"))
-    pipeline = PIPELINES[kind, model == "sdxl"].from_pretrained(BASES / model, motion_adapter=module, dtype=dtype, **parts)
+    if control:
+        parts["controlnet"] = ControlNetModel.from_pretrained(HERE.parent / "controls" / control["network"], dtype=dtype)
+    pipeline = (CONTROLLED if control else PIPELINES[kind, model == "sdxl"]).from_pretrained(BASES / model, motion_adapter=module, dtype=dtype, **parts)
     if model == "sdxl":
         whole(pipeline.unet, UNet2DConditionModel.from_pretrained(BASES / model / "unet", dtype=dtype))
     return pipeline
 
 
 def run(given, dtype):
-    pipeline = load(given["pipeline"], given["model"], given["motion"], dtype)
+    pipeline = load(given["pipeline"], given["model"], given["motion"], dtype, given.get("control"))
     CLIPTextModel.text_model = property(lambda encoder: encoder)
     pipeline.set_progress_bar_config(disable=True)
     if "scheduler" in given:
@@ -254,6 +258,9 @@ def run(given, dtype):
         arguments |= dict(video=[pictures], width=pictures[0].width, height=pictures[0].height)
     else:
         arguments["num_frames"] = given["frames"]
+    if "control" in given:
+        arguments |= dict(conditioning_frames=[Image.open(INPUTS / name).convert("RGB") for name in given["control"]["pictures"]],
+                          controlnet_conditioning_scale=given["control"]["weight"])
     with drawing(draws, dtype):
         frames = pipeline(**arguments).frames
     tensors = {f"draw.{i}": drawn for i, drawn in enumerate(draws)} | {f"latents.{i}": state for i, state in enumerate(latents)}
