@@ -12,6 +12,8 @@ public protocol NoisePredictor: Sendable {
   var sampleSize: Int? { get }
   /// Both sides of the latents it was trained on. Without an implementation: squares of `sampleSize`.
   var sampleSides: (height: Int, width: Int)? { get }
+  /// How many frames its clips have; nil, without an implementation, where it draws pictures. Latents of clips are `[N, F, h, w, C]`.
+  var clip: ClipLength? { get }
   /// True where a guidance scale is an input of the network (LCM), given in `Conditioning.guidance`.
   var embedsGuidance: Bool { get }
   /// What it takes of `Conditioning.inputs`; without an implementation, nothing.
@@ -20,10 +22,10 @@ public protocol NoisePredictor: Sendable {
   /// One pass.
   ///
   /// - Parameters:
-  ///   - latents: `[N, h, w, inputChannels]`.
+  ///   - latents: `[N, h, w, inputChannels]`, of clips `[N, F, h, w, inputChannels]`.
   ///   - timestep: on the training scale, 0..<1000 as a rule.
   ///   - conditioning: k · N rows, of which row j · N + i belongs to latent i.
-  /// - Returns: `[k · N, h, w, outputChannels]`.
+  /// - Returns: `[k · N, h, w, outputChannels]`, of clips `[k · N, F, h, w, outputChannels]`.
   /// - Throws: `CancellationError`; `ComponentError` where shapes do not fit.
   func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor
 
@@ -43,6 +45,19 @@ public protocol NoisePredictor: Sendable {
   func predict(
     _ latents: Tensor, timestep: Float, conditioning: Conditioning, memory: inout PassMemory, in context: ExecutionContext
   ) throws -> Tensor
+}
+
+/// How many frames the clips of a predictor have.
+public struct ClipLength: Sendable, Hashable {
+  /// Where nobody says how many.
+  public let usual: Int
+  /// In one pass.
+  public let most: Int
+
+  /// - Parameters:
+  ///   - usual: where nobody says how many.
+  ///   - most: in one pass.
+  public init(usual: Int, most: Int) { (self.usual, self.most) = (usual, most) }
 }
 
 /// A further input of a predictor, given in `Conditioning.inputs`.
@@ -67,6 +82,7 @@ extension NoisePredictor {
   public var sideMultiple: Int { 1 }
   public var sampleSize: Int? { nil }
   public var sampleSides: (height: Int, width: Int)? { sampleSize.map { ($0, $0) } }
+  public var clip: ClipLength? { nil }
   public var embedsGuidance: Bool { false }
   public var declaredInputs: [PredictorInput] { [] }
 

@@ -7,10 +7,11 @@ public protocol NoiseSource: Sendable, Codable {
 }
 
 extension NoiseSource {
-  /// Noise for latents `[N, h, w, C]`, drawn in the order `[N, C, h, w]` in which PyTorch fills them.
+  /// Noise for latents `[N, h, w, C]`, drawn in the order `[N, C, h, w]` in which PyTorch fills them; for those of clips, `[N, F, h, w, C]`, in the order
+  /// `[N, C, F, h, w]`.
   public mutating func normal(channelsLast shape: Shape) -> Tensor {
-    let drawn = Tensor(normal(shape.count), shape: [shape[0], shape[3], shape[1], shape[2]])
-    return drawn.channelsLast()
+    let drawn = Tensor(normal(shape.count), shape: Shape([shape[0], shape.columns] + shape.dimensions.dropFirst().dropLast()))
+    return drawn.permuted([0] + (2..<shape.rank) + [1])
   }
 }
 

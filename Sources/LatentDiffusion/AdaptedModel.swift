@@ -7,10 +7,14 @@ extension ModelFamily {
   /// The modules of a model that adapters can change: those of its predictor and its text encoders.
   func adapterTargets(_ files: ModelFiles) throws -> AdapterTargets {
     let adaptable = parts.filter { [.predictor, .conditioner].contains($0.role) && files.components.contains($0.name) }
+    // What is added to a predictor, such as motion modules, is a part of it to adapters.
+    let predictor = adaptable.first { $0.role == .predictor }?.name
     return AdapterTargets(
       try adaptable.map { part in
         let shapes = try files.shapes(of: part.name)
-        return AdapterTargets.Component(part.name, shapes: shapes, otherNames: otherNames(of: part.name, parameters: Set(shapes.keys)))
+        return AdapterTargets.Component(
+          part.name, addedTo: part.role == .predictor && part.name != predictor ? predictor : nil, shapes: shapes,
+          otherNames: otherNames(of: part.name, parameters: Set(shapes.keys)))
       })
   }
 }

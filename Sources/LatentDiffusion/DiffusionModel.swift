@@ -126,12 +126,19 @@ public struct DiffusionModel: Sendable {
   ///   - kind: nil keeps the scheduler that is in use.
   ///   - spacing: how its σ fall; nil for what the model's file says.
   ///   - timesteps: where its timesteps lie; nil for what the model's file says.
-  /// - Throws: `SchedulerError` where the scheduler does not have a spacing, or there is none to keep.
+  ///   - betas: how the noise of the training grew; nil for what the model's file says. Motion modules were trained with `linear`, whatever the model was
+  ///     that they are added to.
+  /// - Throws: `SchedulerError` where the scheduler does not have a spacing or a table, or there is none to keep.
   public mutating func use(
-    _ kind: SchedulerKind? = nil, spacing: SigmaSpacing? = nil, timesteps: TimestepSpacing? = nil
+    _ kind: SchedulerKind? = nil, spacing: SigmaSpacing? = nil, timesteps: TimestepSpacing? = nil, betas: BetaSchedule? = nil
   ) throws(SchedulerError) {
     guard let used = kind ?? schedulerKind else { throw schedulerProblem ?? .missingClassName }
-    schedulerConfiguration = try used.spacing(ownConfiguration, sigmas: spacing, timesteps: timesteps)
+    var configuration = try used.spacing(ownConfiguration, sigmas: spacing, timesteps: timesteps)
+    if let betas {
+      configuration.betaSchedule = betas.rawValue
+      do { _ = try used.make(configuration: configuration, steps: 4) } catch SchedulerError.unusableSteps {}
+    }
+    schedulerConfiguration = configuration
     (schedulerKind, isSchedulerExchanged) = (used, isSchedulerExchanged || kind != nil)
     makeSchedule()
   }

@@ -204,6 +204,11 @@ struct MemoryModel: Sendable {
     }
   }
 
+  /// Of each clip; 1 for pictures.
+  private func frames(_ extent: GenerationExtent) -> Int {
+    usual.assembly.predictor.clip.map { extent.frames ?? $0.usual } ?? 1
+  }
+
   /// - Parameter passes: of the same extent.
   func cost(of choice: MemoryChoice, _ extent: GenerationExtent, passes: MemoryPasses = MemoryPasses()) throws -> MemoryCost {
     let (height, width) = (extent.size.height / scale, extent.size.width / scale)
@@ -228,11 +233,12 @@ struct MemoryModel: Sendable {
     }.work
     let weights = passes.weights(of: parts, choice, usesAll: extent.encodesPicture)
     // The pictures that are done, and copies of the one that is being made.
-    let pictures = (extent.images + 3) * extent.size.width * extent.size.height * 3 * 4
+    let count = extent.images * frames(extent)
+    let pictures = (count + 3) * extent.size.width * extent.size.height * 3 * 4
     let latents = Self.waste.buffers * Double(max(text.work.peakBytes, pass.peakBytes))
     let passing = max(latents, Self.waste.pictures * Double(max(decoding.peakBytes, encoding.peakBytes)) + Double(pictures))
     let area = Double(height * width) / Double(tile.height * tile.width) * (tiles?.areaFactor(height: height, width: width) ?? 1)
-    let images = Double(extent.images) * area
+    let images = Double(count) * area
     let program = Self.programBytes + assembly.otherBytes + Self.bytesPerStreamedMatrix * weights.streamed
     return MemoryCost(
       peakBytes: program + Int(Self.waste.kept * Double(weights.kept) + passing), keptBytes: weights.kept,

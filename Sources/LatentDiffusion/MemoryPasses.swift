@@ -70,15 +70,17 @@ extension ModelAssembly {
   ) throws {
     let latents = extent.images * (extent.sharesLatents ? 1 : extent.rowsPerImage)
     let conditioning = completed(conditioning ?? Conditioning(rows: latents), by: engine)
+    let frames = predictor.clip.map { extent.frames ?? $0.usual }
     let steered = try ControlledPredictor.steering(
       predictor,
       controls.map { Control($0, picture: engine.input([1, extent.size.height, extent.size.width, $0.pictureChannels])) },
-      rows: Array(repeating: GuidanceRow(.prompt), count: extent.rowsPerImage), steps: 2, count: extent.images, in: engine.context)
+      rows: Array(repeating: GuidanceRow(.prompt), count: extent.rowsPerImage), steps: 2, count: extent.images, frames: frames,
+      in: engine.context)
     var memory = PassMemory()
     for _ in 0..<2 {
       engine.counter.beginPass()
       _ = try steered.predict(
-        engine.input([latents, height, width, predictor.inputChannels]), timestep: 0,
+        engine.input(Shape([latents] + (frames.map { [$0] } ?? []) + [height, width, predictor.inputChannels])), timestep: 0,
         conditioning: conditioning, memory: &memory, in: engine.context)
     }
   }
@@ -115,7 +117,9 @@ extension ModelAssembly {
     do {
       let conditioning = try followConditioner(1, size: size, pictures: imageConditioners.map { _ in 1 }, engines[0])
         .extended(to: 2, by: engines[1])
-      try followPass(conditioning, GenerationExtent(size: size), height: sides.height, width: sides.width, engines[1])
+      var extent = GenerationExtent(size: size)
+      extent.frames = predictor.clip.map { _ in 1 }
+      try followPass(conditioning, extent, height: sides.height, width: sides.width, engines[1])
       try followDecoder(height: sides.height, width: sides.width, engines[2])
     } catch { return false }
     return engines[2].counter.operations <= engines[1].counter.operations

@@ -26,7 +26,7 @@ public struct ModelRegistry: Sendable {
       UNet2DConditionModel.self, KUNet2DConditionModel.self, UNet2DModel.self, AutoencoderKL.self, AsymmetricAutoencoderKL.self,
       AutoencoderTiny.self, VQModel.self,
       CLIPTextModel.self, LDMBertModel.self, ClassEmbedder.self, CLIPVisionModelWithProjection.self, StableUnCLIPImageNormalizer.self,
-      ControlNetModel.self, T2IAdapter.self,
+      ControlNetModel.self, T2IAdapter.self, MotionAdapter.self,
     ]),
     families: [
       StableDiffusionFamily(), StableDiffusionXLFamily(), StableDiffusionUpscaleFamily(), StableDiffusionLatentUpscaleFamily(),
@@ -40,7 +40,7 @@ public struct ModelRegistry: Sendable {
 
   /// How single files hold models, or what is added to models.
   var layouts: [any CheckpointLayout] {
-    [ControlNetCheckpoint(), T2IAdapterCheckpoint()] + families.compactMap(\.checkpointLayout)
+    [ControlNetCheckpoint(), T2IAdapterCheckpoint(), MotionAdapterCheckpoint()] + families.compactMap(\.checkpointLayout)
   }
 
   /// The family of a model: by the class of its pipeline, and where the files do not say it, by the parts that are there.
@@ -52,6 +52,11 @@ public struct ModelRegistry: Sendable {
     let controls = ControlNetModel.classNames + T2IAdapter.classNames
     if files.layout != .diffusers, let name = files.components.compactMap(files.className).first(where: controls.contains) {
       throw .foreign(path: path, ForeignFile("a \(name), which guides a model, not a model", "give the model, and this beside it"))
+    }
+    if files.layout != .diffusers, files.components.compactMap(files.className).contains(where: MotionAdapter.classNames.contains) {
+      throw .foreign(
+        path: path,
+        ForeignFile("a motion module (AnimateDiff), not a model", "give the model that it was made for, and this as its motion module"))
     }
     guard files.layout != .component else {
       let name = files.components.first.flatMap(files.className) ?? ""
@@ -102,7 +107,8 @@ public struct ModelRegistry: Sendable {
       ("StableVideoDiffusion", "a Stable Video Diffusion model"), ("StableCascade", "a Stable Cascade model"),
       ("Wuerstchen", "a Stable Cascade (Würstchen) model"), ("Flux", "a Flux model"),
       ("StableUnCLIP", "a Stable unCLIP model that begins with a prior"),
-      ("AnimateDiff", "an AnimateDiff model"), ("LDM", "a latent diffusion model of 2022"), ("AltDiffusion", "an AltDiffusion model"),
+      ("AnimateDiff", "an AnimateDiff model"), ("PIA", "a PIA model"), ("LDM", "a latent diffusion model of 2022"),
+      ("AltDiffusion", "an AltDiffusion model"),
       ("Kandinsky", "a Kandinsky model"), ("PixArt", "a PixArt model"), ("IF", "a DeepFloyd IF model"), ("ZImage", "a Z-Image model"),
       ("QwenImage", "a Qwen-Image model"), ("Sana", "a Sana model"), ("Lumina", "a Lumina model"), ("Hunyuan", "a Hunyuan model"),
       ("AuraFlow", "an AuraFlow model"), ("Wan", "a Wan video model"), ("LTX", "an LTX video model"), ("CogVideo", "a CogVideoX model"),

@@ -17,7 +17,7 @@ import Tensor
 public struct SamplePass: Sendable {
   /// What is done.
   public enum Work: Sendable {
-    /// A pass of the predictor, for as many latents as there are rows of conditioning.
+    /// A pass of the predictor, for as many latents as there are rows of conditioning; clips have as many frames as usual.
     case prediction
     /// A pass of a network that steers the predictor. What it makes of its pictures, once for all passes, is made before.
     case control(any ControlModel)
@@ -66,7 +66,9 @@ public struct SamplePass: Sendable {
     let autoencoder = TiledAutoencoder(assembly.autoencoder, tiling: tiling ?? plan?.tiling ?? .automatic)
     switch work {
     case .prediction:
-      let (latents, conditioning) = (noise(shape.with(assembly.predictor.inputChannels)), try assembly.noise(rows: rows, size: size))
+      let frames = assembly.predictor.clip.map { [$0.usual] } ?? []
+      let latents = noise(Shape([rows] + frames + [sides.height, sides.width, assembly.predictor.inputChannels]))
+      let conditioning = try assembly.noise(rows: rows, size: size)
       body = { [predictor = assembly.predictor] in
         _ = try predictor.predict(latents, timestep: Self.timestep, conditioning: conditioning, in: $0)
       }

@@ -78,7 +78,7 @@ public struct Attention: Sendable {
 
   /// - Parameters:
   ///   - x: `[N, L, channels]`.
-  ///   - text: `[N, S, contextChannels]`; nil for self-attention.
+  ///   - text: `[N / F, S, contextChannels]`, of F frames in a row each; nil for self-attention.
   ///   - causal: each token attends only to itself and to earlier tokens.
   ///   - residual: `[N, L, channels]`, added to the result.
   /// - Returns: `[N, L, channels]`.
@@ -87,22 +87,48 @@ public struct Attention: Sendable {
     _ x: Tensor, attendingTo text: TextStates? = nil, causal: Bool = false, adding residual: Tensor? = nil,
     in context: ExecutionContext
   ) throws -> Tensor {
-    let mixed = try self.mixed(x, attendingTo: text, causal: causal, in: context)
-    // The result of the reference's module is without the residual.
+    try out(mixed(x, attendingTo: text, causal: causal, in: context), adding: residual, in: context)
+  }
+
+  /// The last projection. The result of the reference's module is without the residual.
+  private func out(_ mixed: Tensor, adding residual: Tensor?, in context: ExecutionContext) throws -> Tensor {
     if isObserved, let observer = context.observer { observer(path, try toOut(mixed, in: context)) }
     return try toOut(mixed, adding: residual, in: context)
   }
 
+  /// Attention of the frames of clips to one another, pixel by pixel.
+  ///
+  /// - Parameters:
+  ///   - x: `[N, F, P, channels]`, of P pixels.
+  ///   - positions: `[F, channels]`, added to the tokens of each frame before the projections.
+  ///   - residual: `[N, F, P, channels]`, added to the result.
+  /// - Returns: `[N, F, P, channels]`.
+  /// - Precondition: the projections to queries, keys and values have no bias.
+  /// - Throws: `CancellationError`.
+  public func callAsFunction(
+    acrossFrames x: Tensor, at positions: Tensor, adding residual: Tensor, in context: ExecutionContext
+  ) throws -> Tensor {
+    // Projections are linear, so those of the positions are the same for all pixels of a frame.
+    func projected(_ layer: Linear) throws -> Tensor {
+      try layer(x, shiftedBy: layer(positions, in: context).repeated(x.shape[0], in: context), in: context)
+    }
+    let mixed = try Tensor.attention(
+      acrossFrames: projected(toQ), keys: projected(toK), values: projected(toV), heads: heads, scale: scale, in: context)
+    return try out(mixed, adding: residual, in: context)
+  }
+
   /// The values of the tokens attended to, and of pictures beside them, before the last projection. Queries are gone when it returns.
   private func mixed(_ x: Tensor, attendingTo text: TextStates?, causal: Bool, in context: ExecutionContext) throws -> Tensor {
-    let queries = try toQ(x, in: context)
+    let own = try toQ(x, in: context)
+    // Frames of the same text are one sequence of queries.
+    let queries = text.map { own.reshaped([$0.states.shape[0], $0.frames * x.shape[1], inner]) } ?? own
     func attention(_ tokens: (keys: Tensor, values: Tensor)) throws -> Tensor {
       try Tensor.attention(
         queries: queries, keys: tokens.keys, values: tokens.values, heads: heads, scale: scale, causal: causal, precision: precision,
         in: context)
     }
-    let own = try attention(known(of: text) ?? projected(text?.states ?? x, in: context))
-    return try (text?.projectedPictures[path] ?? []).reduce(own) { try $0.adding(attention($1), in: context) }
+    let values = try attention(known(of: text) ?? projected(text?.states ?? x, in: context))
+    return try (text?.projectedPictures[path] ?? []).reduce(values) { try $0.adding(attention($1), in: context) }.reshaped(own.shape)
   }
 
   /// This layer's keys and values of a text that it has read.

@@ -23,13 +23,16 @@ public struct Linear: Sendable {
   ///
   /// - Parameters:
   ///   - x: `[…, inFeatures]`.
+  ///   - shift: `[rows / n, outFeatures]`, one for each n rows, in the place of a bias that the layer does not have.
   ///   - residual: `[…, outFeatures]`.
   /// - Returns: `[…, outFeatures]`, or half as many features if the layer is gated.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
-    _ x: Tensor, adding residual: Tensor? = nil, activation: Activation = .none, in context: ExecutionContext
+    _ x: Tensor, shiftedBy shift: Tensor? = nil, adding residual: Tensor? = nil, activation: Activation = .none,
+    in context: ExecutionContext
   ) throws -> Tensor {
-    let (matrix, bias) = (weight.value(in: context), bias?.value(in: context))
+    precondition(shift == nil || bias == nil, "A layer with a bias takes no shift.")
+    let (matrix, bias) = (weight.value(in: context), bias?.value(in: context) ?? shift)
     guard let addition = weight.addition(in: context) else {
       return try x.multiplied(by: matrix, bias: bias, adding: residual, activation: activation, in: context)
     }

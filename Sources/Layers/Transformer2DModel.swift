@@ -60,14 +60,14 @@ public struct Transformer2DModel: Sendable {
 
   /// - Parameters:
   ///   - x: `[N, H, W, C]`.
-  ///   - text: `[M, L, contextChannels]`, M a multiple of N. Each run of N texts attends to the same pixels.
+  ///   - text: `[M / F, L, contextChannels]`, M a multiple of N, of F frames in a row each. Each run of N maps sees the same pixels.
   ///   - merging: nil: every pixel is a token of its own in self-attention.
   /// - Returns: `[M, H, W, C]`.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
     _ x: Tensor, attendingTo text: TextStates, merging: TokenMerging? = nil, in context: ExecutionContext
   ) throws -> Tensor {
-    let (batch, height, width) = (text.states.shape[0], x.shape[1], x.shape[2])
+    let (batch, height, width) = (text.rows, x.shape[1], x.shape[2])
     let entered = try projIn(norm(x, in: context), in: context)
     var tokens = entered.reshaped([x.shape[0], height * width, entered.shape.columns])
     let choice = merging?.choice(height: height, width: width)
@@ -114,14 +114,14 @@ public struct BasicTransformerBlock: Sendable {
     try attn2.read(&text, in: context)
   }
 
-  /// `[N, L, C]` and text `[M, S, D]`, M a multiple of N, → `[M, L, C]`.
+  /// `[N, L, C]` and text `[M / F, S, D]` of F frames in a row each, M a multiple of N, → `[M, L, C]`.
   /// - Parameter choice: the tokens to merge during self-attention; nil: none. Attention to the text merges nothing.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
     _ x: Tensor, attendingTo text: TextStates, merging choice: TokenMerging.Choice? = nil, in context: ExecutionContext
   ) throws -> Tensor {
     if context.recomputes { return try context.recomputed { try self(x, attendingTo: text, merging: choice, in: $0) } }
-    let rows = text.states.shape[0]
+    let rows = text.rows
     var x = onlyCrossAttention ? try x.repeated(rows / x.shape[0], in: context) : x
     if let choice, !onlyCrossAttention {
       let merge = try choice.merge(x, in: context)

@@ -5,7 +5,8 @@ import Tensor
 public struct Control: Sendable {
   /// What looks at the picture.
   public var model: any ControlModel
-  /// `[N, H, W, C]`, 0…1: one for all, one for each prompt, or one for each picture of the request. One of another size is resampled.
+  /// `[N, H, W, C]`, 0…1: one for all, one for each prompt, or one for each picture of the request; for clips one for all or one for each frame, or one for
+  /// each frame of each clip. One of another size is resampled.
   public var picture: Tensor
   /// What the network says is multiplied by this (`controlnet_conditioning_scale`).
   public var weight: Double
@@ -32,14 +33,16 @@ public struct Control: Sendable {
 
   /// - Parameters:
   ///   - prompts: of the request.
-  ///   - count: of its pictures.
+  ///   - count: of its pictures or clips.
+  ///   - frames: of each clip; nil for pictures.
   /// - Throws: `GenerationError`; `ComponentError` where the network fits no such predictor.
-  func check(_ predictor: any NoisePredictor, prompts: Int, count: Int) throws {
+  func check(_ predictor: any NoisePredictor, prompts: Int, count: Int, frames: Int?) throws {
     try model.check(predictor)
     let name = "The picture of a control"
     try picture.checkPicture(name, channels: model.pictureChannels)
-    guard [1, prompts, count].contains(picture.shape[0]) else {
-      let counts = Set([1, prompts, count]).sorted().map { "\($0)" }.joined(separator: " or ")
+    let allowed = frames.map { [1, $0, count * $0] } ?? [1, prompts, count]
+    guard allowed.contains(picture.shape[0]) else {
+      let counts = Set(allowed).sorted().map { "\($0)" }.joined(separator: " or ")
       throw GenerationError.unexpectedShape(
         name: name, expected: "[\(counts), height, width, \(model.pictureChannels)]", found: picture.shape)
     }
@@ -73,6 +76,7 @@ package struct ControlledPredictor: NoisePredictor {
   package var sideMultiple: Int { base.sideMultiple }
   package var sampleSize: Int? { base.sampleSize }
   package var sampleSides: (height: Int, width: Int)? { base.sampleSides }
+  package var clip: ClipLength? { base.clip }
   package var embedsGuidance: Bool { base.embedsGuidance }
   package var declaredInputs: [PredictorInput] { base.declaredInputs }
   package func check(_ shortcuts: Shortcuts) throws { try base.check(shortcuts) }
@@ -87,9 +91,12 @@ package struct ControlledPredictor: NoisePredictor {
   ) throws -> Tensor {
     var caches = memory.cache as? Caches ?? Caches(controls: Array(repeating: nil, count: controls.count))
     var conditioning = conditioning
+    // Controls see the frames of clips as so many pictures, each with the clip's text.
+    let frames = latents.shape.rank == 5 ? latents.shape[1] : 1, pictures = latents.framesAsPictures
+    let seen = caches.seen(conditioning, frames: frames)
     for (index, (control, features)) in controls.enumerated() where control.isOn(memory.passes, of: steps) {
       var pass = ControlPass(
-        latents: latents, timestep: timestep, conditioning: conditioning, features: features, weight: Float(control.weight),
+        latents: pictures, timestep: timestep, conditioning: seen, features: features, weight: Float(control.weight),
         isGuessing: control.isGuessing || control.model.seesPromptsAlone, skips: memory.computedSkips)
       let isPart = pass.isGuessing && rows.contains { $0.text != .prompt }
       if isPart { pass = try prompted(pass, &caches, in: context) }
@@ -110,6 +117,19 @@ package struct ControlledPredictor: NoisePredictor {
     var controls: [(any Sendable)?]
     /// The rows of prompts, and the context that they were taken from.
     var prompted: (of: Tensor, conditioning: Conditioning)?
+    /// A row for each frame, and the context that they were taken from.
+    private var repeated: (of: Tensor, conditioning: Conditioning)?
+
+    init(controls: [(any Sendable)?]) { self.controls = controls }
+
+    /// A conditioning with a row for each frame.
+    mutating func seen(_ conditioning: Conditioning, frames: Int) -> Conditioning {
+      guard frames > 1 else { return conditioning }
+      if let repeated, let states = conditioning.contexts.first, repeated.of.isIdentical(to: states) { return repeated.conditioning }
+      let result = conditioning.repeated(frames)
+      repeated = conditioning.contexts.first.map { ($0, result) }
+      return result
+    }
   }
 
   /// The pass without the rows that see no prompt.
@@ -155,15 +175,22 @@ extension ControlledPredictor {
   /// - Parameters:
   ///   - rows: of the guidance.
   ///   - steps: that are run.
-  ///   - count: pictures of the request. Those of the first prompt come first.
+  ///   - count: pictures or clips of the request. Those of the first prompt come first.
+  ///   - frames: of each clip; nil for pictures.
   ///   - fitted: a control's picture in the size of the model's input.
   package static func steering(
-    _ predictor: any NoisePredictor, _ controls: [Control], rows: [GuidanceRow], steps: Int, count: Int, in context: ExecutionContext,
-    fitted: (Tensor) -> Tensor = { $0 }
+    _ predictor: any NoisePredictor, _ controls: [Control], rows: [GuidanceRow], steps: Int, count: Int, frames: Int? = nil,
+    in context: ExecutionContext, fitted: (Tensor) -> Tensor = { $0 }
   ) throws -> any NoisePredictor {
     guard !controls.isEmpty else { return predictor }
     let seen = try controls.map { control in
-      (control, try control.model.features(of: fitted(control.picture), in: context).map { try repeated($0, for: count, in: context) })
+      (
+        control,
+        try control.model.features(of: fitted(control.picture), in: context).map {
+          // What is there for each frame is the same for all clips.
+          $0.shape[0] == frames ? try $0.repeated(count, in: context) : try repeated($0, for: count * (frames ?? 1), in: context)
+        }
+      )
     }
     return ControlledPredictor(base: predictor, controls: seen, rows: rows, steps: steps)
   }
@@ -181,7 +208,7 @@ extension Plan {
   /// The predictor with the controls of the request.
   func steered(_ predictor: any NoisePredictor, _ preparation: Preparation, in context: ExecutionContext) throws -> any NoisePredictor {
     try ControlledPredictor.steering(
-      predictor, request.controls, rows: guidance.rows, steps: schedule.endStep - schedule.firstStep, count: count, in: context,
-      fitted: preparation.fitted)
+      predictor, request.controls, rows: guidance.rows, steps: schedule.endStep - schedule.firstStep, count: count, frames: frames,
+      in: context, fitted: preparation.fitted)
   }
 }

@@ -21,7 +21,7 @@ struct DenoisingLoop: Sendable {
   var noise: any NoiseSource
   /// What the predictor's passes leave for one another.
   var memory: PassMemory
-  /// `[N, h, w, C]`.
+  /// `[N, h, w, C]`, of clips `[N, F, h, w, C]`.
   var latents: Tensor
   /// The next one, an index into the scheduler's timesteps.
   var step: Int

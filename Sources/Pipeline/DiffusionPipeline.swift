@@ -74,7 +74,7 @@ public struct DiffusionPipeline: Sendable {
     return (defaultSize ?? sides)?.inProportions(of: picture, multiple: sideMultiple)
   }
 
-  /// The shape `[N, h, w, C]` of a request's latents, which is that of the noise it may bring.
+  /// The shape `[N, h, w, C]` of a request's latents, or `[N, F, h, w, C]` of clips, which is that of the noise it may bring.
   ///
   /// - Throws: `GenerationError` where the request cannot be carried out.
   public func latentShape(for request: GenerationRequest) throws -> Shape { try Plan(request, for: self).latentShape }
@@ -160,12 +160,14 @@ public struct DiffusionPipeline: Sendable {
     case matrix(LatentPreview)
     case decoder(any LatentAutoencoder)
 
-    /// - Parameter latents: `[N, h, w, C]`, scaled.
-    /// - Returns: `[N, h, w, 3]`, 0…1.
+    /// - Parameter latents: `[N, h, w, C]`, of clips `[N, F, h, w, C]`, scaled.
+    /// - Returns: `[N, h, w, 3]` or `[N, F, h, w, 3]`, 0…1.
     func image(of latents: Tensor, in context: ExecutionContext) throws -> Tensor {
       switch self {
       case .matrix(let preview): preview.image(of: latents)
-      case .decoder(let autoencoder): try autoencoder.image(of: latents, in: context).averaged(over: autoencoder.spatialScale)
+      case .decoder(let autoencoder):
+        try autoencoder.image(of: latents.framesAsPictures, in: context).averaged(over: autoencoder.spatialScale)
+          .reshaped(Shape(latents.shape.dimensions.dropLast() + [3]))
       }
     }
   }

@@ -59,7 +59,7 @@ public struct Generation: AsyncSequence, Sendable {
         // would stand beside what a decoding gives back on its way.
         BufferPool.releaseIdle()
         let image = try plan.image(index, of: latents, in: context)
-        return (.image(image), index + 1 < latents.shape[0] ? .decoding(latents, plan, index: index + 1) : .finished)
+        return (.image(image), index + 1 < plan.pictures ? .decoding(latents, plan, index: index + 1) : .finished)
       case .finished:
         return (nil, .finished)
       }
@@ -82,7 +82,7 @@ extension DenoisingLoop {
 public enum GenerationEvent: Sendable {
   /// A step has been run.
   case step(GenerationStep)
-  /// A picture has been decoded; those of a request come in the order of their indices.
+  /// A picture has been decoded, or a frame of a clip; those of a request come in the order of their indices and frames.
   case image(GeneratedImage)
 }
 
@@ -94,9 +94,9 @@ public struct GenerationStep: Sendable {
   public let count: Int
   /// On the training scale.
   public let timestep: Float
-  /// `[N, h, w, C]`, after the step. After the last one these are what is decoded; whoever wants only latents stops there.
+  /// `[N, h, w, C]`, of clips `[N, F, h, w, C]`, after the step. After the last one these are what is decoded; whoever wants only latents stops there.
   public let latents: Tensor
-  /// `[N, h, w, 3]`, 0…1: a rough picture at the latents' size, where one was asked for.
+  /// `[N, h, w, 3]`, of clips `[N, F, h, w, 3]`, 0…1: a rough picture at the latents' size, where one was asked for.
   public let preview: Tensor?
   /// What the text encoder did not read of the prompts and the negative prompts: empty where it read all.
   public let truncations: [PromptTruncation]
@@ -116,8 +116,10 @@ public enum GenerationPhase: Sendable, Equatable {
 
 /// A picture and what it was made of.
 public struct GeneratedImage: Sendable {
-  /// Among the pictures of the request: those of the first prompt come first.
+  /// Among the pictures or clips of the request: those of the first prompt come first.
   public let index: Int
+  /// Of the clip that it belongs to, from 0; 0 for pictures.
+  public let frame: Int
   /// What was drawn.
   public let prompt: Prompt
   /// `[1, H, W, 3]`, 0…1.

@@ -28,6 +28,10 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
   case noStepsLeft(steps: Int, strength: Double)
   /// The noise predictor has not the channels that the task needs.
   case modelDoesNotFit(task: String, inputChannels: Int, expected: String)
+  /// The noise predictor draws pictures, and the task makes clips.
+  case drawsPictures(task: String)
+  /// The noise predictor draws clips, and the task makes pictures.
+  case drawsClips(task: String)
   /// A generation's place that was saved does not belong to this request on this model.
   case placeDoesNotFit(reason: String)
   /// The request's adaptation was made for another model.
@@ -65,6 +69,10 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
       "A strength of \(strength) leaves none of the \(steps) steps; raise the strength or the number of steps."
     case .modelDoesNotFit(let task, let inputChannels, let expected):
       "This model takes \(inputChannels) channels and is not made for \(task), which needs \(expected)."
+    case .drawsPictures(let task):
+      "This model draws pictures, and \(task) needs one that draws clips; add a motion module to it."
+    case .drawsClips(let task):
+      "This model draws clips and is not made for \(task); take a task for video, or the model without its motion module."
     case .placeDoesNotFit(let reason):
       "The saved place does not belong to this request on this model: \(reason)."
     case .foreignAdaptation:

@@ -12,6 +12,8 @@ public struct GenerationExtent: Sendable, Equatable {
   public var sharesLatents: Bool
   /// Whether a picture is encoded first.
   public var encodesPicture: Bool
+  /// Frames of each clip; nil for pictures.
+  public var frames: Int?
   /// The names of the networks that steer the generation (`ControlModel.name`).
   public var controls: [String] = []
 

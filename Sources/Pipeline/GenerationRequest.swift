@@ -65,7 +65,7 @@ public struct GenerationRequest: Sendable {
   public var seed: UInt64
   /// The stream of random numbers of a seed; PyTorch's CPU generator by default.
   public var generator: @Sendable (UInt64) -> any NoiseSource = { TorchGenerator(seed: $0) }
-  /// `[N, h, w, C]`, standard normal: takes the place of the noise drawn for the start of the loop.
+  /// `[N, h, w, C]`, of clips `[N, F, h, w, C]`, standard normal: takes the place of the noise drawn for the start of the loop.
   public var noise: Tensor?
   /// Lets most passes of the predictor reuse the deep features of an earlier one: faster, and another picture. Nil: every pass is whole.
   public var stepCaching: StepCaching?

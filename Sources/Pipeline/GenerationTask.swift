@@ -7,6 +7,8 @@ import Tensor
 public protocol GenerationTask: Sendable {
   /// What errors call it: "image-to-image".
   var name: String { get }
+  /// Whether it makes pictures or clips; pictures, without an implementation.
+  var frames: TaskFrames { get }
   /// The part of the steps that are run, 0…1; 1 without an implementation.
   var strength: Double { get }
   /// The pictures and masks of the task, with their names in errors. Each outermost extent must divide the number of pictures of the request.
@@ -42,6 +44,7 @@ public protocol GenerationTask: Sendable {
 }
 
 extension GenerationTask {
+  public var frames: TaskFrames { .picture }
   public var strength: Double { 1 }
   public var inputs: [(name: String, tensor: Tensor)] { [] }
   public func source(scale: Int) -> TaskSource { .nothing }
@@ -55,6 +58,16 @@ extension GenerationTask {
   public func hasSteps(of steps: Int) -> Bool { true }
   public func keptPicture(resizeMode: ResizeMode) -> (image: Tensor, new: Tensor)? { nil }
   public func finished(_ decoded: Tensor, index: Int, size: PixelSize, resizeMode: ResizeMode) -> Tensor { decoded }
+}
+
+/// Whether a task makes pictures or clips, of how many frames.
+public enum TaskFrames: Sendable, Equatable {
+  /// Pictures: latents have no axis of frames.
+  case picture
+  /// Clips of as many frames as are usual for the predictor.
+  case usual
+  /// Clips of so many frames.
+  case count(Int)
 }
 
 /// What a task starts from.
@@ -72,9 +85,9 @@ public enum TaskSource: Sendable, Equatable {
 
 /// What a task brings to the loop.
 public struct LoopStart: Sendable {
-  /// `[N, h, w, C]`.
+  /// `[N, h, w, C]`, of clips `[N, F, h, w, C]`.
   public var latents: Tensor
-  /// `[N, h, w, inputChannels - C]`: what the predictor sees beside the latents.
+  /// `[N, h, w, inputChannels - C]`, of clips with their frames: what the predictor sees beside the latents.
   public var beside: Tensor?
   /// What is put back after every step.
   public var restoration: Restoration?

@@ -12,16 +12,22 @@ struct Plan: Sendable {
   let size: PixelSize
   /// Of the pictures that come out; smaller where the model's input was filled up.
   let outputSize: PixelSize
+  /// Of each clip; nil for pictures.
+  let frames: Int?
   /// What the text encoder does not read of the prompts.
   let truncations: [PromptTruncation]
   /// Told what is under way.
   let phase: @Sendable (GenerationPhase) -> Void
 
+  /// Pictures or clips.
   var count: Int { request.prompts.count * request.imagesPerPrompt }
+  /// Pictures, or frames of all clips.
+  var pictures: Int { count * (frames ?? 1) }
 
   var latentShape: Shape {
     let scale = pipeline.autoencoder.spatialScale
-    return [count, size.height / scale, size.width / scale, pipeline.autoencoder.latentChannels]
+    return Shape(
+      [count] + (frames.map { [$0] } ?? []) + [size.height / scale, size.width / scale, pipeline.autoencoder.latentChannels])
   }
 
   /// - Throws: `GenerationError`, what making the scheduler throws, and `ComponentError` where the predictor has no such short cuts.
@@ -36,7 +42,8 @@ struct Plan: Sendable {
     try request.checkNumbers()
     try request.checkImagePrompts(for: pipeline.imageConditioners)
     try request.task.check(latentChannels: pipeline.autoencoder.latentChannels)
-    (size, outputSize) = try request.sizes(for: pipeline)
+    frames = try request.frames(for: pipeline.predictor)
+    (size, outputSize) = try request.sizes(for: pipeline, frames: frames ?? 1)
     (self.pipeline, self.request, self.phase) = (pipeline, request, phase)
     schedule = try pipeline.schedule(request.steps, request.task).limited(from: request.denoisingStart, to: request.denoisingEnd)
     guard (0..<schedule.endStep).contains(schedule.firstStep), request.task.hasSteps(of: request.steps) else {
@@ -52,7 +59,9 @@ struct Plan: Sendable {
     try pipeline.checkChannels(for: request.task)
     try checkReaders(of: texts)
     try pipeline.predictor.check(request.shortcuts)
-    for control in request.controls { try control.check(pipeline.predictor, prompts: request.prompts.count, count: count) }
+    for control in request.controls {
+      try control.check(pipeline.predictor, prompts: request.prompts.count, count: count, frames: frames)
+    }
     if let adaptation = request.adaptation, adaptation.model !== pipeline.model { throw GenerationError.foreignAdaptation }
     try checkTensors()
     try pipeline.admission?(extent)
@@ -74,6 +83,7 @@ struct Plan: Sendable {
       size: size, images: count, rowsPerImage: guidance.rows.count, sharesLatents: guidance.rows.allSatisfy(\.seesPicture),
       encodesPicture: request.task.source(scale: pipeline.autoencoder.spatialScale).isPixels)
     extent.controls = request.controls.map(\.model.name)
+    extent.frames = frames
     return extent
   }
 
@@ -153,8 +163,23 @@ extension GenerationRequest {
     return try guidance > 1 && !embedded ? task.guidance(scale: guidance, rescale: guidanceRescale) : Unguided()
   }
 
+  /// The frames of each clip; nil for pictures.
+  fileprivate func frames(for predictor: any NoisePredictor) throws(GenerationError) -> Int? {
+    guard let clip = predictor.clip else {
+      guard task.frames == .picture else { throw .drawsPictures(task: task.name) }
+      return nil
+    }
+    switch task.frames {
+    case .picture: throw .drawsClips(task: task.name)
+    case .usual: return clip.usual
+    case .count(let count):
+      try checkNumber("The number of frames", count, in: 1...clip.most)
+      return count
+    }
+  }
+
   /// The size in the model and the size of the result.
-  fileprivate func sizes(for pipeline: DiffusionPipeline) throws(GenerationError) -> (PixelSize, PixelSize) {
+  fileprivate func sizes(for pipeline: DiffusionPipeline, frames: Int) throws(GenerationError) -> (PixelSize, PixelSize) {
     let multiple = pipeline.sideMultiple
     let source = try sourceSize(for: pipeline)
     let sides = 1...Self.maximumPixels
@@ -187,7 +212,7 @@ extension GenerationRequest {
       throw .indivisibleSize(width: size.width, height: size.height, multiple: multiple)
     }
     // `Shape` says `Int.max` where the product does not fit.
-    let images = Shape([prompts.count, imagesPerPrompt]).count
+    let images = Shape([prompts.count, imagesPerPrompt, frames]).count
     guard Shape([images, size.width, size.height]).count <= Self.maximumPixels else {
       throw .tooLarge(width: size.width, height: size.height, images: images)
     }
@@ -319,17 +344,17 @@ extension Plan {
     return KeptPicture(own(kept.image).centered, new: own(kept.new).binarized())
   }
 
-  /// Decodes one of the latents.
+  /// Decodes one picture of the latents, or one frame of a clip.
   func image(_ index: Int, of latents: Tensor, in context: ExecutionContext) throws -> GeneratedImage {
-    let latents = latents.rows(index..<index + 1)
+    let latents = latents.framesAsPictures.rows(index..<index + 1), (picture, frame) = index.quotientAndRemainder(dividingBy: frames ?? 1)
     var context = context
-    phase(.decoding(done: index, count: count))
-    context.progress = { [phase, count] in phase(.decoding(done: index * $1 + $0, count: count * $1)) }
-    let decoded = try pipeline.autoencoder.image(of: latents, keeping: keptPicture(index), in: context)
+    phase(.decoding(done: index, count: pictures))
+    context.progress = { [phase, pictures] in phase(.decoding(done: index * $1 + $0, count: pictures * $1)) }
+    let decoded = try pipeline.autoencoder.image(of: latents, keeping: keptPicture(picture), in: context)
       .cropped(height: outputSize.height, width: outputSize.width)
     return GeneratedImage(
-      index: index, prompt: request.prompts[index / request.imagesPerPrompt],
-      image: request.task.finished(decoded, index: index, size: outputSize, resizeMode: request.resizeMode), latents: latents,
+      index: picture, frame: frame, prompt: request.prompts[picture / request.imagesPerPrompt],
+      image: request.task.finished(decoded, index: picture, size: outputSize, resizeMode: request.resizeMode), latents: latents,
       truncations: truncations)
   }
 }

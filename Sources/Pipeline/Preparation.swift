@@ -31,6 +31,11 @@ public struct Preparation {
   /// Standard normal noise in the shape of the latents: the request's, or the next numbers of its generator.
   public mutating func drawnNoise() -> Tensor { plan.request.noise ?? noise.normal(channelsLast: latentShape) }
 
+  /// The same for tasks whose noise is drawn frame by frame, as `[N, F, C, h, w]`.
+  mutating func noiseDrawnByFrame() -> Tensor {
+    plan.request.noise ?? noise.normal(channelsLast: Shape([plan.pictures] + latentShape.dimensions.suffix(3))).reshaped(latentShape)
+  }
+
   /// A picture 0…1 in the size of the model's input.
   public func fitted(_ image: Tensor) -> Tensor { plan.fitted(image) }
 
@@ -58,6 +63,28 @@ public struct Preparation {
     return repeated(plan.pipeline.autoencoder.scaled(encoded.sample(drawing: &noise)))
   }
 
+  /// Scaled latents of videos, for all clips of the request. Frames are encoded one at a time, and drawn 16 at a time as by diffusers (`encode_video`).
+  ///
+  /// - Parameter video: `[N, F, H, W, 3]`, 0…1, of any size.
+  /// - Returns: `[N, F, h, w, C]`.
+  /// - Throws: `CancellationError`, and what the autoencoder throws.
+  mutating func sampledLatents(ofVideo video: Tensor) throws -> Tensor {
+    let pictures = video.framesAsPictures, (count, frames) = (pictures.shape[0], video.shape[1])
+    var latents: [Tensor] = []
+    for start in stride(from: 0, to: count, by: frames) {
+      for begin in stride(from: start, to: start + frames, by: Self.framesDrawnAtOnce) {
+        let encoded = try (begin..<min(begin + Self.framesDrawnAtOnce, start + frames)).map {
+          try self.encoded(fitted(pictures.rows($0..<$0 + 1)).centered, $0, of: count)
+        }
+        latents.append(EncodedPicture.joined(encoded).sample(drawing: &noise))
+      }
+    }
+    let all = plan.pipeline.autoencoder.scaled(Tensor.concatenated(latents, axis: 0))
+    return repeated(all.reshaped(Shape([video.shape[0], frames] + all.shape.dimensions.dropFirst())))
+  }
+
+  private static let framesDrawnAtOnce = 16
+
   /// The most likely latents of pictures as the predictor takes them beside its own, for all pictures of the request: unscaled, unless the model says
   /// otherwise (`DiffusionPipeline.scalesPictures`).
   /// - Throws: `CancellationError`, and what the autoencoder throws.
@@ -72,10 +99,13 @@ public struct Preparation {
     _ = noise.normal(channelsLast: Shape([pictures] + latentShape.dimensions.dropFirst()))
   }
 
-  private func encoded(_ centered: Tensor) throws -> EncodedPicture {
+  /// - Parameters:
+  ///   - index: of a frame among those of a video.
+  ///   - count: of those frames.
+  private func encoded(_ centered: Tensor, _ index: Int = 0, of count: Int = 1) throws -> EncodedPicture {
     var context = context
-    plan.phase(.encodingPicture(done: 0, count: 1))
-    context.progress = { [phase = plan.phase] in phase(.encodingPicture(done: $0, count: $1)) }
+    plan.phase(.encodingPicture(done: index, count: count))
+    context.progress = { [phase = plan.phase] in phase(.encodingPicture(done: index * $1 + $0, count: count * $1)) }
     return try plan.pipeline.autoencoder.checkedEncode(centered, in: context)
   }
 }
@@ -83,6 +113,11 @@ public struct Preparation {
 extension Tensor {
   /// 0…1 to -1…1, as the autoencoder takes pictures.
   var centered: Tensor { map { 2 * $0 - 1 } }
+
+  /// The frames of clips `[N, F, h, w, C]` as pictures, `[N · F, h, w, C]`: the same bytes. Pictures stay what they are.
+  var framesAsPictures: Tensor {
+    shape.rank == 5 ? reshaped(Shape([shape[0] * shape[1]] + shape.dimensions.suffix(3))) : self
+  }
 
   /// The size in pixels of `[N, h, w, C]`; nothing of another tensor.
   func pixelSize(scale: Int = 1) -> PixelSize {
@@ -95,6 +130,17 @@ extension Tensor {
       throw .unexpectedShape(name: name, expected: "[N, height, width, \(channels)]", found: shape)
     }
     guard isFinite else { throw .notFinite(name: name) }
+  }
+}
+
+extension EncodedPicture {
+  /// Several pictures as one of as many rows.
+  fileprivate static func joined(_ all: [EncodedPicture]) -> EncodedPicture {
+    let gaussians = all.compactMap(\.gaussian)
+    guard gaussians.count == all.count else { return .latents(.concatenated(all.map(\.mode), axis: 0)) }
+    return .distribution(
+      DiagonalGaussian(
+        mean: .concatenated(gaussians.map(\.mean), axis: 0), logVariance: .concatenated(gaussians.map(\.logVariance), axis: 0)))
   }
 }
 

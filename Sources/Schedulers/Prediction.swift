@@ -139,8 +139,9 @@ extension Scheduler {
 }
 
 extension NoiseSource {
-  /// Noise for a sample, drawn in the order in which PyTorch would fill it: latents `[N, h, w, C]` in the order `[N, C, h, w]`.
+  /// Noise for a sample, drawn in the order in which PyTorch would fill it: latents `[N, h, w, C]` in the order `[N, C, h, w]`, those of clips,
+  /// `[N, F, h, w, C]`, in the order `[N, C, F, h, w]`.
   mutating func normal(like sample: Tensor) -> Tensor {
-    sample.shape.rank == 4 ? normal(channelsLast: sample.shape) : Tensor(normal(sample.count), shape: sample.shape)
+    [4, 5].contains(sample.shape.rank) ? normal(channelsLast: sample.shape) : Tensor(normal(sample.count), shape: sample.shape)
   }
 }

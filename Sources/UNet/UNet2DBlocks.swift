@@ -8,6 +8,8 @@ struct ResnetStack: Sendable {
   let attentions: [Transformer2DModel]
   private let pixelAttentions: [PixelAttention]
   private let mergesTokens: Bool
+  /// What lets the frames of a clip see one another after each resnet and its attention; empty for pictures.
+  var motionModules: [AnimateDiffTransformer3D] = []
 
   /// - Parameters:
   ///   - inChannels: the input channels of each resnet.
@@ -41,20 +43,20 @@ struct ResnetStack: Sendable {
   var count: Int { resnets.count }
 
   func callAsFunction(_ index: Int, _ inputs: [Tensor], _ pass: UNetPass) throws -> Tensor {
-    let x = try resnets[index](inputs, time: pass.time(for: inputs[0]), in: pass.context)
-    if !pixelAttentions.isEmpty { return try pixelAttentions[index](x, in: pass.context) }
-    return attentions.isEmpty
-      ? x
-      : try attentions[index](
-        x, attendingTo: pass.text, merging: mergesTokens ? pass.merging : nil, in: pass.context)
+    var x = try resnets[index](inputs, time: pass.time(for: inputs[0]), in: pass.context)
+    if !pixelAttentions.isEmpty { x = try pixelAttentions[index](x, in: pass.context) }
+    if !attentions.isEmpty {
+      x = try attentions[index](x, attendingTo: pass.text, merging: mergesTokens ? pass.merging : nil, in: pass.context)
+    }
+    return motionModules.isEmpty ? x : try motionModules[index](x, frames: pass.text.frames, in: pass.context)
   }
 }
 
 /// The values that all blocks of one pass share.
 struct UNetPass {
-  /// `[N, T]`, SiLU of the time embedding.
+  /// `[N · F, T]`, SiLU of the time embedding, for each frame.
   let time: Tensor
-  /// `[N, L, D]`. Before the first layer that attends to the text, features may have fewer rows, because all N would be repetitions.
+  /// `[N, L, D]`, of F frames each. Before the first layer that attends to the text, features may have fewer rows, because all would be repetitions.
   let text: TextStates
   /// Merges tokens at the highest resolution with self-attention, which has nearly all of its arithmetic.
   let merging: TokenMerging?
@@ -87,7 +89,7 @@ extension PixelAttention {
 
 /// One resolution on the way down. Source: diffusers' `DownBlock2D`, `CrossAttnDownBlock2D` and `AttnDownBlock2D`.
 struct DownBlock: Sendable {
-  private let stack: ResnetStack
+  var stack: ResnetStack
   private let downsampler: Downsample2D?
   private let path: String
 
@@ -139,6 +141,8 @@ struct MidBlock: Sendable {
   let attentions: [Transformer2DModel]
   private let pixelAttention: PixelAttention?
   private let path: String
+  /// What lets the frames of a clip see one another after the attention.
+  var motionModule: AnimateDiffTransformer3D?
 
   /// Nil where the configuration has none.
   init?(configuration: UNet2DConfiguration, level: UNet2DConfiguration.Level, weights: WeightScope) throws {
@@ -167,6 +171,7 @@ struct MidBlock: Sendable {
     var x = try resnets[0]([x], time: pass.time(for: x), in: pass.context)
     if let attention = attentions.first { x = try attention(x, attendingTo: pass.text, in: pass.context) }
     if let pixelAttention { x = try pixelAttention(x, in: pass.context) }
+    if let motionModule { x = try motionModule(x, frames: pass.text.frames, in: pass.context) }
     for resnet in resnets.dropFirst() { x = try resnet([x], time: pass.time(for: x), in: pass.context) }
     pass.context.observer?(path, x)
     return x
@@ -176,7 +181,7 @@ struct MidBlock: Sendable {
 /// One resolution on the way up. Each resnet also takes a skip of the way down. Source: diffusers' `UpBlock2D`, `CrossAttnUpBlock2D` and
 /// `AttnUpBlock2D`.
 struct UpBlock: Sendable {
-  private let stack: ResnetStack
+  var stack: ResnetStack
   private let upsampler: Upsample2D?
   private let path: String
   /// The number of skips that it leaves for the blocks after it.

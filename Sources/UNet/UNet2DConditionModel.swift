@@ -8,11 +8,13 @@ import LatentDiffusionWeights
 public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   /// The checked configuration.
   public let configuration: UNet2DConfiguration
-  private let wayDown: UNet2DWayDown
-  private let upBlocks: [UpBlock]
+  private var wayDown: UNet2DWayDown
+  private var upBlocks: [UpBlock]
   private let convNormOut: GroupNorm
   private let convOut: Convolution2D
   private var adapters: [[PictureAttention]] = []
+  /// What lets the frames of a clip see one another; nil: it draws pictures.
+  public private(set) var motion: MotionConfiguration?
 
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(_ configuration: UNet2DConfiguration, weights: WeightScope) throws {
@@ -32,20 +34,27 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   private var embedding: UNet2DEmbedding { wayDown.embedding }
   private var midBlock: MidBlock? { wayDown.middle }
 
-  public static var classNames: [String] { ["UNet2DConditionModel"] }
+  /// `UNetMotionModel` is such a network with motion modules among its weights.
+  public static var classNames: [String] { ["UNet2DConditionModel", "UNetMotionModel"] }
 
   public static var quantization: QuantizationRule {
     // diffusers' names, then the original code's.
     .matrices(except: [
       "conv_in.", "conv_out.", "time_embedding.", "class_embedding.", "add_embedding.", "input_blocks.0.0.", "diffusion_model.out.",
       "time_embed.",
-      "label_emb.",
+      "label_emb.", "pos_embed.",
     ])
   }
 
-  /// - Throws: `ConfigurationError`, `WeightErrors`, `CancellationError`.
+  /// - Throws: `ConfigurationError`, `WeightErrors`, `ComponentError`, `CancellationError`.
   public init(configuration json: Data, weights: WeightScope) throws {
-    try self.init(UNet2DConfiguration(json: json), weights: weights)
+    let configuration = try UNet2DConfiguration(json: json)
+    let plain = try UNet2DConditionModel(configuration, weights: weights)
+    guard let motion = try MotionConfiguration(of: configuration, json: json) else {
+      self = plain
+      return
+    }
+    self = try plain.adding(MotionAdapter(motion, weights: weights))
   }
 
   public var inputChannels: Int { configuration.inChannels }
@@ -53,6 +62,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   public var sampleSize: Int? { configuration.sampleSize }
   public var sampleSides: (height: Int, width: Int)? { configuration.sampleSides }
   public var embedsGuidance: Bool { configuration.conditionChannels != nil }
+  public var clip: ClipLength? { motion.map { ClipLength(usual: min(16, $0.frames), most: $0.frames) } }
 
   /// `timestep_cond`, which replaces the embedding of the guidance; `class_labels` and `time_ids`, where the configuration asks for them.
   public var declaredInputs: [PredictorInput] { embedding.declaredInputs }
@@ -73,8 +83,9 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   ) throws -> Tensor {
     let deepFeatures = memory.reusesFeatures ? memory.kept[Self.deepFeatures] : nil
     try check(latents, conditioning)
-    try check(conditioning.residuals, rows: conditioning.rows, skips: deepFeatures.flatMap { _ in memory.computedSkips })
-    let text = try read(conditioning, memory: &memory, in: context)
+    let frames = motion == nil ? 1 : latents.shape[1]
+    try check(conditioning.residuals, rows: conditioning.rows * frames, skips: deepFeatures.flatMap { _ in memory.computedSkips })
+    let text = try read(conditioning, frames: frames, memory: &memory, in: context)
     let whole = Inputs(
       latents: latents, timestep: timestep, conditioning: conditioning, text: text, deepFeatures: deepFeatures,
       merging: memory.shortcuts.tokenMerging.map { TokenMerging(ratio: $0, seed: memory.passSeed) },
@@ -107,6 +118,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
 
   /// The inputs of a pass.
   private struct Inputs: Sendable {
+    /// `[N, h, w, C]`, or `[N, F, h, w, C]` of clips.
     var latents: Tensor
     let timestep: Float
     var conditioning: Conditioning
@@ -117,6 +129,10 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
 
     /// The rows of the conditioning and of the prediction.
     var rows: Int { text.states.shape[0] }
+    /// The rows of features: of each frame.
+    var featureRows: Int { text.rows }
+    /// Frames as pictures, `[N · F, h, w, C]`: the same bytes.
+    var pictures: Tensor { latents.reshaped(Shape([latents.shape[0] * text.frames] + latents.shape.dimensions.suffix(3))) }
 
     /// The same inputs for a part of the rows. Each row has its own latents.
     func part(_ index: Int, of count: Int, in context: ExecutionContext) throws -> Inputs {
@@ -125,7 +141,8 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
       part.latents = try latents.repeated(self.rows / latents.shape[0], in: context).rows(rows, in: context)
       part.conditioning.inputs = try conditioning.inputs.mapValues { try $0.rows(rows, in: context) }
       part.conditioning.pooled = try conditioning.pooled.map { try $0.rows(rows, in: context) }
-      part.conditioning.residuals = try conditioning.residuals?.map { try $0.rows(rows, in: context) }
+      let featureRows = rows.lowerBound * text.frames..<rows.upperBound * text.frames
+      part.conditioning.residuals = try conditioning.residuals?.map { try $0.rows(featureRows, in: context) }
       part.text = try text.rows(rows, in: context)
       return part
     }
@@ -139,10 +156,11 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   }
 
   private func pass(_ inputs: Inputs, in context: ExecutionContext) throws -> Outputs {
-    let (latents, branch) = (inputs.latents, inputs.branch)
+    let (latents, branch, rows) = (inputs.pictures, inputs.branch, inputs.featureRows)
     let time = try embedding(inputs.timestep, conditioning: inputs.conditioning, rows: inputs.rows, in: context)
+      .eachRow(inputs.text.frames, in: context)
     let pass = UNetPass(time: time, text: inputs.text, merging: inputs.merging, context: context)
-    let distinct = try sharesRows(inputs, in: context) ? latents : latents.repeated(inputs.rows / latents.shape[0], in: context)
+    let distinct = try sharesRows(inputs, in: context) ? latents : latents.repeated(rows / latents.shape[0], in: context)
     var x = try wayDown.convIn(configuration.centersInput ? distinct.scaled(by: 2, plus: -1, in: context) : distinct, in: context)
     var skips = [x]
     let residuals = inputs.conditioning.residuals ?? FeatureResiduals()
@@ -152,7 +170,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
       skips[index] = try skips[index].adding(control: residual, in: context)
     }
     if let deepFeatures = inputs.deepFeatures {
-      try check(deepFeatures, meeting: x, batch: inputs.rows, branch: branch ?? 0)
+      try check(deepFeatures, meeting: x, batch: rows, branch: branch ?? 0)
       x = deepFeatures
     } else {
       if let midBlock { x = try midBlock(x, pass) }
@@ -162,11 +180,12 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
       if let branch { x = try ascend(x, skips: &skips, leaving: branch + 1, pass) }
     }
     // If no layer has attended to the text yet, the rows are still shared.
-    x = try x.repeated(inputs.rows / x.shape[0], in: context)
+    x = try x.repeated(rows / x.shape[0], in: context)
     let kept = branch == nil ? nil : x
     x = try ascend(x, skips: &skips, leaving: 0, pass)
     let prediction = try convOut(convNormOut(x, activation: .silu, in: context), in: context)
-    return Outputs(prediction: prediction, deepFeatures: kept)
+    let shape = Shape([inputs.rows] + inputs.latents.shape.dimensions.dropFirst().dropLast() + [outputChannels])
+    return Outputs(prediction: prediction.reshaped(shape), deepFeatures: kept)
   }
 
   /// - Throws: `ComponentError` if there is no such branch.
@@ -200,13 +219,27 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     return result
   }
 
+  /// The same network with motion modules, whether it had some or not. It draws clips, of latents `[N, F, h, w, C]`.
+  /// - Throws: `ComponentError.doesNotFit` where they were made for another network.
+  public func adding(_ adapter: MotionAdapter) throws(ComponentError) -> UNet2DConditionModel {
+    try adapter.configuration.check(configuration)
+    var result = self
+    result.motion = adapter.configuration
+    for (index, modules) in adapter.down.enumerated() { result.wayDown.blocks[index].stack.motionModules = modules }
+    for (index, modules) in adapter.up.enumerated() { result.upBlocks[index].stack.motionModules = modules }
+    result.wayDown.middle?.motionModule = adapter.middle
+    return result
+  }
+
   /// A text with the projections that depend on it and on pictures alone. The first pass of a generation keeps them for the others.
-  private func read(_ conditioning: Conditioning, memory: inout PassMemory, in context: ExecutionContext) throws -> TextStates {
+  private func read(
+    _ conditioning: Conditioning, frames: Int, memory: inout PassMemory, in context: ExecutionContext
+  ) throws -> TextStates {
     let scales = conditioning.imageScales + Array(repeating: 1, count: max(0, adapters.count - conditioning.imageScales.count))
     let pictures = zip(conditioning.contexts.dropFirst(configuration.attendsToText ? 1 : 0), scales).map { (tokens: $0, scale: $1) }
     // Where nothing attends to a text, there still are its rows.
     let states = configuration.attendsToText ? conditioning.contexts[0] : Tensor(shape: [conditioning.rows, 1, 1])
-    var text = TextStates(states, beside: pictures)
+    var text = TextStates(states, frames: frames, beside: pictures)
     if let known = memory.cache as? TextStates, known.isOfTheSame(as: text) { return known }
     let (down, middle, up) = transformers
     for attention in down + middle + up { try attention.read(&text, in: context) }
@@ -226,9 +259,13 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
 
   /// The first context is the text; one for each adapter follows, or none.
   private func check(_ latents: Tensor, _ conditioning: Conditioning) throws {
-    let wanted = "[N, h, w, \(inputChannels)]"
-    guard latents.shape.rank == 4, latents.shape[3] == inputChannels, latents.count > 0 else {
+    let wanted = "[N, \(motion == nil ? "" : "F, ")h, w, \(inputChannels)]"
+    guard latents.shape.rank == (motion == nil ? 4 : 5), latents.shape.columns == inputChannels, latents.count > 0 else {
       throw ComponentError.unexpectedShape(component: "The U-Net", argument: "latents", expected: wanted, found: latents.shape)
+    }
+    if let motion, latents.shape[1] > motion.frames {
+      throw ComponentError.outOfRange(
+        component: "The motion module", option: "a number of frames", value: "\(latents.shape[1])", allowed: "from 1 to \(motion.frames)")
     }
     try check(conditioning, latents: latents.shape[0])
     try embedding.check(conditioning)
@@ -282,7 +319,17 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
 extension TextStates {
   /// Whether text and pictures are the same tensors as another's.
   func isOfTheSame(as other: TextStates) -> Bool {
-    states.isIdentical(to: other.states)
+    states.isIdentical(to: other.states) && frames == other.frames
       && pictures.elementsEqual(other.pictures) { $0.tokens.isIdentical(to: $1.tokens) && $0.scale == $1.scale }
+  }
+}
+
+extension Tensor {
+  /// Each row `times` times, one after the other: `[N, C]` → `[times · N, C]`.
+  fileprivate func eachRow(_ times: Int, in context: ExecutionContext) throws -> Tensor {
+    guard times > 1 else { return self }
+    let (rows, columns) = (shape[0], shape[1])
+    return try Tensor.concatenated(Array(repeating: reshaped([rows, 1, columns]), count: times), axis: 1, in: context)
+      .reshaped([rows * times, columns])
   }
 }

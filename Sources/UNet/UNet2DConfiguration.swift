@@ -251,6 +251,9 @@ public struct UNet2DConfiguration: Sendable {
       "it leaves no frequencies")
   }
 
+  /// What the names of blocks with motion modules end with (`UNetMotionModel`).
+  static let motionSuffix = "Motion"
+
   /// No known model has larger kernels, and their products would overflow.
   static let largestKernel = 63
 
@@ -379,6 +382,8 @@ public struct UNet2DConfiguration: Sendable {
   private static func block(
     _ name: String, _ plain: String, _ key: String, _ attendsToText: Bool, _ check: ConfigurationCheck
   ) throws -> Block {
+    // The blocks of a U-Net with motion modules are the same, with an addition.
+    let name = name.hasSuffix(motionSuffix) ? name.dropLast(motionSuffix.count) + "2D" : name
     if name == plain { return .plain }
     try check.supported(name == (attendsToText ? "CrossAttn" : "Attn") + plain, key, name)
     return attendsToText ? .crossAttention : .pixelAttention

@@ -7,8 +7,8 @@ import Tensor
 struct UNet2DWayDown: Sendable {
   let embedding: UNet2DEmbedding
   let convIn: Convolution2D
-  let blocks: [DownBlock]
-  let middle: MidBlock?
+  var blocks: [DownBlock]
+  var middle: MidBlock?
 
   init(_ configuration: UNet2DConfiguration, weights: WeightScope) throws {
     let levels = configuration.levels

@@ -73,7 +73,7 @@ extension ForeignFile {
     } else if !isModel, has("lora", "hada_w1", "lokr_w1", ".oft_", "oft_blocks", "oft_diag", "dora_scale") {
       self.init("a LoRA: changes to a model, not a model", "give the model that it was made for, and this file as its adapter")
     } else if !isModel, has("motion_modules.") {
-      self.init("a motion module (AnimateDiff), not a model", "video is not supported yet; give the model that it was made for")
+      self.init("a part of AnimateDiff other than its motion modules", "give the model that it was made for, and its motion modules")
     } else if begins("image_proj.", "ip_adapter.") {
       self.init("an IP-Adapter, not a model", "give the model that it was made for, and this file as its IP-Adapter")
     } else if !names.isEmpty,
@@ -124,6 +124,13 @@ extension ForeignFile {
   /// Whether these are tensors of a T2I-Adapter, in any layout.
   package static func isT2IAdapter(_ names: Set<String>) -> Bool {
     names.contains { name in ["adapter.body.", "body.0."].contains { name.hasPrefix($0) } }
+  }
+
+  /// Whether these are motion modules alone, under diffusers' names or the original code's.
+  package static func isMotionModule(_ names: Set<String>) -> Bool {
+    let ends = ["motion_modules.0.temporal_transformer.proj_in.weight", "motion_modules.0.proj_in.weight"]
+    return names.contains { name in ends.contains { name.hasSuffix($0) } }
+      && !names.contains { $0.contains("time_embedding.") || $0.contains("controlnet_cond_embedding.") || $0.contains(".resnets.") }
   }
 
   private static let notYetAdvice = "this family is not supported yet; give a Stable Diffusion 1.x, 2.x or XL"

@@ -62,8 +62,9 @@ public struct ModelFiles: Sendable {
     }
     if let foreign = ForeignFile(extension: url.pathExtension) { throw ModelFilesError.foreign(path: path, foreign) }
     let file = try TensorFileFormat.open(url)
-    // What steers a model has layouts of its own; some of its names are a U-Net's.
-    let isControl = ForeignFile.isControlNet(file.names) || ForeignFile.isT2IAdapter(file.names)
+    // What steers a model or is added to it has layouts of its own; some of its names are a U-Net's.
+    let isControl =
+      ForeignFile.isControlNet(file.names) || ForeignFile.isT2IAdapter(file.names) || ForeignFile.isMotionModule(file.names)
     if !isControl, ForeignFile(adapter: file.names) == nil, let checkpoint = try part?.checkpoint(of: file) {
       source = .checkpoint(checkpoint)
       return

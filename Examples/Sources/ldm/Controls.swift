@@ -29,7 +29,9 @@ struct ControlOptions: ParsableArguments {
       """, valueName: "path=weight"))
   var controlnet: [ScaledFile] = []
 
-  @Option(parsing: .unconditionalSingleValue, help: "The picture that steers a ControlNet, such as edges: PNG, JPEG or WebP.")
+  @Option(
+    parsing: .unconditionalSingleValue,
+    help: "The picture that steers a ControlNet, such as edges: PNG, JPEG or WebP. For clips also a folder with one for each frame.")
   var controlImage: [String] = []
 
   @Option(
@@ -84,9 +86,9 @@ struct ControlOptions: ParsableArguments {
         try files.enumerated().map { index, file in
           let (network, report) = try Network.loadReported(from: URL(filePath: file.path), weights: weights, plan: plan, in: context)
           if !report.unused.isEmpty { Progress.warn("\(LoadWarning.unusedTensors(component: file.path, names: report.unused))") }
-          let image = try picture(images[index])
+          let seen = try pictures(images[index]).map { network.pictureChannels == 1 ? $0.mask() : $0.tensor() }
           return Control(
-            network, picture: network.pictureChannels == 1 ? image.mask() : image.tensor(), weight: file.scale,
+            network, picture: Tensor.concatenated(seen, axis: 0), weight: file.scale,
             start: ranges.isEmpty ? 0 : ranges[index].start, end: ranges.isEmpty ? 1 : ranges[index].end,
             isGuessing: guessMode && network.hasGuessMode)
         }

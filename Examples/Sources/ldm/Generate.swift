@@ -51,7 +51,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     if !files.isEmpty { progress.begin("Reading \(files.joined(separator: " and "))") }
     var task = try task()
     let pictures = try own() + imagePrompts.prompts()
-    let noise = try loadNoise.map { try readLatents($0, names: ["noise"]) }
+    let noise = try loadNoise.map { try readLatents($0, names: ["noise"], ofClips: task.frames != .picture) }
     let written = try self.prompt.text()
     let (prompt, tagged) = try self.adapters.taken(from: written)
     let adapters = try self.adapters.adapted(by: tagged)
@@ -88,7 +88,8 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     if let prediction = sampling.prediction { loaded.predictionType = prediction.type }
     if scheduling.scheduler == nil, let problem = loaded.schedulerProblem { throw Failure("\(problem) Name it with --scheduler.") }
     if scheduling.choosesAny {
-      try loaded.use(scheduling.scheduler?.kind, spacing: scheduling.sigmas, timesteps: scheduling.timesteps)
+      try loaded.use(
+        scheduling.scheduler?.kind, spacing: scheduling.sigmas, timesteps: scheduling.timesteps, betas: scheduling.betas)
     }
     return loaded
   }
@@ -202,9 +203,11 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     // The model takes the next size that it can divide, so this rounds up to multiples of 64. The request reports a size that is too large.
     func planned(_ side: Int) -> Int { max(64, (min(side, GenerationRequest.maximumPixels) + 63) / 64 * 64) }
     let size = PixelSize(width: planned(width), height: planned(height))
-    return GenerationExtent(
+    var extent = GenerationExtent(
       size: size, images: drawn.count, rowsPerImage: kinds.count, sharesLatents: kinds.allSatisfy(\.seesPicture),
       encodesPicture: task.size != nil)
+    if case .count(let frames) = task.frames { extent.frames = max(1, min(frames, GenerationRequest.maximumPixels)) }
+    return extent
   }
 
   private func request(_ prompt: String, _ task: any GenerationTask, for model: StableDiffusion) -> GenerationRequest {
@@ -230,7 +233,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
   ) -> GenerationParameters {
     let strength: Double? =
       switch request.task {
-      case is TextToImage, is InstructionEditing, is Upscaling, is LatentUpscaling: nil
+      case is TextToImage, is TextToVideo, is InstructionEditing, is Upscaling, is LatentUpscaling: nil
       default: request.task.strength
       }
     // Other programs count from 1: their clip skip 1 leaves out no layer.
@@ -284,11 +287,13 @@ extension DrawingOptions where Drawn == PictureOptions {
         try output.write(Picture(image.image), to: file, parameters: parameters(of: image, ready).text)
       }
       if let path = output.saveLatents {
-        try writeTensor("latents", Tensor.concatenated(images.map(\.latents), axis: 0).channelsFirst(), to: path)
+        try writeTensor("latents", withChannelsFirst(Tensor.concatenated(images.map(\.latents), axis: 0)), to: path)
       }
       if let path = output.saveImageTensor {
         try writeTensor("image", Tensor.concatenated(images.map(\.image), axis: 0), to: path)
       }
+      if let path = output.saveLatents { try writeTensor("latents", withChannelsFirst(stacked(images.map(\.latents))), to: path) }
+      if let path = output.saveImageTensor { try writeTensor("image", stacked(images.map(\.image)), to: path) }
     }
     let names =
       output.isStandardOutput
@@ -450,7 +455,7 @@ struct Class2Img: AsyncParsableCommand {
   func run() async throws { try await options.run(TextToImage()) }
 }
 
-private func checkStrength(_ strength: Double?) throws {
+func checkStrength(_ strength: Double?) throws {
   guard (0...1).contains(strength ?? 1) else { throw ValidationError("--strength must be a number from 0 to 1.") }
 }
 
@@ -466,6 +471,9 @@ private func withStrength(_ strength: Double, _ task: any GenerationTask) -> any
     task.strength = strength
     return task
   case var task as Inpainting:
+    task.strength = strength
+    return task
+  case var task as VideoToVideo:
     task.strength = strength
     return task
   default: return task

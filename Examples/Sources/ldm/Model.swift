@@ -31,11 +31,18 @@ struct PartOptions: ParsableArguments {
     name: .customLong("text-encoder-2"), parsing: .unconditional, help: "A second text encoder in the place of the model's, as --vae.")
   var secondTextEncoder: String?
 
+  @Option(
+    parsing: .unconditional,
+    help: """
+      Motion modules (AnimateDiff), with which a Stable Diffusion 1.5 or XL draws clips: the folder of a MotionAdapter, or a file of the original code.
+      """)
+  var motionModule: String?
+
   fileprivate var given: [(component: String, label: String, path: String?)] {
     [
       ("unet", "U-Net", unet), ("vae", "VAE", vae), ("vae_encoder", "VAE encoder", vaeEncoder),
       ("text_encoder", "Text encoder", textEncoder),
-      ("text_encoder_2", "Text encoder 2", secondTextEncoder),
+      ("text_encoder_2", "Text encoder 2", secondTextEncoder), ("motion_adapter", "Motion module", motionModule),
     ]
   }
 
@@ -53,7 +60,7 @@ struct PartOptions: ParsableArguments {
   /// The autoencoder alone: what a second model of the same latent space takes of these.
   var autoencoderAlone: PartOptions {
     var result = self
-    (result.unet, result.textEncoder, result.secondTextEncoder) = (nil, nil, nil)
+    (result.unet, result.textEncoder, result.secondTextEncoder, result.motionModule) = (nil, nil, nil, nil)
     return result
   }
 

@@ -62,6 +62,7 @@ struct MorphOptions: DrawnOptions {
   @OptionGroup(title: "Output") var file: ClipFileOptions
 
   var count: Int { batchSize }
+  var fps: Double { file.fps ?? 12 }
   var seed: UInt64? { seeds.first }
 
   static let mostFrames = 10_000
@@ -84,7 +85,7 @@ struct MorphOptions: DrawnOptions {
   /// Frames of the clip: the last one is at the last time, or, on the way back, one before the first.
   var frameCount: Int {
     guard let start = at.first, let end = at.last else { return frames ?? 48 }
-    let exact = ((end - start) * file.fps).rounded()
+    let exact = ((end - start) * fps).rounded()
     // What cannot be a number of frames is told where it is checked.
     let steps = (1...1e9).contains(exact) ? Int(exact) : 1
     return pingPong ? 2 * steps : steps + 1
@@ -108,7 +109,7 @@ struct MorphOptions: DrawnOptions {
   /// The settings that are written into clips.
   var settings: [GenerationParameters.Setting] {
     func list(_ values: [some CustomStringConvertible]) -> String { values.map(\.description).joined(separator: ", ") }
-    var all = [("Frames", "\(frameCount)"), ("Frames per second", "\(file.fps)"), ("Easing", easing.rawValue)]
+    var all = [("Frames", "\(frameCount)"), ("Frames per second", "\(fps)"), ("Easing", easing.rawValue)]
     if seeds.count > 1 { all.append(("Seeds", list(seeds))) }
     if !at.isEmpty { all.append(("Times", list(at))) }
     if pingPong { all.append(("Ping-pong", "yes")) }
@@ -133,7 +134,7 @@ struct MorphCommand: AsyncParsableCommand {
 
   func run() async throws {
     let drawn = options.drawn, words = options.prompt
-    try drawn.file.check()
+    try drawn.file.check(framesPerSecond: drawn.fps)
     for prompt in words.prompt.dropFirst() { try options.adapters.checkNone(in: ["a --prompt after the first": prompt]) }
     let progress = Progress()
     do {
@@ -145,14 +146,16 @@ struct MorphCommand: AsyncParsableCommand {
       let drawings = try await drawings(of: walk, ready, progress)
       let frames = walk.frames.map { drawings[$0] }
       progress.begin("Encoding the clip")
-      var clip = try Clip(frames.map(\.picture), framesPerSecond: drawn.file.fps)
+      var clip = try Clip(frames.map(\.picture), framesPerSecond: drawn.fps)
       clip.parameters =
         options.parameters(
           prompt: words.prompt.joined(separator: "\n"), width: clip.width, height: clip.height, request: ready.request, model: ready.model,
           others: drawn.settings
         ).text
       let seeds = drawn.seeds.isEmpty ? [ready.request.seed] : drawn.seeds
-      let written = try drawn.file.write(clip, latents: frames.map(\.latents), images: frames.compactMap(\.image))
+      let written = try drawn.file.write(
+        [clip], latents: withChannelsFirst(Tensor.concatenated(frames.map(\.latents), axis: 0)),
+        image: Tensor.concatenated(frames.compactMap(\.image), axis: 0))
       progress.end("\(written), seed\(seeds.count == 1 ? "" : "s") \(seeds.map(\.description).joined(separator: ", "))")
     } catch {
       progress.clear()

@@ -204,7 +204,10 @@ struct SeedOptions: ParsableArguments {
 
   @Option(
     parsing: .unconditional,
-    help: "Standard normal noise to start from, in place of the seed's: a float32 tensor [count, 4, h, w], named noise or the only one.")
+    help: """
+      Standard normal noise to start from, in place of the seed's: a float32 tensor [count, 4, h, w], of clips [count, 4, frames, h, w], named noise or the \
+      only one.
+      """)
   var loadNoise: String?
 
   static func parsed(_ text: String) throws -> UInt64 {
@@ -254,10 +257,13 @@ struct OutputOptions: ParsableArguments {
   var output: String
 
   @Option(
-    parsing: .unconditional, help: "Where the latents go, as they are before decoding: one tensor latents, float32, [count, 4, h, w].")
+    parsing: .unconditional,
+    help: "Where the latents go, as they are before decoding: one tensor latents, float32, [count, 4, h, w].")
   var saveLatents: String?
 
-  @Option(parsing: .unconditional, help: "Where the picture goes before it is rounded: one tensor image, float32, [count, H, W, 3], 0…1.")
+  @Option(
+    parsing: .unconditional,
+    help: "Where the picture goes before it is rounded: one tensor image, float32, [count, H, W, 3], 0…1.")
   var saveImageTensor: String?
 
   /// Whether the picture goes to standard output.

@@ -22,8 +22,9 @@ struct ScheduleCommand: ParsableCommand {
   func run() throws {
     let configuration = try config.map { try SchedulerConfiguration(json: contents($0)) } ?? SchedulerConfiguration()
     let kind = try options.scheduler?.kind ?? SchedulerKind(of: configuration)
-    let made = try kind.make(
-      configuration: kind.spacing(configuration, sigmas: options.sigmas, timesteps: options.timesteps), steps: steps)
+    var spaced = try kind.spacing(configuration, sigmas: options.sigmas, timesteps: options.timesteps)
+    spaced.betaSchedule = options.betas?.rawValue ?? spaced.betaSchedule
+    let made = try kind.make(configuration: spaced, steps: steps)
     try printJSON(Table(timesteps: made.timesteps, sigmas: made.sigmas), isPretty: false)
   }
 

@@ -4,6 +4,7 @@ import LatentDiffusion
 
 extension SigmaSpacing: @retroactive ExpressibleByArgument {}
 extension TimestepSpacing: @retroactive ExpressibleByArgument {}
+extension BetaSchedule: @retroactive ExpressibleByArgument {}
 
 /// A scheduler as a command line names it: `dpmpp-2m-karras` is `dpmpp-2m` with Karras' spacing.
 struct SchedulerName: ExpressibleByArgument, CustomStringConvertible {
@@ -51,10 +52,18 @@ struct SchedulerOptions: ParsableArguments {
     help: "How the steps are spread over the timesteps of training: linspace, leading or trailing. Without it, as the model's files say.")
   var timesteps: TimestepSpacing?
 
+  @Option(
+    parsing: .unconditional,
+    help: """
+      How the noise of the training grew: \(BetaSchedule.allCases.map(\.rawValue).joined(separator: ", ")). Without it, as the model's files say. Motion \
+      modules (AnimateDiff) were trained with linear.
+      """)
+  var betas: BetaSchedule?
+
   /// The requested spacing of noise levels, from its own option or from the scheduler's name.
   var sigmas: SigmaSpacing? { spacing ?? scheduler?.spacing }
 
-  var choosesAny: Bool { scheduler != nil || spacing != nil || timesteps != nil }
+  var choosesAny: Bool { scheduler != nil || spacing != nil || timesteps != nil || betas != nil }
 
   func validate() throws {
     guard let scheduler else { return }
@@ -69,7 +78,7 @@ struct SchedulerOptions: ParsableArguments {
 
   /// The settings that are written into pictures. The first has webui's name.
   var settings: [GenerationParameters.Setting] {
-    let all = [("Schedule type", sigmas?.rawValue), ("Timestep spacing", timesteps?.rawValue)]
+    let all = [("Schedule type", sigmas?.rawValue), ("Timestep spacing", timesteps?.rawValue), ("Beta schedule", betas?.rawValue)]
     return all.compactMap { name, value in value.map { .init(name, $0) } }
   }
 }

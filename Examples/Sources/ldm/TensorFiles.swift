@@ -1,25 +1,30 @@
 import Foundation
 import LatentDiffusion
 
-/// Reads `[N, C, h, w]` from a safetensors file.
+/// Reads `[N, C, h, w]` from a safetensors file, or `[N, C, F, h, w]` of clips.
 /// - Parameter names: the tensor's name, the preferred one first. The only tensor of a file may have any name.
-/// - Returns: `[N, h, w, C]`.
-func readLatents(_ path: String, names: [String]) throws -> Tensor {
+/// - Returns: `[N, h, w, C]` or `[N, F, h, w, C]`.
+func readLatents(_ path: String, names: [String], ofClips isOfClips: Bool = false) throws -> Tensor {
   let file = try SafetensorsFile(URL(filePath: path))
   guard let name = names.first(where: file.names.contains) ?? (file.names.count == 1 ? file.names.first : nil) else {
     throw Failure("\(path) holds no tensor named \(names.joined(separator: " or ")); name it so, or let it be the only one.")
   }
-  guard let shape = file.tensors[name]?.shape, shape.rank == 4, shape.count > 0, shape.count <= GenerationRequest.maximumPixels else {
-    throw Failure("\(name) in \(path) must have the shape [N, 4, h, w].")
+  guard let shape = file.tensors[name]?.shape, shape.rank == (isOfClips ? 5 : 4), shape.count > 0,
+    shape.count <= GenerationRequest.maximumPixels
+  else {
+    throw Failure("\(name) in \(path) must have the shape [N, 4, \(isOfClips ? "frames, " : "")h, w].")
   }
   let tensor = try file.tensor(name, shape: shape).decoded()
   guard tensor.isFinite else { throw Failure("\(name) in \(path) has elements that are infinite or not numbers.") }
-  return tensor.channelsLast()
+  return tensor.permuted([0] + (2..<shape.rank) + [1])
 }
 
 func writeTensor(_ name: String, _ tensor: Tensor, to path: String) throws {
   try SafetensorsWriter.write([name: tensor], to: URL(filePath: path))
 }
 
-/// The shape `[N, h, w, C]` as files have it.
-func channelsFirst(_ shape: Shape) -> Shape { [shape[0], shape[3], shape[1], shape[2]] }
+/// The shape `[N, h, w, C]` or `[N, F, h, w, C]` as files have it.
+func channelsFirst(_ shape: Shape) -> Shape { Shape([shape[0], shape.columns] + shape.dimensions.dropFirst().dropLast()) }
+
+/// A tensor of such a shape as files have it.
+func withChannelsFirst(_ tensor: Tensor) -> Tensor { tensor.permuted([0, tensor.shape.rank - 1] + (1..<tensor.shape.rank - 1)) }

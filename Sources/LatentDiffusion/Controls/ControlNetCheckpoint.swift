@@ -15,6 +15,11 @@ struct ControlNetCheckpoint: CheckpointLayout {
     let prefixed = file.tensors.below([Self.prefix])
     let own = prefixed.isEmpty ? file.tensors : prefixed
     guard ForeignFile.isControlNet(file.names) else { return nil }
+    guard !file.names.contains(where: { $0.contains("motion_modules.") }) else {
+      throw ModelFilesError.foreign(
+        path: file.url.path(percentEncoded: false),
+        ForeignFile("a SparseCtrl of AnimateDiff, which is not supported", "give a ControlNet for pictures"))
+    }
     let tensors = LDMKeys.controlNet(own)
     let owned = file.names.filter { prefixed.isEmpty || $0.hasPrefix(Self.prefix) }
     do throws(DerivedConfiguration.Missing) {

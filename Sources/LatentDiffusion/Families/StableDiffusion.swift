@@ -25,12 +25,16 @@ public struct StableDiffusionFamily: ModelFamily {
       // The model beside its ControlNet or adapter, which are loaded by themselves.
       "StableDiffusionControlNetPipeline", "StableDiffusionControlNetImg2ImgPipeline", "StableDiffusionControlNetInpaintPipeline",
       "StableDiffusionAdapterPipeline",
+      // With motion modules. What sees pictures of some frames (SparseControl, PIA) is not among them.
+      "AnimateDiffPipeline", "AnimateDiffVideoToVideoPipeline", "AnimateDiffControlNetPipeline",
+      "AnimateDiffVideoToVideoControlNetPipeline",
     ]
   }
 
   public var parts: [ModelPart] {
     [
       ModelPart("unet", .predictor, words: "U-Net", classNames: UNet2DConditionModel.classNames),
+      .motionAdapter,
       ModelPart(
         "vae", .autoencoder, words: "autoencoder", classNames: Self.autoencoders),
       ModelPart("text_encoder", .conditioner, words: "text encoder", classNames: CLIPTextModel.classNames),
@@ -42,18 +46,18 @@ public struct StableDiffusionFamily: ModelFamily {
   private static let autoencoders =
     AutoencoderKL.classNames + AsymmetricAutoencoderKL.classNames + AutoencoderTiny.classNames + VQModel.classNames
 
-  /// What judges pictures, what guesses their depth, which a request brings, and what prepares pictures for both.
-  public var ignoredParts: Set<String> { ["safety_checker", "depth_estimator", "feature_extractor"] }
+  /// What judges pictures, what guesses their depth, which a request brings, what prepares pictures for both, and what encodes pictures for adapters.
+  public var ignoredParts: Set<String> { ["safety_checker", "depth_estimator", "feature_extractor", "image_encoder"] }
   public var checkpointLayout: (any CheckpointLayout)? { StableDiffusionCheckpoint() }
 
   public func otherNames(of component: String, parameters: Set<String>) -> [String: String] {
-    component == "unet" ? LDMKeys.originalModules(ofUNet: parameters) : [:]
+    (component == "unet" ? LDMKeys.originalModules(ofUNet: parameters) : [:]).merging(MotionKeys.originalModules(parameters)) { $1 }
   }
 
   public func accessories(of files: ModelFiles) throws -> [String: any Sendable] { ["tokenizer": try CLIPTokenizer(of: files)] }
 
   public func assembled(_ parts: ModelParts) throws -> ModelAssembly {
-    let unet: UNet2DConditionModel = try parts.part("unet")
+    let unet = try parts.unet()
     let text: CLIPTextModel = try parts.part("text_encoder")
     let autoencoder: any LatentAutoencoder = try parts.part("vae")
     try Self.check(features: text.configuration.features, unet: unet, autoencoder: autoencoder)
@@ -115,6 +119,7 @@ public struct StableDiffusionFamily: ModelFamily {
       }
     let isUsual = [768, 1024].contains(context)
     return "Stable Diffusion \(version)\(task)" + (isUsual ? "" : ", of its own size")
+      + (files.hasMotion ? ", with motion (AnimateDiff)" : "")
   }
 
   /// The few configuration values by which its versions are told apart.
@@ -162,7 +167,7 @@ extension SchedulerConfiguration {
       if !isExchanged || self[keyPath: key] != nil { result[keyPath: key] = value }
     }
     switch task {
-    case is InstructionEditing, is DepthToImage:
+    case is InstructionEditing, is DepthToImage, is TextToVideo, is VideoToVideo:
       break
     case is Inpainting:
       correct(\.stepsOffset, to: 1)

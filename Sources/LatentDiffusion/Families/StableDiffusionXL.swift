@@ -20,7 +20,7 @@ public struct StableDiffusionXLFamily: ModelFamily {
     [
       "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline",
       "StableDiffusionXLInstructPix2PixPipeline", "StableDiffusionXLControlNetPipeline", "StableDiffusionXLControlNetImg2ImgPipeline",
-      "StableDiffusionXLControlNetInpaintPipeline", "StableDiffusionXLAdapterPipeline",
+      "StableDiffusionXLControlNetInpaintPipeline", "StableDiffusionXLAdapterPipeline", "AnimateDiffSDXLPipeline",
     ]
   }
 
@@ -28,6 +28,7 @@ public struct StableDiffusionXLFamily: ModelFamily {
     let tokenizers = ["CLIPTokenizer", "CLIPTokenizerFast"]
     return [
       ModelPart("unet", .predictor, words: "U-Net", classNames: UNet2DConditionModel.classNames),
+      .motionAdapter,
       ModelPart("vae", .autoencoder, words: "autoencoder", classNames: AutoencoderKL.classNames),
       // The refiner has the second one alone.
       ModelPart("text_encoder", .conditioner, words: "text encoder", classNames: CLIPTextModel.classNames, isOptional: true),
@@ -43,7 +44,8 @@ public struct StableDiffusionXLFamily: ModelFamily {
   public var checkpointLayout: (any CheckpointLayout)? { StableDiffusionXLCheckpoint() }
 
   public func otherNames(of component: String, parameters: Set<String>) -> [String: String] {
-    component == "unet" ? LDMKeys.originalModules(ofUNet: parameters, labels: "add_embedding") : [:]
+    (component == "unet" ? LDMKeys.originalModules(ofUNet: parameters, labels: "add_embedding") : [:])
+      .merging(MotionKeys.originalModules(parameters)) { $1 }
   }
 
   public func accessories(of files: ModelFiles) throws -> [String: any Sendable] {
@@ -58,7 +60,7 @@ public struct StableDiffusionXLFamily: ModelFamily {
   private static let scalesKey = "is_cosxl_edit"
 
   public func assembled(_ parts: ModelParts) throws -> ModelAssembly {
-    let unet: UNet2DConditionModel = try parts.part("unet")
+    let unet = try parts.unet()
     let autoencoder: any LatentAutoencoder = try parts.part("vae")
     let first: CLIPTextModel? = parts.optionalPart("text_encoder")
     let second: CLIPTextModel = try parts.part("text_encoder_2")
@@ -106,6 +108,6 @@ public struct StableDiffusionXLFamily: ModelFamily {
       case 8: " instruction editing"
       default: files.components.contains("text_encoder") ? "" : " refiner"
       }
-    return "Stable Diffusion XL" + task
+    return "Stable Diffusion XL" + task + (files.hasMotion ? ", with motion (AnimateDiff)" : "")
   }
 }

@@ -203,6 +203,21 @@ struct DifferentiatingEngine: Engine {
     return forward.result
   }
 
+  func frameAttention(
+    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, in context: ExecutionContext
+  ) throws -> Tensor {
+    let result = try base.frameAttention(queries: queries, keys: keys, values: values, heads: heads, scale: scale, in: plain(context))
+    guard tape.follows(queries) || tape.follows(keys) || tape.follows(values) else { return result }
+    tape.record(result) { gradient, gradients, back in
+      let own = try back.engine.frameAttentionGradient(
+        queries: queries, keys: keys, values: values, heads: heads, scale: scale, gradient: gradient, in: back.context)
+      try gradients.add(own.queries, to: queries, back)
+      try gradients.add(own.keys, to: keys, back)
+      try gradients.add(own.values, to: values, back)
+    }
+    return result
+  }
+
   func activation(_ activation: Activation, of x: Tensor, in context: ExecutionContext) throws -> Tensor {
     let result = try base.activation(activation, of: x, in: plain(context))
     guard tape.follows(x) else { return result }

@@ -316,6 +316,16 @@ public struct CountingEngine: Engine {
     return result
   }
 
+  public func frameAttention(
+    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, in context: ExecutionContext
+  ) throws -> Tensor {
+    let result = new(queries.shape)
+    let own = FrameAttention.buffers(length: queries.shape[1], keys: keys.shape[1], width: queries.shape[3] / heads)
+    counter.note(
+      operations: 4 * Double(queries.count) * Double(keys.shape[1]), buffers: Array(repeating: own, count: threads).flatMap { $0 })
+    return result
+  }
+
   public func activation(_ activation: Activation, of x: Tensor, in context: ExecutionContext) throws -> Tensor { new(x.shape) }
 
   public func nearest(_ table: Tensor, to x: Tensor, in context: ExecutionContext) throws -> Tensor {

@@ -40,6 +40,11 @@ public protocol Engine: Sendable {
     in context: ExecutionContext
   ) throws -> Tensor
 
+  /// Attention along the second axis, at every place by itself: see `Tensor.attention(acrossFrames:keys:values:heads:scale:in:)`.
+  func frameAttention(
+    queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, in context: ExecutionContext
+  ) throws -> Tensor
+
   /// The function applied to every element: see `Tensor.activated`.
   func activation(_ activation: Activation, of x: Tensor, in context: ExecutionContext) throws -> Tensor
 

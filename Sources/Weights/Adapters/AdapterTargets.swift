@@ -12,15 +12,17 @@ package struct AdapterTargets: Sendable {
   /// A component of a model.
   package struct Component: Sendable {
     let name: String
+    let host: String?
     let shapes: [String: Shape]
     let otherNames: [String: String]
 
     /// - Parameters:
     ///   - name: `unet`, `text_encoder`, `text_encoder_2`.
+    ///   - host: the component that it is added to, whose name adapters call it by.
     ///   - shapes: of its parameters, by the names that layers ask for.
     ///   - otherNames: of its modules, such as those of the original code, with the modules' names.
-    package init(_ name: String, shapes: [String: Shape], otherNames: [String: String] = [:]) {
-      (self.name, self.shapes, self.otherNames) = (name, shapes, otherNames)
+    package init(_ name: String, addedTo host: String? = nil, shapes: [String: Shape], otherNames: [String: String] = [:]) {
+      (self.name, self.host, self.shapes, self.otherNames) = (name, host, shapes, otherNames)
     }
   }
 
@@ -64,10 +66,12 @@ package struct AdapterTargets: Sendable {
     let name = name.hasPrefix(peft) ? String(name.dropFirst(peft.count)) : name
     guard let (prefix, component) = Self.prefixes.first(where: { name.hasPrefix($0.0) }) else { return nil }
     let rest = String(name.dropFirst(prefix.count))
-    let found = components.filter { component ?? $0.name == $0.name }.compactMap { component -> Module? in
-      (modules[component.name]?[rest] ?? nil).map { Module(component: component.name, name: $0) }
+    let found = components.filter { [nil, $0.name, $0.host].contains(component) }.compactMap { component in
+      (modules[component.name]?[rest] ?? nil).map { (host: component.host, module: Module(component: component.name, name: $0)) }
     }
-    return found.count == 1 ? found[0] : nil
+    // What is added takes the place of what its host has.
+    let added = found.filter { $0.host != nil }, left = added.isEmpty ? found : added
+    return left.count == 1 ? left[0].module : nil
   }
 
   /// The shape of a module's parameter: `weight` or `bias`.

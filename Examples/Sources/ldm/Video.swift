@@ -1,0 +1,136 @@
+import ArgumentParser
+import Foundation
+import ImageFiles
+import LatentDiffusion
+import LatentDiffusionVideoFiles
+
+/// Clips that a network draws as a whole, and where they go.
+struct VideoOptions: DrawnOptions {
+  @OptionGroup(title: "Sampling") var seeds: SeedOptions
+  @OptionGroup(title: "Output") var file: ClipFileOptions
+
+  var count: Int { seeds.count }
+  var seed: UInt64? { seeds.seed }
+}
+
+struct Txt2Video: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "txt2video", abstract: "Draws a clip from words, with motion modules (AnimateDiff) in a model for pictures.")
+  @OptionGroup var options: DrawingOptions<PromptOptions, VideoOptions>
+
+  @Option(parsing: .unconditional, help: "Frames of the clip. Without it, 16.")
+  var frames: Int?
+
+  func validate() throws {
+    guard frames ?? 1 > 0 else { throw ValidationError("--frames must be more than 0.") }
+  }
+
+  func run() async throws { try await options.run(TextToVideo(frames: frames)) }
+}
+
+struct Video2Video: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "video2video", abstract: "Draws a clip over another one, with motion modules (AnimateDiff) in a model for pictures.")
+  @OptionGroup var options: DrawingOptions<PromptOptions, VideoOptions>
+
+  @Option(
+    parsing: .unconditional,
+    help: "The clip to start from: an animated WebP, PNG or GIF, or a folder of pictures in the order of their names. --fps is the clip's if left out.")
+  var video: String?
+
+  @Option(name: .customLong("frame"), parsing: .unconditionalSingleValue, help: "A picture of the clip to start from; give it once for each frame.")
+  var frames: [String] = []
+
+  @Option(parsing: .unconditional, help: "How much to change, 0…1: the part of the steps that is run. Without it, 0.8.")
+  var strength: Double?
+
+  func validate() throws {
+    try checkStrength(strength)
+    guard (video == nil) == !frames.isEmpty else { throw ValidationError("Give either --video or --frame for each frame.") }
+  }
+
+  func run() async throws {
+    let source = try video.map(clip) ?? Clip(frames.map(picture), framesPerSecond: VideoOptions.usualRate)
+    let frames = source.tensor()
+    try await options.run(
+      strength: strength, usualRate: video.flatMap { _ in source.framesPerSecond },
+      VideoToVideo(frames.reshaped(Shape([1] + frames.shape.dimensions))))
+  }
+}
+
+extension VideoOptions {
+  /// Frames a second where nobody says how many, as AnimateDiff's examples have.
+  static let usualRate = 8.0
+}
+
+/// A clip of a file, or the pictures of a folder as its frames.
+func clip(_ path: String) throws -> Clip {
+  var isFolder: ObjCBool = false
+  guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), isFolder.boolValue else {
+    return try Clip(contentsOf: URL(filePath: path))
+  }
+  return try Clip(pictures(path), framesPerSecond: VideoOptions.usualRate)
+}
+
+/// The pictures of a folder in the order of their names, or the picture of a file.
+func pictures(_ path: String) throws -> [Picture] {
+  var isFolder: ObjCBool = false
+  guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), isFolder.boolValue else { return [try picture(path)] }
+  let names: [String]
+  do { names = try FileManager.default.contentsOfDirectory(atPath: path) } catch { throw Failure("The folder \(path) cannot be read.") }
+  let files = names.filter { ["png", "jpg", "jpeg", "webp"].contains(URL(filePath: $0).pathExtension.lowercased()) }.sorted()
+  guard !files.isEmpty else { throw Failure("The folder \(path) has no pictures; put the frames there as PNG, JPEG or WebP.") }
+  return try files.map { try picture(URL(filePath: path).appending(path: $0).path(percentEncoded: false)) }
+}
+
+extension DrawingOptions where Drawn == VideoOptions {
+  /// Makes clips and writes them.
+  ///
+  /// - Parameters:
+  ///   - strength: the part of the steps that are run; nil: what is usual for the model.
+  ///   - rate: frames a second where none are asked for.
+  fileprivate func run(strength: Double? = nil, usualRate rate: Double? = nil, _ task: any GenerationTask) async throws {
+    try prompt.checkIsGiven()
+    let fps = drawn.file.fps ?? rate ?? VideoOptions.usualRate
+    try drawn.file.check(count: drawn.count, framesPerSecond: fps)
+    guard refining.refiner == nil else { throw Failure("A refiner draws pictures; leave --refiner out for clips.") }
+    let progress = Progress()
+    do {
+      let ready = try await ready(strength: strength, loadNoise: drawn.seeds.loadNoise, progress, task)
+      var isFirst = true
+      let images = try await ready.model.pipeline.images(for: ready.request, in: ready.context) { step in
+        if isFirst { for truncation in step.truncations { tell(truncation, progress) } }
+        isFirst = false
+        progress.step(step)
+      } phase: {
+        progress.phase($0)
+      }
+      progress.begin("Encoding")
+      progress.end("\(try write(images, ready, framesPerSecond: fps)), seed \(ready.request.seed)")
+    } catch {
+      progress.clear()
+      throw error
+    }
+  }
+
+  /// The frames of a clip are pictures in a row.
+  private func write(_ images: [GeneratedImage], _ ready: Ready, framesPerSecond fps: Double) throws -> String {
+    let frames = (images.last?.frame ?? 0) + 1, count = images.count / frames
+    let clips = try (0..<count).map { index in
+      var clip = try Clip(images[index * frames..<(index + 1) * frames].map { Picture($0.image) }, framesPerSecond: fps)
+      let batch: [GenerationParameters.Setting] = count == 1 ? [] : [.init("Batch size", "\(count)"), .init("Batch pos", "\(index)")]
+      clip.parameters =
+        parameters(
+          prompt: ready.written, width: clip.width, height: clip.height, request: ready.request, model: ready.model,
+          others: batch + [.init("Frames", "\(frames)"), .init("Frames per second", "\(fps)")]
+        ).text
+      return clip
+    }
+    func stacked(_ tensors: [Tensor]) -> Tensor {
+      let all = Tensor.concatenated(tensors, axis: 0)
+      return all.reshaped(Shape([count, frames] + all.shape.dimensions.dropFirst()))
+    }
+    return try drawn.file.write(
+      clips, latents: withChannelsFirst(stacked(images.map(\.latents))), image: stacked(images.map(\.image)))
+  }
+}

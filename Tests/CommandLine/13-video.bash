@@ -1,0 +1,62 @@
+# Clips: motion modules in models for pictures, frames in folders, and what is refused.
+motion=$root/Tests/Fixtures/motion
+clip=(txt2video --prompt "a photo of the cat" --model "$models/sd1" --width 32 --height 32 --seed 50 --steps 6)
+works "${clip[@]}" --motion-module "$motion/v2" --frames 16 --fps 8 --output frames --save-latents a.safetensors --save-image-tensor i.safetensors
+close_to 3e-4 a.safetensors latents "$motion/reference/v2.safetensors" latents
+is_png frames/frame-0001.png 32 32
+is_png frames/frame-0016.png 32 32
+holds "a clip of 16 frames is 16 files" [ "$(find frames -type f | wc -l)" = 16 ]
+if grep -aq "Motion module: v2" frames/frame-0003.png && grep -aq "Frames: 16" frames/frame-0003.png; then pass; else fail "a frame does not say how it was made"; fi
+# Several clips, and a file of the original code.
+works "${clip[@]}" --motion-module "$motion/original.safetensors" --frames 3 --count 2 --scheduler euler --output many/ --save-latents b.safetensors
+is_png many-2/frame-0003.png 32 32
+works "${clip[@]}" --motion-module "$motion/v2" --frames 2 --memory-limit 400MB --output planned --step-cache 2 --merge-tokens 0.5
+works "${clip[@]}" --motion-module "$motion/v2" --frames 4 --scheduler ddim --lora "$motion/motion-lora.safetensors=0.8" \
+  --lora "$motion/picture-lora.safetensors=0.5" --output adapted --save-latents c.safetensors
+close_to 3e-4 c.safetensors latents "$motion/reference/v2-lora.safetensors" latents
+
+mkdir pictures empty uneven
+cp "$inputs/picture.png" pictures/1.png && cp "$inputs/mask.png" pictures/2.png && cp "$inputs/picture.png" pictures/3.png
+cp "$inputs/picture.png" uneven/1.png && cp "$inputs/picture-48x32.png" uneven/2.png
+over=(video2video --prompt "a photo of the cat" --model "$models/sd1" --motion-module "$motion/v2" --seed 50 --steps 6 --scheduler ddim)
+works "${over[@]}" --video pictures --strength 0.6 --output over --save-latents d.safetensors
+close_to 3e-4 d.safetensors latents "$motion/reference/v2v.safetensors" latents
+# An animated file, whose rate is the new clip's, and single pictures.
+works "${clip[@]}" --motion-module "$motion/v2" --frames 2 --scheduler ddim --fps 5 --output short.webp
+works "${over[@]}" --video short.webp --strength 0.2 --output again.gif
+says "2 frames of 32×32, 0.4 s"
+works "${over[@]}" --frame "$inputs/picture.png" --frame "$inputs/mask.png" --frame "$inputs/picture.png" --strength 0.6 --output one.png \
+  --save-latents e.safetensors
+close_to 3e-4 e.safetensors latents "$motion/reference/v2v.safetensors" latents
+refused 64 "either --video or --frame" "${over[@]}" --output none.webp
+works "${over[@]}" --video pictures --controlnet "$root/Tests/Fixtures/controls/sd1" --control-image pictures --output steered
+works inspect "$models/sd1" --motion-module "$motion/v2"
+says "MotionAdapter"
+works bench --model "$models/sd1" --motion-module "$motion/v2" --pass predictor --width 32 --height 32 --repeats 1 --json
+
+# The noise table that motion modules were trained with.
+works schedule --scheduler euler --steps 3
+mv out usual
+works schedule --scheduler euler --steps 3 --betas scaled_linear
+differ out usual
+works "${clip[@]}" --motion-module "$motion/v2" --frames 2 --scheduler ddim --betas linear --output linear
+
+made=(--output made/x)
+refused 64 "frames must be more than 0" "${clip[@]}" --motion-module "$motion/v2" --frames 0 "${made[@]}"
+refused 1 "from 1 to 32" "${clip[@]}" --motion-module "$motion/v2" --frames 1000000 "${made[@]}"
+refused 1 "from 1 to 24" "${clip[@]}" --motion-module "$motion/v1" --frames 25 "${made[@]}"
+refused 64 "fps must be a number from" "${clip[@]}" --motion-module "$motion/v2" --fps 0 "${made[@]}"
+refused 1 "motion module does not fit" "${clip[@]}" --motion-module "$motion/xl" "${made[@]}"
+refused 1 "is a LoRA" "${clip[@]}" --motion-module "$motion/motion-lora.safetensors" "${made[@]}"
+refused 1 "motion_adapter" "${clip[@]}" --motion-module "$models/sd1/vae" "${made[@]}"
+refused 1 "no model at .*missing" "${clip[@]}" --motion-module missing "${made[@]}"
+refused 1 "a motion module" txt2video --prompt "" --model "$motion/v2" "${made[@]}"
+refused 1 "a motion module" txt2video --prompt "" --model "$motion/original.safetensors" "${made[@]}"
+refused 1 "draws pictures" "${clip[@]}" "${made[@]}"
+refused 1 "draws clips" txt2img --prompt "" --model "$models/sd1" --motion-module "$motion/v2" --steps 1 --output made/x.png
+refused 1 "does not say in which format" "${clip[@]}" --motion-module "$motion/v2" --output made/x.mkv
+refused 1 "exists already" "${clip[@]}" --motion-module "$motion/v2" --output frames
+refused 1 "standard output" "${clip[@]}" --motion-module "$motion/v2" --output -
+refused 1 "has no pictures" "${over[@]}" --video empty "${made[@]}"
+refused 1 "same size" "${over[@]}" --video uneven "${made[@]}"
+refused 1 "leave --refiner out" "${clip[@]}" --motion-module "$motion/v2" --refiner "$models/sd1" "${made[@]}"
