@@ -46,8 +46,8 @@ public struct StableDiffusionFamily: ModelFamily {
   private static let autoencoders =
     AutoencoderKL.classNames + AsymmetricAutoencoderKL.classNames + AutoencoderTiny.classNames + VQModel.classNames
 
-  /// What judges pictures, what guesses their depth, which a request brings, what prepares pictures for both, and what encodes pictures for adapters.
-  public var ignoredParts: Set<String> { ["safety_checker", "depth_estimator", "feature_extractor", "image_encoder"] }
+  /// What judges pictures, what guesses their depth, which a request brings, and what prepares pictures for both.
+  public var ignoredParts: Set<String> { ["safety_checker", "depth_estimator", "feature_extractor"] }
   public var checkpointLayout: (any CheckpointLayout)? { StableDiffusionCheckpoint() }
 
   public func otherNames(of component: String, parameters: Set<String>) -> [String: String] {
