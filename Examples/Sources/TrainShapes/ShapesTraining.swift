@@ -13,7 +13,7 @@ struct ShapesTraining: Sendable {
     self.seed = seed
     func share(_ count: Double, atLeast least: Int) -> Int { max(least, Int((count * minutes / 15).rounded())) }
     autoencoderSteps = share(5500, atLeast: 20)
-    steps = share(4500, atLeast: 20)
+    steps = share(6000, atLeast: 20)
     scenes = share(8000, atLeast: 64)
   }
 
