@@ -24,12 +24,15 @@ struct ClipFileOptions: ParsableArguments {
 
   @Option(
     parsing: .unconditional,
-    help: "Where the latents of all frames go, as they are before decoding: one tensor latents, float32, [frames, 4, h, w] of a walk, [count, 4, frames, h, w] else.")
+    help:
+      "Where the latents of all frames go, as they are before decoding: one tensor latents, float32, [frames, 4, h, w] of a walk, [count, 4, frames, h, w] else."
+  )
   var saveLatents: String?
 
   @Option(
     parsing: .unconditional,
-    help: "Where the frames go before they are rounded: one tensor image, float32, [frames, H, W, 3] of a walk, [count, frames, H, W, 3] else.")
+    help:
+      "Where the frames go before they are rounded: one tensor image, float32, [frames, H, W, 3] of a walk, [count, frames, H, W, 3] else.")
   var saveImageTensor: String?
 
   func validate() throws {
@@ -45,7 +48,9 @@ struct ClipFileOptions: ParsableArguments {
     guard count > 1 else { return [url] }
     let folder = url.deletingLastPathComponent(), name = url.deletingPathExtension().lastPathComponent
     let ending = url.pathExtension.isEmpty ? "" : ".\(url.pathExtension)"
-    return (1...count).map { folder.appending(path: "\(name)-\($0)\(ending)", directoryHint: url.hasDirectoryPath ? .isDirectory : .notDirectory) }
+    return (1...count).map {
+      folder.appending(path: "\(name)-\($0)\(ending)", directoryHint: url.hasDirectoryPath ? .isDirectory : .notDirectory)
+    }
   }
 
   /// Reports errors before the work begins, not after it.

@@ -292,8 +292,6 @@ extension DrawingOptions where Drawn == PictureOptions {
       if let path = output.saveImageTensor {
         try writeTensor("image", Tensor.concatenated(images.map(\.image), axis: 0), to: path)
       }
-      if let path = output.saveLatents { try writeTensor("latents", withChannelsFirst(stacked(images.map(\.latents))), to: path) }
-      if let path = output.saveImageTensor { try writeTensor("image", stacked(images.map(\.image)), to: path) }
     }
     let names =
       output.isStandardOutput

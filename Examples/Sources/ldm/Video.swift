@@ -35,10 +35,14 @@ struct Video2Video: AsyncParsableCommand {
 
   @Option(
     parsing: .unconditional,
-    help: "The clip to start from: an animated WebP, PNG or GIF, or a folder of pictures in the order of their names. --fps is the clip's if left out.")
+    help:
+      "The clip to start from: an animated WebP, PNG or GIF, or a folder of pictures in the order of their names. --fps is the clip's if left out."
+  )
   var video: String?
 
-  @Option(name: .customLong("frame"), parsing: .unconditionalSingleValue, help: "A picture of the clip to start from; give it once for each frame.")
+  @Option(
+    name: .customLong("frame"), parsing: .unconditionalSingleValue,
+    help: "A picture of the clip to start from; give it once for each frame.")
   var frames: [String] = []
 
   @Option(parsing: .unconditional, help: "How much to change, 0…1: the part of the steps that is run. Without it, 0.8.")
