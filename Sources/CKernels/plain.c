@@ -201,6 +201,7 @@ static void attention_back(
 }
 
 static void adam(long count, const ck_adam *s, float *parameter, float *m, float *v, const float *g) {
+#pragma clang fp contract(off)
   for (long i = 0; i < count; i++) {
     m[i] += s->first_gain * (g[i] - m[i]);
     v[i] = v[i] * s->second_kept + s->second_gain * g[i] * g[i];

@@ -24,15 +24,18 @@ struct ClipFileOptions: ParsableArguments {
 
   @Option(
     parsing: .unconditional,
-    help:
-      "Where the latents of all frames go, as they are before decoding: one tensor latents, float32, [frames, 4, h, w] of a walk, [count, 4, frames, h, w] else."
+    help: """
+      Where the latents of all frames go, as they are before decoding: one tensor latents, float32, [frames, 4, h, w] of a walk, [count, 4, frames, h, w] of \
+      other clips.
+      """
   )
   var saveLatents: String?
 
   @Option(
     parsing: .unconditional,
     help:
-      "Where the frames go before they are rounded: one tensor image, float32, [frames, H, W, 3] of a walk, [count, frames, H, W, 3] else.")
+      "Where the frames go before they are rounded: one tensor image, float32, [frames, H, W, 3] of a walk, [count, frames, H, W, 3] of other clips."
+  )
   var saveImageTensor: String?
 
   func validate() throws {
