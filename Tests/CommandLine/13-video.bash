@@ -16,11 +16,11 @@ works "${clip[@]}" --motion-module "$motion/v2" --frames 4 --scheduler ddim --lo
   --lora "$motion/picture-lora.safetensors=0.5" --output adapted --save-latents c.safetensors
 close_to 3e-4 c.safetensors latents "$motion/reference/v2-lora.safetensors" latents
 
-mkdir pictures empty uneven
-cp "$inputs/picture.png" pictures/1.png && cp "$inputs/mask.png" pictures/2.png && cp "$inputs/picture.png" pictures/3.png
+mkdir stills nothing uneven
+cp "$inputs/picture.png" stills/1.png && cp "$inputs/mask.png" stills/2.png && cp "$inputs/picture.png" stills/3.png
 cp "$inputs/picture.png" uneven/1.png && cp "$inputs/picture-48x32.png" uneven/2.png
 over=(video2video --prompt "a photo of the cat" --model "$models/sd1" --motion-module "$motion/v2" --seed 50 --steps 6 --scheduler ddim)
-works "${over[@]}" --video pictures --strength 0.6 --output over --save-latents d.safetensors
+works "${over[@]}" --video stills --strength 0.6 --output over --save-latents d.safetensors
 close_to 3e-4 d.safetensors latents "$motion/reference/v2v.safetensors" latents
 # An animated file, whose rate is the new clip's, and single pictures.
 works "${clip[@]}" --motion-module "$motion/v2" --frames 2 --scheduler ddim --fps 5 --output short.webp
@@ -30,7 +30,7 @@ works "${over[@]}" --frame "$inputs/picture.png" --frame "$inputs/mask.png" --fr
   --save-latents e.safetensors
 close_to 3e-4 e.safetensors latents "$motion/reference/v2v.safetensors" latents
 refused 64 "either --video or --frame" "${over[@]}" --output none.webp
-works "${over[@]}" --video pictures --controlnet "$root/Tests/Fixtures/controls/sd1" --control-image pictures --output steered
+works "${over[@]}" --video stills --controlnet "$root/Tests/Fixtures/controls/sd1" --control-image pictures --output steered
 works inspect "$models/sd1" --motion-module "$motion/v2"
 says "MotionAdapter"
 works bench --model "$models/sd1" --motion-module "$motion/v2" --pass predictor --width 32 --height 32 --repeats 1 --json
@@ -58,6 +58,6 @@ refused 1 "draws clips" txt2img --prompt "" --model "$models/sd1" --motion-modul
 refused 1 "does not say in which format" "${clip[@]}" --motion-module "$motion/v2" --output made/x.mkv
 refused 1 "exists already" "${clip[@]}" --motion-module "$motion/v2" --output frames
 refused 1 "standard output" "${clip[@]}" --motion-module "$motion/v2" --output -
-refused 1 "has no pictures" "${over[@]}" --video empty "${made[@]}"
+refused 1 "has no pictures" "${over[@]}" --video nothing "${made[@]}"
 refused 1 "same size" "${over[@]}" --video uneven "${made[@]}"
 refused 1 "leave --refiner out" "${clip[@]}" --motion-module "$motion/v2" --refiner "$models/sd1" "${made[@]}"

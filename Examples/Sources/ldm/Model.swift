@@ -70,6 +70,15 @@ struct PartOptions: ParsableArguments {
   }
 }
 
+extension PartOptions {
+  /// An autoencoder alone, for commands that have other options for the rest. Every property needs a value: none has been read from a command line.
+  init(autoencoder: String?) {
+    self.init()
+    (vae, vaeEncoder, unet) = (autoencoder, nil, nil)
+    (textEncoder, secondTextEncoder, motionModule) = (nil, nil, nil)
+  }
+}
+
 struct ModelOptions: ParsableArguments {
   @Option(
     parsing: .unconditional, help: "A folder in diffusers' layout, or a .safetensors or .ckpt file. Without it, the embedded model is used."

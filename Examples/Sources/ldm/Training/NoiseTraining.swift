@@ -107,9 +107,8 @@ struct BaseModelOptions: ParsableArguments {
 
   /// The same as options of all other commands.
   var options: ModelOptions {
-    var (options, parts) = (ModelOptions(), PartOptions())
-    (parts.vae, parts.vaeEncoder, parts.unet, parts.textEncoder, parts.secondTextEncoder) = (vae, nil, nil, nil, nil)
-    (options.model, options.parts, options.weights, options.threads) = (model, parts, weights, threads)
+    var options = ModelOptions()
+    (options.model, options.parts, options.weights, options.threads) = (model, PartOptions(autoencoder: vae), weights, threads)
     return options
   }
 }
