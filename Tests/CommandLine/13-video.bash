@@ -30,7 +30,7 @@ works "${over[@]}" --frame "$inputs/picture.png" --frame "$inputs/mask.png" --fr
   --save-latents e.safetensors
 close_to 3e-4 e.safetensors latents "$motion/reference/v2v.safetensors" latents
 refused 64 "either --video or --frame" "${over[@]}" --output none.webp
-works "${over[@]}" --video stills --controlnet "$root/Tests/Fixtures/controls/sd1" --control-image pictures --output steered
+works "${over[@]}" --video stills --controlnet "$root/Tests/Fixtures/controls/sd1" --control-image stills --output steered
 works inspect "$models/sd1" --motion-module "$motion/v2"
 says "MotionAdapter"
 works bench --model "$models/sd1" --motion-module "$motion/v2" --pass predictor --width 32 --height 32 --repeats 1 --json
