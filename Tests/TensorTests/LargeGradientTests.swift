@@ -58,6 +58,7 @@ struct LargeGradientTests {
 
   private func dot(_ a: Tensor, _ b: Tensor) -> Double { zip(a.elements, b.elements).reduce(0) { $0 + Double($1.0) * Double($1.1) } }
 
+  /// Scores reach 20, so that their rounding is 2e-6 of a probability, and a gradient is a difference of such.
   @Test(arguments: [(180, 400, 8, false), (400, 400, 5, true), (170, 77, 40, false), (3, 500, 16, false), (350, 193, 24, true)])
   func attention(length: Int, keyCount: Int, width: Int, causal: Bool) throws {
     var numbers = Numbers(seed: 2)
@@ -74,7 +75,7 @@ struct LargeGradientTests {
     for (index, name) in ["queries", "keys", "values"].enumerated() {
       let reference = Tensor(expected[index].map { Float($0) }, shape: shapes[index])
       expectClose(
-        try #require(gradients[all[index]]), reference, tolerance: splitsFactors ? 2e-4 : 2e-5,
+        try #require(gradients[all[index]]), reference, tolerance: splitsFactors ? 2e-4 : 4e-5,
         "\(name) of \(length), \(keyCount), \(width)")
     }
   }
