@@ -164,6 +164,18 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     return sampling.resizeMode != nil || picture.width * picture.height > 4 * own.width * own.height
   }
 
+  /// Draws, says how far it is, and warns of what the model does not read.
+  func images(of ready: Ready, _ progress: Progress) async throws -> [GeneratedImage] {
+    var isFirst = true
+    return try await ready.model.pipeline.images(for: ready.request, in: ready.context) { step in
+      if isFirst { for truncation in step.truncations { tell(truncation, progress) } }
+      isFirst = false
+      progress.step(step)
+    } phase: {
+      progress.phase($0)
+    }
+  }
+
   /// Warns that a prompt is cut, and shows the beginning of the part that is left out.
   func tell(_ truncation: PromptTruncation, _ progress: Progress) {
     let shown = truncation.dropped.count > 200 ? truncation.dropped.prefix(200) + " …" : truncation.dropped[...]
@@ -264,14 +276,7 @@ extension DrawingOptions where Drawn == PictureOptions {
       var ready = try await ready(
         reading: files, strength: strength, imagePrompts: own(), loadNoise: drawn.seeds.loadNoise, progress, task())
       if let refiner { try await refine(&ready, with: refiner, progress) }
-      var isFirst = true
-      let images = try await ready.model.pipeline.images(for: ready.request, in: ready.context) { step in
-        if isFirst { for truncation in step.truncations { tell(truncation, progress) } }
-        isFirst = false
-        progress.step(step)
-      } phase: {
-        progress.phase($0)
-      }
+      let images = try await images(of: ready, progress)
       progress.end(try write(images, ready))
     } catch {
       progress.clear()

@@ -101,14 +101,7 @@ extension DrawingOptions where Drawn == VideoOptions {
     let progress = Progress()
     do {
       let ready = try await ready(strength: strength, loadNoise: drawn.seeds.loadNoise, progress, task)
-      var isFirst = true
-      let images = try await ready.model.pipeline.images(for: ready.request, in: ready.context) { step in
-        if isFirst { for truncation in step.truncations { tell(truncation, progress) } }
-        isFirst = false
-        progress.step(step)
-      } phase: {
-        progress.phase($0)
-      }
+      let images = try await images(of: ready, progress)
       progress.begin("Encoding")
       progress.end("\(try write(images, ready, framesPerSecond: fps)), seed \(ready.request.seed)")
     } catch {
