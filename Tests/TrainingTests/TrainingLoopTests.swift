@@ -126,25 +126,23 @@ struct GivenBatches<Batch: Sendable>: TrainingDataset {
 
     func average(_ loss: inout Double, _ gradients: inout [Tensor]) throws {
       let (own, ownLoss) = (gradients, loss)
-      let isSecond = state.withLock { state in
+      var means = state.withLock { state -> (Double, [Tensor])? in
         guard let first = state.waiting else {
           state.waiting = (ownLoss, own)
-          return false
+          return nil
         }
         state.means = ((first.loss + ownLoss) / 2, zip(first.gradients, own).map { 0.5 * ($0 + $1) })
-        return true
+        return state.means
       }
-      while true {
-        let means = state.withLock { state -> (Double, [Tensor])? in
-          defer { if !isSecond, state.means != nil { state = State() } }
+      let isSecond = means != nil
+      while means == nil {
+        Thread.sleep(forTimeInterval: 0.0001)
+        means = state.withLock { state in
+          defer { if state.means != nil { state = State() } }
           return state.means
         }
-        if let means {
-          (loss, gradients) = means
-          break
-        }
-        Thread.sleep(forTimeInterval: 0.0001)
       }
+      if let means { (loss, gradients) = means }
       // The second one waits until the first has gone, so that neither is a step ahead.
       while isSecond, state.withLock({ $0.means != nil }) { Thread.sleep(forTimeInterval: 0.0001) }
     }
