@@ -3,6 +3,8 @@ import Tensor
 /// What a prediction is guided by: encoded texts, and what else the predictor declares.
 ///
 /// A predictor takes N latents with k · N rows of conditioning. Row j · N + i belongs to latent i.
+///
+/// A predictor of clips takes texts that change from frame to frame, too: contexts `[rows, F, L, D]` and pooled states `[rows, F, P]`.
 public struct Conditioning: Sendable {
   /// Text contexts, `[rows, L, D]` each: a state for each token. Most predictors attend to one, unconditional ones to none.
   public var contexts: [Tensor]
@@ -128,13 +130,66 @@ public struct Conditioning: Sendable {
     return result
   }
 
+  /// Whether its text changes from frame to frame.
+  public var changesByFrame: Bool { contexts.first?.shape.rank == 4 }
+
+  /// Whether what changes from frame to frame has so many.
+  public func hasFrames(_ frames: Int) -> Bool {
+    contexts.allSatisfy { $0.shape.rank != 4 || $0.shape[1] == frames }
+      && pooled.map { $0.shape.rank != 3 || $0.shape[1] == frames } ?? true
+  }
+
+  /// The text of a clip whose frames have these texts. What else the first one says is said of the whole clip.
+  ///
+  /// - Parameter frames: of one row each, at least one.
+  /// - Throws: what `concatenated` throws.
+  public static func ofFrames(_ frames: [Conditioning]) throws(ComponentError) -> Conditioning {
+    let all = try concatenated(frames)
+    func clip(_ tensor: Tensor) -> Tensor { tensor.reshaped(Shape([1, frames.count] + tensor.shape.dimensions.dropFirst())) }
+    var result = all.rows(0..<1)
+    (result.contexts, result.pooled) = (all.contexts.map(clip), all.pooled.map(clip))
+    return result
+  }
+
+  /// The same, said of each of F frames, as what changes from frame to frame is.
+  public func saidOfEachFrame(_ frames: Int) -> Conditioning {
+    func clips(_ tensor: Tensor) -> Tensor { tensor.eachRow(frames).reshaped(Shape([rows, frames] + tensor.shape.dimensions.dropFirst())) }
+    var result = self
+    (result.contexts, result.pooled) = (contexts.map(clips), pooled.map(clips))
+    return result
+  }
+
+  /// A row for each of F frames instead of one for each clip.
+  /// - Precondition: texts that change from frame to frame have as many frames.
+  public func eachFrame(_ frames: Int) -> Conditioning {
+    guard changesByFrame else { return repeated(frames) }
+    func flat(_ tensor: Tensor) -> Tensor { tensor.reshaped(Shape([rows * frames] + tensor.shape.dimensions.dropFirst(2))) }
+    var result = mapped(rows: rows * frames) { $0 }
+    result.contexts = contexts.map { $0.shape.rank == 4 ? flat($0) : $0.eachRow(frames) }
+    result.pooled = pooled.map { $0.shape.rank == 3 ? flat($0) : $0.eachRow(frames) }
+    result.inputs = inputs.mapValues { $0.eachRow(frames) }
+    return result
+  }
+
+  /// What belongs to the frames of a window.
+  /// - Throws: what the engine throws.
+  public func frames(_ window: FrameWindow, in context: ExecutionContext) throws -> Conditioning {
+    var result = self
+    result.contexts = try contexts.map { $0.shape.rank == 4 ? try $0.frames(window, in: context) : $0 }
+    result.pooled = try pooled.map { $0.shape.rank == 3 ? try $0.frames(window, in: context) : $0 }
+    return result
+  }
+
   /// Each row `times` times, one after the other, for several pictures of a prompt. Nothing is checked here.
   public func repeated(_ times: Int) -> Conditioning {
     guard times != 1 else { return self }
-    return mapped(rows: rows * times) { tensor in
-      Tensor.concatenated((0..<tensor.shape[0]).map { tensor.rows($0..<$0 + 1).repeated(times) }, axis: 0)
-    }
+    return mapped(rows: rows * times) { $0.eachRow(times) }
   }
+}
+
+extension Tensor {
+  /// Each row of the outermost axis `times` times, one after the other.
+  fileprivate func eachRow(_ times: Int) -> Tensor { rows(at: (0..<shape[0] * times).map { $0 / times }) }
 }
 
 extension Conditioning {

@@ -29,6 +29,10 @@ public protocol NoisePredictor: Sendable {
   /// - Throws: `CancellationError`; `ComponentError` where shapes do not fit.
   func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor
 
+  /// The same predictor, whose frames see one another in windows alone. Clips then may have any number of frames from that of a window on.
+  /// - Throws: `ComponentError` where it has no such windows, as without an implementation.
+  func attending(in windows: FrameWindows) throws(ComponentError) -> any NoisePredictor
+
   /// Says before a generation begins whether its passes can take these short cuts. Without an implementation, none can be taken.
   /// - Throws: `ComponentError` where they cannot.
   func check(_ shortcuts: Shortcuts) throws
@@ -85,6 +89,10 @@ extension NoisePredictor {
   public var clip: ClipLength? { nil }
   public var embedsGuidance: Bool { false }
   public var declaredInputs: [PredictorInput] { [] }
+
+  public func attending(in windows: FrameWindows) throws(ComponentError) -> any NoisePredictor {
+    throw .unsupported(component: "This noise predictor", option: "windows of FreeNoise")
+  }
 
   public func check(_ shortcuts: Shortcuts) throws {
     if shortcuts.stepCaching != nil { throw ComponentError.unsupported(component: "This noise predictor", option: "step caching") }

@@ -4,6 +4,14 @@ import Tensor
 public protocol NoiseSource: Sendable, Codable {
   /// The next `count` numbers, in the order in which the original generator fills a tensor.
   mutating func normal(_ count: Int) -> [Float]
+  /// The numbers from 0 to below `count` in a random order. Without an implementation, that of as many normal numbers.
+  mutating func permutation(_ count: Int) -> [Int]
+}
+
+extension NoiseSource {
+  public mutating func permutation(_ count: Int) -> [Int] {
+    normal(count).enumerated().sorted { ($0.element, $0.offset) < ($1.element, $1.offset) }.map(\.offset)
+  }
 }
 
 extension NoiseSource {

@@ -72,7 +72,7 @@ extension ModelAssembly {
     let conditioning = completed(conditioning ?? Conditioning(rows: latents), by: engine)
     let frames = predictor.clip.map { extent.frames ?? $0.usual }
     let steered = try ControlledPredictor.steering(
-      predictor,
+      extent.frameWindows.map { try predictor.drawing(in: $0) } ?? predictor,
       controls.map { Control($0, picture: engine.input([1, extent.size.height, extent.size.width, $0.pictureChannels])) },
       rows: Array(repeating: GuidanceRow(.prompt), count: extent.rowsPerImage), steps: 2, count: extent.images, frames: frames,
       in: engine.context)

@@ -31,13 +31,14 @@ public struct AnimateDiffTransformer3D: Sendable {
   /// - Parameters:
   ///   - x: `[N · F, H, W, C]`, the frames of a clip in a row.
   ///   - frames: F, at most as many as there are positions for.
+  ///   - windows: in which the frames see one another, each of at most as many; empty: all see all.
   /// - Returns: the same shape.
   /// - Throws: `CancellationError`.
-  public func callAsFunction(_ x: Tensor, frames: Int, in context: ExecutionContext) throws -> Tensor {
+  public func callAsFunction(_ x: Tensor, frames: Int, in windows: [FrameWindow] = [], in context: ExecutionContext) throws -> Tensor {
     let (clips, height, width, channels) = (x.shape[0] / frames, x.shape[1], x.shape[2], x.shape[3])
     let normalized = try norm(x.reshaped([clips, frames * height, width, channels]), in: context)
     var tokens = try projIn(normalized.reshaped([clips, frames, height * width, channels]), in: context)
-    for block in blocks { tokens = try block(tokens, in: context) }
+    for block in blocks { tokens = try block(tokens, in: windows, in: context) }
     let result = try projOut(tokens.reshaped([x.shape[0], height, width, tokens.shape.columns]), adding: x, in: context)
     context.observer?(path, result)
     return result
@@ -69,14 +70,25 @@ struct FrameTransformerBlock: Sendable {
   }
 
   /// `[N, F, P, C]` → the same shape. Observers see tokens in this order; the reference has those of a pixel in a row.
-  func callAsFunction(_ x: Tensor, in context: ExecutionContext) throws -> Tensor {
-    if context.recomputes { return try context.recomputed { try self(x, in: $0) } }
-    let positions = try positions(x.shape[1], in: context)
-    var x = try attn1(acrossFrames: norm1(x, in: context), at: positions, adding: x, in: context)
-    x = try attn2(acrossFrames: norm2(x, in: context), at: positions, adding: x, in: context)
+  func callAsFunction(_ x: Tensor, in windows: [FrameWindow], in context: ExecutionContext) throws -> Tensor {
+    if context.recomputes { return try context.recomputed { try self(x, in: windows, in: $0) } }
+    let x = try windows.isEmpty ? attended(x, in: context) : attended(x, in: windows, in: context)
     let result = try feedForward(norm3(x, in: context), adding: x, in: context)
     context.observer?(path, result)
     return result
+  }
+
+  private func attended(_ x: Tensor, in context: ExecutionContext) throws -> Tensor {
+    let positions = try positions(x.shape[1], in: context)
+    let x = try attn1(acrossFrames: norm1(x, in: context), at: positions, adding: x, in: context)
+    return try attn2(acrossFrames: norm2(x, in: context), at: positions, adding: x, in: context)
+  }
+
+  /// Positions begin anew in each window. Source: diffusers' `FreeNoiseTransformerBlock`.
+  private func attended(_ x: Tensor, in windows: [FrameWindow], in context: ExecutionContext) throws -> Tensor {
+    var sum = Tensor.zeros(x.shape, like: x)
+    for window in windows { try sum.addFrames(attended(x.frames(window, in: context), in: context), of: window, in: context) }
+    return sum
   }
 }
 

@@ -124,9 +124,9 @@ package struct ControlledPredictor: NoisePredictor {
 
     /// A conditioning with a row for each frame.
     mutating func seen(_ conditioning: Conditioning, frames: Int) -> Conditioning {
-      guard frames > 1 else { return conditioning }
+      guard frames > 1 || conditioning.changesByFrame else { return conditioning }
       if let repeated, let states = conditioning.contexts.first, repeated.of.isIdentical(to: states) { return repeated.conditioning }
-      let result = conditioning.repeated(frames)
+      let result = conditioning.eachFrame(frames)
       repeated = conditioning.contexts.first.map { ($0, result) }
       return result
     }

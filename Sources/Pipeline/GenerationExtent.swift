@@ -14,6 +14,8 @@ public struct GenerationExtent: Sendable, Equatable {
   public var encodesPicture: Bool
   /// Frames of each clip; nil for pictures.
   public var frames: Int?
+  /// In which clips are drawn; nil: in one pass, in which every frame sees all.
+  public var frameWindows: FrameWindows?
   /// The names of the networks that steer the generation (`ControlModel.name`).
   public var controls: [String] = []
 

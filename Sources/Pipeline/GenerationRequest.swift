@@ -15,6 +15,10 @@ public struct GenerationRequest: Sendable {
   public var conditioning: Conditioning?
   /// The same for the negative prompts.
   public var negativeConditioning: Conditioning?
+  /// Of clips: prompts that later frames have, between which texts are interpolated. They go with one prompt, that of frame 0.
+  public var laterPrompts: [FramePrompt] = []
+  /// How clips of more frames than the predictor was trained on are drawn. Nil: in one pass, in which every frame sees all.
+  public var frameWindows: FrameWindows?
   /// Pictures that say what to draw beside the prompts: one for each of the pipeline's `imageConditioners`, such as adapters, or none.
   public var imagePrompts: [ImagePrompt] = []
   /// What the loop starts from.

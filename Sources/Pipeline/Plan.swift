@@ -4,6 +4,8 @@ import Tensor
 /// A request that was found possible, with everything decided that can be decided without computing.
 struct Plan: Sendable {
   let pipeline: DiffusionPipeline
+  /// The pipeline's, which draws clips in the windows of the request.
+  let predictor: any NoisePredictor
   let request: GenerationRequest
   let schedule: Schedule
   /// As it is before the first step.
@@ -45,6 +47,7 @@ struct Plan: Sendable {
     frames = try request.frames(for: pipeline.predictor)
     (size, outputSize) = try request.sizes(for: pipeline, frames: frames ?? 1)
     (self.pipeline, self.request, self.phase) = (pipeline, request, phase)
+    predictor = try request.frameWindows.map { try pipeline.predictor.drawing(in: $0) } ?? pipeline.predictor
     schedule = try pipeline.schedule(request.steps, request.task).limited(from: request.denoisingStart, to: request.denoisingEnd)
     guard (0..<schedule.endStep).contains(schedule.firstStep), request.task.hasSteps(of: request.steps) else {
       throw GenerationError.noStepsLeft(steps: request.steps, strength: request.task.strength)
@@ -52,13 +55,15 @@ struct Plan: Sendable {
     guidance = try request.guidance(embedded: pipeline.predictor.embedsGuidance)
     // Each text once, in the order of the request; without guidance nobody looks at the negative ones.
     var texts = request.conditioning == nil ? request.prompts : []
+    texts += request.laterPrompts.map(\.prompt)
     if guidance.rows.contains(where: { $0.text == .negativePrompt }), request.negativeConditioning == nil {
       texts += request.negativePrompts
     }
     truncations = texts.enumerated().filter { texts.firstIndex(of: $1) == $0 }.compactMap { pipeline.conditioner.truncation(of: $1) }
     try pipeline.checkChannels(for: request.task)
     try checkReaders(of: texts)
-    try pipeline.predictor.check(request.shortcuts)
+    try checkLaterPrompts()
+    try predictor.check(request.shortcuts)
     for control in request.controls {
       try control.check(pipeline.predictor, prompts: request.prompts.count, count: count, frames: frames)
     }
@@ -83,7 +88,7 @@ struct Plan: Sendable {
       size: size, images: count, rowsPerImage: guidance.rows.count, sharesLatents: guidance.rows.allSatisfy(\.seesPicture),
       encodesPicture: request.task.source(scale: pipeline.autoencoder.spatialScale).isPixels)
     extent.controls = request.controls.map(\.model.name)
-    extent.frames = frames
+    (extent.frames, extent.frameWindows) = (frames, request.frameWindows)
     return extent
   }
 
@@ -111,7 +116,7 @@ struct Plan: Sendable {
 extension GenerationRequest {
   fileprivate func checkNumbers() throws(GenerationError) {
     guard !prompts.isEmpty else { throw .noPrompts }
-    for prompt in prompts + negativePrompts where prompt.text.utf8.count > Self.maximumPromptBytes {
+    for prompt in prompts + laterPrompts.map(\.prompt) + negativePrompts where prompt.text.utf8.count > Self.maximumPromptBytes {
       throw .promptTooLong(bytes: prompt.text.utf8.count)
     }
     guard [0, 1, prompts.count].contains(negativePrompts.count) else {
@@ -166,16 +171,21 @@ extension GenerationRequest {
   /// The frames of each clip; nil for pictures.
   fileprivate func frames(for predictor: any NoisePredictor) throws(GenerationError) -> Int? {
     guard let clip = predictor.clip else {
-      guard task.frames == .picture else { throw .drawsPictures(task: task.name) }
+      guard task.frames == .picture, frameWindows == nil else {
+        throw .drawsPictures(task: frameWindows == nil ? task.name : "a clip in windows")
+      }
       return nil
     }
+    let count: Int
     switch task.frames {
     case .picture: throw .drawsClips(task: task.name)
-    case .usual: return clip.usual
-    case .count(let count):
-      try checkNumber("The number of frames", count, in: 1...clip.most)
-      return count
+    case .usual: count = clip.usual
+    case .count(let asked): count = asked
     }
+    try checkNumber("The number of frames", count, in: 1...(frameWindows == nil ? clip.most : Self.maximumPixels))
+    // What a clip has no room for, and what a pass has not.
+    if let windows = frameWindows { try checkNumber("The length of a window", windows.length, in: 1...min(count, clip.most)) }
+    return count
   }
 
   /// The size in the model and the size of the result.
@@ -266,7 +276,7 @@ extension Plan {
     var conditioning = try conditioning(beside: pictures, in: context)
     for (name, tensor) in start.inputs { conditioning.inputs[name] = tensor.repeated(guidance.rows.count) }
     try pipeline.predictor.check(conditioning, latents: count)
-    let predictor = try steered(pipeline.predictor, preparation, in: context)
+    let predictor = try steered(predictor, preparation, in: context)
     return DenoisingLoop(
       predictor: predictor, conditioning: conditioning, beside: start.beside, restoration: start.restoration,
       firstStep: schedule.firstStep, endStep: schedule.endStep, guidance: guidance, scheduler: schedule.scheduler, noise: preparation.noise,
@@ -308,7 +318,10 @@ extension Plan {
     let given = isNegative ? request.negativeConditioning : request.conditioning
     let prompts = isNegative ? request.negativePrompts.isEmpty ? [""] : request.negativePrompts : request.prompts
     if let given { try given.check() }
-    let result = try given ?? conditioning(of: prompts, isNegative: isNegative, in: context)
+    var result = try given ?? conditioning(of: prompts, isNegative: isNegative, in: context)
+    if !request.laterPrompts.isEmpty, let frames {
+      result = try isNegative ? result.saidOfEachFrame(frames) : travelling(over: frames, in: context)
+    }
     return result.repeated(count / result.rows)
   }
 

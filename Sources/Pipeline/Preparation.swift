@@ -28,8 +28,14 @@ public struct Preparation {
   /// How pictures take another size.
   public var resizeMode: ResizeMode { plan.request.resizeMode }
 
-  /// Standard normal noise in the shape of the latents: the request's, or the next numbers of its generator.
-  public mutating func drawnNoise() -> Tensor { plan.request.noise ?? noise.normal(channelsLast: latentShape) }
+  /// Standard normal noise in the shape of the latents: the request's, or the next numbers of its generator, in the order that FreeNoise gives them.
+  public mutating func drawnNoise() -> Tensor {
+    if let given = plan.request.noise { return given }
+    let drawn = noise.normal(channelsLast: latentShape)
+    guard let windows = plan.request.frameWindows, windows.method == .freeNoise, let frames = plan.frames else { return drawn }
+    let order = windows.noiseOrder(frames, drawing: &noise)
+    return drawn.framesAsPictures.rows(at: (0..<plan.pictures).map { $0 / frames * frames + order[$0 % frames] }).reshaped(latentShape)
+  }
 
   /// The same for tasks whose noise is drawn frame by frame, as `[N, F, C, h, w]`.
   mutating func noiseDrawnByFrame() -> Tensor {

@@ -47,6 +47,13 @@ public struct MotionConfiguration: Sendable {
     var transformer_layers_per_mid_block: PerLevel<Int>?
   }
 
+  /// - Throws: `ComponentError.outOfRange` for more frames than there are positions for.
+  func check(frames count: Int) throws(ComponentError) {
+    guard (1...frames).contains(count) else {
+      throw .outOfRange(component: "The motion module", option: "a number of frames", value: "\(count)", allowed: "from 1 to \(frames)")
+    }
+  }
+
   /// - Parameter json: a motion module's `config.json`.
   /// - Throws: `ConfigurationError`.
   public init(json: Data) throws {

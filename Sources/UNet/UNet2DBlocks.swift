@@ -48,7 +48,7 @@ struct ResnetStack: Sendable {
     if !attentions.isEmpty {
       x = try attentions[index](x, attendingTo: pass.text, merging: mergesTokens ? pass.merging : nil, in: pass.context)
     }
-    return motionModules.isEmpty ? x : try motionModules[index](x, frames: pass.text.frames, in: pass.context)
+    return motionModules.isEmpty ? x : try motionModules[index](x, frames: pass.frames, in: pass.windows, in: pass.context)
   }
 }
 
@@ -56,10 +56,14 @@ struct ResnetStack: Sendable {
 struct UNetPass {
   /// `[N · F, T]`, SiLU of the time embedding, for each frame.
   let time: Tensor
-  /// `[N, L, D]`, of F frames each. Before the first layer that attends to the text, features may have fewer rows, because all would be repetitions.
+  /// `[N, L, D]`, of F frames each, or a text for each frame. Before the first layer that attends to the text, features may have fewer rows, because all would be repetitions.
   let text: TextStates
   /// Merges tokens at the highest resolution with self-attention, which has nearly all of its arithmetic.
   let merging: TokenMerging?
+  /// F of each clip; 1 for pictures.
+  var frames = 1
+  /// In which the frames see one another; empty: all see all.
+  var windows: [FrameWindow] = []
   let context: ExecutionContext
 
   /// The rows of the time embedding for the rows of these features.
@@ -171,7 +175,7 @@ struct MidBlock: Sendable {
     var x = try resnets[0]([x], time: pass.time(for: x), in: pass.context)
     if let attention = attentions.first { x = try attention(x, attendingTo: pass.text, in: pass.context) }
     if let pixelAttention { x = try pixelAttention(x, in: pass.context) }
-    if let motionModule { x = try motionModule(x, frames: pass.text.frames, in: pass.context) }
+    if let motionModule { x = try motionModule(x, frames: pass.frames, in: pass.windows, in: pass.context) }
     for resnet in resnets.dropFirst() { x = try resnet([x], time: pass.time(for: x), in: pass.context) }
     pass.context.observer?(path, x)
     return x

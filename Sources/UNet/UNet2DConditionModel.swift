@@ -15,6 +15,8 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   private var adapters: [[PictureAttention]] = []
   /// What lets the frames of a clip see one another; nil: it draws pictures.
   public private(set) var motion: MotionConfiguration?
+  /// In which the frames of a clip see one another; nil: all see all.
+  private var windows: FrameWindows?
 
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(_ configuration: UNet2DConfiguration, weights: WeightScope) throws {
@@ -82,12 +84,12 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     _ latents: Tensor, timestep: Float, conditioning: Conditioning, memory: inout PassMemory, in context: ExecutionContext
   ) throws -> Tensor {
     let deepFeatures = memory.reusesFeatures ? memory.kept[Self.deepFeatures] : nil
-    try check(latents, conditioning)
-    let frames = motion == nil ? 1 : latents.shape[1]
+    let frames = motion != nil && latents.shape.rank == 5 ? latents.shape[1] : 1
+    let told = try checked(conditioning, latents, frames: frames)
     try check(conditioning.residuals, rows: conditioning.rows * frames, skips: deepFeatures.flatMap { _ in memory.computedSkips })
-    let text = try read(conditioning, frames: frames, memory: &memory, in: context)
+    let text = try read(told, frames: conditioning.changesByFrame ? 1 : frames, memory: &memory, in: context)
     let whole = Inputs(
-      latents: latents, timestep: timestep, conditioning: conditioning, text: text, deepFeatures: deepFeatures,
+      latents: latents, timestep: timestep, conditioning: told, text: text, frames: frames, deepFeatures: deepFeatures,
       merging: memory.shortcuts.tokenMerging.map { TokenMerging(ratio: $0, seed: memory.passSeed) },
       branch: memory.shortcuts.stepCaching?.branch)
     let outputs =
@@ -122,28 +124,32 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     var latents: Tensor
     let timestep: Float
     var conditioning: Conditioning
+    /// One for each clip, or one for each frame.
     var text: TextStates
+    /// Of each clip; 1 for pictures.
+    let frames: Int
     let deepFeatures: Tensor?
     let merging: TokenMerging?
     let branch: Int?
 
-    /// The rows of the conditioning and of the prediction.
-    var rows: Int { text.states.shape[0] }
+    /// The rows of the prediction.
+    var rows: Int { text.rows / frames }
     /// The rows of features: of each frame.
     var featureRows: Int { text.rows }
     /// Frames as pictures, `[N · F, h, w, C]`: the same bytes.
-    var pictures: Tensor { latents.reshaped(Shape([latents.shape[0] * text.frames] + latents.shape.dimensions.suffix(3))) }
+    var pictures: Tensor { latents.reshaped(Shape([latents.shape[0] * frames] + latents.shape.dimensions.suffix(3))) }
 
     /// The same inputs for a part of the rows. Each row has its own latents.
     func part(_ index: Int, of count: Int, in context: ExecutionContext) throws -> Inputs {
       let rows = rows / count * index..<rows / count * (index + 1)
       var part = self
       part.latents = try latents.repeated(self.rows / latents.shape[0], in: context).rows(rows, in: context)
-      part.conditioning.inputs = try conditioning.inputs.mapValues { try $0.rows(rows, in: context) }
-      part.conditioning.pooled = try conditioning.pooled.map { try $0.rows(rows, in: context) }
-      let featureRows = rows.lowerBound * text.frames..<rows.upperBound * text.frames
-      part.conditioning.residuals = try conditioning.residuals?.map { try $0.rows(featureRows, in: context) }
-      part.text = try text.rows(rows, in: context)
+      func each(_ count: Int) -> Range<Int> { rows.lowerBound * count..<rows.upperBound * count }
+      let told = each(frames / text.frames)
+      part.conditioning.inputs = try conditioning.inputs.mapValues { try $0.rows(told, in: context) }
+      part.conditioning.pooled = try conditioning.pooled.map { try $0.rows(told, in: context) }
+      part.conditioning.residuals = try conditioning.residuals?.map { try $0.rows(each(frames), in: context) }
+      part.text = try text.rows(told, in: context)
       return part
     }
   }
@@ -157,9 +163,11 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
 
   private func pass(_ inputs: Inputs, in context: ExecutionContext) throws -> Outputs {
     let (latents, branch, rows) = (inputs.pictures, inputs.branch, inputs.featureRows)
-    let time = try embedding(inputs.timestep, conditioning: inputs.conditioning, rows: inputs.rows, in: context)
+    let time = try embedding(inputs.timestep, conditioning: inputs.conditioning, rows: rows / inputs.text.frames, in: context)
       .eachRow(inputs.text.frames, in: context)
-    let pass = UNetPass(time: time, text: inputs.text, merging: inputs.merging, context: context)
+    let pass = UNetPass(
+      time: time, text: inputs.text, merging: inputs.merging, frames: inputs.frames,
+      windows: windows?.windows(of: inputs.frames, pass: 0) ?? [], context: context)
     let distinct = try sharesRows(inputs, in: context) ? latents : latents.repeated(rows / latents.shape[0], in: context)
     var x = try wayDown.convIn(configuration.centersInput ? distinct.scaled(by: 2, plus: -1, in: context) : distinct, in: context)
     var skips = [x]
@@ -231,6 +239,15 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     return result
   }
 
+  /// - Throws: `ComponentError` for a network without motion modules, and windows of more frames than those have positions for.
+  public func attending(in windows: FrameWindows) throws(ComponentError) -> any NoisePredictor {
+    guard let motion else { throw .unsupported(component: "A U-Net for pictures", option: "windows of frames") }
+    try motion.check(frames: windows.length)
+    var result = self
+    result.windows = windows
+    return result
+  }
+
   /// A text with the projections that depend on it and on pictures alone. The first pass of a generation keeps them for the others.
   private func read(
     _ conditioning: Conditioning, frames: Int, memory: inout PassMemory, in context: ExecutionContext
@@ -257,17 +274,24 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     return x
   }
 
-  /// The first context is the text; one for each adapter follows, or none.
-  private func check(_ latents: Tensor, _ conditioning: Conditioning) throws {
+  /// The conditioning with a row for each text. The first context is the text; one for each adapter follows, or none.
+  private func checked(_ conditioning: Conditioning, _ latents: Tensor, frames: Int) throws -> Conditioning {
     let wanted = "[N, \(motion == nil ? "" : "F, ")h, w, \(inputChannels)]"
     guard latents.shape.rank == (motion == nil ? 4 : 5), latents.shape.columns == inputChannels, latents.count > 0 else {
       throw ComponentError.unexpectedShape(component: "The U-Net", argument: "latents", expected: wanted, found: latents.shape)
     }
-    if let motion, latents.shape[1] > motion.frames {
-      throw ComponentError.outOfRange(
-        component: "The motion module", option: "a number of frames", value: "\(latents.shape[1])", allowed: "from 1 to \(motion.frames)")
-    }
+    if windows == nil { try motion?.check(frames: frames) }
     try check(conditioning, latents: latents.shape[0])
+    var conditioning = conditioning
+    if conditioning.changesByFrame {
+      guard motion != nil, conditioning.hasFrames(frames) else {
+        throw ComponentError.unexpectedShape(
+          component: "The U-Net", argument: "hidden states",
+          expected: "[\(conditioning.rows), \(motion == nil ? "" : "\(frames), ")L, \(configuration.contextChannels)]",
+          found: conditioning.contexts[0].shape)
+      }
+      conditioning = conditioning.eachFrame(frames)
+    }
     try embedding.check(conditioning)
     let found = conditioning.contexts.count, channels = configuration.contextChannels
     let own = configuration.attendsToText ? 1 : 0
@@ -280,6 +304,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
           component: "The U-Net", argument: "hidden states", expected: "[\(conditioning.rows), L, \(channels)]", found: context)
       }
     }
+    return conditioning
   }
 
   /// Each residual is for all rows, and there is one for each skip that the pass computes, or none.

@@ -16,6 +16,14 @@ works "${clip[@]}" --motion-module "$motion/v2" --frames 4 --scheduler ddim --lo
   --lora "$motion/picture-lora.safetensors=0.5" --output adapted --save-latents c.safetensors
 close_to 3e-4 c.safetensors latents "$motion/reference/v2-lora.safetensors" latents
 
+# Longer clips than the module was made for, prompts of later frames, and a first frame.
+works "${clip[@]}" --motion-module "$motion/v1" --frames 30 --steps 2 --context-length 8 --closed-loop --output long
+holds "a frame says in which windows it was drawn" grep -aq "Context length: 8" long/frame-0030.png
+works "${clip[@]}" --motion-module "$motion/v2" --frames 12 --scheduler ddim --guidance 5 --free-noise --context-length 6 --context-stride 2 \
+  --prompt-at "9=blurred, a photo of the dog" --prompt-at "5=the boat is red" --output travelled --save-latents f.safetensors
+works "${clip[@]}" --motion-module "$motion/v2" --frames 3 --first-frame "$inputs/picture.png" --output first
+works "${clip[@]}" --motion-module "$motion/v2" --frames 40 --steps 1 --context-length 16 --memory-limit 400MB --output limited
+
 mkdir stills nothing uneven
 cp "$inputs/picture.png" stills/1.png && cp "$inputs/mask.png" stills/2.png && cp "$inputs/picture.png" stills/3.png
 cp "$inputs/picture.png" uneven/1.png && cp "$inputs/picture-48x32.png" uneven/2.png
@@ -46,6 +54,17 @@ made=(--output made/x)
 refused 64 "frames must be more than 0" "${clip[@]}" --motion-module "$motion/v2" --frames 0 "${made[@]}"
 refused 1 "from 1 to 32" "${clip[@]}" --motion-module "$motion/v2" --frames 1000000 "${made[@]}"
 refused 1 "from 1 to 24" "${clip[@]}" --motion-module "$motion/v1" --frames 25 "${made[@]}"
+windows=("${clip[@]}" --motion-module "$motion/v1" --frames 12 "${made[@]}")
+refused 1 "from 1 to 12" "${windows[@]}" --context-length 13
+refused 64 "context-length must be more" "${windows[@]}" --context-length 0
+refused 64 "context-stride must be more" "${windows[@]}" --context-stride 0
+refused 1 "from 1 to the windows' length" "${windows[@]}" --context-length 4 --context-stride 5
+refused 64 "either --closed-loop or --free-noise" "${windows[@]}" --closed-loop --free-noise
+refused 1 "step caching" "${windows[@]}" --context-length 4 --step-cache 2
+refused 64 "prompt-at takes a frame" "${windows[@]}" --prompt-at boat
+refused 64 "prompt-at takes a frame" "${windows[@]}" --prompt-at 0=boat
+refused 1 "from 1 to 11" "${windows[@]}" --prompt-at 12=boat
+refused 64 "goes with --first-frame" "${windows[@]}" --strength 0.5
 refused 64 "fps must be a number from" "${clip[@]}" --motion-module "$motion/v2" --fps 0 "${made[@]}"
 refused 1 "motion module does not fit" "${clip[@]}" --motion-module "$motion/xl" "${made[@]}"
 refused 1 "is a LoRA" "${clip[@]}" --motion-module "$motion/motion-lora.safetensors" "${made[@]}"

@@ -14,6 +14,15 @@ struct MotionCase: Decodable, Sendable, CustomTestStringConvertible {
   /// Files with their weights.
   let loras: [String: Double]?
   let control: Steering?
+  /// In windows of FreeNoise.
+  let freeNoise: Windows?
+  /// Prompts of later frames.
+  let later: [String: String]?
+
+  struct Windows: Decodable, Sendable {
+    let length: Int
+    let stride: Int
+  }
 
   /// A ControlNet with a picture for each frame.
   struct Steering: Decodable, Sendable {
@@ -22,7 +31,7 @@ struct MotionCase: Decodable, Sendable, CustomTestStringConvertible {
     let pictures: [String]
   }
 
-  private enum CodingKeys: CodingKey { case model, motion, frames, video, loras, control }
+  private enum CodingKeys: String, CodingKey { case model, motion, frames, video, loras, control, later, freeNoise = "free_noise" }
 
   init(from decoder: any Decoder) throws {
     run = try PipelineCase(from: decoder)
@@ -33,6 +42,8 @@ struct MotionCase: Decodable, Sendable, CustomTestStringConvertible {
     video = try values.decodeIfPresent([String].self, forKey: .video)
     loras = try values.decodeIfPresent([String: Double].self, forKey: .loras)
     control = try values.decodeIfPresent(Steering.self, forKey: .control)
+    freeNoise = try values.decodeIfPresent(Windows.self, forKey: .freeNoise)
+    later = try values.decodeIfPresent([String: String].self, forKey: .later)
   }
 
   var testDescription: String { run.name }
@@ -63,6 +74,8 @@ struct MotionCase: Decodable, Sendable, CustomTestStringConvertible {
   func request() throws -> GenerationRequest {
     var request = try run.request()
     request.task = TextToVideo(frames: frames)
+    if let freeNoise { request.frameWindows = try FrameWindows(length: freeNoise.length, stride: freeNoise.stride, method: .freeNoise) }
+    request.laterPrompts = try (later ?? [:]).map { FramePrompt(try #require(Int($0)), Prompt($1)) }
     func pictures(_ names: [String]) throws -> Tensor {
       let all = try names.map { try Picture(contentsOf: fixtures.appending(path: "models/inputs/\($0)")).tensor() }
       return Tensor.concatenated(all, axis: 0)
@@ -90,7 +103,7 @@ struct MotionCase: Decodable, Sendable, CustomTestStringConvertible {
 @Suite struct MotionCaseTests {
   static let cases = (try? MotionCase.all()) ?? []
 
-  @Test func allCasesAreHere() { #expect(Self.cases.count == 14) }
+  @Test func allCasesAreHere() { #expect(Self.cases.count == 17) }
 
   private static func model(_ given: MotionCase, motion: URL? = nil, adapters: [AdapterUse] = []) throws -> DiffusionModel {
     let copy = given.model == "saved" ? try MotionCase.saved() : nil
@@ -227,6 +240,108 @@ struct MotionCase: Decodable, Sendable, CustomTestStringConvertible {
     #expect(try model.pipeline.latentShape(for: request) == [1, 16, 8, 8, 4])
     let pictures = try DiffusionModel.load(from: ReferenceModel("sd1").folder)
     #expect(throws: GenerationError.drawsPictures(task: "text-to-video")) { try pictures.pipeline.generate(request) }
+  }
+
+  /// What one window holds is the same as without windows, to the last bit where the passes are the same.
+  @Test func oneWindowIsNone() async throws {
+    let given = try #require(Self.cases.first { $0.run.name == "v2" }), model = try Self.model(given)
+    var request = try given.request()
+    (request.task, request.steps) = (TextToVideo(frames: 5), 2)
+    let plain = try await model.pipeline.images(for: request).map(\.latents.elements)
+    for method: FrameWindows.Method in [.passes, .loopedPasses, .freeNoise] {
+      request.frameWindows = try FrameWindows(length: 5, method: method)
+      let found = try await model.pipeline.images(for: request).map(\.latents.elements)
+      #expect(found == plain, "\(method)")
+    }
+  }
+
+  /// The same prompt at all frames is the same as one for the clip, and passes of windows take texts of their own frames.
+  @Test func promptsTravel() async throws {
+    let given = try #require(Self.cases.first { $0.run.name == "v2" }), model = try Self.model(given)
+    var request = try given.request()
+    (request.task, request.steps) = (TextToVideo(frames: 7), 2)
+    request.frameWindows = try FrameWindows(length: 4, stride: 2)
+    func latents() async throws -> [[Float]] { try await model.pipeline.images(for: request).map(\.latents.elements) }
+    let plain = try await latents()
+    request.laterPrompts = [FramePrompt(3, request.prompts[0]), FramePrompt(6, request.prompts[0])]
+    for (a, b) in zip(plain, try await latents()) { #expect(compare(b, a, absolute: 1e-4).isTolerable) }
+    request.laterPrompts = [FramePrompt(3, "a boat at sea")]
+    let travelled = try await latents()
+    #expect(travelled[0] != plain[0] && travelled[6] != plain[6])
+    // In any order, and with as many threads as one likes.
+    request.laterPrompts = [FramePrompt(5, "a red apple"), FramePrompt(3, "a boat at sea")]
+    let twice = try await model.pipeline.images(for: request, in: ExecutionContext(threads: 1)).map(\.latents.elements)
+    request.laterPrompts.reverse()
+    let again = try await model.pipeline.images(for: request, in: ExecutionContext(threads: 2)).map(\.latents.elements)
+    #expect(twice == again)
+  }
+
+  /// Frames differ as much where windows meet as elsewhere.
+  @Test func windowsHaveNoSeams() async throws {
+    let given = try #require(Self.cases.first { $0.run.name == "v2" }), model = try Self.model(given)
+    var request = try given.request()
+    (request.task, request.steps) = (TextToVideo(frames: 24), 6)
+    for windows in [try FrameWindows(length: 8, stride: 6), try FrameWindows(length: 8, stride: 6, method: .loopedPasses)] {
+      request.frameWindows = windows
+      let frames = try await model.pipeline.images(for: request).map(\.latents.elements)
+      func change(_ frame: Int) -> Float { zip(frames[frame], frames[(frame + 1) % 24]).reduce(0) { $0 + abs($1.0 - $1.1) } }
+      func mean(_ changes: [Float]) -> Float { changes.reduce(0, +) / Float(changes.count) }
+      // Windows of the first step begin at multiples of 6, and end two frames after those.
+      let edges = Set([5, 7, 11, 13, 17, 19]), seams = mean(edges.map(change)),
+        others = mean((0..<23).filter { !edges.contains($0) }.map(change))
+      #expect(seams / others < 1.3, "\(windows.method): \(seams) across, \(others) inside")
+      if windows.method == .loopedPasses { #expect(change(23) / others < 1.3, "from the last frame to the first: \(change(23))") }
+      print("\(windows.method): \(seams / others) times as much change across seams as inside")
+    }
+  }
+
+  /// Draws the most likely latents, and no noise.
+  private struct Silence: NoiseSource {
+    mutating func normal(_ count: Int) -> [Float] { Array(repeating: 0, count: count) }
+  }
+
+  @Test(arguments: [1, 0.6]) func firstFramesStay(strength: Double) async throws {
+    let given = try #require(Self.cases.first { $0.run.name == "v2" }), model = try Self.model(given)
+    let picture = try Picture(contentsOf: fixtures.appending(path: "models/inputs/picture.png")).tensor()
+    var request = try given.request()
+    (request.task, request.steps) = (FirstFrameToVideo(picture, frames: 3, strength: strength), 4)
+    let drawn = try await model.pipeline.images(for: request)
+    #expect(Set(drawn.map(\.latents.elements)).count == 3)
+    request.generator = { _ in Silence() }
+    let frames = try await model.pipeline.images(for: request), still = try await model.pipeline.encode(picture)
+    #expect(frames.map(\.frame) == [0, 1, 2] && frames[0].latents.elements == still.elements)
+    #expect(frames[1].latents.elements != still.elements)
+  }
+
+  @Test func windowsAreChecked() throws {
+    let model = try Self.model(#require(Self.cases.first { $0.motion == "v1" }))
+    var request = model.request("a")
+    request.task = TextToVideo(frames: 12)
+    func expectRefused(_ windows: FrameWindows?, _ words: String) {
+      request.frameWindows = windows
+      let error = #expect(throws: (any Error).self) { try model.pipeline.generate(request) }
+      #expect("\(error as Any)".contains(words), "\(error as Any)")
+    }
+    expectRefused(try FrameWindows(length: 13), "from 1 to 12")
+    request.task = TextToVideo(frames: 40)
+    expectRefused(nil, "from 1 to 24")
+    expectRefused(try FrameWindows(length: 25), "from 1 to 24")
+    request.stepCaching = StepCaching(interval: 2)
+    expectRefused(try FrameWindows(length: 16), "step caching")
+    request.stepCaching = nil
+    for frames in [[40], [0], [3, 3], [-1]] {
+      request.laterPrompts = frames.map { FramePrompt($0, "b") }
+      expectRefused(try FrameWindows(length: 16), "from 1 to 39, and each only once")
+    }
+    request.laterPrompts = [FramePrompt(3, "b")]
+    request.prompts = ["a", "c"]
+    expectRefused(try FrameWindows(length: 16), "number of prompts")
+    var still = try DiffusionModel.load(from: ReferenceModel("sd1").folder).request("a")
+    still.frameWindows = try FrameWindows()
+    #expect(throws: GenerationError.self) { try DiffusionModel.load(from: ReferenceModel("sd1").folder).pipeline.generate(still) }
+    still.frameWindows = nil
+    still.laterPrompts = [FramePrompt(1, "b")]
+    #expect(throws: GenerationError.self) { try DiffusionModel.load(from: ReferenceModel("sd1").folder).pipeline.generate(still) }
   }
 
   /// A plan follows a pass with all its frames, and a model is described with its motion.

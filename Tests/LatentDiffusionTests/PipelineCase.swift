@@ -187,4 +187,6 @@ struct RecordedNoise: NoiseSource {
     record.note(draw)
     return draw
   }
+
+  mutating func permutation(_ count: Int) -> [Int] { source.permutation(count) }
 }

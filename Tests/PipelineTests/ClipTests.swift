@@ -51,6 +51,22 @@ private struct ToyClips: NoisePredictor {
     #expect(predictor.diary.passes[0].input.elements == (3 * noise).elements)
   }
 
+  /// A predictor that sees each frame by itself predicts the same in any windows.
+  @Test(arguments: [FrameWindows.Method.passes, .loopedPasses]) func windowsAreAveraged(_ method: FrameWindows.Method) async throws {
+    var request = toyRequest("a", "b", task: TextToVideo(frames: 5))
+    let whole = try await Self.pipeline().images(for: request)
+    request.frameWindows = try FrameWindows(length: 3, stride: 2, method: method)
+    for (a, b) in zip(whole, try await Self.pipeline().images(for: request)) {
+      #expect(difference(a.latents.elements, b.latents.elements).value < 1e-5)
+    }
+    request.task = TextToVideo(frames: 9)
+    #expect(try await Self.pipeline().images(for: request).count == 18)
+    request.frameWindows = try FrameWindows(length: 3, method: .freeNoise)
+    #expect(throws: ComponentError.unsupported(component: "This noise predictor", option: "windows of FreeNoise")) {
+      try Self.pipeline().generate(request)
+    }
+  }
+
   /// What a scheduler draws has the same order.
   @Test func schedulersDrawForClips() async throws {
     var request = toyRequest("a", steps: 1, task: TextToVideo(frames: 2))

@@ -51,4 +51,14 @@ import Testing
     var (low, high) = (TorchGenerator(seed: 9), TorchGenerator(seed: 9 + 5 << 32))
     #expect(low.uniform(100) == high.uniform(100))
   }
+
+  /// `torch.randperm` of 10, 5 and 1 with seed 7; normal numbers between them.
+  @Test func permutations() {
+    var generator = TorchGenerator(seed: 7)
+    #expect(generator.permutation(10) == [5, 0, 3, 4, 1, 7, 9, 6, 8, 2])
+    #expect(generator.permutation(5) == [1, 3, 0, 2, 4])
+    let normals = generator.normal(3), expected: [Float] = [-1.1912972, -1.6517658, -1.7176996]
+    #expect(zip(normals, expected).allSatisfy { abs($0 - $1) < 1e-6 }, "\(normals)")
+    #expect(generator.permutation(1) == [0] && generator.permutation(0).isEmpty)
+  }
 }

@@ -6,6 +6,72 @@ import LatentDiffusionVideoFiles
 
 extension Morph.Easing: @retroactive ExpressibleByArgument {}
 
+/// How clips of many frames are drawn, and what their later frames show.
+struct WindowOptions: ParsableArguments {
+  @Option(
+    parsing: .unconditional,
+    help: """
+      Draws the clip in windows of so many frames that overlap, so that it can have more frames than the motion module was made for. 16 if another option \
+      asks for windows.
+      """)
+  var contextLength: Int?
+
+  @Option(
+    parsing: .unconditional,
+    help: "Frames from the beginning of a window to that of the next. Without it, three quarters of a window, and 4 with --free-noise.")
+  var contextStride: Int?
+
+  @Flag(help: "Lets the last frames share windows with the first ones, so that the clip can be shown again and again without a jump.")
+  var closedLoop = false
+
+  @Flag(
+    help:
+      "Windows of FreeNoise: only the attention of frames to one another goes window by window, and later frames have the noise of earlier ones in another order."
+  )
+  var freeNoise = false
+
+  @Option(
+    parsing: .unconditionalSingleValue,
+    help: ArgumentHelp(
+      "What the clip shows at a frame, from 1 on; --prompt is frame 0. Between them, texts are interpolated. Give it once for each.",
+      valueName: "N=TEXT"),
+    transform: PromptAt.init)
+  var promptAt: [PromptAt] = []
+
+  /// A prompt of a frame, as it was written.
+  struct PromptAt {
+    let value: FramePrompt
+
+    init(_ text: String) throws {
+      guard let sign = text.firstIndex(of: "="), let frame = Int(text[..<sign]), frame > 0 else {
+        throw ValidationError("--prompt-at takes a frame from 1 on and a prompt, as in 8=sunflower, but was given \(text).")
+      }
+      value = FramePrompt(frame, Prompt(String(text[text.index(after: sign)...])))
+    }
+  }
+
+  func validate() throws {
+    guard !(closedLoop && freeNoise) else { throw ValidationError("Give either --closed-loop or --free-noise.") }
+    guard contextLength ?? 1 > 0 else { throw ValidationError("--context-length must be more than 0.") }
+    guard contextStride ?? 1 > 0 else { throw ValidationError("--context-stride must be more than 0.") }
+  }
+
+  /// Nil where no option asks for any.
+  func windows() throws -> FrameWindows? {
+    guard contextLength != nil || contextStride != nil || closedLoop || freeNoise else { return nil }
+    return try FrameWindows(
+      length: contextLength ?? 16, stride: contextStride, method: freeNoise ? .freeNoise : closedLoop ? .loopedPasses : .passes)
+  }
+
+  func settings(_ request: GenerationRequest) -> [GenerationParameters.Setting] {
+    let windows = request.frameWindows.map { windows in
+      [GenerationParameters.Setting("Context length", "\(windows.length)"), .init("Context stride", "\(windows.stride)")]
+        + (closedLoop ? [.init("Closed loop", "true")] : freeNoise ? [.init("FreeNoise", "true")] : [])
+    }
+    return (windows ?? []) + promptAt.map { .init("Prompt at \($0.value.frame)", $0.value.prompt.text) }
+  }
+}
+
 /// What commands that make clips are told of files.
 struct ClipFileOptions: ParsableArguments {
   @Option(parsing: .unconditional, help: "Frames a second. Without it, 12 for walks and 8 for other clips.")

@@ -47,6 +47,8 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     try adapters.checkNone(in: [
       "--prompt-2": prompt.prompt2, "--negative-prompt": prompt.negativePrompt, "--negative-prompt-2": prompt.negativePrompt2,
     ])
+    for later in drawn.laterPrompts { try adapters.checkNone(in: ["--prompt-at": later.prompt.text]) }
+    let windows = try drawn.frameWindows()
     let files = files + imagePrompts.images
     if !files.isEmpty { progress.begin("Reading \(files.joined(separator: " and "))") }
     var task = try task()
@@ -59,13 +61,15 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     progress.begin("Loading \(model.name)")
     let company = ModelCompany(controls: controls.files, ipAdapters: imagePrompts.files)
     let steering = try memory.memoryLimit == nil ? nil : controls.images.first.map { try picture($0) }
-    let plan = try memory.plan(model, beside: company, adapters: adapters.adapters) { extent(task, steeredBy: steering, usual: $0) }
+    let plan = try memory.plan(model, beside: company, adapters: adapters.adapters) {
+      extent(task, in: windows, steeredBy: steering, usual: $0)
+    }
     var loaded = try await load(model, plan, adapters, in: context)
     try self.prompt.check(loaded)
     try await imagePrompts.apply(to: &loaded, plan: plan, in: context)
     if let strength = strength ?? loaded.pipeline.usual?(task).strength { task = withStrength(strength, task) }
     var request = request(prompt, task, for: loaded)
-    request.imagePrompts = pictures
+    (request.imagePrompts, request.frameWindows) = (pictures, windows)
     request.controls = try await controls.load(as: model.weights, plan: plan, in: context)
     fitToControls(&request, loaded.pipeline)
     if let noise, let path = loadNoise {
@@ -185,7 +189,9 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
   }
 
   /// The size of the work, as far as it is known before the model is loaded.
-  private func extent(_ task: any GenerationTask, steeredBy picture: Picture?, usual: PixelSize?) -> GenerationExtent? {
+  private func extent(
+    _ task: any GenerationTask, in windows: FrameWindows?, steeredBy picture: Picture?, usual: PixelSize?
+  ) -> GenerationExtent? {
     var source = task.size ?? usual
     // Without a size and a picture to start from, the proportions are those of what steers.
     if task.size == nil, sampling.width == nil, sampling.height == nil, let picture {
@@ -218,6 +224,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     var extent = GenerationExtent(
       size: size, images: drawn.count, rowsPerImage: kinds.count, sharesLatents: kinds.allSatisfy(\.seesPicture),
       encodesPicture: task.size != nil)
+    extent.frameWindows = windows
     if case .count(let frames) = task.frames { extent.frames = max(1, min(frames, GenerationRequest.maximumPixels)) }
     return extent
   }
@@ -227,6 +234,9 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     request.task = task
     request.seed = drawn.seed ?? request.seed
     request.negativePrompts = self.prompt.negativePrompt.map { [Prompt($0, second: self.prompt.negativePrompt2)] } ?? []
+    request.laterPrompts = drawn.laterPrompts.map {
+      FramePrompt($0.frame, Prompt($0.prompt.text, skippedLayers: self.prompt.clipSkip, second: self.prompt.prompt2))
+    }
     request.steps = sampling.steps ?? request.steps
     request.guidance = sampling.guidance ?? request.guidance
     request.imagesPerPrompt = drawn.count

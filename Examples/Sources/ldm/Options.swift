@@ -182,6 +182,15 @@ protocol DrawnOptions: ParsableArguments {
   var count: Int { get }
   /// What everything random follows from; nil: a random one.
   var seed: UInt64? { get }
+  /// How clips of many frames are drawn; nil: in one window. There are none without an implementation.
+  func frameWindows() throws -> FrameWindows?
+  /// Prompts of later frames; none without an implementation.
+  var laterPrompts: [FramePrompt] { get }
+}
+
+extension DrawnOptions {
+  func frameWindows() -> FrameWindows? { nil }
+  var laterPrompts: [FramePrompt] { [] }
 }
 
 /// For commands that draw pictures.

@@ -7,10 +7,13 @@ import LatentDiffusionVideoFiles
 /// Clips that a network draws as a whole, and where they go.
 struct VideoOptions: DrawnOptions {
   @OptionGroup(title: "Sampling") var seeds: SeedOptions
+  @OptionGroup(title: "Frames") var windows: WindowOptions
   @OptionGroup(title: "Output") var file: ClipFileOptions
 
   var count: Int { seeds.count }
   var seed: UInt64? { seeds.seed }
+  func frameWindows() throws -> FrameWindows? { try windows.windows() }
+  var laterPrompts: [FramePrompt] { windows.promptAt.map(\.value) }
 }
 
 struct Txt2Video: AsyncParsableCommand {
@@ -18,14 +21,30 @@ struct Txt2Video: AsyncParsableCommand {
     commandName: "txt2video", abstract: "Draws a clip from words, with motion modules (AnimateDiff) in a model for pictures.")
   @OptionGroup var options: DrawingOptions<PromptOptions, VideoOptions>
 
-  @Option(parsing: .unconditional, help: "Frames of the clip. Without it, 16.")
+  @Option(
+    parsing: .unconditional, help: "Frames of the clip. Without it, 16. More than the motion module was made for need --context-length.")
   var frames: Int?
+
+  @Option(parsing: .unconditional, help: "A picture that the clip begins with.")
+  var firstFrame: String?
+
+  @Option(
+    parsing: .unconditional,
+    help:
+      "With --first-frame, the part of the steps that is run, 0…1. Below 1 all frames start from the picture with noise on it. Without it, 1."
+  )
+  var strength: Double?
 
   func validate() throws {
     guard frames ?? 1 > 0 else { throw ValidationError("--frames must be more than 0.") }
+    try checkStrength(strength)
+    if strength != nil, firstFrame == nil { throw ValidationError("--strength goes with --first-frame.") }
   }
 
-  func run() async throws { try await options.run(TextToVideo(frames: frames)) }
+  func run() async throws {
+    guard let firstFrame else { return try await options.run(TextToVideo(frames: frames)) }
+    try await options.run(FirstFrameToVideo(picture(firstFrame).tensor(), frames: frames, strength: strength ?? 1))
+  }
 }
 
 struct Video2Video: AsyncParsableCommand {
@@ -119,7 +138,7 @@ extension DrawingOptions where Drawn == VideoOptions {
       clip.parameters =
         parameters(
           prompt: ready.written, width: clip.width, height: clip.height, request: ready.request, model: ready.model,
-          others: batch + [.init("Frames", "\(frames)"), .init("Frames per second", "\(fps)")]
+          others: batch + [.init("Frames", "\(frames)"), .init("Frames per second", "\(fps)")] + drawn.windows.settings(ready.request)
         ).text
       return clip
     }

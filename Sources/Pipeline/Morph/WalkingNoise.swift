@@ -24,6 +24,8 @@ struct WalkingNoise<Source: NoiseSource>: NoiseSource {
     guard count.isMultiple(of: rows.count) else { return rows[0].normal(count) }
     return rows.indices.flatMap { rows[$0].normal(count / rows.count) }
   }
+
+  mutating func permutation(_ count: Int) -> [Int] { rows[0].first.permutation(count) }
 }
 
 /// - Parameter seeds: for each picture its two seeds, and the part of the way from the first to the second.

@@ -31,6 +31,13 @@ public struct TorchGenerator: Sendable, Codable {
     return (0..<count).map { _ in Int((limit < Self.wideLimit ? UInt64(engine.next()) : nextUInt64()) % limit) }
   }
 
+  /// `torch.randperm(count)`: the numbers from 0 to below `count` in a random order.
+  public mutating func permutation(_ count: Int) -> [Int] {
+    var order = Array(0..<max(0, count))
+    for index in order.indices.dropLast() { order.swapAt(index, index + Int(engine.next()) % (order.count - index)) }
+    return order
+  }
+
   /// The limit from which PyTorch takes 64 random bits for a whole number.
   private static let wideLimit: UInt64 = 1 << 28
 

@@ -8,7 +8,7 @@ model of UNetMotionModel with its scheduler, as AnimateDiffPipeline saves it; it
 changes the modules of `v2`, `original-lora.safetensors` does the same under the names of the original code, `picture-lora.safetensors` changes the
 U-Net for pictures. cases.json has single passes (every
 block's output, as in ../models) and runs of whole pipelines: the fields of ../models/README.md, the folder of the model, the motion module, the
-number of frames, and the pictures of a video to start from. Latents are laid out as diffusers' pipelines have them: [N, 4, F, h, w].
+number of frames, the pictures of a video to start from, the windows of FreeNoise, and the prompts of later frames. Latents are laid out as diffusers' pipelines have them: [N, 4, F, h, w].
 """
 
 import os
@@ -87,6 +87,10 @@ CASES = [
     video("xl", "sdxl", "xl", guidance=5.0, frames=3),
     video("deep", "sd2", "deep", guidance=5.0, frames=5, width=16, height=16),
     video("control", "sd1", "v2", frames=3, scheduler="ddim", guidance=5.0, control=dict(network="sd1", weight=0.8, pictures=CLIP)),
+    video("free-noise", "sd1", "v2", frames=12, guidance=5.0, scheduler="ddim", free_noise=dict(length=6, stride=2), later={"5": BOAT, "9": BLURRED}),
+    video("free-noise-rest", "sd1", "v1", frames=11, guidance=5.0, steps=4, free_noise=dict(length=6, stride=3)),
+    video("v2v-free-noise", "sd1", "v2", "video-to-video", frames=6, video=CLIP * 2, strength=0.6, free_noise=dict(length=4, stride=1),
+          later={"3": BOAT}),
     video("v2v", "sd1", "v2", "video-to-video", frames=3, video=CLIP, strength=0.6, scheduler="ddim"),
     video("v2v-unguided", "sd1", "v3", "video-to-video", frames=2, video=CLIP[:2], strength=0.8, guidance=1.0, scheduler="euler"),
 ]
@@ -237,6 +241,8 @@ def run(given, dtype):
     if "scheduler" in given:
         kind, more = SCHEDULERS[given["scheduler"]]
         pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **more)
+    if "free_noise" in given:
+        pipeline.enable_free_noise(context_length=given["free_noise"]["length"], context_stride=given["free_noise"]["stride"])
     if "loras" in given:
         for index, file in enumerate(given["loras"]):
             pipeline.load_lora_weights(load_file(HERE / file), adapter_name=f"lora{index}")
@@ -258,6 +264,9 @@ def run(given, dtype):
         arguments |= dict(video=[pictures], width=pictures[0].width, height=pictures[0].height)
     else:
         arguments["num_frames"] = given["frames"]
+    if "free_noise" in given:
+        later = {int(frame): prompt for frame, prompt in given.get("later", {}).items()}
+        arguments["prompt"] = {0: given["prompts"][0], **later}
     if "control" in given:
         arguments |= dict(conditioning_frames=[Image.open(INPUTS / name).convert("RGB") for name in given["control"]["pictures"]],
                           controlnet_conditioning_scale=given["control"]["weight"])
@@ -290,6 +299,9 @@ def main():
         deviation = float((precise - tensors["latents"]).abs().max() / precise.std())
         assert deviation < 1e-4, f"{given['name']}: float32 and float64 differ by {deviation}: no case to compare with"
         kept = [key for key in tensors if not key.startswith("latents.") or key in ("latents.0", "latents.2")]
+        if "free_noise" in given:
+            # What was drawn is put into another order in its own place.
+            kept = [key for key in kept if not key.startswith("draw.")]
         draws = [list(value.shape) for key, value in tensors.items() if key.startswith("draw.")]
         tensors = {key: tensors[key] for key in kept if not (given["frames"] == 16 and key in ("latents.0", "latents.2"))}
         pipelines.append({**given, "files": save(tensors, HERE / "reference", given["name"]), "timesteps": timesteps, "draws": draws,
