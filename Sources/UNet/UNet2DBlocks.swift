@@ -56,7 +56,7 @@ struct ResnetStack: Sendable {
 struct UNetPass {
   /// `[N · F, T]`, SiLU of the time embedding, for each frame.
   let time: Tensor
-  /// `[N, L, D]`, of F frames each, or a text for each frame. Before the first layer that attends to the text, features may have fewer rows, because all would be repetitions.
+  /// `[N, L, D]`, of F frames each, or of one. Before the first layer that attends to the text, features may have fewer rows: all would be repetitions.
   let text: TextStates
   /// Merges tokens at the highest resolution with self-attention, which has nearly all of its arithmetic.
   let merging: TokenMerging?

@@ -20,7 +20,8 @@ close_to 3e-4 c.safetensors latents "$motion/reference/v2-lora.safetensors" late
 works "${clip[@]}" --motion-module "$motion/v1" --frames 30 --steps 2 --context-length 8 --closed-loop --output long
 holds "a frame says in which windows it was drawn" grep -aq "Context length: 8" long/frame-0030.png
 works "${clip[@]}" --motion-module "$motion/v2" --frames 12 --scheduler ddim --guidance 5 --free-noise --context-length 6 --context-stride 2 \
-  --prompt-at "9=blurred, a photo of the dog" --prompt-at "5=the boat is red" --output travelled --save-latents f.safetensors
+  --prompt-at "9=blurred, grey" --prompt-at "5=Two boats in the rain" --output travelled --save-latents f.safetensors
+close_to 3e-4 f.safetensors latents "$motion/reference/free-noise.safetensors" latents
 works "${clip[@]}" --motion-module "$motion/v2" --frames 3 --first-frame "$inputs/picture.png" --output first
 works "${clip[@]}" --motion-module "$motion/v2" --frames 40 --steps 1 --context-length 16 --memory-limit 400MB --output limited
 

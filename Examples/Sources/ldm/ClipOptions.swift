@@ -25,9 +25,10 @@ struct WindowOptions: ParsableArguments {
   var closedLoop = false
 
   @Flag(
-    help:
-      "Windows of FreeNoise: only the attention of frames to one another goes window by window, and later frames have the noise of earlier ones in another order."
-  )
+    help: """
+      Windows of FreeNoise: only the attention of frames to one another goes window by window, and later frames have the noise of earlier ones in another \
+      order.
+      """)
   var freeNoise = false
 
   @Option(
