@@ -51,3 +51,20 @@ works bench --model "$models/sd1" --pass train-unet --recompute --repeats 1 --js
 says "^\{\"peak_bytes\":[0-9]+,\"seconds\":\[$number\]\}\$"
 works bench --pass predictor --repeats 1 --width 32 --height 32
 says '^median '
+
+# How marks in prompts are read.
+works prompt --json --profile webui 'an (important) word'
+says '\[\["an ",1\],\["important",1\.1'
+works prompt --json --profile comfy '(a:1.5) b'
+says '\[\["a",1\.5\],\[" b",1\]\]'
+works prompt --json '(a:1.5) b'
+says '\[\["\(a:1\.5\) b",1\]\]'
+works prompt --json --profile webui --schedule --steps 10 'a [b:c:0.5]'
+says '\[\[5,"a b"\],\[10,"a c"\]\]'
+works prompt --json --profile webui --composition 'a :1.5 AND b'
+says '\[\["a",1\.5\],\[" b",1\]\]'
+works prompt --profile webui '(cat:1.3)'
+says "1.3 cat"
+refused 64 "either --schedule or --composition" prompt --schedule --composition a
+refused 64 "goes with --schedule" prompt --steps 3 a
+refused 64 "diffusers" prompt --profile other a
