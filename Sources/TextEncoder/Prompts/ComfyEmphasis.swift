@@ -3,7 +3,7 @@
 /// Source: `token_weights` of ComfyUI.
 struct ComfyEmphasis {
   /// Brackets inside one another. ComfyUI has no limit; what is deeper is text here, so that no prompt takes long.
-  static let mostLevels = 250
+  static let mostLevels = 100
 
   /// The parts of a prompt, in order; none of an empty one.
   static func parse(_ text: String) -> [WeightedText] {
@@ -21,7 +21,7 @@ struct ComfyEmphasis {
       }
       let inside = group.dropFirst().dropLast()
       if let colon = inside.lastIndex(of: ":"), colon > inside.startIndex,
-        let own = PythonNumber.anyFloat(String(String.UnicodeScalarView(inside[(colon + 1)...])))
+        let own = PythonNumber.float(PythonNumber.trimmed(String(String.UnicodeScalarView(inside[(colon + 1)...]))), hasExponents: true)
       {
         return weighted(inside[..<colon], own, level: level + 1)
       }

@@ -27,10 +27,7 @@ enum PromptComposition {
     }
     guard let colon = part.lastIndex(of: ":") else { return WeightedText(text(part)) }
     let written = text(part[(colon + 1)...].drop(while: \.isPythonSpace))
-    // Digits without an exponent; a point needs digits on one side.
-    guard written.allSatisfy({ $0.isNumber || "+-.".contains($0) }), written.dropFirst().allSatisfy({ !"+-".contains($0) }),
-      written.filter({ $0 == "." }).count <= 1, let weight = PythonNumber.float(written)
-    else { return WeightedText(text(part)) }
+    guard let weight = PythonNumber.float(written, hasExponents: false) else { return WeightedText(text(part)) }
     return WeightedText(text(part[..<colon]), weight: weight)
   }
 }

@@ -169,11 +169,8 @@ struct PromptSchedule: Sendable {
     /// A number with spaces around it: digits with a point or an exponent or both, and a sign.
     private func moment(_ section: [Node]) -> Moment? {
       guard section.count == 1, case .text(let text) = section[0] else { return nil }
-      let trimmed = text.unicodeScalars.drop(while: \.isPythonSpace).reversed().drop(while: \.isPythonSpace).reversed()
-      let written = String(String.UnicodeScalarView(trimmed))
-      guard written.wholeMatch(of: /[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?/) != nil,
-        let value = Double(written.replacing(/\.(?![0-9])/, with: ".0").replacing(/^([+-]?)\./) { "\($0.output.1)0." })
-      else { return nil }
+      let written = PythonNumber.trimmed(text)
+      guard written.allSatisfy({ $0.isASCII && $0 != "_" }), let value = PythonNumber.any(written, hasExponents: true) else { return nil }
       return Moment(value: value, isPart: written.contains("."))
     }
   }

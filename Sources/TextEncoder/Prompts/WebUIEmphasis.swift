@@ -3,10 +3,12 @@
 /// Brackets that are never closed count to the end; those that were never opened are text. Source: `parse_prompt_attention` of stable-diffusion-webui.
 struct WebUIEmphasis {
   /// Brackets inside one another. The webui has no limit; what is deeper is text here, so that no prompt takes long.
-  static let mostLevels = 1000
+  static let mostLevels = 100
 
-  private var parts: [WeightedText] = []
-  /// The places in `parts` at which brackets were opened.
+  /// The parts so far, and their weights beside them: a closing bracket changes many weights and no text.
+  private var texts: [String] = []
+  private var weights: [Double] = []
+  /// The places among the parts at which brackets were opened.
   private var round: [Int] = []
   private var square: [Int] = []
   private let scalars: [Unicode.Scalar]
@@ -32,14 +34,16 @@ struct WebUIEmphasis {
       guard place < scalars.count, "()[]\\".unicodeScalars.contains(scalars[place]) else { return append("") }
       append(String(scalars[place]))
       place += 1
-    case "(" where round.count + square.count < Self.mostLevels: round.append(parts.count)
-    case "[" where round.count + square.count < Self.mostLevels: square.append(parts.count)
+    case "(" where round.count + square.count < Self.mostLevels: round.append(texts.count)
+    case "[" where round.count + square.count < Self.mostLevels: square.append(texts.count)
     case ")":
       if let start = round.popLast() { multiply(from: start, by: 1.1) } else { append(")") }
     case "]":
       if let start = square.popLast() { multiply(from: start, by: 1 / 1.1) } else { append("]") }
     case ":":
-      guard let (written, end) = weight(), !round.isEmpty, let weight = PythonNumber.float(written) else { return append(":") }
+      guard let (written, end) = weight(), !round.isEmpty, let weight = PythonNumber.float(written, hasExponents: false) else {
+        return append(":")
+      }
       place = end
       multiply(from: round.removeLast(), by: weight)
     default:
@@ -64,7 +68,10 @@ struct WebUIEmphasis {
     return (String(String.UnicodeScalarView(written)), end + 1)
   }
 
-  private mutating func append(_ text: String) { parts.append(WeightedText(text)) }
+  private mutating func append(_ text: String, weight: Double = 1) {
+    texts.append(text)
+    weights.append(weight)
+  }
 
   /// Cuts a run of text at the word BREAK, with the spaces around it.
   private mutating func append(inChunks run: ArraySlice<Unicode.Scalar>) {
@@ -73,23 +80,23 @@ struct WebUIEmphasis {
     while let found = rest.indices.first(where: { rest[$0...].starts(with: word) && rest.isWord($0..<$0 + word.count) }) {
       let before = rest[..<found].reversed().drop(while: \.isPythonSpace).reversed()
       append(String(String.UnicodeScalarView(before)))
-      parts.append(.chunkBreak)
+      append(WeightedText.chunkBreak.text, weight: WeightedText.chunkBreak.weight)
       rest = rest[(found + word.count)...].drop(while: \.isPythonSpace)
     }
     append(String(String.UnicodeScalarView(rest)))
   }
 
   private mutating func multiply(from start: Int, by factor: Double) {
-    for index in start..<parts.count { parts[index].weight *= factor }
+    for index in start..<weights.count { weights[index] *= factor }
   }
 
   private func merged() -> [WeightedText] {
     var result: [WeightedText] = []
-    for part in parts {
-      if let last = result.last, last.weight == part.weight {
-        result[result.count - 1].text += part.text
+    for (text, weight) in zip(texts, weights) {
+      if let last = result.last, last.weight == weight {
+        result[result.count - 1].text += text
       } else {
-        result.append(part)
+        result.append(WeightedText(text, weight: weight))
       }
     }
     return result.isEmpty ? [WeightedText("")] : result
