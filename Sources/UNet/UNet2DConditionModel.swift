@@ -5,6 +5,8 @@ import Tensor
 import LatentDiffusionWeights
 
 /// The U-Net of Stable Diffusion. It predicts the noise in latents, guided by text. Source: Rombach et al. 2022, diffusers' `UNet2DConditionModel`.
+///
+/// With motion modules (`UNetMotionModel`), or with layers for frames in its blocks (`UNet3DConditionModel`), it draws clips.
 public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   /// The checked configuration.
   public let configuration: UNet2DConfiguration
@@ -13,7 +15,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   private let convNormOut: GroupNorm
   private let convOut: Convolution2D
   private var adapters: [[PictureAttention]] = []
-  /// What lets the frames of a clip see one another; nil: it draws pictures.
+  /// Motion modules that were added; nil: none.
   public private(set) var motion: MotionConfiguration?
 
   /// - Throws: `WeightErrors`, `CancellationError`.
@@ -34,8 +36,11 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   private var embedding: UNet2DEmbedding { wayDown.embedding }
   private var midBlock: MidBlock? { wayDown.middle }
 
-  /// `UNetMotionModel` is such a network with motion modules among its weights.
-  public static var classNames: [String] { ["UNet2DConditionModel", "UNetMotionModel"] }
+  /// Those for pictures; `UNetMotionModel` is such a network with motion modules among its weights.
+  public static let pictureClassNames = ["UNet2DConditionModel", "UNetMotionModel"]
+  /// Those for clips.
+  public static let clipClassNames = [UNet2DConfiguration.clipClassName]
+  public static var classNames: [String] { pictureClassNames + clipClassNames }
 
   public static var quantization: QuantizationRule {
     // diffusers' names, then the original code's.
@@ -62,7 +67,10 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   public var sampleSize: Int? { configuration.sampleSize }
   public var sampleSides: (height: Int, width: Int)? { configuration.sampleSides }
   public var embedsGuidance: Bool { configuration.conditionChannels != nil }
-  public var clip: ClipLength? { motion.map { ClipLength(usual: min(16, $0.frames), most: $0.frames) } }
+  public var clip: ClipLength? {
+    configuration.clips.map { ClipLength(usual: $0.usualFrames, most: .max, stepsByFrame: true) }
+      ?? motion.map { ClipLength(usual: min(16, $0.frames), most: $0.frames) }
+  }
 
   /// `timestep_cond`, which replaces the embedding of the guidance; `class_labels` and `time_ids`, where the configuration asks for them.
   public var declaredInputs: [PredictorInput] { embedding.declaredInputs }
@@ -83,7 +91,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   ) throws -> Tensor {
     let deepFeatures = memory.reusesFeatures ? memory.kept[Self.deepFeatures] : nil
     try check(latents, conditioning)
-    let frames = motion == nil ? 1 : latents.shape[1]
+    let frames = clip == nil ? 1 : latents.shape[1]
     try check(conditioning.residuals, rows: conditioning.rows * frames, skips: deepFeatures.flatMap { _ in memory.computedSkips })
     let text = try read(conditioning, frames: frames, memory: &memory, in: context)
     let whole = Inputs(
@@ -161,7 +169,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
       .eachRow(inputs.text.frames, in: context)
     let pass = UNetPass(time: time, text: inputs.text, merging: inputs.merging, context: context)
     let distinct = try sharesRows(inputs, in: context) ? latents : latents.repeated(rows / latents.shape[0], in: context)
-    var x = try wayDown.convIn(configuration.centersInput ? distinct.scaled(by: 2, plus: -1, in: context) : distinct, in: context)
+    var x = try wayDown.entered(configuration.centersInput ? distinct.scaled(by: 2, plus: -1, in: context) : distinct, pass)
     var skips = [x]
     let residuals = inputs.conditioning.residuals ?? FeatureResiduals()
     x = try wayDown.descend(
@@ -225,9 +233,9 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     try adapter.configuration.check(configuration)
     var result = self
     result.motion = adapter.configuration
-    for (index, modules) in adapter.down.enumerated() { result.wayDown.blocks[index].stack.motionModules = modules }
-    for (index, modules) in adapter.up.enumerated() { result.upBlocks[index].stack.motionModules = modules }
-    result.wayDown.middle?.motionModule = adapter.middle
+    for (index, modules) in adapter.down.enumerated() { result.wayDown.blocks[index].stack.frameAttentions = modules }
+    for (index, modules) in adapter.up.enumerated() { result.upBlocks[index].stack.frameAttentions = modules }
+    result.wayDown.middle?.frameAttentions = [adapter.middle].compactMap(\.self)
     return result
   }
 
@@ -259,8 +267,8 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
 
   /// The first context is the text; one for each adapter follows, or none.
   private func check(_ latents: Tensor, _ conditioning: Conditioning) throws {
-    let wanted = "[N, \(motion == nil ? "" : "F, ")h, w, \(inputChannels)]"
-    guard latents.shape.rank == (motion == nil ? 4 : 5), latents.shape.columns == inputChannels, latents.count > 0 else {
+    let wanted = "[N, \(clip == nil ? "" : "F, ")h, w, \(inputChannels)]"
+    guard latents.shape.rank == (clip == nil ? 4 : 5), latents.shape.columns == inputChannels, latents.count > 0 else {
       throw ComponentError.unexpectedShape(component: "The U-Net", argument: "latents", expected: wanted, found: latents.shape)
     }
     if let motion, latents.shape[1] > motion.frames {
