@@ -218,7 +218,8 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     var extent = GenerationExtent(
       size: size, images: drawn.count, rowsPerImage: kinds.count, sharesLatents: kinds.allSatisfy(\.seesPicture),
       encodesPicture: task.size != nil)
-    if case .count(let frames) = task.frames { extent.frames = max(1, min(frames, GenerationRequest.maximumPixels)) }
+    let mostFrames = GenerationRequest.maximumPixels / (size.width * size.height)
+    if case .count(let frames) = task.frames { extent.frames = max(1, min(frames, mostFrames)) }
     return extent
   }
 

@@ -15,10 +15,11 @@ struct VideoOptions: DrawnOptions {
 
 struct Txt2Video: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "txt2video", abstract: "Draws a clip from words, with motion modules (AnimateDiff) in a model for pictures.")
+    commandName: "txt2video",
+    abstract: "Draws a clip from words, with motion modules (AnimateDiff) or with a text-to-video model (ModelScope).")
   @OptionGroup var options: DrawingOptions<PromptOptions, VideoOptions>
 
-  @Option(parsing: .unconditional, help: "Frames of the clip. Without it, 16.")
+  @Option(parsing: .unconditional, help: "Frames of the clip. Without it, 16, or as many as the motion module has positions for.")
   var frames: Int?
 
   func validate() throws {
@@ -30,7 +31,9 @@ struct Txt2Video: AsyncParsableCommand {
 
 struct Video2Video: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "video2video", abstract: "Draws a clip over another one, with motion modules (AnimateDiff) in a model for pictures.")
+    commandName: "video2video",
+    abstract:
+      "Draws a clip over another one, with motion modules (AnimateDiff) or with a text-to-video model (ModelScope).")
   @OptionGroup var options: DrawingOptions<PromptOptions, VideoOptions>
 
   @Option(
@@ -45,7 +48,8 @@ struct Video2Video: AsyncParsableCommand {
     help: "A picture of the clip to start from; give it once for each frame.")
   var frames: [String] = []
 
-  @Option(parsing: .unconditional, help: "How much to change, 0…1: the part of the steps that is run. Without it, 0.8.")
+  @Option(
+    parsing: .unconditional, help: "How much to change, 0…1: the part of the steps that is run. Without it, as is usual for the model.")
   var strength: Double?
 
   func validate() throws {
