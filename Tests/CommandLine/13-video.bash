@@ -83,6 +83,18 @@ refused 1 "layers for the frames of clips" "${words[@]}" --controlnet "$root/Tes
 refused 1 "too many pixels" "${words[@]}" --frames 1000000000000000000 "${made[@]}"
 refused 1 "limit|too many pixels" "${words[@]}" --frames 1000000000000000000 --memory-limit 400MB "${made[@]}"
 
+# Latents of clips are decoded to what was drawn.
+works decode --model scope --latents f.safetensors --output decoded.webp --fps 4 --save-image-tensor k.safetensors --save-latents l.safetensors
+same f.safetensors l.safetensors
+same fi.safetensors k.safetensors
+holds "decoded.webp has not 4 frames" test "$(grep -ao ANMF decoded.webp | wc -l)" = 4
+works decode --model "$models/sd1" --latents b.safetensors --output several/
+is_png several-2/frame-0003.png 32 32
+refused 1 "standard output" decode --model scope --latents f.safetensors --output -
+refused 64 "fps must be a number from" decode --latents f.safetensors --output made/x.webp --fps 0
+works txt2img --prompt "" --model "$models/sd2" --steps 1 --output m.png --save-latents m.safetensors
+refused 1 "these are of pictures" decode --model "$models/sd2" --latents m.safetensors --output made/x.webp --fps 8
+
 # A plan is for the frames that are drawn: where nobody says how many, as many as the motion module has positions for.
 works txt2video --prompt "" --model "$models/sd2" --motion-module "$motion/deep" --width 16 --height 16 --steps 1 --memory-limit 400MB --output six
 holds "there are six frames" [ "$(find six -type f | wc -l)" = 6 ]

@@ -153,7 +153,7 @@ struct MorphCommand: AsyncParsableCommand {
           others: drawn.settings
         ).text
       let seeds = drawn.seeds.isEmpty ? [ready.request.seed] : drawn.seeds
-      let written = try drawn.file.write(
+      let written = try drawn.file.files.write(
         [clip], latents: withChannelsFirst(Tensor.concatenated(frames.map(\.latents), axis: 0)),
         image: Tensor.concatenated(frames.compactMap(\.image), axis: 0))
       progress.end("\(written), seed\(seeds.count == 1 ? "" : "s") \(seeds.map(\.description).joined(separator: ", "))")

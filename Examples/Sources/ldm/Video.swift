@@ -131,7 +131,7 @@ extension DrawingOptions where Drawn == VideoOptions {
       let all = Tensor.concatenated(tensors, axis: 0)
       return all.reshaped(Shape([count, frames] + all.shape.dimensions.dropFirst()))
     }
-    return try drawn.file.write(
+    return try drawn.file.files.write(
       clips, latents: withChannelsFirst(stacked(images.map(\.latents))), image: stacked(images.map(\.image)))
   }
 }
