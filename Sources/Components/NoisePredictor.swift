@@ -57,11 +57,17 @@ public struct ClipLength: Sendable, Hashable {
   public let usual: Int
   /// In one pass.
   public let most: Int
+  /// Whether a scheduler takes the frames for so many pictures, as in diffusers' `TextToVideoSDPipeline`: then numbers that are drawn on the way are drawn
+  /// frame by frame, and so are those of the latents of a video, however many frames it has.
+  public let stepsByFrame: Bool
 
   /// - Parameters:
   ///   - usual: where nobody says how many.
   ///   - most: in one pass.
-  public init(usual: Int, most: Int) { (self.usual, self.most) = (usual, most) }
+  ///   - stepsByFrame: whether a scheduler takes the frames for so many pictures.
+  public init(usual: Int, most: Int, stepsByFrame: Bool = false) {
+    (self.usual, self.most, self.stepsByFrame) = (usual, most, stepsByFrame)
+  }
 }
 
 /// A further input of a predictor, given in `Conditioning.inputs`.

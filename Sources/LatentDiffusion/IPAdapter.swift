@@ -20,6 +20,8 @@ public enum IPAdapterError: Error, Sendable, Equatable, CustomStringConvertible 
   case leftOver(path: String, keys: [String])
   /// The model has no U-Net that could take one.
   case noUNet
+  /// The U-Net draws clips by layers of its own.
+  case drawsClips
 
   public var description: String {
     switch self {
@@ -35,6 +37,8 @@ public enum IPAdapterError: Error, Sendable, Equatable, CustomStringConvertible 
       "\(path) is for another model: this one has no layer for \(keys.prefix(3).joined(separator: ", "))\(keys.count > 3 ? ", …" : "")."
     case .noUNet:
       "This model has no U-Net that attends to a text, so it can take no IP-Adapter."
+    case .drawsClips:
+      "This model's U-Net has layers for the frames of clips, so it can take no IP-Adapter."
     }
   }
 }
@@ -109,6 +113,7 @@ struct IPAdapterFile {
   func parts(
     for unet: UNet2DConditionModel, encoder: CLIPImageEncoder, from source: (any WeightSource)? = nil, in context: ExecutionContext
   ) throws -> (conditioner: IPAdapterConditioner, layers: [PictureAttention], report: LoadReport) {
+    guard !unet.configuration.drawsClips else { throw IPAdapterError.drawsClips }
     let projection = file.names.contains("image_proj.proj.weight") ? try plain(unet, encoder) : try plus(unet, encoder)
     do {
       let ((projected, layers), report) = try LoadReport.load(from: source ?? file, in: context) { weights in

@@ -30,7 +30,7 @@ public struct ModelRegistry: Sendable {
     ]),
     families: [
       StableDiffusionFamily(), StableDiffusionXLFamily(), StableDiffusionUpscaleFamily(), StableDiffusionLatentUpscaleFamily(),
-      ImageVariationFamily(), LDMFamily(), LDMTextToImageFamily(),
+      ImageVariationFamily(), LDMFamily(), LDMTextToImageFamily(), TextToVideoSDFamily(),
     ])
 
   /// - Parameters:

@@ -14,10 +14,30 @@ public struct Convolution2D: Sendable {
     _ inChannels: Int, _ outChannels: Int, kernel: Int, stride: Int = 1, padding: ConvolutionGeometry.Padding, bias: Bool = true,
     weights: WeightScope
   ) throws {
-    weight = try weights.matrix("weight", shape: [outChannels, inChannels, kernel, kernel])
-    self.bias = bias ? try weights.vector("bias", shape: [outChannels]) : nil
+    try self.init(
+      [outChannels, inChannels, kernel, kernel],
+      ConvolutionGeometry(kernelHeight: kernel, kernelWidth: kernel, stride: stride, padding: padding), bias: bias, weights: weights)
+  }
+
+  /// A convolution along the frames of clips, which are seen as pictures of F lines of P pixels, `[N, F, P, C]`. The number of frames stays the same.
+  ///
+  /// Takes `weight` `[outChannels, inChannels, frames, 1, 1]` and `bias` `[outChannels]`. Source: PyTorch's `Conv3d`.
+  /// - Parameter frames: of a window, an odd number.
+  /// - Throws: `WeightErrors`, `CancellationError`.
+  public init(_ inChannels: Int, _ outChannels: Int, frames: Int, weights: WeightScope) throws {
+    try self.init(
+      [outChannels, inChannels, frames, 1, 1],
+      ConvolutionGeometry(
+        kernelHeight: frames, kernelWidth: 1,
+        padding: ConvolutionGeometry.Padding(top: frames / 2, left: 0, bottom: frames / 2, right: 0)),
+      bias: true, weights: weights)
+  }
+
+  private init(_ shape: Shape, _ geometry: ConvolutionGeometry, bias: Bool, weights: WeightScope) throws {
+    weight = try weights.matrix("weight", shape: shape)
+    self.bias = bias ? try weights.vector("bias", shape: [shape[0]]) : nil
+    self.geometry = geometry
     path = weights.prefix
-    geometry = ConvolutionGeometry(kernelHeight: kernel, kernelWidth: kernel, stride: stride, padding: padding)
   }
 
   /// A square kernel with the same zero padding on all sides.

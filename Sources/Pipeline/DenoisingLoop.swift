@@ -38,11 +38,14 @@ struct DenoisingLoop: Sendable {
       index: step - firstStep, count: endStep - firstStep, sigma: step < sigmas.count ? sigmas[step] : nil,
       latents: latents)
     let prediction = guidance.combined(predictions, at: place)
-    let result = try scheduler.advance(latents, prediction: prediction, at: step, noise: &noise)
-    latents = restoration?.applied(to: result.sample, scheduler: scheduler, after: step, isLast: step + 1 >= endStep) ?? result.sample
+    let shape = latents.shape, stepsByFrame = predictor.clip?.stepsByFrame ?? false
+    func stepped(_ tensor: Tensor) -> Tensor { stepsByFrame ? tensor.framesAsPictures : tensor }
+    let result = try scheduler.advance(stepped(latents), prediction: stepped(prediction), at: step, noise: &noise)
+    let sample = result.sample.reshaped(shape)
+    latents = restoration?.applied(to: sample, scheduler: scheduler, after: step, isLast: step + 1 >= endStep) ?? sample
     guard latents.isFinite else { throw GenerationError.diverged(step: step - firstStep) }
     step += 1
-    return result.predictedOriginal
+    return result.predictedOriginal?.reshaped(shape)
   }
 
   /// `[N, h, w, C]` for each row of the guidance.

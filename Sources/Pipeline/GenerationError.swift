@@ -72,7 +72,7 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
     case .drawsPictures(let task):
       "This model draws pictures, and \(task) needs one that draws clips; add a motion module to it."
     case .drawsClips(let task):
-      "This model draws clips and is not made for \(task); take a task for video, or the model without its motion module."
+      "This model draws clips and is not made for \(task); take a task for video, or a model without motion modules."
     case .placeDoesNotFit(let reason):
       "The saved place does not belong to this request on this model: \(reason)."
     case .foreignAdaptation:

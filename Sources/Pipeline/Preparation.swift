@@ -69,17 +69,19 @@ public struct Preparation {
     return repeated(plan.pipeline.autoencoder.scaled(encoded.sample(drawing: &noise)))
   }
 
-  /// Scaled latents of videos, for all clips of the request. Frames are encoded one at a time, and drawn 16 at a time as by diffusers (`encode_video`).
+  /// Scaled latents of videos, for all clips of the request. Frames are encoded one at a time, and drawn 16 at a time as by diffusers (`encode_video`), or
+  /// all at once where a scheduler takes them for pictures.
   ///
   /// - Parameter video: `[N, F, H, W, 3]`, 0…1, of any size.
   /// - Returns: `[N, F, h, w, C]`.
   /// - Throws: `CancellationError`, and what the autoencoder throws.
   mutating func sampledLatents(ofVideo video: Tensor) throws -> Tensor {
     let pictures = video.framesAsPictures, (count, frames) = (pictures.shape[0], video.shape[1])
+    let drawnAtOnce = plan.pipeline.predictor.clip?.stepsByFrame == true ? frames : Self.framesDrawnAtOnce
     var latents: [Tensor] = []
     for start in stride(from: 0, to: count, by: frames) {
-      for begin in stride(from: start, to: start + frames, by: Self.framesDrawnAtOnce) {
-        let encoded = try (begin..<min(begin + Self.framesDrawnAtOnce, start + frames)).map {
+      for begin in stride(from: start, to: start + frames, by: drawnAtOnce) {
+        let encoded = try (begin..<min(begin + drawnAtOnce, start + frames)).map {
           try self.encoded(fitted(pictures.rows($0..<$0 + 1)).centered, $0, of: count)
         }
         latents.append(EncodedPicture.joined(encoded).sample(drawing: &noise))

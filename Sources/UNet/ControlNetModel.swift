@@ -47,9 +47,7 @@ public struct ControlNetModel: ControlModel, ModelComponent {
 
   /// - Throws: `ComponentError` unless the predictor is a U-Net of the same widths.
   public func check(_ predictor: any NoisePredictor) throws {
-    guard let unet = (predictor as? UNet2DConditionModel)?.configuration else {
-      throw ComponentError.doesNotFit(component: name, reason: "its noise predictor is no U-Net")
-    }
+    let unet = try predictor.shape(steeredBy: name)
     let own = configuration.unet
     guard own.skipChannels == unet.skipChannels, own.contextChannels == unet.contextChannels else {
       throw ComponentError.doesNotFit(

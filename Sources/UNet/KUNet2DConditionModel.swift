@@ -38,7 +38,7 @@ public struct KUNet2DConditionModel: NoisePredictor, ModelComponent {
       weights: weights["conv_out"])
   }
 
-  public static var classNames: [String] { UNet2DConditionModel.classNames }
+  public static var classNames: [String] { UNet2DConditionModel.pictureClassNames }
   public static var quantization: QuantizationRule { UNet2DConditionModel.quantization }
   public static func takes(_ configuration: Data) -> Bool { KUNet2DConfiguration.isMeant(by: configuration) }
 

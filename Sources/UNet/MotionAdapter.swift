@@ -11,10 +11,10 @@ public struct MotionAdapter: ModelComponent {
   /// The checked configuration.
   public let configuration: MotionConfiguration
   /// For each level, one for each resnet.
-  let down: [[AnimateDiffTransformer3D]]
-  let middle: AnimateDiffTransformer3D?
+  let down: [[TransformerTemporalModel]]
+  let middle: TransformerTemporalModel?
   /// The same on the way up, from the lowest resolution on.
-  let up: [[AnimateDiffTransformer3D]]
+  let up: [[TransformerTemporalModel]]
 
   public static var classNames: [String] { ["MotionAdapter"] }
   public static var quantization: QuantizationRule { .matrices(except: ["pos_embed."]) }
@@ -27,11 +27,12 @@ public struct MotionAdapter: ModelComponent {
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(_ configuration: MotionConfiguration, weights: WeightScope) throws {
     self.configuration = configuration
-    func module(_ level: MotionConfiguration.Level, layers: Int, _ weights: WeightScope) throws -> AnimateDiffTransformer3D {
-      try AnimateDiffTransformer3D(
-        level.channels, heads: level.heads, layers: layers, groups: configuration.groups, frames: configuration.frames, weights: weights)
+    func module(_ level: MotionConfiguration.Level, layers: Int, _ weights: WeightScope) throws -> TransformerTemporalModel {
+      try TransformerTemporalModel(
+        level.channels, heads: level.heads, headChannels: level.channels / level.heads, layers: layers, groups: configuration.groups,
+        positions: configuration.frames, weights: weights)
     }
-    func modules(_ level: MotionConfiguration.Level, _ layers: [Int], _ weights: WeightScope) throws -> [AnimateDiffTransformer3D] {
+    func modules(_ level: MotionConfiguration.Level, _ layers: [Int], _ weights: WeightScope) throws -> [TransformerTemporalModel] {
       try layers.enumerated().map { try module(level, layers: $1, weights["motion_modules"][$0]) }
     }
     let levels = configuration.levels

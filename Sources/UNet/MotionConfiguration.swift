@@ -145,6 +145,7 @@ public struct MotionConfiguration: Sendable {
     func require(_ fits: Bool, _ reason: @autoclosure () -> String) throws(ComponentError) {
       guard fits else { throw .doesNotFit(component: "The motion module", reason: reason()) }
     }
+    try require(!network.drawsClips, "this U-Net has layers for the frames of clips already")
     let own = levels.map { "\($0.channels)" }.joined(separator: ", ")
     try require(
       levels.map(\.channels) == network.levels.map(\.channels), "its levels have \(own) channels, and the U-Net's \(network.widths)")

@@ -65,9 +65,7 @@ public struct T2IAdapter: ControlModel, ModelComponent {
 
   /// - Throws: `ComponentError` unless the predictor is a U-Net of the same widths.
   public func check(_ predictor: any NoisePredictor) throws {
-    guard let unet = (predictor as? UNet2DConditionModel)?.configuration else {
-      throw ComponentError.doesNotFit(component: name, reason: "its noise predictor is no U-Net")
-    }
+    let unet = try predictor.shape(steeredBy: name)
     // A level more than the U-Net has is for its middle.
     let levels = unet.levels.map(\.channels), whole = levels + levels.suffix(1)
     guard channels.count <= whole.count, channels == Array(whole.prefix(channels.count)) else {

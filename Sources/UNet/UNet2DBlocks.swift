@@ -8,8 +8,10 @@ struct ResnetStack: Sendable {
   let attentions: [Transformer2DModel]
   private let pixelAttentions: [PixelAttention]
   private let mergesTokens: Bool
-  /// What lets the frames of a clip see one another after each resnet and its attention; empty for pictures.
-  var motionModules: [AnimateDiffTransformer3D] = []
+  /// Convolutions along the frames of a clip after each resnet; empty but in a network of clips.
+  private let temporalConvolutions: [TemporalConvLayer]
+  /// What lets the frames of a clip see one another after each resnet and its attention: motion modules, or a network's own; empty for pictures.
+  var frameAttentions: [TransformerTemporalModel]
 
   /// - Parameters:
   ///   - inChannels: the input channels of each resnet.
@@ -38,17 +40,20 @@ struct ResnetStack: Sendable {
           level: level, layers: layers, configuration: configuration, onlyCrossAttention: level.onlyCrossAttention,
           weights: weights["attentions"][index])
       }
+    temporalConvolutions = try configuration.temporalConvolutions(inChannels.count, level: level, weights: weights)
+    frameAttentions = try configuration.frameAttentions(attentions.count, level: level, weights: weights)
   }
 
   var count: Int { resnets.count }
 
   func callAsFunction(_ index: Int, _ inputs: [Tensor], _ pass: UNetPass) throws -> Tensor {
     var x = try resnets[index](inputs, time: pass.time(for: inputs[0]), in: pass.context)
+    if !temporalConvolutions.isEmpty { x = try temporalConvolutions[index](x, frames: pass.frames, in: pass.context) }
     if !pixelAttentions.isEmpty { x = try pixelAttentions[index](x, in: pass.context) }
     if !attentions.isEmpty {
       x = try attentions[index](x, attendingTo: pass.text, merging: mergesTokens ? pass.merging : nil, in: pass.context)
     }
-    return motionModules.isEmpty ? x : try motionModules[index](x, frames: pass.frames, in: pass.windows, in: pass.context)
+    return frameAttentions.isEmpty ? x : try frameAttentions[index](x, frames: pass.frames, in: pass.windows, in: pass.context)
   }
 }
 
@@ -83,6 +88,24 @@ extension Transformer2DModel {
   }
 }
 
+extension UNet2DConfiguration {
+  /// A network of clips has one after each resnet of a level; others have none.
+  fileprivate func temporalConvolutions(_ resnets: Int, level: Level, weights: WeightScope) throws -> [TemporalConvLayer] {
+    guard drawsClips else { return [] }
+    return try (0..<resnets).map { try TemporalConvLayer(level.channels, groups: groups, weights: weights["temp_convs"][$0]) }
+  }
+
+  /// A network of clips has one after each attention of a level, with as many heads; others have none.
+  fileprivate func frameAttentions(_ attentions: Int, level: Level, weights: WeightScope) throws -> [TransformerTemporalModel] {
+    guard drawsClips else { return [] }
+    return try (0..<attentions).map {
+      try TransformerTemporalModel(
+        level.channels, heads: level.heads, headChannels: level.channels / level.heads, groups: groups,
+        weights: weights["temp_attentions"][$0])
+    }
+  }
+}
+
 extension PixelAttention {
   /// - Parameter groups: of the normalisation; nil: the network's.
   fileprivate init(level: UNet2DConfiguration.Level, configuration: UNet2DConfiguration, groups: Int? = nil, weights: WeightScope) throws {
@@ -91,7 +114,7 @@ extension PixelAttention {
   }
 }
 
-/// One resolution on the way down. Source: diffusers' `DownBlock2D`, `CrossAttnDownBlock2D` and `AttnDownBlock2D`.
+/// One resolution on the way down. Source: diffusers' `DownBlock2D`, `CrossAttnDownBlock2D` and `AttnDownBlock2D`, and the first two for clips (`3D`).
 struct DownBlock: Sendable {
   var stack: ResnetStack
   private let downsampler: Downsample2D?
@@ -139,14 +162,16 @@ struct DownBlock: Sendable {
   }
 }
 
-/// The lowest resolution: a resnet, and perhaps attention and another resnet. Source: diffusers' `UNetMidBlock2DCrossAttn` and `UNetMidBlock2D`.
+/// The lowest resolution: a resnet, and perhaps attention and another resnet. Source: diffusers' `UNetMidBlock2DCrossAttn`, `UNetMidBlock2D` and
+/// `UNetMidBlock3DCrossAttn`.
 struct MidBlock: Sendable {
   private let resnets: [ResnetBlock2D]
   let attentions: [Transformer2DModel]
   private let pixelAttention: PixelAttention?
+  private let temporalConvolutions: [TemporalConvLayer]
   private let path: String
-  /// What lets the frames of a clip see one another after the attention.
-  var motionModule: AnimateDiffTransformer3D?
+  /// What lets the frames of a clip see one another after the attention; empty for pictures.
+  var frameAttentions: [TransformerTemporalModel]
 
   /// Nil where the configuration has none.
   init?(configuration: UNet2DConfiguration, level: UNet2DConfiguration.Level, weights: WeightScope) throws {
@@ -168,22 +193,29 @@ struct MidBlock: Sendable {
     pixelAttention = try attentionGroups.map {
       try PixelAttention(level: level, configuration: configuration, groups: $0, weights: weights["attentions"][0])
     }
+    temporalConvolutions = try configuration.temporalConvolutions(count, level: level, weights: weights)
+    frameAttentions = try configuration.frameAttentions(attentions.count, level: level, weights: weights)
     path = weights.prefix
   }
 
   func callAsFunction(_ x: Tensor, _ pass: UNetPass) throws -> Tensor {
-    var x = try resnets[0]([x], time: pass.time(for: x), in: pass.context)
+    var x = try resnet(0, x, pass)
     if let attention = attentions.first { x = try attention(x, attendingTo: pass.text, in: pass.context) }
     if let pixelAttention { x = try pixelAttention(x, in: pass.context) }
-    if let motionModule { x = try motionModule(x, frames: pass.frames, in: pass.windows, in: pass.context) }
-    for resnet in resnets.dropFirst() { x = try resnet([x], time: pass.time(for: x), in: pass.context) }
+    if let frameAttention = frameAttentions.first { x = try frameAttention(x, frames: pass.frames, in: pass.windows, in: pass.context) }
+    for index in resnets.indices.dropFirst() { x = try resnet(index, x, pass) }
     pass.context.observer?(path, x)
     return x
+  }
+
+  private func resnet(_ index: Int, _ x: Tensor, _ pass: UNetPass) throws -> Tensor {
+    let result = try resnets[index]([x], time: pass.time(for: x), in: pass.context)
+    return temporalConvolutions.isEmpty ? result : try temporalConvolutions[index](result, frames: pass.frames, in: pass.context)
   }
 }
 
 /// One resolution on the way up. Each resnet also takes a skip of the way down. Source: diffusers' `UpBlock2D`, `CrossAttnUpBlock2D` and
-/// `AttnUpBlock2D`.
+/// `AttnUpBlock2D`, and the first two for clips (`3D`).
 struct UpBlock: Sendable {
   var stack: ResnetStack
   private let upsampler: Upsample2D?

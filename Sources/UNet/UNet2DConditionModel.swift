@@ -5,6 +5,8 @@ import Tensor
 import LatentDiffusionWeights
 
 /// The U-Net of Stable Diffusion. It predicts the noise in latents, guided by text. Source: Rombach et al. 2022, diffusers' `UNet2DConditionModel`.
+///
+/// With motion modules (`UNetMotionModel`), or with layers for frames in its blocks (`UNet3DConditionModel`), it draws clips.
 public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   /// The checked configuration.
   public let configuration: UNet2DConfiguration
@@ -13,7 +15,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   private let convNormOut: GroupNorm
   private let convOut: Convolution2D
   private var adapters: [[PictureAttention]] = []
-  /// What lets the frames of a clip see one another; nil: it draws pictures.
+  /// Motion modules that were added; nil: none.
   public private(set) var motion: MotionConfiguration?
   /// In which the frames of a clip see one another; nil: all see all.
   private var windows: FrameWindows?
@@ -36,8 +38,11 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   private var embedding: UNet2DEmbedding { wayDown.embedding }
   private var midBlock: MidBlock? { wayDown.middle }
 
-  /// `UNetMotionModel` is such a network with motion modules among its weights.
-  public static var classNames: [String] { ["UNet2DConditionModel", "UNetMotionModel"] }
+  /// Those for pictures; `UNetMotionModel` is such a network with motion modules among its weights.
+  public static let pictureClassNames = ["UNet2DConditionModel", "UNetMotionModel"]
+  /// Those for clips.
+  public static let clipClassNames = [UNet2DConfiguration.clipClassName]
+  public static var classNames: [String] { pictureClassNames + clipClassNames }
 
   public static var quantization: QuantizationRule {
     // diffusers' names, then the original code's.
@@ -64,7 +69,10 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   public var sampleSize: Int? { configuration.sampleSize }
   public var sampleSides: (height: Int, width: Int)? { configuration.sampleSides }
   public var embedsGuidance: Bool { configuration.conditionChannels != nil }
-  public var clip: ClipLength? { motion.map { ClipLength(usual: min(16, $0.frames), most: $0.frames) } }
+  public var clip: ClipLength? {
+    configuration.clips.map { ClipLength(usual: $0.usualFrames, most: .max, stepsByFrame: true) }
+      ?? motion.map { ClipLength(usual: min(16, $0.frames), most: $0.frames) }
+  }
 
   /// `timestep_cond`, which replaces the embedding of the guidance; `class_labels` and `time_ids`, where the configuration asks for them.
   public var declaredInputs: [PredictorInput] { embedding.declaredInputs }
@@ -84,7 +92,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     _ latents: Tensor, timestep: Float, conditioning: Conditioning, memory: inout PassMemory, in context: ExecutionContext
   ) throws -> Tensor {
     let deepFeatures = memory.reusesFeatures ? memory.kept[Self.deepFeatures] : nil
-    let frames = motion != nil && latents.shape.rank == 5 ? latents.shape[1] : 1
+    let frames = clip != nil && latents.shape.rank == 5 ? latents.shape[1] : 1
     let told = try checked(conditioning, latents, frames: frames)
     try check(conditioning.residuals, rows: conditioning.rows * frames, skips: deepFeatures.flatMap { _ in memory.computedSkips })
     let text = try read(told, frames: conditioning.changesByFrame ? 1 : frames, memory: &memory, in: context)
@@ -169,7 +177,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
       time: time, text: inputs.text, merging: inputs.merging, frames: inputs.frames,
       windows: windows?.windows(of: inputs.frames, pass: 0) ?? [], context: context)
     let distinct = try sharesRows(inputs, in: context) ? latents : latents.repeated(rows / latents.shape[0], in: context)
-    var x = try wayDown.convIn(configuration.centersInput ? distinct.scaled(by: 2, plus: -1, in: context) : distinct, in: context)
+    var x = try wayDown.entered(configuration.centersInput ? distinct.scaled(by: 2, plus: -1, in: context) : distinct, pass)
     var skips = [x]
     let residuals = inputs.conditioning.residuals ?? FeatureResiduals()
     x = try wayDown.descend(
@@ -233,9 +241,9 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     try adapter.configuration.check(configuration)
     var result = self
     result.motion = adapter.configuration
-    for (index, modules) in adapter.down.enumerated() { result.wayDown.blocks[index].stack.motionModules = modules }
-    for (index, modules) in adapter.up.enumerated() { result.upBlocks[index].stack.motionModules = modules }
-    result.wayDown.middle?.motionModule = adapter.middle
+    for (index, modules) in adapter.down.enumerated() { result.wayDown.blocks[index].stack.frameAttentions = modules }
+    for (index, modules) in adapter.up.enumerated() { result.upBlocks[index].stack.frameAttentions = modules }
+    result.wayDown.middle?.frameAttentions = [adapter.middle].compactMap(\.self)
     return result
   }
 
@@ -276,18 +284,18 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
 
   /// The conditioning with a row for each text. The first context is the text; one for each adapter follows, or none.
   private func checked(_ conditioning: Conditioning, _ latents: Tensor, frames: Int) throws -> Conditioning {
-    let wanted = "[N, \(motion == nil ? "" : "F, ")h, w, \(inputChannels)]"
-    guard latents.shape.rank == (motion == nil ? 4 : 5), latents.shape.columns == inputChannels, latents.count > 0 else {
+    let wanted = "[N, \(clip == nil ? "" : "F, ")h, w, \(inputChannels)]"
+    guard latents.shape.rank == (clip == nil ? 4 : 5), latents.shape.columns == inputChannels, latents.count > 0 else {
       throw ComponentError.unexpectedShape(component: "The U-Net", argument: "latents", expected: wanted, found: latents.shape)
     }
     if windows == nil { try motion?.check(frames: frames) }
     try check(conditioning, latents: latents.shape[0])
     var conditioning = conditioning
     if conditioning.changesByFrame {
-      guard motion != nil, conditioning.hasFrames(frames) else {
+      guard clip != nil, conditioning.hasFrames(frames) else {
         throw ComponentError.unexpectedShape(
           component: "The U-Net", argument: "hidden states",
-          expected: "[\(conditioning.rows), \(motion == nil ? "" : "\(frames), ")L, \(configuration.contextChannels)]",
+          expected: "[\(conditioning.rows), \(clip == nil ? "" : "\(frames), ")L, \(configuration.contextChannels)]",
           found: conditioning.contexts[0].shape)
       }
       conditioning = conditioning.eachFrame(frames)

@@ -3,6 +3,7 @@ import LatentDiffusionWeights
 
 /// The keys of a U-Net's `config.json`, under diffusers' names. Source: `UNet2DConditionModel`.
 struct UNet2DKeys: Decodable, Sendable {
+  var _class_name: String?
   var sample_size: PerLevel<Int>?
   var in_channels: Int?
   var out_channels: Int?
@@ -105,6 +106,8 @@ public struct UNet2DConfiguration: Sendable {
   let timeChannels: Int
   let classEmbedding: ClassEmbedding?
   let addition: Addition?
+  /// Of a network whose blocks let the frames of clips see one another; nil: it draws pictures.
+  let clips: Clips?
 
   /// One resolution, on the way down.
   struct Level: Sendable {
@@ -181,6 +184,9 @@ public struct UNet2DConfiguration: Sendable {
     return (addition.inputs - features) / addition.numberChannels
   }
 
+  /// Whether it draws clips by layers of its own, without motion modules.
+  public var drawsClips: Bool { clips != nil }
+
   /// Whether the network is told a class.
   public var hasClasses: Bool { classEmbedding != nil }
 
@@ -196,15 +202,22 @@ public struct UNet2DConfiguration: Sendable {
   ///   - hasWayUp: false for ControlNets. The blocks of a way up are then those of the way down, so that a level attends as it does there.
   init(json: Data, of component: String, hasWayUp: Bool = true) throws {
     var c = try decodeConfiguration(UNet2DKeys.self, component: component, from: json)
+    if hasWayUp, c.isOfClips {
+      try self.init(clips: c)
+      return
+    }
     if !hasWayUp { c.up_block_types = c.down_block_types?.reversed().map { $0.replacing("Down", with: "Up") } }
     let middle = try decodeConfiguration(MiddleBlock.self, component: component, from: json).type
     try self.init(c, middle: middle, unconditional: nil, ConfigurationCheck(component))
   }
 
-  /// - Parameter unconditional: what `UNet2DModel` says beside the keys that both classes have; nil for `UNet2DConditionModel`.
+  /// - Parameters:
+  ///   - unconditional: what `UNet2DModel` says beside the keys that both classes have; nil for `UNet2DConditionModel`.
+  ///   - clips: of a network of clips.
   /// - Throws: `ConfigurationError`.
-  init(_ c: UNet2DKeys, middle: String?, unconditional: UNet2DModelKeys?, _ check: ConfigurationCheck) throws {
+  init(_ c: UNet2DKeys, middle: String?, unconditional: UNet2DModelKeys?, clips: Clips? = nil, _ check: ConfigurationCheck) throws {
     try Self.refuseUnsupported(c, check)
+    self.clips = clips
     attendsToText = unconditional == nil
     inChannels = c.in_channels ?? 4
     outChannels = c.out_channels ?? 4

@@ -7,6 +7,8 @@ import Tensor
 struct UNet2DWayDown: Sendable {
   let embedding: UNet2DEmbedding
   let convIn: Convolution2D
+  /// What lets the frames of a clip see one another from the start (`transformer_in`); nil but in a network of clips.
+  private let transformerIn: TransformerTemporalModel?
   var blocks: [DownBlock]
   var middle: MidBlock?
 
@@ -16,8 +18,19 @@ struct UNet2DWayDown: Sendable {
     convIn = try Convolution2D(
       configuration.inChannels, levels[0].channels, kernel: configuration.inputKernel, padding: (configuration.inputKernel - 1) / 2,
       weights: weights["conv_in"])
+    transformerIn = try configuration.clips.map {
+      try TransformerTemporalModel(
+        levels[0].channels, heads: $0.firstHeads, headChannels: $0.headChannels, groups: configuration.groups,
+        weights: weights["transformer_in"])
+    }
     blocks = try levels.indices.map { try DownBlock(index: $0, configuration: configuration, weights: weights["down_blocks"][$0]) }
     middle = try MidBlock(configuration: configuration, level: levels[levels.count - 1], weights: weights["mid_block"])
+  }
+
+  /// Latents as the first features.
+  func entered(_ latents: Tensor, _ pass: UNetPass) throws -> Tensor {
+    let x = try convIn(latents, in: pass.context)
+    return try transformerIn?(x, frames: pass.frames, in: pass.context) ?? x
   }
 
   /// - Parameters:
@@ -58,5 +71,19 @@ extension Tensor {
         component: "The U-Net", argument: "residuals of a control", expected: shape.description, found: residual.shape)
     }
     return try repeated(rows / shape[0], in: context).adding(residual, in: context)
+  }
+}
+
+extension NoisePredictor {
+  /// The shape of this U-Net, for a network that is to steer its features.
+  ///
+  /// - Parameter name: of that network, for errors.
+  /// - Throws: `ComponentError.doesNotFit` where this is no U-Net, or one that draws clips by layers of its own: nothing was made to steer such a one.
+  func shape(steeredBy name: String) throws(ComponentError) -> UNet2DConfiguration {
+    guard let unet = (self as? UNet2DConditionModel)?.configuration else {
+      throw .doesNotFit(component: name, reason: "its noise predictor is no U-Net")
+    }
+    guard !unet.drawsClips else { throw .doesNotFit(component: name, reason: "this U-Net has layers for the frames of clips") }
+    return unet
   }
 }

@@ -56,6 +56,13 @@ holds "g.gif is not repeated" grep -aq NETSCAPE2.0 g.gif
 works "${walk[@]}" --frames 1 --output one.webp
 says '1 frame of'
 
+# What a second text encoder reads at each keyframe.
+twin=(--model "$models/sdxl" --width 16 --height 16 --steps 2 --seed 3 --prompt "a cat" --negative-prompt grey --negative-prompt-2 blurred)
+works morph "${twin[@]}" --prompt-2 boats --prompt-2 rain --frames 2 --output twin/
+works txt2img "${twin[@]}" --prompt-2 rain --output twin.png
+same_picture twin/frame-0002.png twin.png
+holds "a frame does not say what was read" grep -aq 'Prompt 2: "boats, rain"' twin/frame-0002.png
+
 # What a program on the path encodes, where it is; and one that is not there, fails, is killed, or does not read.
 if command -v ffmpeg >/dev/null 2>&1; then
   works "${walk[@]}" --frames 4 --output v.mp4
@@ -87,6 +94,8 @@ rm -rf path
 # What cannot be a walk or a clip, before the work.
 refused 64 "at least two keyframes" morph --prompt a --frames 3 --output made/x.webp
 refused 64 "3 keyframes" morph --prompt a --prompt b --seed 1 --seed 2 --seed 3 --output made/x.webp
+refused 64 "prompt-2 3 times" morph --prompt a --prompt b --prompt-2 a --prompt-2 b --prompt-2 c --output made/x.webp
+refused 64 "goes with --negative-prompt" morph --prompt a --prompt b --negative-prompt-2 c --output made/x.webp
 refused 64 "prompt" morph --seed 1 --seed 2 --output made/x.webp
 for fps in 0 -1 1e9 nan; do refused 64 "--fps must be" "${walk[@]}" --fps=$fps --output made/x.webp; done
 for frames in 0 -1 10001; do refused 64 "--frames must be" "${walk[@]}" --frames=$frames --output made/x.webp; done

@@ -1,4 +1,4 @@
-# Clips: motion modules in models for pictures, frames in folders, and what is refused.
+# Clips: motion modules in models for pictures, text-to-video models, frames in folders, and what is refused.
 motion=$root/Tests/Fixtures/motion
 clip=(txt2video --prompt "a photo of the cat" --model "$models/sd1" --width 32 --height 32 --seed 50 --steps 6)
 works "${clip[@]}" --motion-module "$motion/v2" --frames 16 --fps 8 --output frames --save-latents a.safetensors --save-image-tensor i.safetensors
@@ -81,3 +81,40 @@ refused 1 "standard output" "${clip[@]}" --motion-module "$motion/v2" --output -
 refused 1 "has no pictures" "${over[@]}" --video nothing "${made[@]}"
 refused 1 "same size" "${over[@]}" --video uneven "${made[@]}"
 refused 1 "leave --refiner out" "${clip[@]}" --motion-module "$motion/v2" --refiner "$models/sd1" "${made[@]}"
+
+# ModelScope's text-to-video needs no motion modules. Guidance, strength and frames that are left out are those of its pipelines.
+scope=$root/Tests/Fixtures/text-to-video
+cp -r "$models/sd2" scope && rm -r scope/unet scope/scheduler && cp -r "$scope/modelscope/." scope
+words=(txt2video --prompt "a photo of the cat" --model scope --width 16 --height 16 --seed 60 --steps 6)
+works "${words[@]}" --frames 4 --output scoped --save-latents f.safetensors --save-image-tensor fi.safetensors
+close_to 3e-4 f.safetensors latents "$scope/reference/clip.safetensors" latents
+works "${words[@]}" --guidance 5 --output long --save-latents g.safetensors --memory-limit 400MB
+close_to 3e-4 g.safetensors latents "$scope/reference/sixteen.safetensors" latents
+works "${words[@]}" --guidance 5 --frames 3 --lora "$scope/lora.safetensors=0.7" --output changed --save-latents h.safetensors
+close_to 3e-4 h.safetensors latents "$scope/reference/lora.safetensors" latents
+works video2video --prompt "a photo of the cat" --model scope --seed 60 --steps 6 --guidance 5 --video stills --output rescoped \
+  --save-latents j.safetensors
+close_to 3e-4 j.safetensors latents "$scope/reference/v2v.safetensors" latents
+works inspect scope
+says "text-to-video"
+refused 1 "draws clips" txt2img --prompt "" --model scope --steps 1 --output made/x.png
+refused 1 "layers for the frames of clips" "${words[@]}" --motion-module "$motion/deep" "${made[@]}"
+refused 1 "layers for the frames of clips" "${words[@]}" --controlnet "$root/Tests/Fixtures/controls/sd1" --control-image stills "${made[@]}"
+refused 1 "too many pixels" "${words[@]}" --frames 1000000000000000000 "${made[@]}"
+refused 1 "limit|too many pixels" "${words[@]}" --frames 1000000000000000000 --memory-limit 400MB "${made[@]}"
+
+# Latents of clips are decoded to what was drawn.
+works decode --model scope --latents f.safetensors --output decoded.webp --fps 4 --save-image-tensor k.safetensors --save-latents l.safetensors
+same f.safetensors l.safetensors
+same fi.safetensors k.safetensors
+holds "decoded.webp has not 4 frames" test "$(grep -ao ANMF decoded.webp | wc -l)" = 4
+works decode --model "$models/sd1" --latents b.safetensors --output several/
+is_png several-2/frame-0003.png 32 32
+refused 1 "standard output" decode --model scope --latents f.safetensors --output -
+refused 64 "fps must be a number from" decode --latents f.safetensors --output made/x.webp --fps 0
+works txt2img --prompt "" --model "$models/sd2" --steps 1 --output m.png --save-latents m.safetensors
+refused 1 "these are of pictures" decode --model "$models/sd2" --latents m.safetensors --output made/x.webp --fps 8
+
+# A plan is for the frames that are drawn: where nobody says how many, as many as the motion module has positions for.
+works txt2video --prompt "" --model "$models/sd2" --motion-module "$motion/deep" --width 16 --height 16 --steps 1 --memory-limit 400MB --output six
+holds "there are six frames" [ "$(find six -type f | wc -l)" = 6 ]

@@ -299,4 +299,20 @@ struct ControlCase: Decodable, Sendable, CustomTestStringConvertible {
     #expect(error { _ = try T2IAdapter.load(from: folder.appending(path: "sd1")) }.contains("has no T2IAdapter"))
     #expect(error { _ = try ControlNetModel.load(from: folder.appending(path: "nothing")) }.contains("no model at"))
   }
+
+  /// A ControlNet for clips, as diffusers saves it: the file by itself, and the folder, whose class says it.
+  @Test func sparseControlsAreRefused() throws {
+    let folder = try TemporaryFolder()
+    let file = folder.url.appending(path: "diffusion_pytorch_model.safetensors")
+    let tensors = [
+      "controlnet_cond_embedding.conv_in.weight": Tensor(shape: [8, 3, 3, 3]),
+      "down_blocks.0.motion_modules.0.proj_in.weight": Tensor(shape: [8, 8]), "conv_in.weight": Tensor(shape: [8, 4, 3, 3]),
+    ]
+    try SafetensorsWriter.write(tensors, to: file)
+    try folder.write("config.json", #"{"_class_name": "SparseControlNetModel"}"#)
+    for url in [file, folder.url] {
+      let error = #expect(throws: ModelFilesError.self) { try ControlNetModel.load(from: url) }
+      #expect("\(error as Any)".contains(url == file ? "a SparseCtrl of AnimateDiff" : "has no ControlNetModel"), "\(error as Any)")
+    }
+  }
 }

@@ -4,11 +4,12 @@ import LatentDiffusion
 import LatentDiffusionTestSupport
 import Testing
 
-/// A run of one of diffusers' AnimateDiff pipelines on a tiny model, as `Tests/Fixtures/motion/make_motion.py` describes it.
+/// A run of one of diffusers' pipelines for clips on a tiny model, as `Tests/Fixtures/motion/make_motion.py` and
+/// `Tests/Fixtures/text-to-video/make_text_to_video.py` describe it.
 struct MotionCase: Decodable, Sendable, CustomTestStringConvertible {
   let run: PipelineCase
   let model: String
-  let motion: String
+  let motion: String?
   let frames: Int
   let video: [String]?
   /// Files with their weights.
@@ -31,13 +32,16 @@ struct MotionCase: Decodable, Sendable, CustomTestStringConvertible {
     let pictures: [String]
   }
 
+  /// Where it lies.
+  private(set) var home = folder
+
   private enum CodingKeys: String, CodingKey { case model, motion, frames, video, loras, control, later, freeNoise = "free_noise" }
 
   init(from decoder: any Decoder) throws {
     run = try PipelineCase(from: decoder)
     let values = try decoder.container(keyedBy: CodingKeys.self)
     model = try values.decode(String.self, forKey: .model)
-    motion = try values.decode(String.self, forKey: .motion)
+    motion = try values.decodeIfPresent(String.self, forKey: .motion)
     frames = try values.decode(Int.self, forKey: .frames)
     video = try values.decodeIfPresent([String].self, forKey: .video)
     loras = try values.decodeIfPresent([String: Double].self, forKey: .loras)
@@ -50,23 +54,30 @@ struct MotionCase: Decodable, Sendable, CustomTestStringConvertible {
 
   static let folder = fixtures.appending(path: "motion")
 
-  static func all() throws -> [MotionCase] {
+  static func all(in home: URL = folder) throws -> [MotionCase] {
     struct File: Decodable { let pipelines: [MotionCase] }
-    return try JSONDecoder().decode(File.self, from: Data(contentsOf: folder.appending(path: "cases.json"))).pipelines
+    return try JSONDecoder().decode(File.self, from: Data(contentsOf: home.appending(path: "cases.json"))).pipelines.map {
+      var given = $0
+      given.home = home
+      return given
+    }
   }
 
   func reference() throws -> [String: Tensor] {
     try run.files.reduce(into: [:]) { all, file in
-      all.merge(try readTensors(Self.folder.appending(path: "reference/\(file)"))) { first, _ in first }
+      all.merge(try readTensors(home.appending(path: "reference/\(file)"))) { first, _ in first }
     }
   }
 
-  /// What AnimateDiffPipeline saves: sd1 with another U-Net and another scheduler.
-  static func saved() throws -> ModelCopy {
-    let copy = try ModelCopy("sd1")
+  /// What AnimateDiffPipeline saves.
+  static func saved() throws -> ModelCopy { try copy(of: "sd1", with: folder.appending(path: "saved")) }
+
+  /// A model with another U-Net and another scheduler.
+  static func copy(of model: String, with own: URL) throws -> ModelCopy {
+    let copy = try ModelCopy(model)
     for item in ["unet", "scheduler", "model_index.json"] {
       try copy.remove(item)
-      try FileManager.default.copyItem(at: folder.appending(path: "saved/\(item)"), to: copy.folder.appending(path: item))
+      try FileManager.default.copyItem(at: own.appending(path: item), to: copy.folder.appending(path: item))
     }
     return copy
   }
@@ -94,7 +105,7 @@ struct MotionCase: Decodable, Sendable, CustomTestStringConvertible {
   /// - Parameter others: files in the place of others.
   func adapters(replacing others: [String: String] = [:]) throws -> [AdapterUse] {
     try (loras ?? [:]).sorted { $0.key < $1.key }.map {
-      AdapterUse(try Adapter(contentsOf: Self.folder.appending(path: others[$0.key] ?? $0.key)), weight: $0.value)
+      AdapterUse(try Adapter(contentsOf: home.appending(path: others[$0.key] ?? $0.key)), weight: $0.value)
     }
   }
 }
@@ -110,7 +121,8 @@ struct MotionCase: Decodable, Sendable, CustomTestStringConvertible {
     var model = try withExtendedLifetime(copy) {
       try DiffusionModel.load(
         from: copy?.folder ?? ReferenceModel(given.model).folder,
-        replacing: copy == nil ? ["motion_adapter": motion ?? MotionCase.folder.appending(path: given.motion)] : [:], adapters: adapters)
+        replacing: copy == nil ? ["motion_adapter": motion ?? MotionCase.folder.appending(path: #require(given.motion))] : [:],
+        adapters: adapters)
     }
     #expect(model.warnings.isEmpty, "\(model.warnings)")
     if let scheduler = given.run.scheduler { try model.use(SchedulerKind(named: scheduler)) }
@@ -118,7 +130,7 @@ struct MotionCase: Decodable, Sendable, CustomTestStringConvertible {
   }
 
   /// Expects what diffusers drew. Its latents are `[N, 4, F, h, w]`.
-  private static func expectDrawn(_ given: MotionCase, by model: DiffusionModel, adaptation: Adaptation? = nil) async throws {
+  static func expectDrawn(_ given: MotionCase, by model: DiffusionModel, adaptation: Adaptation? = nil) async throws {
     let expected = try given.reference(), record = RecordedNoise.Record()
     var request = try given.request()
     request.adaptation = adaptation

@@ -16,14 +16,22 @@ import UNet
     let files: [String]
     let timestep: Float
     var testDescription: String { name }
+
+    static func all(in folder: URL) -> [Case] {
+      struct File: Decodable { let passes: [Case] }
+      return (try? JSONDecoder().decode(File.self, from: Data(contentsOf: folder.appending(path: "cases.json"))).passes) ?? []
+    }
+
+    func tensors(in folder: URL) throws -> [String: Tensor] {
+      try files.reduce(into: [:]) { all, file in
+        all.merge(try readTensors(folder.appending(path: "reference/\(file)"))) { first, _ in first }
+      }
+    }
   }
 
-  static let cases: [Case] = {
-    struct File: Decodable { let passes: [Case] }
-    return (try? JSONDecoder().decode(File.self, from: Data(contentsOf: folder.appending(path: "cases.json"))).passes) ?? []
-  }()
+  static let cases = Case.all(in: folder)
 
-  private static func load<Component: ModelComponent>(_ url: URL, _ name: String?, as type: Component.Type) throws -> Component {
+  static func load<Component: ModelComponent>(_ url: URL, _ name: String?, as type: Component.Type) throws -> Component {
     let files = try ModelFiles(url), component = try #require(name ?? files.components.first)
     let json = try #require(try files.configuration(of: component))
     let (result, report) = try LoadReport.load(from: files.weights(of: component), in: ExecutionContext()) {
@@ -48,15 +56,18 @@ import UNet
   @Test(
     .compares("UNetMotionModel (AnimateDiff) of every version, every block", in: .architectures, with: "diffusers"), arguments: cases)
   func equalsDiffusers(_ given: Case) throws {
-    var tensors = try given.files.reduce(into: [String: Tensor]()) { all, file in
-      all.merge(try readTensors(Self.folder.appending(path: "reference/\(file)"))) { first, _ in first }
-    }
+    let tensors = try given.tensors(in: Self.folder)
+    try Self.expect(Self.unet(given.model, given.name), toGive: tensors, at: given.timestep, given.name)
+  }
+
+  /// Compares a pass over clips with diffusers', module by module.
+  static func expect(_ unet: UNet2DConditionModel, toGive reference: [String: Tensor], at timestep: Float, _ name: String) throws {
+    var tensors = reference
     let latents = try #require(tensors["input.sample"]).permuted([0, 2, 3, 4, 1])
     let expected = try #require(tensors["output"]).permuted([0, 2, 3, 4, 1])
-    for (name, tensor) in tensors where name.contains(".motion_modules.") && tensor.shape.rank == 3 {
+    for (name, tensor) in tensors where tensor.shape.rank == 3 && Self.ofFrames.contains(where: name.contains) {
       tensors[name] = Self.ordered(tensor, clips: latents.shape[0])
     }
-    let unet = try Self.unet(given.model, given.name)
     let conditioning = Conditioning(
       hiddenStates: try #require(tensors["input.encoder_hidden_states"]), pooled: tensors["input.text_embeds"],
       inputs: ["time_ids": tensors["input.time_ids"]].compactMapValues { $0 })
@@ -64,24 +75,28 @@ import UNet
     let comparison = ModuleComparison(tensors, tolerance: tolerance)
     // Without an observer rows are shared and parted.
     for threads in [1, 2] {
-      let found = try unet.predict(latents, timestep: given.timestep, conditioning: conditioning, in: ExecutionContext(threads: threads))
+      let found = try unet.predict(latents, timestep: timestep, conditioning: conditioning, in: ExecutionContext(threads: threads))
       expectClose(found, expected, tolerance: tolerance, "output by itself")
     }
     var context = ExecutionContext()
     context.observer = { comparison.observe($0, $1) }
     expectClose(
-      try unet.predict(latents, timestep: given.timestep, conditioning: conditioning, in: context), expected, tolerance: tolerance, "output"
-    )
+      try unet.predict(latents, timestep: timestep, conditioning: conditioning, in: context), expected, tolerance: tolerance, "output")
     #expect(comparison.missed == [], "\(comparison.count) were compared")
-    print("\(given.name): \(comparison.count) modules, largest difference in \(comparison.largest)")
+    print("\(name): \(comparison.count) modules, largest difference in \(comparison.largest)")
   }
 
+  /// Parts of the names of modules whose tokens are the frames of a pixel.
+  private static let ofFrames = [".motion_modules.", ".temp_attentions.", "transformer_in."]
+
   /// One row of latents for two of conditioning, short cuts, and frames of clips that know nothing of those of another.
-  @Test func clipsAreIndependent() throws {
-    let unet = try Self.unet("sd1", "v2"), context = ExecutionContext(threads: 2)
+  @Test func clipsAreIndependent() throws { try Self.expectIndependentClips(Self.unet("sd1", "v2"), contextChannels: 16) }
+
+  static func expectIndependentClips(_ unet: UNet2DConditionModel, contextChannels: Int) throws {
+    let context = ExecutionContext(threads: 2)
     var generator = TorchGenerator(seed: 5)
     let latents = Tensor(generator.normal(2 * 3 * 8 * 8 * 4), shape: [2, 3, 8, 8, 4])
-    let states = Tensor(generator.normal(4 * 5 * 16), shape: [4, 5, 16])
+    let states = Tensor(generator.normal(4 * 5 * contextChannels), shape: [4, 5, contextChannels])
     let all = try unet.predict(latents, timestep: 400, conditioning: Conditioning(hiddenStates: states), in: context)
     #expect(all.shape == [4, 3, 8, 8, 4])
     for row in 0..<4 {

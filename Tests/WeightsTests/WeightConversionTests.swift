@@ -116,14 +116,30 @@ import LatentDiffusionWeights
     #expect(worst.largest <= 0.51 * scale)
   }
 
+  /// A kernel over frames is one over the lines of a picture: the same bytes, and the same products, in every form.
+  @Test(arguments: written) func kernelsOfThreeAxes(_ format: NumberFormat) throws {
+    var generator = TorchGenerator(seed: 12)
+    let values = Tensor(generator.normal(40 * 64 * 3), shape: [40, 64, 3, 1])
+    let clips = Tensor(generator.normal(2 * 4 * 6 * 64), shape: [2, 4, 6, 64])
+    let geometry = ConvolutionGeometry(kernelHeight: 3, kernelWidth: 1, padding: .init(top: 1, left: 0, bottom: 1, right: 0))
+    let results = try [values, values.reshaped([40, 64, 3, 1, 1])].map { weights in
+      let stored = try WeightTensor(weights).converted(to: format)
+      #expect(stored.elementType == format)
+      return (stored.data, try Tensor.convolution([clips], weights: PackedMatrix(stored, in: context), geometry: geometry, in: context))
+    }
+    #expect(results[0].0 == results[1].0 && results[0].1.elements == results[1].1.elements)
+    #expect(results[0].1.shape == [2, 4, 6, 40] && results[0].1.isFinite)
+  }
+
   @Test func shapesThatAreNotQuantised() throws {
-    for shape in [[64], [4, 33], [3, 4, 3, 3], [2, 32, 3], [2, 32, 1, 1, 1], [0, 32], []] as [Shape] {
+    for shape in [[64], [4, 33], [3, 4, 3, 3], [2, 32, 3], [2, 32, 1, 1, 1, 1], [0, 32], []] as [Shape] {
       let wide = WeightTensor(Tensor(repeating: 1, shape: shape))
       #expect(NumberFormat.q8.bytes(of: shape) == nil)
       #expect(try wide.converted(to: .q8).elementType == .float16, "\(shape)")
       #expect(try wide.converted(to: .bfloat16).converted(to: .q8).elementType == .bfloat16, "\(shape)")
     }
     #expect(NumberFormat.q8.bytes(of: [3, 64, 3, 3]) == 3 * 9 * 2 * 34)
+    #expect(NumberFormat.q8.bytes(of: [3, 64, 3, 1, 1]) == 3 * 3 * 2 * 34)
     #expect(NumberFormat.q8.bytes(of: [.max, 32]) == nil && NumberFormat.float32.bytes(of: [.max / 2]) == nil)
     #expect(NumberFormat.q8.bytes(of: [1 << 31, 1 << 31]) == nil)
   }

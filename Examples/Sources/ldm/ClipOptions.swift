@@ -106,11 +106,28 @@ struct ClipFileOptions: ParsableArguments {
   var saveImageTensor: String?
 
   func validate() throws {
-    guard Clip.frameRates.contains(fps ?? 1) else {
-      throw ValidationError("--fps must be a number from \(Clip.frameRates.lowerBound) to \(Clip.frameRates.upperBound).")
-    }
+    try checkFrameRate(fps)
     guard (0...100).contains(quality ?? 0) else { throw ValidationError("--quality must be from 0 to 100.") }
   }
+
+  /// Reports errors before the work begins, not after it.
+  func check(count: Int = 1, framesPerSecond: Double) throws { try files.check(count: count, framesPerSecond: framesPerSecond) }
+
+  var files: ClipFiles { ClipFiles(output: output, quality: quality, latents: saveLatents, imageTensor: saveImageTensor) }
+}
+
+func checkFrameRate(_ fps: Double?) throws {
+  guard Clip.frameRates.contains(fps ?? 1) else {
+    throw ValidationError("--fps must be a number from \(Clip.frameRates.lowerBound) to \(Clip.frameRates.upperBound).")
+  }
+}
+
+/// Where clips go, and tensors of their frames.
+struct ClipFiles {
+  let output: String
+  let quality: Int?
+  let latents: String?
+  let imageTensor: String?
 
   /// The file or folder of each clip.
   private func urls(_ count: Int) -> [URL] {
@@ -124,8 +141,8 @@ struct ClipFileOptions: ParsableArguments {
   }
 
   /// Reports errors before the work begins, not after it.
-  func check(count: Int = 1, framesPerSecond: Double) throws {
-    if [output, saveLatents, saveImageTensor].contains("-") {
+  func check(count: Int, framesPerSecond: Double) throws {
+    if [output, latents, imageTensor].contains("-") {
       throw Failure("A clip cannot go to standard output, nor a tensor; give the name of a file.")
     }
     guard !output.isEmpty else { throw Failure("--output is empty; give the name of a file or of a new folder.") }
@@ -133,7 +150,7 @@ struct ClipFileOptions: ParsableArguments {
     try format.check(framesPerSecond: framesPerSecond)
     if quality != nil, format != .webp { throw Failure("--quality is for .webp files; leave it out.") }
     for url in urls { if format == .folder { try checkNew(folder: url) } else { try checkWritable(url) } }
-    for path in [saveLatents, saveImageTensor].compactMap(\.self) { try checkWritable(URL(filePath: path)) }
+    for path in [latents, imageTensor].compactMap(\.self) { try checkWritable(URL(filePath: path)) }
   }
 
   /// - Throws: a `Failure` if a new folder cannot be made there.
@@ -149,15 +166,15 @@ struct ClipFileOptions: ParsableArguments {
   /// Encodes clips, and writes all files.
   ///
   /// - Parameters:
-  ///   - latents: as files have them, written where they are asked for.
+  ///   - all: latents as files have them, written where they are asked for.
   ///   - image: as files have them, written where they are asked for.
   /// - Returns: a sentence about what was written.
-  func write(_ clips: [Clip], latents: @autoclosure () -> Tensor, image: @autoclosure () -> Tensor) throws -> String {
+  func write(_ clips: [Clip], latents all: @autoclosure () -> Tensor, image: @autoclosure () -> Tensor) throws -> String {
     let urls = urls(clips.count), encoded = try zip(clips, urls).map { try $0.encoded(as: ClipFormat(of: $1), quality: quality) }
     try Signals.whole {
       for (clip, url) in zip(encoded, urls) { try clip.write(to: url) }
-      if let path = saveLatents { try writeTensor("latents", latents(), to: path) }
-      if let path = saveImageTensor { try writeTensor("image", image(), to: path) }
+      if let path = latents { try writeTensor("latents", all(), to: path) }
+      if let path = imageTensor { try writeTensor("image", image(), to: path) }
     }
     guard let clip = clips.first else { return "" }
     let names = clips.count == 1 ? [output] : urls.map(\.relativePath), count = clip.frames.count

@@ -225,7 +225,8 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
       size: size, images: drawn.count, rowsPerImage: kinds.count, sharesLatents: kinds.allSatisfy(\.seesPicture),
       encodesPicture: task.size != nil)
     extent.frameWindows = windows
-    if case .count(let frames) = task.frames { extent.frames = max(1, min(frames, GenerationRequest.maximumPixels)) }
+    let mostFrames = GenerationRequest.maximumPixels / (size.width * size.height)
+    if case .count(let frames) = task.frames { extent.frames = max(1, min(frames, mostFrames)) }
     return extent
   }
 

@@ -11,8 +11,18 @@ struct MorphWords: WordOptions {
     help: "What to draw at a keyframe: one for each, in their order, or one for all.")
   var prompt: [String]
 
+  @Option(
+    name: .customLong("prompt-2"), parsing: .unconditionalSingleValue,
+    help: "SDXL: what the second text encoder reads at a keyframe: one for each, in their order, or one for all. Without it, the prompt.")
+  var seconds: [String] = []
+
   @Option(parsing: .unconditional, help: "What to stay away from.")
   var negativePrompt: String?
+
+  @Option(
+    name: .customLong("negative-prompt-2"), parsing: .unconditional,
+    help: "SDXL: what the second text encoder reads of the negative prompt. Without it, the negative prompt.")
+  var negativePrompt2: String?
 
   @Option(
     parsing: .unconditional,
@@ -23,9 +33,29 @@ struct MorphWords: WordOptions {
 
   /// The first one, which decides on what is the same for all.
   func text() -> String { prompt.first ?? "" }
+  var prompt2: String? { seconds.first }
 
-  func validate() throws {
-    guard (0...1000).contains(clipSkip) else { throw ValidationError("--clip-skip must be from 0 to 1000.") }
+  var settings: [GenerationParameters.Setting] {
+    [("Prompt 2", seconds.isEmpty ? nil : seconds.joined(separator: ", ")), ("Negative prompt 2", negativePrompt2)]
+      .compactMap { name, text in text.map { .init(name, $0) } }
+  }
+
+  func validate() throws { try checkBesidePrompts() }
+
+  /// One for each keyframe, or one for all.
+  ///
+  /// - Parameter first: takes the place of the first text.
+  /// - Throws: a `ValidationError` where the texts for both encoders do not fit one another.
+  func prompts(first: String? = nil) throws -> [Prompt] {
+    let texts = [first ?? text()] + prompt.dropFirst(), count = max(texts.count, seconds.count)
+    guard [1, count].contains(texts.count), [0, 1, count].contains(seconds.count) else {
+      throw ValidationError(
+        "--prompt is given \(texts.count) times and --prompt-2 \(seconds.count) times; give one for each keyframe, or one for all.")
+    }
+    return (0..<count).map {
+      Prompt(
+        texts[min($0, texts.count - 1)], skippedLayers: clipSkip, second: seconds.isEmpty ? nil : seconds[min($0, seconds.count - 1)])
+    }
   }
 }
 
@@ -129,18 +159,18 @@ struct MorphCommand: AsyncParsableCommand {
 
   func validate() throws {
     guard options.refining.refiner == nil else { throw ValidationError("ldm morph takes no --refiner.") }
-    _ = try options.drawn.morph(options.prompt.prompt.map { Prompt($0) }, seed: 0)
+    _ = try options.drawn.morph(options.prompt.prompts(), seed: 0)
   }
 
   func run() async throws {
     let drawn = options.drawn, words = options.prompt
     try drawn.file.check(framesPerSecond: drawn.fps)
     for prompt in words.prompt.dropFirst() { try options.adapters.checkNone(in: ["a --prompt after the first": prompt]) }
+    for prompt in words.seconds.dropFirst() { try options.adapters.checkNone(in: ["--prompt-2": prompt]) }
     let progress = Progress()
     do {
       let ready = try await options.ready(progress, TextToImage())
-      let prompts = ready.request.prompts + words.prompt.dropFirst().map { Prompt($0, skippedLayers: words.clipSkip) }
-      let morph = try drawn.morph(prompts, seed: ready.request.seed)
+      let morph = try drawn.morph(words.prompts(first: ready.request.prompts.first?.text), seed: ready.request.seed)
       let walk = try await ready.model.pipeline.walk(morph, frames: drawn.frameCount, like: ready.request, in: ready.context)
       for truncation in walk.truncations { options.tell(truncation, progress) }
       let drawings = try await drawings(of: walk, ready, progress)
@@ -153,7 +183,7 @@ struct MorphCommand: AsyncParsableCommand {
           others: drawn.settings
         ).text
       let seeds = drawn.seeds.isEmpty ? [ready.request.seed] : drawn.seeds
-      let written = try drawn.file.write(
+      let written = try drawn.file.files.write(
         [clip], latents: withChannelsFirst(Tensor.concatenated(frames.map(\.latents), axis: 0)),
         image: Tensor.concatenated(frames.compactMap(\.image), axis: 0))
       progress.end("\(written), seed\(seeds.count == 1 ? "" : "s") \(seeds.map(\.description).joined(separator: ", "))")

@@ -27,6 +27,14 @@ extension WordOptions {
   var settings: [GenerationParameters.Setting] { [] }
   func checkIsGiven() {}
   func check(_ model: StableDiffusion) {}
+
+  /// - Throws: a `ValidationError` where what is said beside the prompts cannot be.
+  func checkBesidePrompts() throws {
+    guard negativePrompt2 == nil || negativePrompt != nil else {
+      throw ValidationError("--negative-prompt-2 goes with --negative-prompt.")
+    }
+    guard (0...1000).contains(clipSkip) else { throw ValidationError("--clip-skip must be from 0 to 1000.") }
+  }
 }
 
 /// For models that read no text.
@@ -84,12 +92,7 @@ struct PromptOptions: WordOptions {
     [("Prompt 2", prompt2), ("Negative prompt 2", negativePrompt2)].compactMap { name, text in text.map { .init(name, $0) } }
   }
 
-  func validate() throws {
-    guard negativePrompt2 == nil || negativePrompt != nil else {
-      throw ValidationError("--negative-prompt-2 goes with --negative-prompt.")
-    }
-    guard (0...1000).contains(clipSkip) else { throw ValidationError("--clip-skip must be from 0 to 1000.") }
-  }
+  func validate() throws { try checkBesidePrompts() }
 
   /// For commands that draw nothing without words.
   func checkIsGiven() throws {

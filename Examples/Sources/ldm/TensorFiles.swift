@@ -4,15 +4,16 @@ import LatentDiffusion
 /// Reads `[N, C, h, w]` from a safetensors file, or `[N, C, F, h, w]` of clips.
 /// - Parameter names: the tensor's name, the preferred one first. The only tensor of a file may have any name.
 /// - Returns: `[N, h, w, C]` or `[N, F, h, w, C]`.
-func readLatents(_ path: String, names: [String], ofClips isOfClips: Bool = false) throws -> Tensor {
+func readLatents(_ path: String, names: [String], ofClips isOfClips: Bool? = false) throws -> Tensor {
   let file = try SafetensorsFile(URL(filePath: path))
   guard let name = names.first(where: file.names.contains) ?? (file.names.count == 1 ? file.names.first : nil) else {
     throw Failure("\(path) holds no tensor named \(names.joined(separator: " or ")); name it so, or let it be the only one.")
   }
-  guard let shape = file.tensors[name]?.shape, shape.rank == (isOfClips ? 5 : 4), shape.count > 0,
+  let shapes = [(false, 4, "[N, 4, h, w]"), (true, 5, "[N, 4, frames, h, w]")].filter { $0.0 == isOfClips ?? $0.0 }
+  guard let shape = file.tensors[name]?.shape, shapes.contains(where: { $0.1 == shape.rank }), shape.count > 0,
     shape.count <= GenerationRequest.maximumPixels
   else {
-    throw Failure("\(name) in \(path) must have the shape [N, 4, \(isOfClips ? "frames, " : "")h, w].")
+    throw Failure("\(name) in \(path) must have the shape \(shapes.map(\.2).joined(separator: " or ")).")
   }
   let tensor = try file.tensor(name, shape: shape).decoded()
   guard tensor.isFinite else { throw Failure("\(name) in \(path) has elements that are infinite or not numbers.") }

@@ -18,11 +18,15 @@ struct VideoOptions: DrawnOptions {
 
 struct Txt2Video: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "txt2video", abstract: "Draws a clip from words, with motion modules (AnimateDiff) in a model for pictures.")
+    commandName: "txt2video",
+    abstract: "Draws a clip from words, with motion modules (AnimateDiff) or with a text-to-video model (ModelScope).")
   @OptionGroup var options: DrawingOptions<PromptOptions, VideoOptions>
 
   @Option(
-    parsing: .unconditional, help: "Frames of the clip. Without it, 16. More than the motion module was made for need --context-length.")
+    parsing: .unconditional,
+    help:
+      "Frames of the clip. Without it, 16, or as many as the motion module has positions for. More than those need --context-length."
+  )
   var frames: Int?
 
   @Option(parsing: .unconditional, help: "A picture that the clip begins with.")
@@ -49,7 +53,9 @@ struct Txt2Video: AsyncParsableCommand {
 
 struct Video2Video: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "video2video", abstract: "Draws a clip over another one, with motion modules (AnimateDiff) in a model for pictures.")
+    commandName: "video2video",
+    abstract:
+      "Draws a clip over another one, with motion modules (AnimateDiff) or with a text-to-video model (ModelScope).")
   @OptionGroup var options: DrawingOptions<PromptOptions, VideoOptions>
 
   @Option(
@@ -64,7 +70,8 @@ struct Video2Video: AsyncParsableCommand {
     help: "A picture of the clip to start from; give it once for each frame.")
   var frames: [String] = []
 
-  @Option(parsing: .unconditional, help: "How much to change, 0…1: the part of the steps that is run. Without it, 0.8.")
+  @Option(
+    parsing: .unconditional, help: "How much to change, 0…1: the part of the steps that is run. Without it, as is usual for the model.")
   var strength: Double?
 
   func validate() throws {
@@ -146,7 +153,7 @@ extension DrawingOptions where Drawn == VideoOptions {
       let all = Tensor.concatenated(tensors, axis: 0)
       return all.reshaped(Shape([count, frames] + all.shape.dimensions.dropFirst()))
     }
-    return try drawn.file.write(
+    return try drawn.file.files.write(
       clips, latents: withChannelsFirst(stacked(images.map(\.latents))), image: stacked(images.map(\.image)))
   }
 }

@@ -21,7 +21,7 @@ public struct ImageVariationFamily: ModelFamily {
 
   public var parts: [ModelPart] {
     [
-      ModelPart("unet", .predictor, words: "U-Net", classNames: UNet2DConditionModel.classNames),
+      ModelPart("unet", .predictor, words: "U-Net", classNames: UNet2DConditionModel.pictureClassNames),
       ModelPart("vae", .autoencoder, words: "autoencoder", classNames: ["AutoencoderKL"]),
       ModelPart("image_encoder", .conditioner, words: "image encoder", classNames: CLIPVisionModelWithProjection.classNames),
       ModelPart("feature_extractor", .accessory, words: "image processor", isOptional: true),

@@ -18,7 +18,7 @@ public struct LDMFamily: ModelFamily {
 
   public var parts: [ModelPart] {
     [
-      ModelPart("unet", .predictor, words: "U-Net", classNames: UNet2DModel.classNames + UNet2DConditionModel.classNames),
+      ModelPart("unet", .predictor, words: "U-Net", classNames: UNet2DModel.classNames + UNet2DConditionModel.pictureClassNames),
       ModelPart("vqvae", .autoencoder, words: "autoencoder"),
       ModelPart("class_embedder", .conditioner, words: "class embedder", classNames: ClassEmbedder.classNames, isOptional: true),
       ModelPart("scheduler", .accessory, words: "scheduler"),

@@ -15,7 +15,7 @@ public struct LDMTextToImageFamily: ModelFamily {
 
   public var parts: [ModelPart] {
     [
-      ModelPart("unet", .predictor, words: "U-Net", classNames: UNet2DConditionModel.classNames),
+      ModelPart("unet", .predictor, words: "U-Net", classNames: UNet2DConditionModel.pictureClassNames),
       ModelPart("vqvae", .autoencoder, words: "autoencoder"),
       ModelPart("bert", .conditioner, words: "text encoder", classNames: LDMBertModel.classNames),
       ModelPart("tokenizer", .accessory, words: "tokenizer", classNames: ["BertTokenizer", "BertTokenizerFast"]),

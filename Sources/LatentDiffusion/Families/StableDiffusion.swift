@@ -33,7 +33,7 @@ public struct StableDiffusionFamily: ModelFamily {
 
   public var parts: [ModelPart] {
     [
-      ModelPart("unet", .predictor, words: "U-Net", classNames: UNet2DConditionModel.classNames),
+      ModelPart("unet", .predictor, words: "U-Net", classNames: UNet2DConditionModel.pictureClassNames),
       .motionAdapter,
       ModelPart(
         "vae", .autoencoder, words: "autoencoder", classNames: Self.autoencoders),

@@ -27,7 +27,7 @@ public struct StableDiffusionXLFamily: ModelFamily {
   public var parts: [ModelPart] {
     let tokenizers = ["CLIPTokenizer", "CLIPTokenizerFast"]
     return [
-      ModelPart("unet", .predictor, words: "U-Net", classNames: UNet2DConditionModel.classNames),
+      ModelPart("unet", .predictor, words: "U-Net", classNames: UNet2DConditionModel.pictureClassNames),
       .motionAdapter,
       ModelPart("vae", .autoencoder, words: "autoencoder", classNames: AutoencoderKL.classNames),
       // The refiner has the second one alone.

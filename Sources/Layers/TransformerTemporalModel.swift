@@ -4,8 +4,9 @@ import Tensor
 
 /// Lets the frames of a clip see one another: a normalisation over all frames, then blocks in which the frames attend to one another pixel by pixel.
 ///
-/// Tokens stay where the pixels of the frames are. Source: Guo et al. 2023 (arXiv:2307.04725), diffusers' `AnimateDiffTransformer3D`.
-public struct AnimateDiffTransformer3D: Sendable {
+/// Tokens stay where the pixels of the frames are. Source: Guo et al. 2023 (arXiv:2307.04725) and Wang et al. 2023 (arXiv:2308.06571), diffusers'
+/// `AnimateDiffTransformer3D`, which tells frames apart by their positions, and `TransformerTemporalModel`, which does not.
+public struct TransformerTemporalModel: Sendable {
   private let norm: GroupNorm
   private let projIn: Linear
   private let blocks: [FrameTransformerBlock]
@@ -13,16 +14,18 @@ public struct AnimateDiffTransformer3D: Sendable {
   private let path: String
 
   /// - Parameters:
+  ///   - headChannels: of each head.
   ///   - layers: transformer blocks.
-  ///   - frames: the most frames that there are positions for.
-  /// - Precondition: `heads` is at most `channels`: configurations are checked earlier.
+  ///   - positions: the most frames that there are positions for; nil: there are none.
   /// - Throws: `WeightErrors`, `CancellationError`.
-  public init(_ channels: Int, heads: Int, layers: Int, groups: Int, frames: Int, weights: WeightScope) throws {
-    let inner = channels / heads * heads
+  public init(
+    _ channels: Int, heads: Int, headChannels: Int, layers: Int = 1, groups: Int, positions: Int? = nil, weights: WeightScope
+  ) throws {
+    let inner = heads * headChannels
     norm = try GroupNorm(groups: groups, channels: channels, epsilon: 1e-6, weights: weights["norm"])
     projIn = try Linear(channels, inner, weights: weights["proj_in"])
     blocks = try (0..<layers).map {
-      try FrameTransformerBlock(inner, heads: heads, frames: frames, weights: weights["transformer_blocks"][$0])
+      try FrameTransformerBlock(inner, heads: heads, positions: positions, weights: weights["transformer_blocks"][$0])
     }
     projOut = try Linear(inner, channels, weights: weights["proj_out"])
     path = weights.prefix
@@ -30,7 +33,7 @@ public struct AnimateDiffTransformer3D: Sendable {
 
   /// - Parameters:
   ///   - x: `[N · F, H, W, C]`, the frames of a clip in a row.
-  ///   - frames: F, at most as many as there are positions for.
+  ///   - frames: F, at most as many as there are positions for, where there are some.
   ///   - windows: in which the frames see one another, each of at most as many; empty: all see all.
   /// - Returns: the same shape.
   /// - Throws: `CancellationError`.
@@ -45,8 +48,8 @@ public struct AnimateDiffTransformer3D: Sendable {
   }
 }
 
-/// Two attentions of the frames to one another, and a feed-forward net. Source: diffusers' `BasicTransformerBlock` with `double_self_attention` and sinusoidal
-/// `positional_embeddings`, which are added to what is normalised.
+/// Two attentions of the frames to one another, and a feed-forward net. Source: diffusers' `BasicTransformerBlock` with `double_self_attention` and perhaps
+/// sinusoidal `positional_embeddings`, which are added to what is normalised.
 struct FrameTransformerBlock: Sendable {
   private let norm1: LayerNorm
   private let attn1: Attention
@@ -54,18 +57,18 @@ struct FrameTransformerBlock: Sendable {
   private let attn2: Attention
   private let norm3: LayerNorm
   private let feedForward: FeedForward
-  private let positions: Positions
+  private let positions: Positions?
   private let path: String
 
-  /// - Parameter frames: the most frames that there are positions for.
-  init(_ channels: Int, heads: Int, frames: Int, weights: WeightScope) throws {
+  /// - Parameter positions: the most frames that there are positions for; nil: there are none.
+  init(_ channels: Int, heads: Int, positions: Int?, weights: WeightScope) throws {
     func attention(_ name: String) throws -> Attention {
       try Attention(channels, heads: heads, headChannels: channels / heads, bias: false, weights: weights[name])
     }
     (norm1, attn1) = (try LayerNorm(channels, weights: weights["norm1"]), try attention("attn1"))
     (norm2, attn2) = (try LayerNorm(channels, weights: weights["norm2"]), try attention("attn2"))
     (norm3, feedForward) = (try LayerNorm(channels, weights: weights["norm3"]), try FeedForward(channels, weights: weights["ff"]))
-    positions = try Positions(channels, frames: frames, weights: weights["pos_embed"])
+    self.positions = try positions.map { try Positions(channels, frames: $0, weights: weights["pos_embed"]) }
     path = weights.prefix
   }
 
@@ -79,7 +82,7 @@ struct FrameTransformerBlock: Sendable {
   }
 
   private func attended(_ x: Tensor, in context: ExecutionContext) throws -> Tensor {
-    let positions = try positions(x.shape[1], in: context)
+    let positions = try positions?(x.shape[1], in: context)
     let x = try attn1(acrossFrames: norm1(x, in: context), at: positions, adding: x, in: context)
     return try attn2(acrossFrames: norm2(x, in: context), at: positions, adding: x, in: context)
   }
