@@ -62,7 +62,10 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   public var sampleSize: Int? { configuration.sampleSize }
   public var sampleSides: (height: Int, width: Int)? { configuration.sampleSides }
   public var embedsGuidance: Bool { configuration.conditionChannels != nil }
-  public var clip: ClipLength? { motion.map { ClipLength(usual: min(16, $0.frames), most: $0.frames) } }
+  public var clip: ClipLength? {
+    motion.map { ClipLength(usual: min(16, $0.frames), most: $0.frames) }
+      ?? configuration.frames.map { ClipLength(usual: $0, most: MotionConfiguration.mostFrames) }
+  }
 
   /// `timestep_cond`, which replaces the embedding of the guidance; `class_labels` and `time_ids`, where the configuration asks for them.
   public var declaredInputs: [PredictorInput] { embedding.declaredInputs }
@@ -83,7 +86,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   ) throws -> Tensor {
     let deepFeatures = memory.reusesFeatures ? memory.kept[Self.deepFeatures] : nil
     try check(latents, conditioning)
-    let frames = motion == nil ? 1 : latents.shape[1]
+    let frames = clip == nil ? 1 : latents.shape[1]
     try check(conditioning.residuals, rows: conditioning.rows * frames, skips: deepFeatures.flatMap { _ in memory.computedSkips })
     let text = try read(conditioning, frames: frames, memory: &memory, in: context)
     let whole = Inputs(
@@ -158,8 +161,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   private func pass(_ inputs: Inputs, in context: ExecutionContext) throws -> Outputs {
     let (latents, branch, rows) = (inputs.pictures, inputs.branch, inputs.featureRows)
     let time = try embedding(inputs.timestep, conditioning: inputs.conditioning, rows: inputs.rows, in: context)
-      .eachRow(inputs.text.frames, in: context)
-    let pass = UNetPass(time: time, text: inputs.text, merging: inputs.merging, context: context)
+    let pass = try UNetPass(time: time, text: inputs.text, merging: inputs.merging, context: context)
     let distinct = try sharesRows(inputs, in: context) ? latents : latents.repeated(rows / latents.shape[0], in: context)
     var x = try wayDown.convIn(configuration.centersInput ? distinct.scaled(by: 2, plus: -1, in: context) : distinct, in: context)
     var skips = [x]
@@ -259,13 +261,14 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
 
   /// The first context is the text; one for each adapter follows, or none.
   private func check(_ latents: Tensor, _ conditioning: Conditioning) throws {
-    let wanted = "[N, \(motion == nil ? "" : "F, ")h, w, \(inputChannels)]"
-    guard latents.shape.rank == (motion == nil ? 4 : 5), latents.shape.columns == inputChannels, latents.count > 0 else {
+    let clip = clip, wanted = "[N, \(clip == nil ? "" : "F, ")h, w, \(inputChannels)]"
+    guard latents.shape.rank == (clip == nil ? 4 : 5), latents.shape.columns == inputChannels, latents.count > 0 else {
       throw ComponentError.unexpectedShape(component: "The U-Net", argument: "latents", expected: wanted, found: latents.shape)
     }
-    if let motion, latents.shape[1] > motion.frames {
+    if let clip, latents.shape[1] > clip.most {
       throw ComponentError.outOfRange(
-        component: "The motion module", option: "a number of frames", value: "\(latents.shape[1])", allowed: "from 1 to \(motion.frames)")
+        component: motion == nil ? "The U-Net" : "The motion module", option: "a number of frames", value: "\(latents.shape[1])",
+        allowed: "from 1 to \(clip.most)")
     }
     try check(conditioning, latents: latents.shape[0])
     try embedding.check(conditioning)
@@ -321,15 +324,5 @@ extension TextStates {
   func isOfTheSame(as other: TextStates) -> Bool {
     states.isIdentical(to: other.states) && frames == other.frames
       && pictures.elementsEqual(other.pictures) { $0.tokens.isIdentical(to: $1.tokens) && $0.scale == $1.scale }
-  }
-}
-
-extension Tensor {
-  /// Each row `times` times, one after the other: `[N, C]` → `[times · N, C]`.
-  fileprivate func eachRow(_ times: Int, in context: ExecutionContext) throws -> Tensor {
-    guard times > 1 else { return self }
-    let (rows, columns) = (shape[0], shape[1])
-    return try Tensor.concatenated(Array(repeating: reshaped([rows, 1, columns]), count: times), axis: 1, in: context)
-      .reshaped([rows * times, columns])
   }
 }

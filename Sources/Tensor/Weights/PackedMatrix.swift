@@ -44,7 +44,7 @@ public struct PackedMatrix: Sendable {
 
   /// The bytes of a packed matrix; nil if they do not fit in an `Int`, or if the shape cannot be cut into blocks.
   ///
-  /// - Parameter shape: of rank 2 or 4.
+  /// - Parameter shape: of rank 2, 4 or 5.
   public static func packedBytes(_ shape: Shape, of format: NumberFormat) -> Int? {
     let (padded, overflow) = shape[0].addingReportingOverflow(panelWidth - 1)
     let row = Shape(Array(shape.dimensions.dropFirst())).count, block = packedBlock(of: format)
@@ -68,7 +68,7 @@ public struct PackedMatrix: Sendable {
   ///   - residency: where the panels are between uses. Only weights that are mapped from a file can be streamed. Others are packed at their first use and
   ///     kept.
   /// - Returns: nil if a weight is infinite or not a number.
-  /// - Precondition: the shape has rank 2 or 4, and gated weights an even number of outputs.
+  /// - Precondition: the shape has rank 2, 4 or 5, and gated weights an even number of outputs.
   /// - Throws: `CancellationError`.
   public init?(
     checking weights: WeightTensor, isGated: Bool = false, residency: WeightResidency = .packed, in context: ExecutionContext
@@ -82,7 +82,7 @@ public struct PackedMatrix: Sendable {
 
   /// Packs weights at once, without a check.
   ///
-  /// - Precondition: the shape has rank 2 or 4, and gated weights an even number of outputs.
+  /// - Precondition: the shape has rank 2, 4 or 5, and gated weights an even number of outputs.
   /// - Throws: `CancellationError`.
   public init(_ weights: WeightTensor, isGated: Bool = false, in context: ExecutionContext) throws {
     self.init(weights, isGated: isGated, unpacked: nil)
@@ -91,7 +91,7 @@ public struct PackedMatrix: Sendable {
 
   /// A matrix whose storage, if any, is not written yet.
   private init(_ weights: WeightTensor, isGated: Bool, unpacked: UnpackedWeights?) {
-    precondition(weights.shape.rank == 2 || weights.shape.rank == 4, "Weights of shape \(weights.shape) are no matrix.")
+    precondition(weights.shape.isKernel, "Weights of shape \(weights.shape) are no matrix.")
     precondition(!isGated || weights.shape[0] % 2 == 0, "\(weights.shape[0]) outputs have no two halves.")
     outputs = weights.shape[0]
     let taps = weights.shape.dimensions.dropFirst(2).reduce(1, *), block = Self.packedBlock(of: weights.elementType)
