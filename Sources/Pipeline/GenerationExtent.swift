@@ -14,6 +14,8 @@ public struct GenerationExtent: Sendable, Equatable {
   public var encodesPicture: Bool
   /// Frames of each clip; nil for pictures.
   public var frames: Int?
+  /// Of those, the frames that are decoded together where they see one another; nil: all.
+  public var framesDecodedTogether: Int?
   /// The names of the networks that steer the generation (`ControlModel.name`).
   public var controls: [String] = []
 
