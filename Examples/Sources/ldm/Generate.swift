@@ -219,6 +219,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
       size: size, images: drawn.count, rowsPerImage: kinds.count, sharesLatents: kinds.allSatisfy(\.seesPicture),
       encodesPicture: task.size != nil)
     if case .count(let frames) = task.frames { extent.frames = max(1, min(frames, GenerationRequest.maximumPixels)) }
+    extent.framesDecodedTogether = task.framesDecodedTogether
     return extent
   }
 
@@ -245,7 +246,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
   ) -> GenerationParameters {
     let strength: Double? =
       switch request.task {
-      case is TextToImage, is TextToVideo, is InstructionEditing, is Upscaling, is LatentUpscaling: nil
+      case is TextToImage, is TextToVideo, is ImageToVideo, is InstructionEditing, is Upscaling, is LatentUpscaling: nil
       default: request.task.strength
       }
     // Other programs count from 1: their clip skip 1 leaves out no layer.
