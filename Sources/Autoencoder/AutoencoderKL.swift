@@ -49,10 +49,14 @@ public struct AutoencoderKL: LatentAutoencoder, ModelComponent {
 
   public func decode(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor { try decode(latents, in: context, mixing: nil) }
 
-  /// - Parameter mix: what becomes of the decoder's features before each of its levels and after the last; nil: they stay as they are.
-  func decode(_ latents: Tensor, in context: ExecutionContext, mixing mix: ((Tensor) throws -> Tensor)?) throws -> Tensor {
+  /// - Parameters:
+  ///   - frames: of each clip, in a row.
+  ///   - mix: what becomes of the decoder's features before each of its levels and after the last; nil: they stay as they are.
+  func decode(
+    _ latents: Tensor, frames: Int = 1, in context: ExecutionContext, mixing mix: ((Tensor) throws -> Tensor)? = nil
+  ) throws -> Tensor {
     try checkLatents(latents)
-    return try decoder(postQuantConvolution?(latents, in: context) ?? latents, mixing: mix, in: context)
+    return try decoder(postQuantConvolution?(latents, in: context) ?? latents, frames: frames, mixing: mix, in: context)
   }
 }
 

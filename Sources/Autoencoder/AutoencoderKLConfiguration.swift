@@ -34,9 +34,9 @@ public struct AutoencoderKLConfiguration: Sendable {
     try check.latents(scale: scalingFactor, shift: shiftFactor)
   }
 
-  init(encoder: AutoencoderShape, decoder: AutoencoderShape, scalingFactor: Float) {
+  init(encoder: AutoencoderShape, decoder: AutoencoderShape, scalingFactor: Float, hasPostQuantConvolution: Bool = true) {
     (shape, decoderShape, self.scalingFactor, shiftFactor) = (encoder, decoder, scalingFactor, 0)
-    (hasQuantConvolution, hasPostQuantConvolution) = (true, true)
+    (hasQuantConvolution, self.hasPostQuantConvolution) = (true, hasPostQuantConvolution)
   }
 
   /// Pixels a side for each latent a side.

@@ -23,6 +23,8 @@ struct AutoencoderShape: Sendable {
   let latentChannels: Int
   /// Whether the lowest resolution has attention.
   let hasAttention: Bool
+  /// Whether the frames of a clip see one another in the decoder.
+  var decodesClips = false
   /// Which blocks of the encoder have attention, and which of the decoder, each in its own order.
   let attendsDown: [Bool], attendsUp: [Bool]
 

@@ -42,10 +42,23 @@ public struct TiledAutoencoder: LatentAutoencoder {
   }
 
   public func decode(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor {
+    try decode(latents, framesOfClip: false, in: context)
+  }
+
+  public var decodesClips: Bool { base.decodesClips }
+
+  /// A tile is a part of all the frames.
+  public func decode(framesOfClip latents: Tensor, in context: ExecutionContext) throws -> Tensor {
+    try decode(latents, framesOfClip: true, in: context)
+  }
+
+  private func decode(_ latents: Tensor, framesOfClip: Bool, in context: ExecutionContext) throws -> Tensor {
     try checkLatents(latents)
     let tiles = tiling.tiles(height: latents.shape[1], width: latents.shape[2], scale: spatialScale)
-    guard let tiles else { return try base.decode(latents, in: context) }
-    return try tiles.decode(latents, scale: spatialScale, in: context) { tile, _ in try base.checkedDecode(tile, in: context) }
+    guard let tiles else { return try base.checkedDecode(latents, framesOfClip: framesOfClip, in: context) }
+    return try tiles.decode(latents, scale: spatialScale, in: context) { tile, _ in
+      try base.checkedDecode(tile, framesOfClip: framesOfClip, in: context)
+    }
   }
 
   public var decodesKeptPictures: Bool { base.decodesKeptPictures }

@@ -21,6 +21,16 @@ public protocol LatentAutoencoder: Sendable {
   /// - Throws: `CancellationError`; `ComponentError` where the shape does not fit.
   func decode(_ latents: Tensor, in context: ExecutionContext) throws -> Tensor
 
+  /// Whether the frames of a clip see one another while they are decoded; they do not without an implementation.
+  var decodesClips: Bool { get }
+
+  /// Some frames of a clip, in a row. Without an implementation, each is a picture by itself.
+  ///
+  /// - Parameter latents: `[F, h, w, latentChannels]`, unscaled.
+  /// - Returns: `[F, h·scale, w·scale, 3]`, about -1…1, not clamped.
+  /// - Throws: as `decode`.
+  func decode(framesOfClip latents: Tensor, in context: ExecutionContext) throws -> Tensor
+
   /// Whether decoding looks at a picture of which a part is kept; it does not without an implementation.
   var decodesKeptPictures: Bool { get }
 
@@ -33,7 +43,10 @@ public protocol LatentAutoencoder: Sendable {
 
 extension LatentAutoencoder {
   public var latentShift: Float { 0 }
+  public var decodesClips: Bool { false }
   public var decodesKeptPictures: Bool { false }
+
+  public func decode(framesOfClip latents: Tensor, in context: ExecutionContext) throws -> Tensor { try decode(latents, in: context) }
 
   public func decode(_ latents: Tensor, keeping picture: KeptPicture, in context: ExecutionContext) throws -> Tensor {
     try decode(latents, in: context)
@@ -62,9 +75,14 @@ extension LatentAutoencoder {
   }
 
   /// What `decode` gives, with its shape checked.
+  /// - Parameter framesOfClip: whether the latents are frames of a clip, in a row.
   /// - Throws: what `decode` throws, and `ComponentError` where what it gives does not belong to the latents.
-  public func checkedDecode(_ latents: Tensor, keeping picture: KeptPicture? = nil, in context: ExecutionContext) throws -> Tensor {
-    let decoded = try picture.map { try decode(latents, keeping: $0, in: context) } ?? decode(latents, in: context)
+  public func checkedDecode(
+    _ latents: Tensor, framesOfClip: Bool = false, keeping picture: KeptPicture? = nil, in context: ExecutionContext
+  ) throws -> Tensor {
+    let decoded =
+      try picture.map { try decode(latents, keeping: $0, in: context) }
+      ?? (framesOfClip ? decode(framesOfClip: latents, in: context) : decode(latents, in: context))
     let expected: Shape = [latents.shape[0], latents.shape[1] * spatialScale, latents.shape[2] * spatialScale, 3]
     guard decoded.shape == expected else {
       throw ComponentError.unexpectedShape(

@@ -50,8 +50,10 @@ public struct CLIPImageProcessor: Sendable {
   private let crop: PixelSize?
   /// Nil: values are 0…255.
   private let rescaling: Double?
-  /// Nil: values are not normalised.
-  private let normalization: (mean: [Float], deviation: [Float])?
+  private let normalization: (mean: [Float], deviation: [Float])
+  private let normalizes: Bool
+  /// Whether pictures are blurred and interpolated to a fixed size, whatever the file says of sizes.
+  private var isAntialiased = false
 
   /// - Parameters:
   ///   - json: a `preprocessor_config.json`; nil: transformers' defaults.
@@ -79,8 +81,19 @@ public struct CLIPImageProcessor: Sendable {
     let mean = try channels(c.image_mean, [0.48145466, 0.4578275, 0.40821073], "image_mean")
     let deviation = try channels(c.image_std, [0.26862954, 0.26130258, 0.27577711], "image_std")
     try check.require(deviation.allSatisfy { $0 > 0 }, "image_std", "it is not positive")
-    normalization = c.do_normalize == false ? nil : (mean, deviation)
+    (normalization, normalizes) = ((mean, deviation), c.do_normalize != false)
   }
+
+  /// The same processor for Stable Video Diffusion, which resizes pictures in its own way and to a fixed size, and always normalises them. Source:
+  /// `_encode_image` of diffusers' `StableVideoDiffusionPipeline`.
+  public var antialiased: CLIPImageProcessor {
+    var result = self
+    result.isAntialiased = true
+    return result
+  }
+
+  /// Pixels a side of pictures that are resized so.
+  private static let antialiasedSide = 224
 
   /// No encoder takes larger pictures.
   private static let largestSide = 4096
@@ -125,6 +138,7 @@ public struct CLIPImageProcessor: Sendable {
       throw ComponentError.unexpectedShape(
         component: "The image encoder", argument: "a picture", expected: "[1, H, W, 3]", found: picture.shape)
     }
+    if isAntialiased { return antialiased(picture) }
     let (height, width) = (picture.shape[1], picture.shape[2])
     let new = resized(PixelSize(width: width, height: height))
     guard max(new.width, new.height) <= Self.longestSide else {
@@ -182,6 +196,16 @@ public struct CLIPImageProcessor: Sendable {
   /// In the precision of NumPy's steps.
   private func value(_ byte: UInt8, _ channel: Int) -> Float {
     let value = rescaling.map { Float(Double(byte) * $0) } ?? Float(byte)
-    return normalization.map { (value - $0.mean[channel]) / $0.deviation[channel] } ?? value
+    return normalizes ? normalized(value, channel) : value
+  }
+
+  private func normalized(_ value: Float, _ channel: Int) -> Float {
+    (value - normalization.mean[channel]) / normalization.deviation[channel]
+  }
+
+  private func antialiased(_ picture: Tensor) -> Tensor {
+    let side = Self.antialiasedSide, resized = picture.map { 2 * $0 - 1 }.resizedWithAntialiasing(height: side, width: side)
+    let values = resized.elements.enumerated().map { normalized(($1 + 1) / 2, $0 % 3) }
+    return Tensor(values, shape: [1, side, side, 3])
   }
 }

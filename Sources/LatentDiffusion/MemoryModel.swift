@@ -223,8 +223,11 @@ struct MemoryModel: Sendable {
     }.work
     let tiles = choice.tiling.tiles(height: height, width: width, scale: scale)
     let tile = (height: min(height, tiles?.latentSide ?? height), width: min(width, tiles?.latentSide ?? width))
+    let frames = frames(extent)
+    let together = assembly.autoencoder.decodesClips ? max(1, min(frames, extent.framesDecodedTogether ?? frames)) : 1
     let decoding = try followed(passes, .autoencoder, choice, height: tile.height, width: tile.width) {
-      try assembly.followDecoder(height: tile.height, width: tile.width, keepsPictures: extent.encodesPicture, $0)
+      try assembly.followDecoder(
+        height: tile.height, width: tile.width, frames: together, keepsPictures: extent.encodesPicture, $0)
       return nil
     }.work
     let encoding = try followed(passes, .autoencoder, choice, encodes: true, height: tile.height, width: tile.width) {
@@ -233,12 +236,14 @@ struct MemoryModel: Sendable {
     }.work
     let weights = passes.weights(of: parts, choice, usesAll: extent.encodesPicture)
     // The pictures that are done, and copies of the one that is being made.
-    let count = extent.images * frames(extent)
+    let count = extent.images * frames
     let pictures = (count + 3) * extent.size.width * extent.size.height * 3 * 4
     let latents = Self.waste.buffers * Double(max(text.work.peakBytes, pass.peakBytes))
     let passing = max(latents, Self.waste.pictures * Double(max(decoding.peakBytes, encoding.peakBytes)) + Double(pictures))
     let area = Double(height * width) / Double(tile.height * tile.width) * (tiles?.areaFactor(height: height, width: width) ?? 1)
-    let images = Double(count) * area
+    let decodings = Double(extent.images * ((frames + together - 1) / together)) * area
+    // Of a clip that starts from a picture, that one alone is encoded.
+    let encodings = Double(assembly.autoencoder.decodesClips ? extent.images : count) * area
     let program = Self.programBytes + assembly.otherBytes + Self.bytesPerStreamedMatrix * weights.streamed
     return MemoryCost(
       peakBytes: program + Int(Self.waste.kept * Double(weights.kept) + passing), keptBytes: weights.kept,
@@ -246,7 +251,7 @@ struct MemoryModel: Sendable {
       // The prompt and the negative prompt.
       text: .init(operations: 2 * text.work.operations, packedBytes: 2 * text.work.packedBytes),
       pictures: .init(
-        operations: images * (decoding.operations + encoding.operations),
-        packedBytes: images * (decoding.packedBytes + encoding.packedBytes)))
+        operations: decodings * decoding.operations + encodings * encoding.operations,
+        packedBytes: decodings * decoding.packedBytes + encodings * encoding.packedBytes))
   }
 }

@@ -94,9 +94,15 @@ extension ModelAssembly {
     return conditioning
   }
 
-  /// - Parameter keepsPictures: whether a decoder that looks at what is kept of a picture is shown one.
-  func followDecoder(height: Int, width: Int, keepsPictures: Bool = false, _ engine: CountingEngine) throws {
-    let latents = engine.input([1, height, width, autoencoder.latentChannels]), scale = autoencoder.spatialScale
+  /// - Parameters:
+  ///   - frames: that are decoded together.
+  ///   - keepsPictures: whether a decoder that looks at what is kept of a picture is shown one.
+  func followDecoder(height: Int, width: Int, frames: Int = 1, keepsPictures: Bool = false, _ engine: CountingEngine) throws {
+    let latents = engine.input([frames, height, width, autoencoder.latentChannels]), scale = autoencoder.spatialScale
+    guard frames == 1 else {
+      _ = try autoencoder.decode(framesOfClip: latents, in: engine.context)
+      return
+    }
     guard keepsPictures, autoencoder.decodesKeptPictures else {
       _ = try autoencoder.decode(latents, in: engine.context)
       return

@@ -23,14 +23,14 @@ public struct ModelRegistry: Sendable {
   /// What the library brings.
   public static let standard = ModelRegistry(
     components: ComponentRegistry([
-      UNet2DConditionModel.self, KUNet2DConditionModel.self, UNet2DModel.self, AutoencoderKL.self, AsymmetricAutoencoderKL.self,
-      AutoencoderTiny.self, VQModel.self,
+      UNet2DConditionModel.self, KUNet2DConditionModel.self, UNet2DModel.self, UNetSpatioTemporalConditionModel.self, AutoencoderKL.self,
+      AsymmetricAutoencoderKL.self, AutoencoderKLTemporalDecoder.self, AutoencoderTiny.self, VQModel.self,
       CLIPTextModel.self, LDMBertModel.self, ClassEmbedder.self, CLIPVisionModelWithProjection.self, StableUnCLIPImageNormalizer.self,
       ControlNetModel.self, T2IAdapter.self, MotionAdapter.self,
     ]),
     families: [
       StableDiffusionFamily(), StableDiffusionXLFamily(), StableDiffusionUpscaleFamily(), StableDiffusionLatentUpscaleFamily(),
-      ImageVariationFamily(), LDMFamily(), LDMTextToImageFamily(), TextToVideoSDFamily(),
+      ImageVariationFamily(), StableVideoDiffusionFamily(), LDMFamily(), LDMTextToImageFamily(), TextToVideoSDFamily(),
     ])
 
   /// - Parameters:
@@ -97,6 +97,7 @@ public struct ModelRegistry: Sendable {
   private static let componentNames = [
     "ConsistencyDecoderVAE": "consistency decoder (ConsistencyDecoderVAE)",
     "UNetSpatioTemporalConditionModel": "video U-Net (UNetSpatioTemporalConditionModel)",
+    "AutoencoderKLTemporalDecoder": "video autoencoder (AutoencoderKLTemporalDecoder)",
   ]
 
   /// What people call the family of a pipeline.
@@ -104,7 +105,7 @@ public struct ModelRegistry: Sendable {
     let beginnings = [
       ("OV", "an OpenVINO model"), ("Onnx", "an ONNX model"), ("ORT", "an ONNX model"), ("Flax", "a Flax (JAX) model"),
       ("StableDiffusion3", "a Stable Diffusion 3 model"),
-      ("StableVideoDiffusion", "a Stable Video Diffusion model"), ("StableCascade", "a Stable Cascade model"),
+      ("StableCascade", "a Stable Cascade model"),
       ("Wuerstchen", "a Stable Cascade (Würstchen) model"), ("Flux", "a Flux model"),
       ("StableUnCLIP", "a Stable unCLIP model that begins with a prior"),
       ("AnimateDiff", "an AnimateDiff model"), ("PIA", "a PIA model"), ("LDM", "a latent diffusion model of 2022"),

@@ -103,10 +103,10 @@ public struct Attention: Sendable {
   ///   - positions: `[F, channels]`, added to the tokens of each frame before the projections; nil: none.
   ///   - residual: `[N, F, P, channels]`, added to the result.
   /// - Returns: `[N, F, P, channels]`.
-  /// - Precondition: the projections to queries, keys and values have no bias.
+  /// - Precondition: beside positions the projections to queries, keys and values have no bias.
   /// - Throws: `CancellationError`.
   public func callAsFunction(
-    acrossFrames x: Tensor, at positions: Tensor?, adding residual: Tensor, in context: ExecutionContext
+    acrossFrames x: Tensor, at positions: Tensor? = nil, adding residual: Tensor, in context: ExecutionContext
   ) throws -> Tensor {
     // Projections are linear, so those of the positions are the same for all pixels of a frame.
     func projected(_ layer: Linear) throws -> Tensor {

@@ -26,6 +26,20 @@ public struct ResnetBlock2D: Sendable {
     path = weights.prefix
   }
 
+  /// The same over the frames of clips, pixel by pixel, with as many channels before and after it. Source: diffusers' `TemporalResnetBlock`.
+  ///
+  /// Its pictures are clips, `[N, F, P, C]`, with a row for each frame.
+  /// - Throws: `WeightErrors`, `CancellationError`.
+  init(acrossFrames channels: Int, timeChannels: Int?, groups: Int, epsilon: Float, weights: WeightScope) throws {
+    norm1 = try GroupNorm(groups: groups, channels: channels, epsilon: epsilon, weights: weights["norm1"])
+    conv1 = try Convolution2D(acrossFrames: channels, channels, weights: weights["conv1"])
+    timeEmbedding = try timeChannels.map { try Linear($0, channels, weights: weights["time_emb_proj"]) }
+    norm2 = try GroupNorm(groups: groups, channels: channels, epsilon: epsilon, weights: weights["norm2"])
+    conv2 = try Convolution2D(acrossFrames: channels, channels, weights: weights["conv2"])
+    shortcut = nil
+    path = weights.prefix
+  }
+
   /// - Parameters:
   ///   - inputs: `[N, H, W, Cᵢ]`, joined along channels, inChannels in all. If the caller passes the last reference to a single input, the block
   ///     works in its memory.

@@ -82,17 +82,19 @@ public struct TimestepEmbedding: Sendable {
   /// - Parameters:
   ///   - channels: of the sinusoids.
   ///   - embedding: the length of the embedding.
+  ///   - outputs: the length of the result (`out_dim`); nil: the embedding's.
   ///   - conditionChannels: of the further condition; nil: there is none.
   ///   - activation: between the two layers (`act_fn`).
   ///   - last: of the result (`post_act_fn`).
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(
-    _ channels: Int, embedding: Int, conditionChannels: Int? = nil, activation: Activation = .silu, last: Activation = .none,
+    _ channels: Int, embedding: Int, outputs: Int? = nil, conditionChannels: Int? = nil, activation: Activation = .silu,
+    last: Activation = .none,
     weights: WeightScope
   ) throws {
     (self.activation, self.last) = (activation, last)
     linear1 = try Linear(channels, embedding, weights: weights["linear_1"])
-    linear2 = try Linear(embedding, embedding, weights: weights["linear_2"])
+    linear2 = try Linear(embedding, outputs ?? embedding, weights: weights["linear_2"])
     conditionProjection = try conditionChannels.map { try Linear($0, channels, bias: false, weights: weights["cond_proj"]) }
     path = weights.prefix
   }
@@ -100,7 +102,7 @@ public struct TimestepEmbedding: Sendable {
   /// - Parameters:
   ///   - sinusoids: `[N, channels]`.
   ///   - condition: `[N, conditionChannels]`.
-  /// - Returns: `[N, embedding]`.
+  /// - Returns: `[N, embedding]`, or as many as `outputs`.
   /// - Throws: `CancellationError`.
   public func callAsFunction(_ sinusoids: Tensor, condition: Tensor? = nil, in context: ExecutionContext) throws -> Tensor {
     var x = sinusoids

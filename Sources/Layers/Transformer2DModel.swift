@@ -7,6 +7,8 @@ public struct Transformer2DModel: Sendable {
   private let projIn: Projection
   private let blocks: [BasicTransformerBlock]
   private let projOut: Projection
+  /// What lets the frames of a clip see one another after each block; nil for pictures.
+  private let temporal: TemporalTransformer?
   private let path: String
 
   /// A linear layer or a 1×1 convolution: the same product, stored in two shapes.
@@ -32,10 +34,11 @@ public struct Transformer2DModel: Sendable {
   /// - Parameters:
   ///   - layers: transformer blocks.
   ///   - linearProjection: whether the projections at both ends are linear layers (SD 2) instead of 1×1 convolutions (SD 1).
+  ///   - seesFrames: whether the frames of a clip see one another after each block (`TransformerSpatioTemporalModel`).
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(
     _ channels: Int, contextChannels: Int, heads: Int, layers: Int, groups: Int, linearProjection: Bool, onlyCrossAttention: Bool = false,
-    weights: WeightScope
+    seesFrames: Bool = false, weights: WeightScope
   ) throws {
     let inner = channels / heads * heads
     norm = try GroupNorm(groups: groups, channels: channels, epsilon: 1e-6, weights: weights["norm"])
@@ -45,6 +48,9 @@ public struct Transformer2DModel: Sendable {
         inner, contextChannels: contextChannels, heads: heads, onlyCrossAttention: onlyCrossAttention,
         weights: weights["transformer_blocks"][$0])
     }
+    temporal =
+      try seesFrames
+      ? TemporalTransformer(channels, inner: inner, contextChannels: contextChannels, heads: heads, layers: layers, weights: weights) : nil
     projOut = try Projection(inner, channels, linear: linearProjection, weights: weights["proj_out"])
     path = weights.prefix
   }
@@ -53,9 +59,10 @@ public struct Transformer2DModel: Sendable {
   /// - Throws: `CancellationError`.
   public func read(_ text: inout TextStates, in context: ExecutionContext) throws {
     for block in blocks { try block.read(&text, in: context) }
+    try temporal?.read(&text, in: context)
   }
 
-  /// The attention to the text of every block.
+  /// The attention to the text of every block, of those between frames none.
   public var textAttentions: [Attention] { blocks.map(\.attn2) }
 
   /// - Parameters:
@@ -71,7 +78,11 @@ public struct Transformer2DModel: Sendable {
     let entered = try projIn(norm(x, in: context), in: context)
     var tokens = entered.reshaped([x.shape[0], height * width, entered.shape.columns])
     let choice = merging?.choice(height: height, width: width)
-    for block in blocks { tokens = try block(tokens, attendingTo: text, merging: choice, in: context) }
+    let places = try temporal?.places(of: text.frames, in: context)
+    for (index, block) in blocks.enumerated() {
+      tokens = try block(tokens, attendingTo: text, merging: choice, in: context)
+      if let temporal, let places { tokens = try temporal(index, tokens, at: places, attendingTo: text, in: context) }
+    }
     let leaving = tokens.reshaped([batch, height, width, tokens.shape.columns])
     let result = try projOut(leaving, adding: x.repeated(batch / x.shape[0], in: context), in: context)
     context.observer?(path, result)

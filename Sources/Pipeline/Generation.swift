@@ -39,7 +39,8 @@ public struct Generation: AsyncSequence, Sendable {
   fileprivate enum Stage: Sendable {
     case planned(Plan, GenerationPlace?)
     case denoising(DenoisingLoop, Plan, DiffusionPipeline.Previewer?)
-    case decoding(Tensor, Plan, index: Int)
+    /// With the pictures that are decoded already; the index is that of the next one.
+    case decoding(Tensor, Plan, index: Int, ready: ArraySlice<GeneratedImage>)
     case finished
 
     func next(in context: ExecutionContext) throws -> (GenerationEvent?, Stage) {
@@ -53,13 +54,16 @@ public struct Generation: AsyncSequence, Sendable {
       case .denoising(var loop, let plan, let preview):
         let step = try loop.step(plan: plan, preview: preview, in: context)
         guard loop.isFinished else { return (.step(step), .denoising(loop, plan, preview)) }
-        return (.step(step), .decoding(loop.latents, plan, index: 0))
-      case .decoding(let latents, let plan, let index):
-        // The decoder's buffers are far larger than the loop's, so nothing is gained by keeping those; nor those of another picture, which
-        // would stand beside what a decoding gives back on its way.
-        BufferPool.releaseIdle()
-        let image = try plan.image(index, of: latents, in: context)
-        return (.image(image), index + 1 < plan.pictures ? .decoding(latents, plan, index: index + 1) : .finished)
+        return (.step(step), .decoding(loop.latents, plan, index: 0, ready: []))
+      case .decoding(let latents, let plan, let index, var ready):
+        if ready.isEmpty {
+          // The decoder's buffers are far larger than the loop's, so nothing is gained by keeping those; nor those of another picture, which
+          // would stand beside what a decoding gives back on its way.
+          BufferPool.releaseIdle()
+          ready = try plan.images(from: index, of: latents, in: context)[...]
+        }
+        guard let image = ready.popFirst() else { return (nil, .finished) }
+        return (.image(image), index + 1 < plan.pictures ? .decoding(latents, plan, index: index + 1, ready: ready) : .finished)
       case .finished:
         return (nil, .finished)
       }

@@ -50,7 +50,7 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
     case .imagePromptCount(let found, let expected):
       expected == 0
         ? "This model takes no pictures beside prompts; add an adapter to it, or leave them out."
-        : "The request has \(found) image prompts, and the model takes \(expected): one for each of its adapters, or what it draws variations of."
+        : "The request has \(found) image prompts, and the model takes \(expected): one for each of its adapters, or what it draws variations or clips of."
     case .outOfRange(let name, let value, let allowed):
       "\(name) is \(value); it must be \(allowed)."
     case .noSize:
@@ -70,7 +70,7 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
     case .modelDoesNotFit(let task, let inputChannels, let expected):
       "This model takes \(inputChannels) channels and is not made for \(task), which needs \(expected)."
     case .drawsPictures(let task):
-      "This model draws pictures, and \(task) needs one that draws clips; add a motion module to it."
+      "This model draws pictures, and \(task) needs one that draws clips; take such a model, or add a motion module to this one."
     case .drawsClips(let task):
       "This model draws clips and is not made for \(task); take a task for video, or a model without motion modules."
     case .placeDoesNotFit(let reason):

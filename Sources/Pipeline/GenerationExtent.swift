@@ -16,6 +16,8 @@ public struct GenerationExtent: Sendable, Equatable {
   public var frames: Int?
   /// In which clips are drawn; nil: in one pass, in which every frame sees all.
   public var frameWindows: FrameWindows?
+  /// Of those, the frames that are decoded together where they see one another; nil: all.
+  public var framesDecodedTogether: Int?
   /// The names of the networks that steer the generation (`ControlModel.name`).
   public var controls: [String] = []
 

@@ -11,6 +11,10 @@ public protocol GenerationTask: Sendable {
   var frames: TaskFrames { get }
   /// The part of the steps that are run, 0…1; 1 without an implementation.
   var strength: Double { get }
+  /// What it shows the pipeline's `imageConditioners` where the request shows them nothing; nothing without an implementation.
+  var imagePrompts: [ImagePrompt] { get }
+  /// How many frames of a clip are decoded together by a decoder in which they see one another; nil, without an implementation: all.
+  var framesDecodedTogether: Int? { get }
   /// The pictures and masks of the task, with their names in errors. Each outermost extent must divide the number of pictures of the request.
   var inputs: [(name: String, tensor: Tensor)] { get }
   /// The start of the task. Its size is the size of the result, unless the request names another.
@@ -46,6 +50,8 @@ public protocol GenerationTask: Sendable {
 extension GenerationTask {
   public var frames: TaskFrames { .picture }
   public var strength: Double { 1 }
+  public var imagePrompts: [ImagePrompt] { [] }
+  public var framesDecodedTogether: Int? { nil }
   public var inputs: [(name: String, tensor: Tensor)] { [] }
   public func source(scale: Int) -> TaskSource { .nothing }
   public var fillsUp: Bool { false }

@@ -25,6 +25,11 @@ struct Plan: Sendable {
   var count: Int { request.prompts.count * request.imagesPerPrompt }
   /// Pictures, or frames of all clips.
   var pictures: Int { count * (frames ?? 1) }
+  /// Of a clip, the frames that are decoded together: those that see one another.
+  private var framesDecodedTogether: Int {
+    guard let frames, pipeline.autoencoder.decodesClips else { return 1 }
+    return min(frames, request.task.framesDecodedTogether ?? frames)
+  }
 
   var latentShape: Shape {
     let scale = pipeline.autoencoder.spatialScale
@@ -42,9 +47,11 @@ struct Plan: Sendable {
       request.usual = pipeline.usual ?? { $0.usualSettings(ofConsistencyModel: isConsistencyModel) }
     }
     try request.checkNumbers()
-    try request.checkImagePrompts(for: pipeline.imageConditioners)
     try request.task.check(latentChannels: pipeline.autoencoder.latentChannels)
     frames = try request.frames(for: pipeline.predictor)
+    try pipeline.checkChannels(for: request.task)
+    if request.imagePrompts.isEmpty { request.imagePrompts = request.task.imagePrompts }
+    try request.checkImagePrompts(for: pipeline.imageConditioners)
     (size, outputSize) = try request.sizes(for: pipeline, frames: frames ?? 1)
     (self.pipeline, self.request, self.phase) = (pipeline, request, phase)
     predictor = try request.frameWindows.map { try pipeline.predictor.drawing(in: $0) } ?? pipeline.predictor
@@ -60,7 +67,6 @@ struct Plan: Sendable {
       texts += request.negativePrompts
     }
     truncations = texts.enumerated().filter { texts.firstIndex(of: $1) == $0 }.compactMap { pipeline.conditioner.truncation(of: $1) }
-    try pipeline.checkChannels(for: request.task)
     try checkReaders(of: texts)
     try checkLaterPrompts()
     try predictor.check(request.shortcuts)
@@ -77,7 +83,8 @@ struct Plan: Sendable {
     if !pipeline.conditioner.readsSecondTexts, texts.contains(where: { $0.second != nil }) {
       throw .unsupported(component: "This model", option: "second text encoder for a second prompt")
     }
-    let areTold = pipeline.predictor.declaredInputs.contains { $0.name == "time_ids" }
+    // Under the same name, networks that make clips of pictures are told three other numbers.
+    let areTold = pipeline.predictor.declaredInputs.contains { $0.name == "time_ids" && $0.shape != [3] }
     if !areTold, request.sizes != SizeConditioning() || request.negativeSizes != nil {
       throw .unsupported(component: "This model", option: "inputs for sizes and scores, as Stable Diffusion XL has")
     }
@@ -89,6 +96,7 @@ struct Plan: Sendable {
       encodesPicture: request.task.source(scale: pipeline.autoencoder.spatialScale).isPixels)
     extent.controls = request.controls.map(\.model.name)
     (extent.frames, extent.frameWindows) = (frames, request.frameWindows)
+    extent.framesDecodedTogether = request.task.framesDecodedTogether
     return extent
   }
 
@@ -357,17 +365,23 @@ extension Plan {
     return KeptPicture(own(kept.image).centered, new: own(kept.new).binarized())
   }
 
-  /// Decodes one picture of the latents, or one frame of a clip.
-  func image(_ index: Int, of latents: Tensor, in context: ExecutionContext) throws -> GeneratedImage {
-    let latents = latents.framesAsPictures.rows(index..<index + 1), (picture, frame) = index.quotientAndRemainder(dividingBy: frames ?? 1)
+  /// Decodes one picture of the latents, or some frames of a clip: one, or those that are decoded together.
+  /// - Parameter index: of the first among all pictures or frames.
+  func images(from index: Int, of latents: Tensor, in context: ExecutionContext) throws -> [GeneratedImage] {
+    let (picture, frame) = index.quotientAndRemainder(dividingBy: frames ?? 1)
+    let run = min(framesDecodedTogether, (frames ?? 1) - frame), latents = latents.framesAsPictures.rows(index..<index + run)
     var context = context
     phase(.decoding(done: index, count: pictures))
-    context.progress = { [phase, pictures] in phase(.decoding(done: index * $1 + $0, count: pictures * $1)) }
-    let decoded = try pipeline.autoencoder.image(of: latents, keeping: keptPicture(picture), in: context)
-      .cropped(height: outputSize.height, width: outputSize.width)
-    return GeneratedImage(
-      index: picture, frame: frame, prompt: request.prompts[picture / request.imagesPerPrompt],
-      image: request.task.finished(decoded, index: picture, size: outputSize, resizeMode: request.resizeMode), latents: latents,
-      truncations: truncations)
+    context.progress = { [phase, pictures] in phase(.decoding(done: index * $1 + run * $0, count: pictures * $1)) }
+    let decoded = try pipeline.autoencoder.image(
+      of: latents, framesOfClip: pipeline.autoencoder.decodesClips, keeping: keptPicture(picture), in: context
+    ).cropped(height: outputSize.height, width: outputSize.width)
+    return (0..<run).map { place in
+      let image = run == 1 ? decoded : decoded.rows(place..<place + 1)
+      return GeneratedImage(
+        index: picture, frame: frame + place, prompt: request.prompts[picture / request.imagesPerPrompt],
+        image: request.task.finished(image, index: picture, size: outputSize, resizeMode: request.resizeMode),
+        latents: latents.rows(place..<place + 1), truncations: truncations)
+    }
   }
 }

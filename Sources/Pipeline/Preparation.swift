@@ -96,8 +96,11 @@ public struct Preparation {
   /// The most likely latents of pictures as the predictor takes them beside its own, for all pictures of the request: unscaled, unless the model says
   /// otherwise (`DiffusionPipeline.scalesPictures`).
   /// - Throws: `CancellationError`, and what the autoencoder throws.
-  public func likelyLatents(of image: Tensor) throws -> Tensor {
-    let mode = try encoded(image.centered).mode
+  public func likelyLatents(of image: Tensor) throws -> Tensor { try likelyLatents(ofCentered: image.centered) }
+
+  /// The same of pictures -1…1, or beyond that with noise on them.
+  func likelyLatents(ofCentered image: Tensor) throws -> Tensor {
+    let mode = try encoded(image).mode
     return repeated(plan.pipeline.scalesPictures ? plan.pipeline.autoencoder.scaled(mode) : mode)
   }
 
@@ -158,10 +161,13 @@ extension LatentAutoencoder {
 
   /// - Parameters:
   ///   - latents: `[N, h, w, C]`, scaled.
+  ///   - framesOfClip: whether they are frames of a clip, in a row.
   ///   - picture: of which a part is kept, for decoders that look at it.
   /// - Returns: `[N, H, W, 3]`, 0…1.
-  func image(of latents: Tensor, keeping picture: KeptPicture? = nil, in context: ExecutionContext) throws -> Tensor {
-    let decoded = try checkedDecode(latents / latentScale + latentShift, keeping: picture, in: context)
+  func image(of latents: Tensor, framesOfClip: Bool = false, keeping picture: KeptPicture? = nil, in context: ExecutionContext) throws
+    -> Tensor
+  {
+    let decoded = try checkedDecode(latents / latentScale + latentShift, framesOfClip: framesOfClip, keeping: picture, in: context)
     guard decoded.isFinite else { throw GenerationError.notFinite(name: "The decoded picture") }
     return (decoded * 0.5 + 0.5).clamped(to: 0...1)
   }

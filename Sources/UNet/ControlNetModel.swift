@@ -79,7 +79,7 @@ public struct ControlNetModel: ControlModel, ModelComponent {
     let conditioning = try check(pass), rows = conditioning.rows
     let text = try read(conditioning.contexts[0], cache: &cache, in: context)
     let time = try wayDown.embedding(pass.timestep, conditioning: conditioning, rows: rows, in: context)
-    let inner = UNetPass(time: time, text: text, merging: nil, context: context)
+    let inner = try UNetPass(time: time, text: text, merging: nil, context: context)
     var latents = try pass.latents.channels(0..<configuration.unet.inChannels, in: context)
     // Until a layer attends to the text, all rows of a latent are the same, unless something else tells them apart.
     if !(context.mayRearrange && conditioning.inputs.isEmpty) { latents = try latents.repeated(rows / latents.shape[0], in: context) }

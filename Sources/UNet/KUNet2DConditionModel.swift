@@ -74,7 +74,7 @@ public struct KUNet2DConditionModel: NoisePredictor, ModelComponent {
     let rows = conditioning.rows
     let sinusoids = timeProjection(Array(repeating: timestep, count: rows), in: context)
     let time = try timeEmbedding(sinusoids, condition: conditioning.inputs["timestep_cond"], in: context)
-    let pass = UNetPass(time: time, text: text, merging: nil, context: context)
+    let pass = try UNetPass(time: time, text: text, merging: nil, context: context)
     let centered = configuration.centersInput ? try latents.scaled(by: 2, plus: -1, in: context) : latents
     var x = try convIn(centered.repeated(rows / latents.shape[0], in: context), in: context)
     var skips: [Tensor] = []

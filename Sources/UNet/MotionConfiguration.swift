@@ -130,8 +130,8 @@ public struct MotionConfiguration: Sendable {
     self.middle = own
   }
 
-  /// No known module has more positions than 64, and their table would grow with it.
-  private static let mostFrames = 4096
+  /// No known module has more positions than 64, and their table would grow with it; networks without such a table are not made for more either.
+  static let mostFrames = 4096
 
   private static func each(_ list: PerLevel<Int>?, _ usual: Int, _ key: String, _ count: Int, _ check: ConfigurationCheck) throws -> [Int] {
     guard let values = (list ?? PerLevel(usual)).expanded(to: count) else {

@@ -4,7 +4,7 @@ import LatentDiffusionWeights
 
 /// Resnets, each followed by attention if the block has it. The blocks of the way down and of the way up share this.
 struct ResnetStack: Sendable {
-  private let resnets: [ResnetBlock2D]
+  private let resnets: [UNetResnet]
   let attentions: [Transformer2DModel]
   private let pixelAttentions: [PixelAttention]
   private let mergesTokens: Bool
@@ -17,16 +17,15 @@ struct ResnetStack: Sendable {
   ///   - inChannels: the input channels of each resnet.
   ///   - index: the level. There is no attention if `block` is plain.
   ///   - transformers: the transformer blocks after each resnet.
+  ///   - epsilon: of the resnets' normalisations.
   init(
-    inChannels: [Int], level index: Int, block: UNet2DConfiguration.Block, transformers: [Int], configuration: UNet2DConfiguration,
-    weights: WeightScope
+    inChannels: [Int], level index: Int, block: UNet2DConfiguration.Block, transformers: [Int], epsilon: Float,
+    configuration: UNet2DConfiguration, weights: WeightScope
   ) throws {
     let level = configuration.levels[index]
     mergesTokens = index == configuration.mergingLevel
     resnets = try inChannels.enumerated().map { index, channels in
-      try ResnetBlock2D(
-        channels, level.channels, timeChannels: configuration.timeChannels, groups: configuration.groups, epsilon: configuration.epsilon,
-        weights: weights["resnets"][index])
+      try UNetResnet(channels, level.channels, epsilon: epsilon, configuration: configuration, weights: weights["resnets"][index])
     }
     pixelAttentions =
       try block != .pixelAttention
@@ -47,7 +46,7 @@ struct ResnetStack: Sendable {
   var count: Int { resnets.count }
 
   func callAsFunction(_ index: Int, _ inputs: [Tensor], _ pass: UNetPass) throws -> Tensor {
-    var x = try resnets[index](inputs, time: pass.time(for: inputs[0]), in: pass.context)
+    var x = try resnets[index](inputs, pass)
     if !temporalConvolutions.isEmpty { x = try temporalConvolutions[index](x, frames: pass.frames, in: pass.context) }
     if !pixelAttentions.isEmpty { x = try pixelAttentions[index](x, in: pass.context) }
     if !attentions.isEmpty {
@@ -57,23 +56,73 @@ struct ResnetStack: Sendable {
   }
 }
 
+/// A resnet, and what lets the frames of a clip see one another after it where the configuration has such.
+struct UNetResnet: Sendable {
+  private let spatial: ResnetBlock2D
+  private let temporal: TemporalResnetBlock?
+
+  init(_ inChannels: Int, _ channels: Int, epsilon: Float, configuration: UNet2DConfiguration, weights: WeightScope) throws {
+    let (time, groups, hasFrames) = (configuration.timeChannels, configuration.groups, configuration.frames != nil)
+    spatial = try ResnetBlock2D(
+      inChannels, channels, timeChannels: time, groups: groups, epsilon: epsilon,
+      weights: hasFrames ? weights["spatial_res_block"] : weights)
+    temporal =
+      try hasFrames ? TemporalResnetBlock(channels, timeChannels: time, groups: groups, epsilon: epsilon, weights: weights) : nil
+  }
+
+  func callAsFunction(_ inputs: [Tensor], _ pass: UNetPass) throws -> Tensor {
+    let x = try spatial(inputs, time: pass.time(for: inputs[0]), in: pass.context)
+    guard let temporal else { return x }
+    return try temporal(x, time: pass.timeOfClips(for: x), frames: pass.frames, in: pass.context)
+  }
+}
+
 /// The values that all blocks of one pass share.
 struct UNetPass {
-  /// `[N · F, T]`, SiLU of the time embedding, for each frame.
+  /// `[N, T]`, SiLU of the time embedding, for each text.
+  let timeOfClips: Tensor
+  /// `[N · F, T]`, the same for each frame.
   let time: Tensor
   /// `[N, L, D]`, of F frames each, or of one. Before the first layer that attends to the text, features may have fewer rows: all would be repetitions.
   let text: TextStates
   /// Merges tokens at the highest resolution with self-attention, which has nearly all of its arithmetic.
   let merging: TokenMerging?
   /// F of each clip; 1 for pictures.
-  var frames = 1
+  let frames: Int
   /// In which the frames see one another; empty: all see all.
-  var windows: [FrameWindow] = []
+  let windows: [FrameWindow]
   let context: ExecutionContext
+
+  /// - Parameters:
+  ///   - time: `[N, T]`, SiLU of the time embedding, for each text.
+  ///   - frames: of each clip; nil: as many as a text has.
+  init(
+    time: Tensor, text: TextStates, merging: TokenMerging?, frames: Int? = nil, windows: [FrameWindow] = [], context: ExecutionContext
+  ) throws {
+    (timeOfClips, self.text, self.merging, self.context) = (time, text, merging, context)
+    (self.frames, self.windows) = (frames ?? text.frames, windows)
+    self.time = try time.eachRow(text.frames, in: context)
+  }
 
   /// The rows of the time embedding for the rows of these features.
   func time(for features: Tensor) throws -> Tensor {
     features.shape[0] == time.shape[0] ? time : try time.rows(0..<features.shape[0], in: context)
+  }
+
+  /// The same for the clips of these features.
+  func timeOfClips(for features: Tensor) throws -> Tensor {
+    let clips = features.shape[0] / frames
+    return clips == timeOfClips.shape[0] ? timeOfClips : try timeOfClips.rows(0..<clips, in: context)
+  }
+}
+
+extension Tensor {
+  /// Each row `times` times, one after the other: `[N, C]` → `[times · N, C]`.
+  fileprivate func eachRow(_ times: Int, in context: ExecutionContext) throws -> Tensor {
+    guard times > 1 else { return self }
+    let (rows, columns) = (shape[0], shape[1])
+    return try Tensor.concatenated(Array(repeating: reshaped([rows, 1, columns]), count: times), axis: 1, in: context)
+      .reshaped([rows * times, columns])
   }
 }
 
@@ -84,7 +133,8 @@ extension Transformer2DModel {
   ) throws {
     try self.init(
       level.channels, contextChannels: level.contextChannels, heads: level.heads, layers: layers, groups: configuration.groups,
-      linearProjection: configuration.linearProjection, onlyCrossAttention: onlyCrossAttention, weights: weights)
+      linearProjection: configuration.linearProjection, onlyCrossAttention: onlyCrossAttention, seesFrames: configuration.frames != nil,
+      weights: weights)
   }
 }
 
@@ -125,8 +175,8 @@ struct DownBlock: Sendable {
     let entering = index == 0 ? level.channels : configuration.levels[index - 1].channels
     let inChannels = [entering] + Array(repeating: level.channels, count: level.resnets - 1)
     stack = try ResnetStack(
-      inChannels: inChannels, level: index, block: level.down, transformers: level.downTransformers, configuration: configuration,
-      weights: weights)
+      inChannels: inChannels, level: index, block: level.down, transformers: level.downTransformers, epsilon: level.epsilon.down,
+      configuration: configuration, weights: weights)
     let isLast = index == configuration.levels.count - 1
     downsampler =
       isLast ? nil : try Downsample2D(level.channels, padding: configuration.downsamplePadding, weights: weights["downsamplers"][0])
@@ -165,7 +215,7 @@ struct DownBlock: Sendable {
 /// The lowest resolution: a resnet, and perhaps attention and another resnet. Source: diffusers' `UNetMidBlock2DCrossAttn`, `UNetMidBlock2D` and
 /// `UNetMidBlock3DCrossAttn`.
 struct MidBlock: Sendable {
-  private let resnets: [ResnetBlock2D]
+  private let resnets: [UNetResnet]
   let attentions: [Transformer2DModel]
   private let pixelAttention: PixelAttention?
   private let temporalConvolutions: [TemporalConvLayer]
@@ -183,9 +233,8 @@ struct MidBlock: Sendable {
     case .pixelAttention(let groups): (attentionGroups, count) = (groups, 2)
     }
     resnets = try (0..<count).map {
-      try ResnetBlock2D(
-        level.channels, level.channels, timeChannels: configuration.timeChannels, groups: configuration.groups,
-        epsilon: configuration.epsilon, weights: weights["resnets"][$0])
+      try UNetResnet(
+        level.channels, level.channels, epsilon: configuration.epsilon, configuration: configuration, weights: weights["resnets"][$0])
     }
     attentions = try transformers.enumerated().map { index, layers in
       try Transformer2DModel(level: level, layers: layers, configuration: configuration, weights: weights["attentions"][index])
@@ -209,7 +258,7 @@ struct MidBlock: Sendable {
   }
 
   private func resnet(_ index: Int, _ x: Tensor, _ pass: UNetPass) throws -> Tensor {
-    let result = try resnets[index]([x], time: pass.time(for: x), in: pass.context)
+    let result = try resnets[index]([x], pass)
     return temporalConvolutions.isEmpty ? result : try temporalConvolutions[index](result, frames: pass.frames, in: pass.context)
   }
 }
@@ -236,7 +285,7 @@ struct UpBlock: Sendable {
     }
     stack = try ResnetStack(
       inChannels: inChannels, level: levels.count - 1 - index, block: level.up, transformers: level.upTransformers,
-      configuration: configuration, weights: weights)
+      epsilon: level.epsilon.up, configuration: configuration, weights: weights)
     upsampler =
       index == levels.count - 1 ? nil : try Upsample2D(level.channels, weights: weights["upsamplers"][0])
     channels = (entering, level.channels)

@@ -72,6 +72,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   public var clip: ClipLength? {
     configuration.clips.map { ClipLength(usual: $0.usualFrames, most: .max, stepsByFrame: true) }
       ?? motion.map { ClipLength(usual: min(16, $0.frames), most: $0.frames) }
+      ?? configuration.frames.map { ClipLength(usual: $0, most: MotionConfiguration.mostFrames) }
   }
 
   /// `timestep_cond`, which replaces the embedding of the guidance; `class_labels` and `time_ids`, where the configuration asks for them.
@@ -172,8 +173,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   private func pass(_ inputs: Inputs, in context: ExecutionContext) throws -> Outputs {
     let (latents, branch, rows) = (inputs.pictures, inputs.branch, inputs.featureRows)
     let time = try embedding(inputs.timestep, conditioning: inputs.conditioning, rows: rows / inputs.text.frames, in: context)
-      .eachRow(inputs.text.frames, in: context)
-    let pass = UNetPass(
+    let pass = try UNetPass(
       time: time, text: inputs.text, merging: inputs.merging, frames: inputs.frames,
       windows: windows?.windows(of: inputs.frames, pass: 0) ?? [], context: context)
     let distinct = try sharesRows(inputs, in: context) ? latents : latents.repeated(rows / latents.shape[0], in: context)
@@ -284,15 +284,20 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
 
   /// The conditioning with a row for each text. The first context is the text; one for each adapter follows, or none.
   private func checked(_ conditioning: Conditioning, _ latents: Tensor, frames: Int) throws -> Conditioning {
-    let wanted = "[N, \(clip == nil ? "" : "F, ")h, w, \(inputChannels)]"
+    let clip = clip, wanted = "[N, \(clip == nil ? "" : "F, ")h, w, \(inputChannels)]"
     guard latents.shape.rank == (clip == nil ? 4 : 5), latents.shape.columns == inputChannels, latents.count > 0 else {
       throw ComponentError.unexpectedShape(component: "The U-Net", argument: "latents", expected: wanted, found: latents.shape)
     }
-    if windows == nil { try motion?.check(frames: frames) }
+    if let clip, frames > clip.most, windows == nil {
+      throw ComponentError.outOfRange(
+        component: motion == nil ? "The U-Net" : "The motion module", option: "a number of frames", value: "\(frames)",
+        allowed: "from 1 to \(clip.most)")
+    }
     try check(conditioning, latents: latents.shape[0])
     var conditioning = conditioning
     if conditioning.changesByFrame {
-      guard clip != nil, conditioning.hasFrames(frames) else {
+      // A network that itself sees frames attends to the clip's text between them.
+      guard clip != nil, configuration.frames == nil, conditioning.hasFrames(frames) else {
         throw ComponentError.unexpectedShape(
           component: "The U-Net", argument: "hidden states",
           expected: "[\(conditioning.rows), \(clip == nil ? "" : "\(frames), ")L, \(configuration.contextChannels)]",
@@ -354,15 +359,5 @@ extension TextStates {
   func isOfTheSame(as other: TextStates) -> Bool {
     states.isIdentical(to: other.states) && frames == other.frames
       && pictures.elementsEqual(other.pictures) { $0.tokens.isIdentical(to: $1.tokens) && $0.scale == $1.scale }
-  }
-}
-
-extension Tensor {
-  /// Each row `times` times, one after the other: `[N, C]` → `[times · N, C]`.
-  fileprivate func eachRow(_ times: Int, in context: ExecutionContext) throws -> Tensor {
-    guard times > 1 else { return self }
-    let (rows, columns) = (shape[0], shape[1])
-    return try Tensor.concatenated(Array(repeating: reshaped([rows, 1, columns]), count: times), axis: 1, in: context)
-      .reshaped([rows * times, columns])
   }
 }

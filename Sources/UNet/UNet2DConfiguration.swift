@@ -106,8 +106,10 @@ public struct UNet2DConfiguration: Sendable {
   let timeChannels: Int
   let classEmbedding: ClassEmbedding?
   let addition: Addition?
-  /// Of a network whose blocks let the frames of clips see one another; nil: it draws pictures.
+  /// Of a network for clips with temporal convolutions (`UNet3DConditionModel`); nil: it is another.
   let clips: Clips?
+  /// How many frames clips have in a network whose resnets and transformers blend frames (`UNetSpatioTemporalConditionModel`); nil: it is another.
+  let frames: Int?
 
   /// One resolution, on the way down.
   struct Level: Sendable {
@@ -122,6 +124,8 @@ public struct UNet2DConfiguration: Sendable {
     let downTransformers: [Int]
     let upTransformers: [Int]
     let onlyCrossAttention: Bool
+    /// Of the resnets' normalisations on the way down, and on the way up.
+    let epsilon: (down: Float, up: Float)
   }
 
   enum Block: Sendable {
@@ -155,11 +159,12 @@ public struct UNet2DConfiguration: Sendable {
     case simpleProjection(inputs: Int)
   }
 
-  /// `text_time`: the pooled text and numbers such as sizes, each of which is embedded as a timestep is.
+  /// `text_time`: the pooled text and numbers such as sizes, each of which is embedded as a timestep is. Networks that draw clips are told numbers alone.
   struct Addition: Sendable {
     let numberChannels: Int
     /// Of the pooled text and all numbers.
     let inputs: Int
+    var hasText = true
   }
 
   /// The level of the highest resolution at which tokens attend to one another; nil if there is none.
@@ -175,6 +180,9 @@ public struct UNet2DConfiguration: Sendable {
 
   /// The features of the pooled text that the network is told beside so many numbers (`time_ids`); nil if it is told none.
   public func pooledFeatures(besideNumbers count: Int) -> Int? { addition.map { max(0, $0.inputs - count * $0.numberChannels) } }
+
+  /// How many numbers (`time_ids`) the network is told where it is told no pooled text; nil if it is told none, or beside a text.
+  var numbersAlone: Int? { addition.flatMap { $0.hasText ? nil : $0.inputs / $0.numberChannels } }
 
   /// How many numbers (`time_ids`) the network is told beside a pooled text of so many features; nil if it is told none, or the text leaves no whole number.
   public func numbers(besidePooled features: Int) -> Int? {
@@ -213,12 +221,16 @@ public struct UNet2DConfiguration: Sendable {
 
   /// - Parameters:
   ///   - unconditional: what `UNet2DModel` says beside the keys that both classes have; nil for `UNet2DConditionModel`.
-  ///   - clips: of a network of clips.
+  ///   - clips: of `UNet3DConditionModel`.
+  ///   - frames: of clips, for `UNetSpatioTemporalConditionModel`.
   /// - Throws: `ConfigurationError`.
-  init(_ c: UNet2DKeys, middle: String?, unconditional: UNet2DModelKeys?, clips: Clips? = nil, _ check: ConfigurationCheck) throws {
+  init(
+    _ c: UNet2DKeys, middle: String?, unconditional: UNet2DModelKeys?, clips: Clips? = nil, frames: Int? = nil, _ check: ConfigurationCheck
+  ) throws {
     try Self.refuseUnsupported(c, check)
     self.clips = clips
     attendsToText = unconditional == nil
+    self.frames = frames
     inChannels = c.in_channels ?? 4
     outChannels = c.out_channels ?? 4
     // One number, or the height and the width.
@@ -246,13 +258,14 @@ public struct UNet2DConfiguration: Sendable {
     try check.require(epsilon >= 0 && epsilon.isFinite, "norm_eps", "\(epsilon) is no small positive number")
     try check.require((0...1).contains(downsamplePadding), "downsample_padding", "\(downsamplePadding) is not 0 or 1")
     levels = try Self.levels(
-      c, hasMiddleAttention: unconditional?.add_attention ?? (middle == "UNetMidBlock2DCrossAttn"), attendsToText, check)
+      c, hasMiddleAttention: unconditional?.add_attention ?? (middle == "UNetMidBlock2DCrossAttn"), attendsToText, epsilon: epsilon,
+      ofClips: frames != nil, check)
     self.middle = try unconditional?.middle(of: groups, check) ?? Self.middle(middle, c, levels: levels.count, check)
     // `levels` has at least one.
     timeChannels = c.time_embedding_dim ?? 4 * (levels.first?.channels ?? 0)
     try check.extent(timeChannels, "time_embedding_dim")
     classEmbedding = try Self.classEmbedding(c, check)
-    addition = try Self.addition(c, check)
+    addition = try Self.addition(c, hasText: frames == nil, check)
     try check.supported(
       c.class_embeddings_concat != true || classEmbedding == nil, "class_embeddings_concat", "true")
     for level in levels {
@@ -322,7 +335,7 @@ public struct UNet2DConfiguration: Sendable {
     }
   }
 
-  private static func addition(_ c: UNet2DKeys, _ check: ConfigurationCheck) throws -> Addition? {
+  private static func addition(_ c: UNet2DKeys, hasText: Bool, _ check: ConfigurationCheck) throws -> Addition? {
     guard let type = c.addition_embed_type else { return nil }
     try check.supported(type == "text_time", "addition_embed_type", type)
     let (channels, inputs) = (c.addition_time_embed_dim ?? 0, c.projection_class_embeddings_input_dim ?? 0)
@@ -330,11 +343,13 @@ public struct UNet2DConfiguration: Sendable {
     try check.extent(inputs, "projection_class_embeddings_input_dim")
     let shift = c.freq_shift ?? 0
     try check.require(channels >= 2 && shift.isFinite && Float(channels / 2) > shift, "addition_time_embed_dim", "it leaves no frequencies")
-    return Addition(numberChannels: channels, inputs: inputs)
+    try check.require(
+      hasText || inputs.isMultiple(of: channels), "projection_class_embeddings_input_dim", "it is no multiple of addition_time_embed_dim")
+    return Addition(numberChannels: channels, inputs: inputs, hasText: hasText)
   }
 
   private static func levels(
-    _ c: UNet2DKeys, hasMiddleAttention: Bool, _ attendsToText: Bool, _ check: ConfigurationCheck
+    _ c: UNet2DKeys, hasMiddleAttention: Bool, _ attendsToText: Bool, epsilon: Float, ofClips: Bool, _ check: ConfigurationCheck
   ) throws -> [Level] {
     let channels = c.block_out_channels ?? [320, 640, 1280, 1280]
     let count = channels.count
@@ -377,7 +392,7 @@ public struct UNet2DConfiguration: Sendable {
       // A level without attention may name any number of heads.
       let attends = downBlock != .plain || upBlock != .plain || i == count - 1 && hasMiddleAttention
       try check.require(
-        attendsToText || !attends || channels[i].isMultiple(of: heads[i]), "attention_head_dim",
+        attendsToText && !ofClips || !attends || channels[i].isMultiple(of: heads[i]), "attention_head_dim",
         "it does not divide \(channels[i]) channels")
       try check.require(!attends || heads[i] <= channels[i], "attention_head_dim", "\(heads[i]) heads for \(channels[i]) channels")
       let reversed = c.reverse_transformer_layers_per_block
@@ -388,7 +403,9 @@ public struct UNet2DConfiguration: Sendable {
         upTransformers: try transformers(
           reversed ?? c.transformer_layers_per_block, reversed == nil ? i : count - 1 - i, count: resnets[i] + 1,
           "reverse_transformer_layers_per_block"),
-        onlyCrossAttention: only[i])
+        onlyCrossAttention: only[i],
+        // The blocks of clips have values of their own, which no key says.
+        epsilon: ofClips ? (downBlock == .plain ? 1e-5 : 1e-6, 1e-6) : (epsilon, epsilon))
     }
   }
 

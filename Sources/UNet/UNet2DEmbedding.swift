@@ -53,7 +53,7 @@ struct UNet2DEmbedding: Sendable {
     case .projection(let length)?, .simpleProjection(let length)?: inputs.append(PredictorInput("class_labels", shape: [length]))
     }
     inputs.append(PredictorInput("timesteps", shape: [], isRequired: false))
-    return inputs + (configuration.addition == nil ? [] : [PredictorInput("time_ids", shape: [0])])
+    return inputs + (configuration.addition == nil ? [] : [PredictorInput("time_ids", shape: [configuration.numbersAlone ?? 0])])
   }
 
   /// - Throws: `ComponentError` where the pooled text and the numbers have not the length that the layers take, or a class is not in the table.
@@ -63,7 +63,7 @@ struct UNet2DEmbedding: Sendable {
         throw .outOfRange(component: "The U-Net", option: "a class", value: "\(label)", allowed: "a whole number from 0 to \(count - 1)")
       }
     }
-    guard let addition = configuration.addition else { return }
+    guard let addition = configuration.addition, addition.hasText else { return }
     guard let pooled = conditioning.pooled else { throw .missingInput(component: "The U-Net", argument: "the pooled text") }
     let numbers = (conditioning.inputs["time_ids"]?.shape.columns ?? 0) * addition.numberChannels
     let expected: Shape = [conditioning.rows, max(0, addition.inputs - numbers)]
@@ -84,8 +84,10 @@ struct UNet2DEmbedding: Sendable {
     if let classes, let labels = conditioning.inputs["class_labels"] {
       x = try x.adding(embedded(labels, by: classes, in: context), in: context)
     }
-    if let addition, let numbers = conditioning.inputs["time_ids"], let pooled = conditioning.pooled {
-      x = try x.adding(addition(.concatenated([pooled, embedded(numbers, in: context)], axis: -1, in: context), in: context), in: context)
+    if let addition, let numbers = conditioning.inputs["time_ids"] {
+      let (pooled, numbers) = (configuration.numbersAlone == nil ? conditioning.pooled : nil, try embedded(numbers, in: context))
+      let told = try pooled.map { try .concatenated([$0, numbers], axis: -1, in: context) } ?? numbers
+      x = try x.adding(addition(told, in: context), in: context)
     }
     return try x.activated(.silu, in: context).repeated(rows / distinct.shape[0], in: context)
   }

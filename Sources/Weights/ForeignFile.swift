@@ -93,8 +93,8 @@ extension ForeignFile {
     func begins(_ prefixes: String...) -> Bool { names.contains { name in prefixes.contains { name.hasPrefix($0) } } }
     if let adapter = ForeignFile(adapter: names) {
       self = adapter
-    } else if has("time_stack.", "time_mixer.mix_factor") {
-      self.init("a Stable Video Diffusion model", Self.notYetAdvice)
+    } else if !begins("model.diffusion_model."), has("time_stack.", "time_mixer.mix_factor") {
+      self.init("a part of Stable Video Diffusion alone, not a whole model", "give the whole model, a folder or a file")
     } else if has("joint_blocks.") {
       self.init("a Stable Diffusion 3 model", Self.notYetAdvice)
     } else if has("double_blocks.", "single_transformer_blocks.") {

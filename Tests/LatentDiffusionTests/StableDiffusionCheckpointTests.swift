@@ -292,7 +292,7 @@ private func fnv(_ data: Data) -> String {
       (["decoder.layers.1.weight": one], "tiny autoencoder"),
       (["state_dict.model.diffusion_model.x": one], "without this prefix"),
       (["text_model.encoder.layers.0.x": one], "a text encoder alone"),
-      (["decoder.up_blocks.0.x": one], "an autoencoder alone"), (["model.diffusion_model.input_blocks.1.0.time_stack.x": one], "Video"),
+      (["decoder.up_blocks.0.x": one], "an autoencoder alone"), (["mid_block.resnets.0.time_mixer.mix_factor": one], "Video"),
       (["down_blocks.0.motion_modules.0.x": one], "AnimateDiff"),
       (["depth_model.x": one, "model.diffusion_model.x": one], "its U-Net lacks"),
     ]

@@ -4,12 +4,14 @@ import Tensor
 import Testing
 import LatentDiffusionWeights
 
-/// A tiny model of `Tests/Fixtures/models`, and what the reference made of it.
+/// A tiny model of `Tests/Fixtures/models`, or of another folder there, and what the reference made of it.
 public struct ReferenceModel: Sendable, CustomTestStringConvertible {
   public let name: String
-  public init(_ name: String) { self.name = name }
+  private let area: String
+  public init(_ name: String) { self.init(name, in: "models") }
+  public init(_ name: String, in area: String) { (self.name, self.area) = (name, area) }
 
-  public var folder: URL { fixtures.appending(path: "models/\(name)") }
+  public var folder: URL { fixtures.appending(path: "\(area)/\(name)") }
   public var testDescription: String { name }
 
   /// A pass of `cases.json`, with its tensors as PyTorch lays them out.
@@ -57,8 +59,10 @@ public func readTensors(_ url: URL) throws -> [String: Tensor] {
 }
 
 extension Tensor {
-  /// From PyTorch's `[N, C, H, W]`, or unchanged where it is no picture.
-  public var asPictures: Tensor { shape.rank == 4 ? channelsLast() : self }
+  /// From PyTorch's `[N, C, H, W]`, or from its `[N, C, F, H, W]`; unchanged where it is neither.
+  public var asPictures: Tensor {
+    shape.rank == 4 ? channelsLast() : shape.rank == 5 ? permuted([0, 2, 3, 4, 1]) : self
+  }
 }
 
 /// Compares each module's result with the reference's as it comes, and knows where the largest difference was.

@@ -28,6 +28,8 @@ struct AdapterOptions: ParsableArguments {
     transform: { try Embedding($0) })
   var embedding: [Embedding] = []
 
+  var isEmpty: Bool { lora.isEmpty && loraFolder == nil && embedding.isEmpty }
+
   struct Lora {
     let path: String
     let weight: Double

@@ -75,7 +75,7 @@ struct WindowOptions: ParsableArguments {
 
 /// What commands that make clips are told of files.
 struct ClipFileOptions: ParsableArguments {
-  @Option(parsing: .unconditional, help: "Frames a second. Without it, 12 for walks and 8 for other clips.")
+  @Option(parsing: .unconditional, help: "Frames a second. Without it, 12 for walks, 7 for clips of a picture and 8 for others.")
   var fps: Double?
 
   @Option(

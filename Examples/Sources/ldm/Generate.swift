@@ -224,7 +224,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     var extent = GenerationExtent(
       size: size, images: drawn.count, rowsPerImage: kinds.count, sharesLatents: kinds.allSatisfy(\.seesPicture),
       encodesPicture: task.size != nil)
-    extent.frameWindows = windows
+    (extent.frameWindows, extent.framesDecodedTogether) = (windows, task.framesDecodedTogether)
     let mostFrames = GenerationRequest.maximumPixels / (size.width * size.height)
     if case .count(let frames) = task.frames { extent.frames = max(1, min(frames, mostFrames)) }
     return extent
@@ -256,7 +256,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
   ) -> GenerationParameters {
     let strength: Double? =
       switch request.task {
-      case is TextToImage, is TextToVideo, is InstructionEditing, is Upscaling, is LatentUpscaling: nil
+      case is TextToImage, is TextToVideo, is ImageToVideo, is InstructionEditing, is Upscaling, is LatentUpscaling: nil
       default: request.task.strength
       }
     // Other programs count from 1: their clip skip 1 leaves out no layer.

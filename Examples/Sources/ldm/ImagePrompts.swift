@@ -39,6 +39,8 @@ struct ImagePromptOptions: ParsableArguments {
     parsing: .unconditional, help: "The folder of the image encoder of the IP-Adapters. Without it, image_encoder beside the first one.")
   var imageEncoder: String?
 
+  var isEmpty: Bool { ipAdapters.isEmpty && images.isEmpty && imageEncoder == nil }
+
   func validate() throws {
     guard ipAdapters.isEmpty else {
       guard !images.isEmpty else { throw ValidationError("--ip-adapter needs a picture; give it with --ip-adapter-image.") }

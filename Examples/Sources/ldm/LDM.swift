@@ -12,8 +12,8 @@ import LatentDiffusion
     version: "ldm \(version), kernels \(KernelSet.active)",
     subcommands: [
       Txt2Img.self, Img2Img.self, Inpaint.self, Outpaint.self, Edit.self, Variation.self, Depth2Img.self, Upscale.self, Unconditional.self,
-      Class2Img.self, MorphCommand.self, Txt2Video.self, Video2Video.self, Train.self, Encode.self, Decode.self, Canny.self, Tokenize.self,
-      PromptCommand.self,
+      Class2Img.self, MorphCommand.self, Txt2Video.self, Video2Video.self, Img2Video.self, Train.self, Encode.self, Decode.self, Canny.self,
+      Tokenize.self, PromptCommand.self,
       ScheduleCommand.self, Inspect.self, Convert.self, Bench.self,
     ])
   static let version = "0.16.0"

@@ -117,19 +117,24 @@ extension DrawingOptions where Drawn == VideoOptions {
   /// Makes clips and writes them.
   ///
   /// - Parameters:
+  ///   - files: the names of the files that the task reads, for the progress.
   ///   - strength: the part of the steps that are run; nil: what is usual for the model.
   ///   - rate: frames a second where none are asked for.
-  fileprivate func run(strength: Double? = nil, usualRate rate: Double? = nil, _ task: any GenerationTask) async throws {
+  ///   - settings: that are written into clips.
+  func run(
+    reading files: [String] = [], strength: Double? = nil, usualRate rate: Double? = nil, settings: [GenerationParameters.Setting] = [],
+    _ task: @autoclosure () throws -> any GenerationTask
+  ) async throws {
     try prompt.checkIsGiven()
     let fps = drawn.file.fps ?? rate ?? VideoOptions.usualRate
     try drawn.file.check(count: drawn.count, framesPerSecond: fps)
     guard refining.refiner == nil else { throw Failure("A refiner draws pictures; leave --refiner out for clips.") }
     let progress = Progress()
     do {
-      let ready = try await ready(strength: strength, loadNoise: drawn.seeds.loadNoise, progress, task)
+      let ready = try await ready(reading: files, strength: strength, loadNoise: drawn.seeds.loadNoise, progress, task())
       let images = try await images(of: ready, progress)
       progress.begin("Encoding")
-      progress.end("\(try write(images, ready, framesPerSecond: fps)), seed \(ready.request.seed)")
+      progress.end("\(try write(images, ready, framesPerSecond: fps, settings)), seed \(ready.request.seed)")
     } catch {
       progress.clear()
       throw error
@@ -137,7 +142,9 @@ extension DrawingOptions where Drawn == VideoOptions {
   }
 
   /// The frames of a clip are pictures in a row.
-  private func write(_ images: [GeneratedImage], _ ready: Ready, framesPerSecond fps: Double) throws -> String {
+  private func write(
+    _ images: [GeneratedImage], _ ready: Ready, framesPerSecond fps: Double, _ settings: [GenerationParameters.Setting]
+  ) throws -> String {
     let frames = (images.last?.frame ?? 0) + 1, count = images.count / frames
     let clips = try (0..<count).map { index in
       var clip = try Clip(images[index * frames..<(index + 1) * frames].map { Picture($0.image) }, framesPerSecond: fps)
@@ -145,7 +152,8 @@ extension DrawingOptions where Drawn == VideoOptions {
       clip.parameters =
         parameters(
           prompt: ready.written, width: clip.width, height: clip.height, request: ready.request, model: ready.model,
-          others: batch + [.init("Frames", "\(frames)"), .init("Frames per second", "\(fps)")] + drawn.windows.settings(ready.request)
+          others: settings + batch + [.init("Frames", "\(frames)"), .init("Frames per second", "\(fps)")]
+            + drawn.windows.settings(ready.request)
         ).text
       return clip
     }

@@ -32,7 +32,9 @@ struct ComponentFile: CheckpointLayout {
       throw Self.notHalves(encoder, file)
     }
     // Several are a whole model, which has a layout of its own, as SDXL has with its text encoders.
-    guard found.count == 1, !StableDiffusionXLCheckpoint.isMade(of: file.names), let part = found.first else { return nil }
+    guard found.count == 1, !StableDiffusionXLCheckpoint.isMade(of: file.names), !StableVideoDiffusionCheckpoint.isMade(of: file.names),
+      let part = found.first
+    else { return nil }
     do throws(DerivedConfiguration.Missing) {
       let components = try components(part.name, part.tensors, file)
       let leftOver = file.names.subtracting(part.owned).filter { !DerivedConfiguration.isBookkeeping($0) }

@@ -57,7 +57,8 @@ public struct ImageVariationFamily: ModelFamily {
       let features = encoder.model.configuration.projectedFeatures
       try StableDiffusionFamily.check(features: features, of: "image encoder", unet: unet, autoencoder: autoencoder)
       return ModelAssembly(
-        predictor: unet, autoencoder: autoencoder, conditioner: NoTexts(), imageConditioners: [VariationConditioner(encoder: encoder)])
+        predictor: unet, autoencoder: autoencoder, conditioner: NoTexts(words: "draws variations of a picture alone"),
+        imageConditioners: [VariationConditioner(encoder: encoder)])
     }
     var assembly = try StableDiffusionFamily().assembled(parts)
     let levels: [Float] = parts.areExtents ? [1] : try parts.part("image_noising_scheduler")
@@ -70,16 +71,6 @@ public struct ImageVariationFamily: ModelFamily {
       )
     }
     return assembly
-  }
-
-  /// Models that read no prompts.
-  private struct NoTexts: TextConditioner {
-    func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning {
-      guard request.prompts.allSatisfy(\.text.isEmpty) else {
-        throw ComponentError.unsupported(component: "This model draws variations of a picture alone and", option: "prompt")
-      }
-      return Conditioning(rows: request.prompts.count)
-    }
   }
 
   public func usualSettings(for task: any GenerationTask, predictor: any NoisePredictor) -> GenerationSettings {

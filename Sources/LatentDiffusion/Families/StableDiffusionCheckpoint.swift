@@ -18,7 +18,9 @@ struct StableDiffusionCheckpoint: CheckpointLayout {
   var marks: String { "tensors below model.diffusion_model, first_stage_model or cond_stage_model" }
 
   func checkpoint(of file: any TensorFile) throws -> Checkpoint? {
-    let others = [StableDiffusionXLCheckpoint.isMade, StableUnCLIPCheckpoint.isMade, LDMCheckpoint.isMade]
+    let others = [
+      StableDiffusionXLCheckpoint.isMade, StableUnCLIPCheckpoint.isMade, StableVideoDiffusionCheckpoint.isMade, LDMCheckpoint.isMade,
+    ]
     return others.contains { $0(file.names) } ? nil : try model(in: file)
   }
 

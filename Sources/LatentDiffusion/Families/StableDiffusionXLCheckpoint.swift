@@ -13,8 +13,10 @@ struct StableDiffusionXLCheckpoint: CheckpointLayout {
 
   var marks: String { "tensors below conditioner.embedders" }
 
-  /// Whether a file has this layout.
-  static func isMade(of names: Set<String>) -> Bool { names.contains { $0.hasPrefix(embedders) } }
+  /// Whether a file has this layout. Files of Stable Video Diffusion have embedders, too, but of pictures.
+  static func isMade(of names: Set<String>) -> Bool {
+    names.contains { $0.hasPrefix(embedders) } && !StableVideoDiffusionCheckpoint.isMade(of: names)
+  }
 
   func checkpoint(of file: any TensorFile) throws -> Checkpoint? {
     guard Self.isMade(of: file.names) else { return nil }

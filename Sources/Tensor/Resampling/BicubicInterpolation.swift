@@ -32,7 +32,7 @@ extension Tensor {
 }
 
 /// The weights of the four neighbours of a place that is t after the second one.
-private func cubicWeights(_ t: Float) -> [Float] {
+func cubicWeights(_ t: Float) -> [Float] {
   let a: Float = -0.75
   func near(_ x: Float) -> Float { ((a + 2) * x - (a + 3)) * x * x + 1 }
   func far(_ x: Float) -> Float { ((a * x - 5 * a) * x + 8 * a) * x - 4 * a }

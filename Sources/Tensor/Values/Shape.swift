@@ -12,6 +12,9 @@ public struct Shape: Hashable, Sendable, ExpressibleByArrayLiteral, CustomString
   /// The number of axes.
   public var rank: Int { dimensions.count }
 
+  /// Whether weights of this shape are a matrix `[O, I]`, or a kernel over two or three axes, `[O, C, kh, kw]` or `[O, C, kf, kh, kw]`.
+  var isKernel: Bool { [2, 4, 5].contains(rank) }
+
   /// The number of elements; `Int.max` where the product does not fit or an extent is negative, so that it never
   /// equals the size of anything real.
   public var count: Int {

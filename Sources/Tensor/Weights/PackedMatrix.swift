@@ -44,7 +44,7 @@ public struct PackedMatrix: Sendable {
 
   /// The bytes of a packed matrix; nil if they do not fit in an `Int`, or if the shape cannot be cut into blocks.
   ///
-  /// - Parameter shape: of rank 2 or 4.
+  /// - Parameter shape: of rank 2, 4 or 5.
   public static func packedBytes(_ shape: Shape, of format: NumberFormat) -> Int? {
     let (padded, overflow) = shape[0].addingReportingOverflow(panelWidth - 1)
     let row = Shape(Array(shape.dimensions.dropFirst())).count, block = packedBlock(of: format)
@@ -91,7 +91,7 @@ public struct PackedMatrix: Sendable {
 
   /// A matrix whose storage, if any, is not written yet.
   private init(_ weights: WeightTensor, isGated: Bool, unpacked: UnpackedWeights?) {
-    precondition([2, 4, 5].contains(weights.shape.rank), "Weights of shape \(weights.shape) are no matrix.")
+    precondition(weights.shape.isKernel, "Weights of shape \(weights.shape) are no matrix.")
     precondition(!isGated || weights.shape[0] % 2 == 0, "\(weights.shape[0]) outputs have no two halves.")
     outputs = weights.shape[0]
     let taps = weights.shape.dimensions.dropFirst(2).reduce(1, *), block = Self.packedBlock(of: weights.elementType)
