@@ -30,7 +30,7 @@ struct UNet2DWayDown: Sendable {
   /// Latents as the first features.
   func entered(_ latents: Tensor, _ pass: UNetPass) throws -> Tensor {
     let x = try convIn(latents, in: pass.context)
-    return try transformerIn?(x, frames: pass.frames, in: pass.context) ?? x
+    return try transformerIn?(x, frames: pass.frames, in: pass.windows, in: pass.context) ?? x
   }
 
   /// - Parameters:
