@@ -8,7 +8,7 @@ public enum BlockOrder: Sendable {
 
 /// How the values of a tensor lie in the blocks of its format.
 ///
-/// Formats without blocks store the values in order, for any shape. Blocks are for matrices `[O, I]` and kernels `[O, C, …]` whose rows are whole blocks:
+/// Formats without blocks store the values in order, for any shape. Blocks are for matrices `[O, I]` and kernels `[O, C, kh, kw]` whose rows are whole blocks:
 /// I, and C or C · kh · kw, depending on the order, are multiples of the block length. The blocks of the O rows follow one another.
 struct BlockLayout {
   private let coding: any NumberCoding.Type
@@ -27,7 +27,7 @@ struct BlockLayout {
     if length == 1 {
       (channels, taps, unit) = (1, 1, 1)
     } else {
-      guard shape.isKernel, shape.count > 0, shape.count < Int.max / 2 else { return nil }
+      guard shape.rank == 2 || shape.rank == 4, shape.count > 0, shape.count < Int.max / 2 else { return nil }
       unit = shape.count / shape[0]
       (channels, taps) = order == .product ? (shape[1], unit / shape[1]) : (unit, 1)
       guard channels % length == 0 else { return nil }
