@@ -116,8 +116,8 @@ import LatentDiffusionWeights
     #expect(worst.largest <= 0.51 * scale)
   }
 
-  /// A kernel over frames is one over the lines of a picture: the same bytes, and the same products, in every form.
-  @Test(arguments: written) func kernelsOfThreeAxes(_ format: NumberFormat) throws {
+  /// A kernel over frames is one over the lines of a picture: the same bytes, and the same products, in every form without blocks.
+  @Test(arguments: [NumberFormat.float32, .float16, .bfloat16]) func kernelsOfThreeAxes(_ format: NumberFormat) throws {
     var generator = TorchGenerator(seed: 12)
     let values = Tensor(generator.normal(40 * 64 * 3), shape: [40, 64, 3, 1])
     let clips = Tensor(generator.normal(2 * 4 * 6 * 64), shape: [2, 4, 6, 64])
