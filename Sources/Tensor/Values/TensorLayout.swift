@@ -14,17 +14,6 @@ extension Tensor {
     return result
   }
 
-  /// Replaces the rows of the outermost axis from `start` on.
-  /// - Precondition: the part fits there.
-  package mutating func replaceRows(from start: Int, with part: Tensor) {
-    precondition(
-      shape.dimensions.dropFirst() == part.shape.dimensions.dropFirst() && start >= 0 && start + part.shape[0] <= shape[0],
-      "\(part.shape) does not fit into \(shape) at \(start).")
-    guard !isCounted, !part.isCounted else { return }
-    if !isKnownUniquelyReferenced(&storage) { self = rows(0..<shape[0]) }
-    mutablePointer.advanced(by: start * (count / max(shape[0], 1))).update(from: part.pointer, count: part.count)
-  }
-
   /// The channels `range` of the innermost axis: `[…, C]` → `[…, range.count]`.
   /// - Precondition: the range lies within the axis.
   public func channels(_ range: Range<Int>) -> Tensor {
