@@ -36,6 +36,9 @@ extension Plan {
   func travelling(over frames: Int, in context: ExecutionContext) throws -> Conditioning {
     let keys = [FramePrompt(0, request.prompts[0])] + request.laterPrompts.sorted { $0.frame < $1.frame }
     let encoded = try conditioning(of: keys.map(\.prompt), in: context)
+    guard !encoded.contexts.isEmpty else {
+      throw ComponentError.unsupported(component: "This model", option: "prompts of frames, since it reads no text")
+    }
     func row(_ index: Int) -> Conditioning { encoded.rows(index..<index + 1) }
     return try .ofFrames(
       (0..<frames).map { frame in

@@ -17,8 +17,8 @@ works "${clip[@]}" --motion-module "$motion/v2" --frames 4 --scheduler ddim --lo
 close_to 3e-4 c.safetensors latents "$motion/reference/v2-lora.safetensors" latents
 
 # Longer clips than the module was made for, prompts of later frames, and a first frame.
-works "${clip[@]}" --motion-module "$motion/v1" --frames 30 --steps 2 --context-length 8 --closed-loop --output long
-holds "a frame says in which windows it was drawn" grep -aq "Context length: 8" long/frame-0030.png
+works "${clip[@]}" --motion-module "$motion/v1" --frames 30 --steps 2 --context-length 8 --closed-loop --output windowed
+holds "a frame says in which windows it was drawn" grep -aq "Context length: 8" windowed/frame-0030.png
 works "${clip[@]}" --motion-module "$motion/v2" --frames 12 --scheduler ddim --guidance 5 --free-noise --context-length 6 --context-stride 2 \
   --prompt-at "9=blurred, grey" --prompt-at "5=Two boats in the rain" --output travelled --save-latents f.safetensors
 close_to 3e-4 f.safetensors latents "$motion/reference/free-noise.safetensors" latents

@@ -1,4 +1,5 @@
 # Clips of pictures, with Stable Video Diffusion, and what is refused.
+motion=$root/Tests/Fixtures/motion
 svd=$root/Tests/Fixtures/svd
 still=(img2video --model "$svd/tiny" --seed 60 --steps 5)
 works "${still[@]}" --image "$inputs/picture.png" --width 32 --height 32 --output shown --save-latents a.safetensors --save-image-tensor i.safetensors
@@ -51,3 +52,7 @@ refused 1 "needs \[1, 4, 3, 3, 4\]" "${small[@]}" --load-noise a.safetensors --o
 refused 1 "draws pictures, and image-to-video needs one that draws clips" img2video --model "$models/sd1" --image "$inputs/picture.png" --output made/x.webp
 refused 1 "draws clips and is not made for text-to-image" txt2img --prompt "" --model "$svd/tiny" --output made/x.png
 refused 1 "not made for text-to-video" txt2video --prompt "" --model "$svd/tiny" --output made/x.webp
+# Windows of frames go; what is said of frames, nobody reads.
+works "${small[@]}" --context-length 2 --context-stride 1 --output parted
+refused 1 "windows of FreeNoise" "${small[@]}" --context-length 2 --free-noise --output made/x.webp
+refused 1 "has no prompt" "${small[@]}" --prompt-at 1=boat --output made/x.webp
