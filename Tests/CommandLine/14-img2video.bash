@@ -1,4 +1,5 @@
 # Clips of pictures, with Stable Video Diffusion, and what is refused.
+mkdir -p still/made && cd still
 motion=$root/Tests/Fixtures/motion
 svd=$root/Tests/Fixtures/svd
 still=(img2video --model "$svd/tiny" --seed 60 --steps 5)
@@ -56,3 +57,4 @@ refused 1 "not made for text-to-video" txt2video --prompt "" --model "$svd/tiny"
 works "${small[@]}" --context-length 2 --context-stride 1 --output parted
 refused 1 "windows of FreeNoise" "${small[@]}" --context-length 2 --free-noise --output made/x.webp
 refused 1 "has no prompt" "${small[@]}" --prompt-at 1=boat --output made/x.webp
+cd ..
