@@ -142,7 +142,7 @@ struct Decoder: Sendable {
     convNormOut = try GroupNorm(
       groups: shape.groups, channels: last, epsilon: AutoencoderShape.epsilon, weights: weights["conv_norm_out"])
     convOut = try Convolution2D(last, 3, kernel: 3, padding: 1, weights: weights["conv_out"])
-    timeConvOut = try ofClips ? Convolution2D(acrossFrames: 3, 3, weights: weights["time_conv_out"]) : nil
+    timeConvOut = try ofClips ? Convolution2D(3, 3, frames: 3, weights: weights["time_conv_out"]) : nil
     path = weights.prefix
   }
 

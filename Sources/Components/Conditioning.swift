@@ -139,7 +139,7 @@ public struct Conditioning: Sendable {
       && pooled.map { $0.shape.rank != 3 || $0.shape[1] == frames } ?? true
   }
 
-  /// The text of a clip whose frames have these texts. What else the first one says is said of the whole clip.
+  /// The text of a clip whose frames have these texts. Other inputs of the clip are those of the first frame.
   ///
   /// - Parameter frames: of one row each, at least one.
   /// - Throws: what `concatenated` throws.
@@ -151,7 +151,7 @@ public struct Conditioning: Sendable {
     return result
   }
 
-  /// The same, said of each of F frames, as what changes from frame to frame is.
+  /// The same text for each of F frames, in the shape of a text that changes from frame to frame.
   public func saidOfEachFrame(_ frames: Int) -> Conditioning {
     func clips(_ tensor: Tensor) -> Tensor { tensor.eachRow(frames).reshaped(Shape([rows, frames] + tensor.shape.dimensions.dropFirst())) }
     var result = self

@@ -4,7 +4,7 @@ import Tensor
 ///
 /// A clip of one window is the same as without windows.
 public struct FrameWindows: Sendable, Hashable {
-  /// What a window goes through by itself.
+  /// What is computed window by window.
   public enum Method: Sendable, Hashable {
     /// Whole passes. What they predict for a frame is averaged. In each step the windows begin elsewhere, so that no frame is at an edge in all of them.
     ///
@@ -22,14 +22,14 @@ public struct FrameWindows: Sendable, Hashable {
   public let length: Int
   /// Frames from the beginning of a window to that of the next one (`context_stride` of FreeNoise).
   public let stride: Int
-  /// What a window goes through by itself.
+  /// What is computed window by window.
   public let method: Method
 
   /// - Parameters:
   ///   - length: frames of a window.
   ///   - stride: frames from the beginning of a window to that of the next one. Nil: 4 for FreeNoise, as in diffusers; for passes three quarters of a window,
   ///     so that 4 of 16 frames overlap.
-  ///   - method: what a window goes through by itself.
+  ///   - method: what is computed window by window.
   /// - Throws: `ComponentError.outOfRange` for windows without frames, and for strides that leave frames out or stand still.
   public init(length: Int = 16, stride: Int? = nil, method: Method = .passes) throws(ComponentError) {
     guard length > 0 else {
@@ -41,6 +41,11 @@ public struct FrameWindows: Sendable, Hashable {
         component: "A clip in windows", option: "a stride", value: "\(stride)", allowed: "from 1 to the windows' length, \(length)")
     }
     (self.length, self.stride, self.method) = (length, stride, method)
+  }
+
+  /// How many frames at the end of a clip lie in an incomplete window of FreeNoise, whose weights the reference does not make add up to 1.
+  public func incompleteFrames(of frames: Int) -> Int {
+    method == .freeNoise && frames > length ? (frames - length) % stride : 0
   }
 
   /// The windows of a pass.

@@ -48,18 +48,6 @@ public struct Convolution2D: Sendable {
     try self.init(inChannels, outChannels, kernel: kernel, stride: stride, padding: .all(padding), bias: bias, weights: weights)
   }
 
-  /// A convolution over the frames of clips, pixel by pixel: of `[N, F, P, C]`, which is a picture of F rows and P columns. Source: PyTorch's `Conv3d` with a
-  /// kernel of 3×1×1 and padding.
-  ///
-  /// Takes `weight` `[outChannels, inChannels, 3, 1, 1]` and `bias` `[outChannels]`.
-  /// - Throws: `WeightErrors`, `CancellationError`.
-  public init(acrossFrames inChannels: Int, _ outChannels: Int, weights: WeightScope) throws {
-    weight = try weights.matrix("weight", shape: [outChannels, inChannels, 3, 1, 1])
-    bias = try weights.vector("bias", shape: [outChannels])
-    path = weights.prefix
-    geometry = ConvolutionGeometry(kernelHeight: 3, kernelWidth: 1, padding: .init(top: 1, left: 0, bottom: 1, right: 0))
-  }
-
   /// activation(convolution of pictures + bias + shift + residual).
   ///
   /// - Parameters:

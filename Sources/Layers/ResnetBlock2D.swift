@@ -32,10 +32,10 @@ public struct ResnetBlock2D: Sendable {
   /// - Throws: `WeightErrors`, `CancellationError`.
   init(acrossFrames channels: Int, timeChannels: Int?, groups: Int, epsilon: Float, weights: WeightScope) throws {
     norm1 = try GroupNorm(groups: groups, channels: channels, epsilon: epsilon, weights: weights["norm1"])
-    conv1 = try Convolution2D(acrossFrames: channels, channels, weights: weights["conv1"])
+    conv1 = try Convolution2D(channels, channels, frames: 3, weights: weights["conv1"])
     timeEmbedding = try timeChannels.map { try Linear($0, channels, weights: weights["time_emb_proj"]) }
     norm2 = try GroupNorm(groups: groups, channels: channels, epsilon: epsilon, weights: weights["norm2"])
-    conv2 = try Convolution2D(acrossFrames: channels, channels, weights: weights["conv2"])
+    conv2 = try Convolution2D(channels, channels, frames: 3, weights: weights["conv2"])
     shortcut = nil
     path = weights.prefix
   }

@@ -83,7 +83,7 @@ struct Plan: Sendable {
     if !pipeline.conditioner.readsSecondTexts, texts.contains(where: { $0.second != nil }) {
       throw .unsupported(component: "This model", option: "second text encoder for a second prompt")
     }
-    // Under the same name, networks that make clips of pictures are told three other numbers.
+    // Stable Video Diffusion has three other numbers under the same name.
     let areTold = pipeline.predictor.declaredInputs.contains { $0.name == "time_ids" && $0.shape != [3] }
     if !areTold, request.sizes != SizeConditioning() || request.negativeSizes != nil {
       throw .unsupported(component: "This model", option: "inputs for sizes and scores, as Stable Diffusion XL has")
@@ -191,7 +191,7 @@ extension GenerationRequest {
     case .count(let asked): count = asked
     }
     try checkNumber("The number of frames", count, in: 1...(frameWindows == nil ? clip.most : Self.maximumPixels))
-    // What a clip has no room for, and what a pass has not.
+    // A window fits into the clip, and into a pass.
     if let windows = frameWindows { try checkNumber("The length of a window", windows.length, in: 1...min(count, clip.most)) }
     return count
   }

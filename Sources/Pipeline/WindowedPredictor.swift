@@ -17,7 +17,7 @@ struct WindowedPredictor: NoisePredictor {
   var embedsGuidance: Bool { base.embedsGuidance }
   var declaredInputs: [PredictorInput] { base.declaredInputs }
 
-  /// Features of one step's windows are no use to another step's, which begin elsewhere.
+  /// Windows begin elsewhere in each step, so the features of an earlier step do not fit.
   func check(_ shortcuts: Shortcuts) throws {
     guard shortcuts.stepCaching == nil else {
       throw ComponentError.unsupported(component: "A clip that is drawn in windows", option: "step caching")

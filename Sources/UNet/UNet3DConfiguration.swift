@@ -13,7 +13,7 @@ extension UNet2DConfiguration {
   }
 
   /// What the names of blocks for clips end with.
-  private static let suffix = "3D"
+  fileprivate static let suffix = "3D"
   static let clipClassName = "UNet3DConditionModel"
 
   /// - Parameter keys: of `UNet3DConditionModel`.
@@ -31,8 +31,9 @@ extension UNet2DConfiguration {
     var c = keys
     let channels = c.block_out_channels ?? [320, 640, 1280, 1280], cross = Array(repeating: "CrossAttn", count: max(0, channels.count - 1))
     c.down_block_types = try Self.pictureBlocks(
-      c.down_block_types ?? cross.map { $0 + "DownBlock3D" } + ["DownBlock3D"], "down_block_types", check)
-    c.up_block_types = try Self.pictureBlocks(c.up_block_types ?? ["UpBlock3D"] + cross.map { $0 + "UpBlock3D" }, "up_block_types", check)
+      c.down_block_types ?? cross.map { $0 + "DownBlock3D" } + ["DownBlock3D"], ending: Self.suffix, "down_block_types", check)
+    c.up_block_types = try Self.pictureBlocks(
+      c.up_block_types ?? ["UpBlock3D"] + cross.map { $0 + "UpBlock3D" }, ending: Self.suffix, "up_block_types", check)
     for own in channels {
       try check.require(own > 0 && own % headChannels == 0, headKey, "\(headChannels) does not divide \(own) channels")
     }
@@ -43,7 +44,8 @@ extension UNet2DConfiguration {
   }
 
   /// The names of blocks for pictures that those for clips are made of.
-  private static func pictureBlocks(_ names: [String], _ key: String, _ check: ConfigurationCheck) throws -> [String] {
+  /// - Parameter suffix: with which those end.
+  static func pictureBlocks(_ names: [String], ending suffix: String, _ key: String, _ check: ConfigurationCheck) throws -> [String] {
     try names.map { name in
       try check.supported(name.hasSuffix(suffix), key, name)
       return name.dropLast(suffix.count) + "2D"
@@ -54,6 +56,7 @@ extension UNet2DConfiguration {
 extension UNet2DKeys {
   /// Whether they are of a network for clips: by their class, or where it is not said, by the names of their blocks.
   var isOfClips: Bool {
-    _class_name.map { $0 == UNet2DConfiguration.clipClassName } ?? (down_block_types ?? []).contains { $0.hasSuffix("3D") }
+    _class_name.map { $0 == UNet2DConfiguration.clipClassName }
+      ?? (down_block_types ?? []).contains { $0.hasSuffix(UNet2DConfiguration.suffix) }
   }
 }

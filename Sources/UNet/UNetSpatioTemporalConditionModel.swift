@@ -56,17 +56,12 @@ extension UNet2DConfiguration {
     try check.require(
       (1...MotionConfiguration.mostFrames).contains(frames), "num_frames", "\(frames) is not from 1 to \(MotionConfiguration.mostFrames)")
     var keys = try decodeConfiguration(UNet2DKeys.self, component: check.component, from: json)
-    func plain(_ types: [String]?, _ key: String, _ usual: [String]) throws -> [String] {
-      try (types ?? usual).map { type in
-        try check.supported(type.hasSuffix(Self.clipSuffix), key, type)
-        return type.dropLast(Self.clipSuffix.count) + "2D"
-      }
-    }
-    let cross = Array(repeating: "CrossAttn", count: 3)
-    keys.down_block_types = try plain(
-      keys.down_block_types, "down_block_types", (cross.map { $0 + "DownBlock" } + ["DownBlock"]).map { $0 + Self.clipSuffix })
-    keys.up_block_types = try plain(
-      keys.up_block_types, "up_block_types", (["UpBlock"] + cross.map { $0 + "UpBlock" }).map { $0 + Self.clipSuffix })
+    let cross = Array(repeating: "CrossAttn", count: 3), suffix = "SpatioTemporal"
+    let usual = (down: cross.map { $0 + "DownBlock" } + ["DownBlock"], up: ["UpBlock"] + cross.map { $0 + "UpBlock" })
+    keys.down_block_types = try Self.pictureBlocks(
+      keys.down_block_types ?? usual.down.map { $0 + suffix }, ending: suffix, "down_block_types", check)
+    keys.up_block_types = try Self.pictureBlocks(
+      keys.up_block_types ?? usual.up.map { $0 + suffix }, ending: suffix, "up_block_types", check)
     keys.in_channels = keys.in_channels ?? 8
     keys.num_attention_heads = keys.num_attention_heads ?? PerLevel(levels: [5, 10, 20, 20])
     keys.cross_attention_dim = keys.cross_attention_dim ?? PerLevel(1024)
@@ -77,7 +72,4 @@ extension UNet2DConfiguration {
     keys.use_linear_projection = true
     try self.init(keys, middle: "UNetMidBlock2DCrossAttn", unconditional: nil, frames: frames, check)
   }
-
-  /// What the names of blocks end with whose frames see one another.
-  private static let clipSuffix = "SpatioTemporal"
 }

@@ -22,6 +22,9 @@ holds "a frame says in which windows it was drawn" grep -aq "Context length: 8" 
 works "${clip[@]}" --motion-module "$motion/v2" --frames 12 --scheduler ddim --guidance 5 --free-noise --context-length 6 --context-stride 2 \
   --prompt-at "9=blurred, grey" --prompt-at "5=Two boats in the rain" --output travelled --save-latents f.safetensors
 close_to 3e-4 f.safetensors latents "$motion/reference/free-noise.safetensors" latents
+warns "The last 2 frames fill no whole window" "${clip[@]}" --motion-module "$motion/v2" --frames 11 --steps 1 --free-noise --context-length 6 \
+  --context-stride 3 --output incomplete
+works "${clip[@]}" --motion-module "$motion/v2" --frames 1 --steps 1 --first-frame "$inputs/picture.png" --output alone
 works "${clip[@]}" --motion-module "$motion/v2" --frames 3 --first-frame "$inputs/picture.png" --output first
 works "${clip[@]}" --motion-module "$motion/v2" --frames 40 --steps 1 --context-length 16 --memory-limit 400MB --output limited
 

@@ -8,7 +8,8 @@ struct Img2Video: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "img2video", abstract: "Makes a clip of a picture, with Stable Video Diffusion.",
     discussion: """
-      Such a model reads no words. It is told --fps, and without it 7. Without --width and --height the clip has 1024×576 pixels, whatever the picture has.
+      The model reads no words. Frames a second are one of its inputs: --fps, or 7. Without --width and --height the clip has 1024×576 pixels, whatever the \
+      picture has.
       """)
   @OptionGroup var options: DrawingOptions<NoWords, VideoOptions>
 
@@ -50,6 +51,11 @@ struct Img2Video: AsyncParsableCommand {
 
   func run() async throws {
     try checkOptions()
+    // Files of 14 and of 25 frames have the same tensors.
+    if frames == nil, !(try options.model.files.base.hasFolder) {
+      Progress.warn(
+        "A single file does not say for how many frames it was made; 25 are drawn, and --frames 14 is right for the first model.")
+    }
     var options = options
     options.sampling.guidance = maxGuidance
     let settings: [GenerationParameters.Setting] =
@@ -63,6 +69,7 @@ struct Img2Video: AsyncParsableCommand {
         noiseStrength: noiseAug, minimumGuidance: minGuidance, framesDecodedTogether: decodeChunk))
   }
 
+  /// Of clips where nobody says how many frames a second.
   private static let usualRate = 7.0
 
   /// What other models have, and this one would not look at.
@@ -77,5 +84,13 @@ struct Img2Video: AsyncParsableCommand {
       (options.model.parts.motionModule == nil, "motion module: it has motion itself"),
     ]
     if let (_, words) = given.first(where: { !$0.0 }) { throw Failure("Stable Video Diffusion takes no \(words); leave that out.") }
+  }
+}
+
+extension URL {
+  /// Whether a folder is there.
+  fileprivate var hasFolder: Bool {
+    var isFolder: ObjCBool = false
+    return FileManager.default.fileExists(atPath: path(percentEncoded: false), isDirectory: &isFolder) && isFolder.boolValue
   }
 }

@@ -132,6 +132,11 @@ extension DrawingOptions where Drawn == VideoOptions {
     let progress = Progress()
     do {
       let ready = try await ready(reading: files, strength: strength, loadNoise: drawn.seeds.loadNoise, progress, task())
+      if case .count(let frames) = ready.request.task.frames, let rest = ready.request.frameWindows?.incompleteFrames(of: frames), rest > 1
+      {
+        progress.warn(
+          "The last \(rest) frames fill no whole window of FreeNoise and are drawn weaker, as by diffusers; give other --frames.")
+      }
       let images = try await images(of: ready, progress)
       progress.begin("Encoding")
       progress.end("\(try write(images, ready, framesPerSecond: fps, settings)), seed \(ready.request.seed)")

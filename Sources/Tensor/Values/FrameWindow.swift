@@ -13,7 +13,7 @@ public struct FrameWindow: Sendable, Hashable {
 }
 
 extension Tensor {
-  /// Zeros to which windows are added: of memory where the other tensor has memory.
+  /// Zeros to which windows are added. They have no memory where the other tensor has none because it is only counted.
   public static func zeros(_ shape: Shape, like other: Tensor) -> Tensor { counted(shape, like: [other]) ?? Tensor(shape: shape) }
 
   /// The frames of a window: `[N, F, …]` → `[N, window.frames.count, …]`.
