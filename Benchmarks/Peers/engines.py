@@ -12,6 +12,7 @@ from passes import CACHE
 
 HERE = Path(__file__).resolve().parent
 TITLES = {"ours": "ours", "pytorch": "PyTorch", "openvino": "OpenVINO", "openvino-int8": "OpenVINO in 8 bits",
+          "pictures": "ours over as many pictures",
           "sdcpp": "stable-diffusion.cpp"}
 
 
@@ -31,7 +32,8 @@ class Engines:
 
     def run(self, engine, row, number=0):
         """One process. `number` is that of the round."""
-        run = {"ours": self.ours, "pytorch": self.pytorch, "openvino": self.openvino, "openvino-int8": self.openvino_int8}
+        run = {"ours": self.ours, "pytorch": self.pytorch, "openvino": self.openvino, "openvino-int8": self.openvino_int8,
+               "pictures": self.pictures_alone}
         return self.sdcpp(row, number) if engine == "sdcpp" else run[engine](row)
 
     def model(self, row):
@@ -41,7 +43,11 @@ class Engines:
     def ours(self, row):
         model = [] if row.model else ["--model", self.model(row)]
         options = [option.format(model=self.model(row)) for option in row.options]
-        return answer([self.given.tool, "bench", *model, *self.work(row), *options], row.environment)
+        return answer([self.given.tool, "bench", *model, *self.work(row._replace(frames=None)), *options], row.environment)
+
+    def pictures_alone(self, row):
+        """The network without its layers between frames, over as many pictures as there are frames."""
+        return self.ours(row._replace(batch=row.batch * row.frames, options=()))
 
     def pytorch(self, row):
         work = [*self.work(row), "--layout", self.layouts.get(row.title, "better")]
@@ -73,9 +79,9 @@ class Engines:
 
     def work(self, row):
         side = self.side(row)
-        steps = ["--steps", row.steps] if row.steps else []
+        more = (["--steps", row.steps] if row.steps else []) + (["--frames", row.frames] if row.frames else [])
         return ["--pass", row.part, "--batch", row.batch, "--width", side, "--height", side, "--repeats", row.repeats,
-                "--threads", self.given.threads, "--json", *steps]
+                "--threads", self.given.threads, "--json", *more]
 
     def side(self, row):
         return row.side if row.model else self.given.side or row.side

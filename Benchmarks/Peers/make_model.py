@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 import torch
-from diffusers import (AutoencoderKL, AutoencoderTiny, ControlNetModel, EulerDiscreteScheduler, PNDMScheduler, StableDiffusionPipeline,
-                       StableDiffusionXLPipeline, UNet2DConditionModel)
+from diffusers import (AutoencoderKL, AutoencoderTiny, ControlNetModel, EulerDiscreteScheduler, MotionAdapter, PNDMScheduler,
+                       StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel)
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ def unet_of_four_levels(heads, context, **more):
 
 
 def sd15():
-    """Stable Diffusion 1.5, and beside it a ControlNet."""
+    """Stable Diffusion 1.5, and beside it a ControlNet and AnimateDiff's motion modules."""
     text = text_encoder(CLIPTextModel, 768, 12, 12, "quick_gelu")
     vae, unet = autoencoder(512), unet_of_four_levels(8, 768)
     scheduler = PNDMScheduler(**BETAS, set_alpha_to_one=False, skip_prk_steps=True)
@@ -93,6 +93,7 @@ def make(folder, shape, dtype, seed):
         write_json(folder / "generation_defaults.json", recommended)
     if shape == "sd15":
         ControlNetModel.from_unet(parts["unet"]).to(dtype).save_pretrained(folder / "controlnet")
+        MotionAdapter(use_motion_mid_block=True).to(dtype).save_pretrained(folder / "motion")
     for name, part in parts.items():
         part.to(dtype).save_pretrained(folder / name)
 

@@ -1,4 +1,4 @@
-"""What a whole `ldm txt2img` takes of memory and time, and how long it is until a model is loaded."""
+"""What a whole `ldm txt2img`, or another command, takes of memory and time, and how long it is until a model is loaded."""
 
 import os
 import statistics
@@ -22,19 +22,24 @@ def measured(row, given):
     side = given.side or row.side
     runs, plain = [], []
     for _ in range(given.memory_rounds):
-        runs.append(picture(given, side, row.options))
+        runs.append(picture(row, given, side, row.options))
         if row.slowdown:
-            plain.append(picture(given, side, ()))
-    told = {"side": side, "steps": given.memory_steps, "peak_bytes": max(peak for _, peak in runs), "seconds": [s for s, _ in runs]}
+            plain.append(picture(row, given, side, ()))
+    told = {"side": side, "steps": steps(row, given), "peak_bytes": max(peak for _, peak in runs), "seconds": [s for s, _ in runs]}
     if row.slowdown:
         told["slowdown"] = statistics.median(told["seconds"]) / statistics.median(s for s, _ in plain)
     print(f"{row.title}: {told['peak_bytes'] / 1e9:.2f} GB, {told['seconds'][0]:.1f} s", file=sys.stderr, flush=True)
     return told
 
 
-def picture(given, side, options):
+def steps(row, given):
+    return row.steps or given.memory_steps
+
+
+def picture(row, given, side, options):
+    options = [option.format(model=given.model) for option in options]
     with tempfile.TemporaryDirectory() as folder:
-        command = [given.tool, "txt2img", "--model", given.model, "--prompt", PROMPT, "--seed", 0, "--steps", given.memory_steps,
+        command = [given.tool, row.command, "--model", given.model, "--prompt", PROMPT, "--seed", 0, "--steps", steps(row, given),
                    "--scheduler", "dpmpp-2m", "--guidance", 7.5, "--width", side, "--height", side, "--threads", given.threads,
                    "--output", Path(folder) / "picture.png", *options]
         with open(Path(folder) / "messages", "w+") as messages:
@@ -46,7 +51,7 @@ def picture(given, side, options):
             messages.seek(0)
             said = messages.read()
     if process.returncode != 0:
-        raise Failed(f"ldm txt2img {' '.join(options)} failed: {why(process.returncode, said)}")
+        raise Failed(f"ldm {row.command} {' '.join(options)} failed: {why(process.returncode, said)}")
     return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

@@ -28,6 +28,7 @@ def arguments(description, choices=PASSES, **more):
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--steps", type=int, help="of a whole picture; 20 of DPM-Solver++ 2M where the model recommends none")
+    parser.add_argument("--frames", type=int, help="of clips, for a U-Net with motion modules")
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"where converted models are kept; {CACHE} if not given")
     parser.add_argument("--json", action="store_true", help="accepted for symmetry: the answer is always JSON")
     for name, about in more.items():
@@ -84,8 +85,11 @@ def inputs(given):
     length = json.loads((given.model / "tokenizer/tokenizer_config.json").read_text())["model_max_length"]
     rows, columns = given.height // scale, given.width // scale
     if given.part in ("predictor", "controlnet"):
-        taken = {"latents": normal(given.batch, own["in_channels"], rows, columns), "timestep": numpy.array(TIMESTEP),
+        frames = [given.frames] if given.frames else []
+        taken = {"latents": normal(given.batch, own["in_channels"], *frames, rows, columns), "timestep": numpy.array(TIMESTEP),
                  "states": normal(given.batch, length, own["cross_attention_dim"])}
+        if given.frames:
+            taken["states"] = taken["states"].repeat(given.frames, axis=0)
         if given.part == "controlnet":
             taken["picture"] = normal(given.batch, own["conditioning_channels"], given.height, given.width).clip(0, 1)
         if own.get("addition_embed_type") == "text_time":
@@ -111,6 +115,9 @@ def module(given):
             super().__init__()
             kind = CLIPTextModel if given.part == "text" else getattr(diffusers, configuration(given.model, component(given))["_class_name"])
             self.part = kind.from_pretrained(given.model, subfolder=component(given), dtype=torch.float32).eval()
+            if given.frames:
+                motion = diffusers.MotionAdapter.from_pretrained(given.model / "motion", dtype=torch.float32)
+                self.part = diffusers.UNetMotionModel.from_unet2d(self.part, motion).eval()
             self.call = call
 
         def forward(self, *inputs):

@@ -28,6 +28,8 @@ class Row(NamedTuple):
     model: Path | None = None
     # Of a whole picture.
     steps: int | None = None
+    # Of clips; the network is one with motion modules then.
+    frames: int | None = None
     # What ldm is told besides.
     options: tuple[str, ...] = ()
     # The most memory that ours takes, if there is a figure to reach.
@@ -43,11 +45,12 @@ class Row(NamedTuple):
     @property
     def peers_work(self):
         """What a peer is told. Rows that differ in more than ours are measured one by one."""
-        return (self.part, self.batch, self.side, self.repeats, self.shape, self.model, self.steps, tuple(self.peers_environment.items()))
+        return (self.part, self.batch, self.side, self.repeats, self.shape, self.model, self.steps, self.frames,
+                tuple(self.peers_environment.items()))
 
 
 class Memory(NamedTuple):
-    """A whole `ldm txt2img`."""
+    """A whole `ldm txt2img`, or another command."""
 
     title: str
     side: int
@@ -55,9 +58,13 @@ class Memory(NamedTuple):
     options: tuple[str, ...] = ()
     # At most so many times the seconds of a run without these options.
     slowdown: float | None = None
+    command: str = "txt2img"
+    # None: as many as the command line says.
+    steps: int | None = None
 
 
 FLOAT = ("pytorch", "openvino")
+MOTION = ("--motion-module", "{model}/motion")
 SPEED = {
     "unet-2": Row("U-Net, 512×512, batch 2", "predictor", 2, 512, (Target(0.62, FLOAT),)),
     "unet-1": Row("U-Net, 512×512, batch 1", "predictor", 1, 512, (Target(0.70, FLOAT),)),
@@ -79,6 +86,9 @@ SPEED = {
     "taesd-decode": Row("TAESD decode, 512×512", "vae-decode", 1, 512, (Target(0.50, FLOAT),), repeats=15, shape="sd-turbo"),
     "turbo-int8": Row("picture of SD-Turbo's shape, 512×512, one step, TAESD, all in 8 bits", "picture", 1, 512,
                       (Target(0.45, ("openvino-int8",)),), repeats=3, shape="sd-turbo", options=("--weights", "q8")),
+    # Layers between frames take at most 15 % of the pass: it takes 1/0.85 of one over as many pictures.
+    "clip": Row("AnimateDiff, 16 frames of 256×256, batch 2", "predictor", 2, 256, (Target(0.60, ("pytorch",)), Target(1.176, ("pictures",))),
+                frames=16, options=MOTION),
     # A picture of four steps, which tells the three apart; five times four steps are long enough.
     "sdcpp-unet": Row("step with guidance, 512×512", "predictor", 2, 512, (Target(0.15, ("sdcpp",)),)),
     "sdcpp-decode": Row("VAE decode, 512×512 (theirs the first of its process)", "vae-decode", 1, 512, (Target(0.15, ("sdcpp",)),)),
@@ -101,6 +111,10 @@ MEMORY = {
     "memory-q8": Memory("512×512, `--weights q8`", 512, 1.6, ("--weights", "q8")),
     "memory-600MB": Memory("512×512, `--memory-limit 600MB`", 512, 0.6, ("--memory-limit", "600MB")),
     "memory-1024": Memory("1024×1024, default settings", 1024, 3.2),
+    "memory-clip": Memory("`ldm txt2video`, 16 frames of 512×512, default settings", 512, 4.5, (*MOTION, "--frames", "16"),
+                          command="txt2video", steps=1),
+    "memory-clip-2GB": Memory("the same, `--memory-limit 2GB`", 512, 2.0, (*MOTION, "--frames", "16", "--memory-limit", "2GB"),
+                              command="txt2video", steps=1),
 }
 # From the start of the process to the end of loading.
 START_SECONDS = 2.0

@@ -102,9 +102,13 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
       merging: memory.shortcuts.tokenMerging.map { TokenMerging(ratio: $0, seed: memory.passSeed) },
       branch: memory.shortcuts.stepCaching?.branch)
     let outputs =
-      isParted(whole, in: context)
-      ? try context.apart(context.threads) { try pass(whole.part($0, of: context.threads, in: $1), in: $1) }
-      : [try pass(whole, in: context)]
+      if isParted(whole, in: context) {
+        try context.apart(context.threads) { try pass(whole.part($0, of: context.threads, in: $1), in: $1) }
+      } else if goesInTurns(whole, in: context) {
+        try (0..<whole.rows).map { try pass(whole.part($0, of: whole.rows, in: context), in: context) }
+      } else {
+        [try pass(whole, in: context)]
+      }
     let features = outputs.compactMap(\.deepFeatures)
     memory.kept[Self.deepFeatures] = features.isEmpty ? nil : try joined(features, in: context)
     memory.endPass()
@@ -127,6 +131,14 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
       && features <= 1 << 16 && configuration.levels.allSatisfy { $0.channels <= 256 }
   }
 
+  /// Whether clips are computed one after the other: half the memory with guidance. Their frames keep the products busy, so that only the weights are read
+  /// once for each clip. In clips whose features are few, those are what takes long.
+  private func goesInTurns(_ inputs: Inputs, in context: ExecutionContext) -> Bool {
+    let pixels = inputs.pictures.shape[1] * inputs.pictures.shape[2]
+    let features = inputs.featureRows * pixels * configuration.levels[0].channels
+    return inputs.frames > 1 && context.mayRearrange && features > 1 << 24
+  }
+
   /// The inputs of a pass.
   private struct Inputs: Sendable {
     /// `[N, h, w, C]`, or `[N, F, h, w, C]` of clips.
@@ -137,7 +149,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     var text: TextStates
     /// Of each clip; 1 for pictures.
     let frames: Int
-    let deepFeatures: Tensor?
+    var deepFeatures: Tensor?
     let merging: TokenMerging?
     let branch: Int?
 
@@ -158,6 +170,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
       part.conditioning.inputs = try conditioning.inputs.mapValues { try $0.rows(told, in: context) }
       part.conditioning.pooled = try conditioning.pooled.map { try $0.rows(told, in: context) }
       part.conditioning.residuals = try conditioning.residuals?.map { try $0.rows(each(frames), in: context) }
+      part.deepFeatures = try deepFeatures.map { try $0.rows(each(frames), in: context) }
       part.text = try text.rows(told, in: context)
       return part
     }

@@ -24,10 +24,12 @@ import LatentDiffusionWeights
 
   private static func plain(_ name: String) -> [String] { Array(repeating: name, count: 3) }
 
-  private static func unet(_ variant: String) throws -> UNet2DConditionModel {
+  private static func unet(_ variant: String) throws -> UNet2DConditionModel { try unet(#require(variants[variant])) }
+
+  private static func unet(_ changes: [String: any Sendable]) throws -> UNet2DConditionModel {
     let data = try Data(contentsOf: ReferenceModel("sd1").folder.appending(path: "unet/config.json"))
     var json = try #require(try JSONSerialization.jsonObject(with: data) as? [String: Any])
-    for (key, value) in try #require(variants[variant]) { json[key] = value }
+    for (key, value) in changes { json[key] = value }
     let shape = try UNet2DConfiguration(json: JSONSerialization.data(withJSONObject: json))
     return try LoadReport.load(from: RandomWeights(seed: 4), in: ExecutionContext()) {
       try UNet2DConditionModel(shape, weights: $0)
@@ -58,6 +60,32 @@ import LatentDiffusionWeights
             #expect(found.rows(row..<row + 1).elements == expected.elements, "\(variant), \(pictures) × \(texts), \(shortcuts), row \(row)")
           }
         }
+      }
+    }
+  }
+
+  /// Clips of many pixels are computed one after the other, also where a step reuses deep features. So guidance needs hardly more memory than no guidance.
+  @Test func largeClipsAreThoseOfPassesOfTheirOwn() throws {
+    let widths = [32, 16, 16]
+    let unet = try Self.unet([
+      "block_out_channels": widths, "down_block_types": Self.plain("DownBlock2D"), "up_block_types": Self.plain("UpBlock2D"),
+    ])
+    let motion = try MotionConfiguration(
+      json: Data(#"{"block_out_channels": \#(widths), "motion_norm_num_groups": 4, "motion_num_attention_heads": 2}"#.utf8))
+    let context = ExecutionContext(threads: 2), frames = 24
+    let predictor = try unet.adding(
+      LoadReport.load(from: RandomWeights(seed: 4), in: context) { try MotionAdapter(motion, weights: $0) }.component)
+    var numbers = Numbers(seed: 6)
+    let latents = numbers.tensor([1, frames, 108, 104, 4]), states = numbers.tensor([2, 5, 16])
+    let caching = Shortcuts(stepCaching: StepCaching(interval: 2, branch: 1))
+    var memory = PassMemory(caching), apart = [PassMemory(caching), PassMemory(caching)]
+    for timestep: Float in [501, 481] {
+      let found = try predictor.predict(
+        latents, timestep: timestep, conditioning: Conditioning(hiddenStates: states), memory: &memory, in: context)
+      for row in 0..<2 {
+        let own = Conditioning(hiddenStates: states.rows(row..<row + 1))
+        let expected = try predictor.predict(latents, timestep: timestep, conditioning: own, memory: &apart[row], in: context)
+        #expect(found.rows(row..<row + 1).elements == expected.elements, "\(timestep), row \(row)")
       }
     }
   }
