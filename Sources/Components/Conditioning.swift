@@ -193,14 +193,18 @@ extension Tensor {
 }
 
 extension Conditioning {
-  /// The conditioning of prompts by a body that takes only prompts of which the same number of layers is skipped.
+  /// The conditioning of prompts by a body that takes only prompts of one profile, of which the same number of layers is skipped.
   ///
-  /// - Throws: what the body and the context's engine throw, and `ComponentError` where the body's results differ in shape.
+  /// - Throws: what the body and the context's engine throw, and `ComponentError` where the body's results differ in more than the length of the text.
   public static func byDepth(
     _ prompts: [Prompt], in context: ExecutionContext, _ body: (_ prompts: [Prompt], _ skippedLayers: Int) throws -> Conditioning
   ) throws -> Conditioning {
-    if let depth = prompts.first?.skippedLayers, prompts.allSatisfy({ $0.skippedLayers == depth }) { return try body(prompts, depth) }
-    return try .concatenated(prompts.map { try body([$0], $0.skippedLayers) }, in: context)
+    guard let first = prompts.first else { return try body([], 0) }
+    if prompts.allSatisfy({ ($0.skippedLayers, $0.profile) == (first.skippedLayers, first.profile) }) {
+      return try body(prompts, first.skippedLayers)
+    }
+    let parts = try prompts.map { try body([$0], $0.skippedLayers) }
+    return try .concatenated(Conditioning.ofOneLength(parts, profile: first.profile), in: context)
   }
 }
 
@@ -218,12 +222,20 @@ public protocol TextConditioner: Sendable {
 
   /// What `condition` leaves out of a prompt; nil where it reads all, and without an implementation.
   func truncation(of prompt: Prompt) -> PromptTruncation?
+
+  /// Whether it reads the marks in prompts as their profiles say. Without an implementation it knows plain texts alone.
+  var readsMarks: Bool { get }
+
+  /// Tokens of the text context that a prompt gets; nil where it is the same for all, as without an implementation.
+  func length(of prompt: Prompt) -> Int?
 }
 
 extension TextConditioner {
   public func sizeInputs(_ request: ConditioningRequest) -> [String: Tensor] { [:] }
   public var readsSecondTexts: Bool { false }
   public func truncation(of prompt: Prompt) -> PromptTruncation? { nil }
+  public var readsMarks: Bool { false }
+  public func length(of prompt: Prompt) -> Int? { nil }
 }
 
 /// What a conditioner is told of the pictures to be made.

@@ -6,12 +6,12 @@ public struct Prompt: Hashable, Sendable, ExpressibleByStringLiteral {
   public var skippedLayers: Int
   /// Another text for the second text encoder of a model that has two (`prompt_2`). Nil or empty: the same text.
   public var second: String?
+  /// Whose conventions the marks in the texts follow. Without any, a text is plain.
+  public var profile: PromptProfile
 
   /// A prompt of this text; it may be empty.
-  public init(_ text: String, skippedLayers: Int = 0, second: String? = nil) {
-    self.text = text
-    self.skippedLayers = skippedLayers
-    self.second = second
+  public init(_ text: String, skippedLayers: Int = 0, second: String? = nil, profile: PromptProfile = .diffusers) {
+    (self.text, self.skippedLayers, self.second, self.profile) = (text, skippedLayers, second, profile)
   }
 
   public init(stringLiteral text: String) { self.init(text) }

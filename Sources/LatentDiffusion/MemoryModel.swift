@@ -217,7 +217,7 @@ struct MemoryModel: Sendable {
       try assembly.followConditioner(extent.images, size: extent.size, pictures: parts.pictures, $0)
     }
     let pass = try followed(passes, .predictor, choice) { engine in
-      let conditioning = text.conditioning?.extended(to: extent.images * extent.rowsPerImage, by: engine)
+      let conditioning = text.conditioning?.extended(to: extent.images * extent.rowsPerImage, length: extent.contextLength, by: engine)
       try assembly.followPass(conditioning, extent, steeredBy: parts.controls, height: height, width: width, engine)
       return nil
     }.work

@@ -134,9 +134,12 @@ extension ModelAssembly {
 
 extension Conditioning {
   /// The same with so many rows, as inputs that the engine does not count.
-  func extended(to rows: Int, by engine: CountingEngine) -> Conditioning {
+  /// - Parameter length: tokens of the text; nil: as many as it has.
+  func extended(to rows: Int, length: Int? = nil, by engine: CountingEngine) -> Conditioning {
     func input(_ tensor: Tensor) -> Tensor { engine.input(Shape([rows] + tensor.shape.dimensions.dropFirst())) }
+    var contexts = contexts.map(input)
+    if let length, let text = contexts.first, text.shape.rank == 3 { contexts[0] = engine.input([rows, length, text.shape[2]]) }
     return Conditioning(
-      rows: rows, contexts: contexts.map(input), pooled: pooled.map(input), inputs: inputs.mapValues(input), guidance: guidance)
+      rows: rows, contexts: contexts, pooled: pooled.map(input), inputs: inputs.mapValues(input), guidance: guidance)
   }
 }

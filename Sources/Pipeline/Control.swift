@@ -66,8 +66,8 @@ package struct ControlledPredictor: NoisePredictor {
   let base: any NoisePredictor
   /// Each with the features of its picture, repeated for the pictures of the request.
   let controls: [(control: Control, features: [Tensor])]
-  /// Of the guidance, one for each k.
-  let rows: [GuidanceRow]
+  /// Of a pass, one for each k.
+  private(set) var rows: [GuidanceRow]
   /// That are run.
   let steps: Int
 
@@ -98,6 +98,8 @@ package struct ControlledPredictor: NoisePredictor {
       var pass = ControlPass(
         latents: pictures, timestep: timestep, conditioning: seen, features: features, weight: Float(control.weight),
         isGuessing: control.isGuessing || control.model.seesPromptsAlone, skips: memory.computedSkips)
+      // A pass may have no row of a prompt, where texts have different lengths.
+      if pass.isGuessing, !rows.contains(where: { $0.text == .prompt }) { continue }
       let isPart = pass.isGuessing && rows.contains { $0.text != .prompt }
       if isPart { pass = try prompted(pass, &caches, in: context) }
       var said = try control.model.residuals(pass, cache: &caches.controls[index], in: context)
@@ -170,6 +172,13 @@ package struct ControlledPredictor: NoisePredictor {
 }
 
 extension ControlledPredictor {
+  /// The same for passes of other rows.
+  func asked(_ rows: [GuidanceRow]) -> ControlledPredictor {
+    var result = self
+    result.rows = rows
+    return result
+  }
+
   /// A predictor with controls, whose features are made here; without any, the predictor itself.
   ///
   /// - Parameters:

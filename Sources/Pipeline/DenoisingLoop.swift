@@ -6,8 +6,8 @@ import Tensor
 /// A value: a copy is a checkpoint.
 struct DenoisingLoop: Sendable {
   let predictor: any NoisePredictor
-  /// `guidance.rows.count · N` rows.
-  let conditioning: Conditioning
+  /// What it is asked in each step.
+  let passes: GuidedPasses
   /// `[N, h, w, inputChannels - C]`: what the predictor sees beside the latents.
   let beside: Tensor?
   /// What is put back after every step.
@@ -19,8 +19,8 @@ struct DenoisingLoop: Sendable {
   var guidance: any Guidance
   var scheduler: any Scheduler
   var noise: any NoiseSource
-  /// What the predictor's passes leave for one another.
-  var memory: PassMemory
+  /// What the predictor's passes leave for those of later steps, for each pass of a step.
+  var memories: [PassMemory]
   /// `[N, h, w, C]`, of clips `[N, F, h, w, C]`.
   var latents: Tensor
   /// The next one, an index into the scheduler's timesteps.
@@ -50,15 +50,20 @@ struct DenoisingLoop: Sendable {
 
   /// `[N, h, w, C]` for each row of the guidance.
   private mutating func predict(in context: ExecutionContext) throws -> [Tensor] {
-    let (count, rows) = (latents.shape[0], guidance.rows)
-    let prediction = try predictor.predict(
-      input(rows), timestep: scheduler.timesteps[step], conditioning: conditioning, memory: &memory, in: context)
-    let expected = Shape([rows.count * count] + latents.shape.dimensions.dropFirst())
-    guard prediction.shape == expected else {
-      throw ComponentError.unexpectedShape(
-        component: "The pipeline", argument: "predictions", expected: expected.description, found: prediction.shape)
+    let count = latents.shape[0]
+    var predictions = Array(repeating: latents, count: passes.passes.reduce(0) { $0 + $1.rows.count })
+    for (index, pass) in passes.passes.enumerated() {
+      let prediction = try pass.predictor.predict(
+        input(pass.rows), timestep: scheduler.timesteps[step], conditioning: pass.conditioning(at: step),
+        memory: &memories[index], in: context)
+      let expected = Shape([pass.rows.count * count] + latents.shape.dimensions.dropFirst())
+      guard prediction.shape == expected else {
+        throw ComponentError.unexpectedShape(
+          component: "The pipeline", argument: "predictions", expected: expected.description, found: prediction.shape)
+      }
+      for (row, place) in pass.places.enumerated() { predictions[place] = prediction.rows(row * count..<(row + 1) * count) }
     }
-    return rows.indices.map { prediction.rows($0 * count..<($0 + 1) * count) }
+    return passes.combined(predictions)
   }
 
   /// The latents and what is beside them: one for each picture, or one for each row where rows see different things.
@@ -68,7 +73,7 @@ struct DenoisingLoop: Sendable {
     func seen(_ row: GuidanceRow) -> Tensor {
       Tensor.concatenated([scaled, row.seesPicture ? beside : Tensor(shape: beside.shape)], axis: -1)
     }
-    guard rows.contains(where: { !$0.seesPicture }) else { return seen(rows[0]) }
+    guard Set(rows.map(\.seesPicture)).count > 1 else { return seen(rows[0]) }
     return Tensor.concatenated(rows.map(seen), axis: 0)
   }
 }

@@ -6,7 +6,7 @@ public struct GenerationExtent: Sendable, Equatable {
   public var size: PixelSize
   /// Pictures of the request, all in the same passes.
   public var images: Int
-  /// Rows of a pass for each picture: 2 with guidance, 1 without, 3 for edits.
+  /// Rows of a pass for each picture: 2 with guidance, 1 without, 3 for edits, and one more for each further part of a prompt.
   public var rowsPerImage: Int
   /// Whether all rows of a picture see the same latents, so that what comes before the text is computed once; not for edits.
   public var sharesLatents: Bool
@@ -18,6 +18,8 @@ public struct GenerationExtent: Sendable, Equatable {
   public var frameWindows: FrameWindows?
   /// Of those, the frames that are decoded together where they see one another; nil: all.
   public var framesDecodedTogether: Int?
+  /// Tokens of the longest text; nil: as many as the text encoder reads at once.
+  public var contextLength: Int?
   /// The names of the networks that steer the generation (`ControlModel.name`).
   public var controls: [String] = []
 

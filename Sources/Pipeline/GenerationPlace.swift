@@ -25,11 +25,13 @@ public struct GenerationPlace: Sendable, Codable {
   private let guidance: Data
   private let passes: Int
   private let seed: UInt64
-  private let kept: [String: Tensor]
+  /// For each pass of a step.
+  private let kept: [[String: Tensor]]
 
   init(_ loop: DenoisingLoop) throws {
     (latents, step, timesteps) = (loop.latents, loop.step, loop.scheduler.timesteps)
-    (passes, kept, seed) = (loop.memory.passes, loop.memory.kept, loop.memory.seed)
+    kept = loop.memories.map(\.kept)
+    (passes, seed) = (loop.memories.first?.passes ?? 0, loop.memories.first?.seed ?? 0)
     scheduler = try Self.encoded(loop.scheduler)
     noise = try Self.encoded(loop.noise)
     guidance = try Self.encoded(loop.guidance)
@@ -49,9 +51,9 @@ public struct GenerationPlace: Sendable, Codable {
     guard latents.shape == loop.latents.shape else {
       throw .placeDoesNotFit(reason: "its latents are \(latents.shape), and the request's are \(loop.latents.shape)")
     }
-    guard seed == loop.memory.seed else { throw .placeDoesNotFit(reason: "its seed is another than the request's") }
+    guard loop.memories.allSatisfy({ $0.seed == seed }) else { throw .placeDoesNotFit(reason: "its seed is another than the request's") }
     guard latents.isFinite, timesteps == loop.scheduler.timesteps, (0...1 << 32).contains(passes),
-      (loop.firstStep..<loop.endStep).contains(step)
+      (loop.firstStep..<loop.endStep).contains(step), kept.count == loop.memories.count
     else {
       throw .placeDoesNotFit(reason: "its steps are others than the request's")
     }
@@ -63,7 +65,7 @@ public struct GenerationPlace: Sendable, Codable {
       throw .placeDoesNotFit(reason: "it was saved with another scheduler, generator or guidance, or is damaged")
     }
     guard loop.scheduler.timesteps == timesteps else { throw .placeDoesNotFit(reason: "its scheduler has other steps than the request's") }
-    loop.memory = PassMemory(loop.memory.shortcuts, seed: loop.memory.seed, passes: passes, kept: kept)
+    loop.memories = zip(loop.memories, kept).map { PassMemory($0.shortcuts, seed: $0.seed, passes: passes, kept: $1) }
     (loop.latents, loop.step) = (latents, step)
     return loop
   }

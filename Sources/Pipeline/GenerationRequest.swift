@@ -68,7 +68,11 @@ public struct GenerationRequest: Sendable {
   /// Everything random follows from it.
   public var seed: UInt64
   /// The stream of random numbers of a seed; PyTorch's CPU generator by default.
-  public var generator: @Sendable (UInt64) -> any NoiseSource = { TorchGenerator(seed: $0) }
+  public var generator: NoiseGenerator = { TorchGenerator(seed: $0) }
+  /// What schedulers that add noise in their steps draw it from. Nil: the generator goes on.
+  public var stepGenerator: NoiseGenerator?
+  /// Whether each picture has a seed of its own, one more than that of the picture before it, as in the webui. Otherwise one seed is for all. Not of clips.
+  public var numbersSeeds = false
   /// `[N, h, w, C]`, of clips `[N, F, h, w, C]`, standard normal: takes the place of the noise drawn for the start of the loop.
   public var noise: Tensor?
   /// Lets most passes of the predictor reuse the deep features of an earlier one: faster, and another picture. Nil: every pass is whole.
@@ -94,6 +98,17 @@ public struct GenerationRequest: Sendable {
   /// - Parameter seed: random if not given.
   public init(_ prompt: String, seed: UInt64 = .random(in: 0...UInt64(UInt32.max))) {
     self.init(Prompt(prompt), seed: seed)
+  }
+
+  /// Reads all prompts and draws noise as a program does, as far as `Docs/Prompts.md` says.
+  ///
+  /// - Parameter device: where it draws noise; nil: where it does without being told.
+  public mutating func follow(_ profile: PromptProfile, noise device: NoiseDevice? = nil) {
+    for index in prompts.indices { prompts[index].profile = profile }
+    for index in negativePrompts.indices { negativePrompts[index].profile = profile }
+    for index in laterPrompts.indices { laterPrompts[index].prompt.profile = profile }
+    (generator, stepGenerator) = profile.noise(on: device)
+    numbersSeeds = profile == .webui
   }
 
   var shortcuts: Shortcuts { Shortcuts(stepCaching: stepCaching, tokenMerging: tokenMerging) }

@@ -10,6 +10,8 @@ struct Plan: Sendable {
   let schedule: Schedule
   /// As it is before the first step.
   let guidance: any Guidance
+  /// What the prompts say in each step, for each text of the guidance whose conditioning is not given.
+  let scripts: [GuidanceRow.Text: [PromptScript]]
   /// Of the pictures that go through the model.
   let size: PixelSize
   /// Of the pictures that come out; smaller where the model's input was filled up.
@@ -18,6 +20,8 @@ struct Plan: Sendable {
   let frames: Int?
   /// What the text encoder does not read of the prompts.
   let truncations: [PromptTruncation]
+  /// Steps as prompts that change count them: those that evaluate the predictor twice count twice.
+  let promptSteps: Int
   /// Told what is under way.
   let phase: @Sendable (GenerationPhase) -> Void
 
@@ -59,15 +63,29 @@ struct Plan: Sendable {
     guard (0..<schedule.endStep).contains(schedule.firstStep), request.task.hasSteps(of: request.steps) else {
       throw GenerationError.noStepsLeft(steps: request.steps, strength: request.task.strength)
     }
-    guidance = try request.guidance(embedded: pipeline.predictor.embedsGuidance)
-    // Each text once, in the order of the request; without guidance nobody looks at the negative ones.
-    var texts = request.conditioning == nil ? request.prompts : []
-    texts += request.laterPrompts.map(\.prompt)
-    if guidance.rows.contains(where: { $0.text == .negativePrompt }), request.negativeConditioning == nil {
-      texts += request.negativePrompts
+    let promptSteps = request.steps * (schedule.scheduler.order == 2 ? 2 : 1)
+    func scripts(_ prompts: [Prompt], isNegative: Bool) throws -> [PromptScript] {
+      try prompts.map { try PromptScript($0, steps: promptSteps, isNegative: isNegative) }
     }
-    truncations = texts.enumerated().filter { texts.firstIndex(of: $1) == $0 }.compactMap { pipeline.conditioner.truncation(of: $1) }
+    var said: [GuidanceRow.Text: [PromptScript]] = [:]
+    if request.conditioning == nil { said[.prompt] = try scripts(request.prompts, isNegative: false) }
+    guidance = try request.guidance(
+      embedded: pipeline.predictor.embedsGuidance, composed: said[.prompt]?.contains(where: \.isComposed) ?? false)
+    // Without guidance nobody looks at the negative ones.
+    if guidance.rows.contains(where: { $0.text == .negativePrompt }), request.negativeConditioning == nil {
+      said[.negativePrompt] = try scripts(request.negativeOrEmpty, isNegative: true)
+    }
+    (self.scripts, self.promptSteps) = (said, promptSteps)
+    // Each text once, in the order of the request.
+    let texts =
+      (said[.prompt] ?? []).flatMap(\.prompts) + request.laterPrompts.map(\.prompt) + (said[.negativePrompt] ?? []).flatMap(\.prompts)
+    var seen: Set<Prompt> = []
+    truncations = texts.filter { seen.insert($0).inserted }.compactMap { pipeline.conditioner.truncation(of: $0) }
     try checkReaders(of: texts)
+    if frames != nil {
+      for prompt in request.prompts + request.laterPrompts.map(\.prompt) { _ = try only(prompt, of: "A clip") }
+      for prompt in request.negativePrompts { _ = try only(prompt, isNegative: true, of: "A clip") }
+    }
     try checkLaterPrompts()
     try predictor.check(request.shortcuts)
     for control in request.controls {
@@ -75,13 +93,16 @@ struct Plan: Sendable {
     }
     if let adaptation = request.adaptation, adaptation.model !== pipeline.model { throw GenerationError.foreignAdaptation }
     try checkTensors()
-    try pipeline.admission?(extent)
+    if let admission = pipeline.admission { try admission(extent()) }
   }
 
   /// What nobody would look at is an error.
   private func checkReaders(of texts: [Prompt]) throws(ComponentError) {
     if !pipeline.conditioner.readsSecondTexts, texts.contains(where: { $0.second != nil }) {
       throw .unsupported(component: "This model", option: "second text encoder for a second prompt")
+    }
+    if !pipeline.conditioner.readsMarks, let marked = texts.first(where: { $0.profile != .diffusers }) {
+      throw .unsupported(component: "This model", option: "prompts with marks, which the profile \(marked.profile.rawValue) has")
     }
     // Stable Video Diffusion has three other numbers under the same name.
     let areTold = pipeline.predictor.declaredInputs.contains { $0.name == "time_ids" && $0.shape != [3] }
@@ -90,11 +111,24 @@ struct Plan: Sendable {
     }
   }
 
-  private var extent: GenerationExtent {
+  private func extent() throws -> GenerationExtent {
+    // The tokens of each row's text, where they are not as many for all.
+    let lengths = try guidance.rows.flatMap { row -> [Int?] in
+      guard let scripts = scripts[row.text] else {
+        return [(row.text == .prompt ? request.conditioning : request.negativeConditioning)?.length]
+      }
+      return try (0..<(scripts.map(\.parts.count).max() ?? 1)).map { number in
+        let texts = scripts.map { $0.part(number).texts.values }
+        let own = texts.compactMap { $0.compactMap { pipeline.conditioner.length(of: $0) }.max() }
+        return own.isEmpty ? nil : try Conditioning.commonLength(own, profile: texts[0][0].profile)
+      }
+    }
+    let most = Dictionary(grouping: lengths) { $0 }.values.map(\.count).max() ?? 1
     var extent = GenerationExtent(
-      size: size, images: count, rowsPerImage: guidance.rows.count, sharesLatents: guidance.rows.allSatisfy(\.seesPicture),
+      size: size, images: count, rowsPerImage: most, sharesLatents: guidance.rows.allSatisfy(\.seesPicture),
       encodesPicture: request.task.source(scale: pipeline.autoencoder.spatialScale).isPixels)
     extent.controls = request.controls.map(\.model.name)
+    extent.contextLength = lengths.compactMap(\.self).max()
     (extent.frames, extent.frameWindows) = (frames, request.frameWindows)
     extent.framesDecodedTogether = request.task.framesDecodedTogether
     return extent
@@ -168,12 +202,16 @@ extension GenerationRequest {
   }
 
   /// How predictions are combined. Up to 1 there is nothing to guide with, and a network that embeds the guidance is told it instead.
-  fileprivate func guidance(embedded: Bool) throws(GenerationError) -> any Guidance {
-    if let guidanceMethod {
-      try checkNumber("The guidance rescaling beside a method of guidance", guidanceRescale, in: 0...0)
-      return guidanceMethod
+  /// - Parameter composed: whether a prompt has parts that are added up, which are measured from the negative prompt.
+  fileprivate func guidance(embedded: Bool, composed: Bool) throws -> any Guidance {
+    if guidanceMethod != nil { try checkNumber("The guidance rescaling beside a method of guidance", guidanceRescale, in: 0...0) }
+    let isGuided = (guidance > 1 || composed) && !embedded
+    let result: any Guidance = try guidanceMethod ?? (isGuided ? task.guidance(scale: guidance, rescale: guidanceRescale) : Unguided())
+    if composed, result.rows.contains(where: { $0.text == .prompt && GuidedPasses.origin(of: $0, in: result.rows) == nil }) {
+      throw ComponentError.unsupported(
+        component: "A guidance without a negative prompt", option: "prompts that are added up (AND), or that have a weight")
     }
-    return try guidance > 1 && !embedded ? task.guidance(scale: guidance, rescale: guidanceRescale) : Unguided()
+    return result
   }
 
   /// The frames of each clip; nil for pictures.
@@ -281,14 +319,25 @@ extension Plan {
     }
     let start = try request.task.start(&preparation)
     try check(start)
-    var conditioning = try conditioning(beside: pictures, in: context)
-    for (name, tensor) in start.inputs { conditioning.inputs[name] = tensor.repeated(guidance.rows.count) }
-    try pipeline.predictor.check(conditioning, latents: count)
+    let texts = try said(beside: pictures, in: context)
     let predictor = try steered(predictor, preparation, in: context)
+    // A second model goes on where the first one was; what starts from a picture begins to count there, as in the webui.
+    let origin = request.denoisingStart == nil ? schedule.firstStep : 0
+    let passes = try GuidedPasses(guidance.rows, saying: texts, from: origin) {
+      (predictor as? ControlledPredictor)?.asked($0) ?? predictor
+    } completed: { conditioning, rows in
+      var conditioning = conditioning
+      for (name, tensor) in start.inputs { conditioning.inputs[name] = tensor.repeated(rows) }
+      if pipeline.predictor.embedsGuidance { conditioning.guidance = request.guidance }
+      try pipeline.predictor.check(conditioning, latents: count)
+      return conditioning
+    }
+    let memory = PassMemory(request.shortcuts, seed: request.seed)
     return DenoisingLoop(
-      predictor: predictor, conditioning: conditioning, beside: start.beside, restoration: start.restoration,
-      firstStep: schedule.firstStep, endStep: schedule.endStep, guidance: guidance, scheduler: schedule.scheduler, noise: preparation.noise,
-      memory: PassMemory(request.shortcuts, seed: request.seed), latents: start.latents, step: schedule.firstStep)
+      predictor: predictor, passes: passes, beside: start.beside, restoration: start.restoration,
+      firstStep: schedule.firstStep, endStep: schedule.endStep, guidance: guidance, scheduler: schedule.scheduler,
+      noise: request.stepGenerator?(request.seed) ?? preparation.noise,
+      memories: passes.passes.map { _ in memory }, latents: start.latents, step: schedule.firstStep)
   }
 
   /// A task of another package may begin with anything.
@@ -306,31 +355,34 @@ extension Plan {
     }
   }
 
-  /// For each row of the guidance, a row for each picture.
-  private func conditioning(beside pictures: [ImageConditioning], in context: ExecutionContext) throws -> Conditioning {
+  /// For each text of the guidance its parts, with a row for each picture.
+  private func said(beside pictures: [ImageConditioning], in context: ExecutionContext) throws -> [GuidanceRow.Text: [SpokenPart]] {
     phase(.encodingPrompts)
-    var encoded: [GuidanceRow.Text: Conditioning] = [:]
-    for text in guidance.rows.map(\.text) where encoded[text] == nil {
-      encoded[text] = try pictures.reduce(self.encoded(text, in: context)) {
-        try $0.adding(text == .negativePrompt ? $1.negative : $1.prompt)
+    var said: [GuidanceRow.Text: [SpokenPart]] = [:]
+    for text in guidance.rows.map(\.text) where said[text] == nil {
+      said[text] = try self.said(text, in: context).map { part in
+        let told = try part.told.map { told, _ in
+          try pictures.reduce(told) { try $0.adding(text == .negativePrompt ? $1.negative : $1.prompt) }
+        }
+        return SpokenPart(weights: part.weights, told: told)
       }
     }
-    var conditioning = try Conditioning.concatenated(guidance.rows.compactMap { encoded[$0.text] })
-    if pipeline.predictor.embedsGuidance { conditioning.guidance = request.guidance }
-    return conditioning
+    return said
   }
 
   /// One prompt or conditioning for all pictures is encoded once.
-  private func encoded(_ text: GuidanceRow.Text, in context: ExecutionContext) throws -> Conditioning {
+  private func said(_ text: GuidanceRow.Text, in context: ExecutionContext) throws -> [SpokenPart] {
     let isNegative = text == .negativePrompt
-    let given = isNegative ? request.negativeConditioning : request.conditioning
-    let prompts = isNegative ? request.negativePrompts.isEmpty ? [""] : request.negativePrompts : request.prompts
-    if let given { try given.check() }
-    var result = try given ?? conditioning(of: prompts, isNegative: isNegative, in: context)
-    if !request.laterPrompts.isEmpty, let frames {
-      result = try isNegative ? result.saidOfEachFrame(frames) : travelling(over: frames, in: context)
+    if !request.laterPrompts.isEmpty, !isNegative, let frames {
+      return [SpokenPart(try travelling(over: frames, in: context).repeated(count))]
     }
-    return result.repeated(count / result.rows)
+    guard let given = isNegative ? request.negativeConditioning : request.conditioning else {
+      let spoken = try spoken(scripts[text] ?? [], isNegative: isNegative, in: context)
+      guard !request.laterPrompts.isEmpty, let frames else { return spoken }
+      return spoken.map { SpokenPart(weights: $0.weights, told: $0.told.map { told, _ in told.saidOfEachFrame(frames) }) }
+    }
+    try given.check()
+    return [SpokenPart(given.repeated(count / given.rows))]
   }
 
   /// What the conditioner makes of prompts: a row for each.

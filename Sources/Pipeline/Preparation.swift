@@ -12,7 +12,13 @@ public struct Preparation {
   private var drawsLatents = false
 
   init(_ plan: Plan, in context: ExecutionContext) {
-    (self.plan, self.context, noise) = (plan, context, plan.request.generator(plan.request.seed))
+    let (request, count) = (plan.request, UInt64(plan.count))
+    (self.plan, self.context) = (plan, context)
+    guard request.numbersSeeds, count > 1, plan.frames == nil else {
+      noise = request.generator(request.seed)
+      return
+    }
+    noise = walkingNoise((0..<count).map { (request.seed &+ $0, request.seed &+ $0, 0) }, request.generator)
   }
 
   /// `[N, h, w, C]`, of all latents.

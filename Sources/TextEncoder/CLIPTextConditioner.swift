@@ -29,19 +29,38 @@ public struct CLIPTextConditioner: TextConditioner {
     self.isNormalized = isNormalized
   }
 
-  public func truncation(of prompt: Prompt) -> PromptTruncation? {
-    tokenizer.truncation(of: prompt.text).map {
-      PromptTruncation(prompt: prompt, dropped: $0.dropped, tokens: $0.tokens, limit: $0.limit)
-    }
+  public func truncation(of prompt: Prompt) -> PromptTruncation? { tokenizer.truncation(of: prompt, prompt.text) }
+
+  public var readsMarks: Bool { true }
+
+  public func length(of prompt: Prompt) -> Int? {
+    tokenizer.tokens(of: prompt.text, profile: prompt.profile).chunks.count * tokenizer.maximumLength
   }
 
-  /// - Throws: `CLIPTextError`, `CancellationError`.
+  /// - Throws: `CLIPTextError`, `CancellationError`, `ComponentError` for weights whose states are no numbers.
   public func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning {
     // Texts that end at different layers cannot go through the tower together.
     try .byDepth(request.prompts, in: context) { prompts, skippedLayers in
+      if let profile = prompts.first?.profile, profile != .diffusers {
+        return try model.weighted(
+          prompts.map { tokenizer.tokens(of: $0.text, profile: profile) }, chunks: prompts.map { _ in 1 }, profile: profile, by: tokenizer,
+          skippedLayers: skippedLayers, states: { isNormalized ? $0.lastHiddenState : $0.unnormalized }, in: context)
+      }
       let output = try model(prompts.map { tokenizer.encodePadded($0.text) }, skippedLayers: skippedLayers, in: context)
       return Conditioning(
         hiddenStates: isNormalized ? output.lastHiddenState : output.unnormalized, pooled: output.textEmbeds ?? output.pooled)
     }
+  }
+}
+
+extension CLIPTokenizer {
+  /// - Parameter text: the one of the prompt's that this tokenizer reads.
+  func truncation(of prompt: Prompt, _ text: String) -> PromptTruncation? {
+    guard prompt.profile != .diffusers else {
+      return truncation(of: text).map { PromptTruncation(prompt: prompt, dropped: $0.dropped, tokens: $0.tokens, limit: $0.limit) }
+    }
+    let tokens = tokens(of: text, profile: prompt.profile)
+    guard !tokens.dropped.isEmpty else { return nil }
+    return PromptTruncation(prompt: prompt, dropped: decode(tokens.dropped), tokens: tokens.count, limit: tokens.kept)
   }
 }

@@ -78,8 +78,9 @@ public struct CLIPTextModel: ModelComponent {
   /// - Parameters:
   ///   - ids: of N texts, all of the same length up to `max_position_embeddings`.
   ///   - skippedLayers: how many of the last layers to skip (`clip_skip`).
+  ///   - end: the token whose first state a text is pooled at; nil: what the configuration says.
   /// - Throws: `CLIPTextError`, `CancellationError`.
-  public func callAsFunction(_ ids: [[Int]], skippedLayers: Int = 0, in context: ExecutionContext) throws -> Output {
+  public func callAsFunction(_ ids: [[Int]], skippedLayers: Int = 0, end: Int? = nil, in context: ExecutionContext) throws -> Output {
     let length = ids.first?.count ?? 0
     guard (1...configuration.positions).contains(length), ids.allSatisfy({ $0.count == length }) else {
       throw CLIPTextError.wrongLength(found: length, maximum: configuration.positions)
@@ -97,7 +98,7 @@ public struct CLIPTextModel: ModelComponent {
       normalized = try finalLayerNorm(x, in: context)
     }
     let ends = try ids.enumerated().map { index, text in
-      let token = end(of: text)
+      let token = end.map { text.firstIndex(of: $0) ?? 0 } ?? self.end(of: text)
       return try normalized.reshaped([ids.count * length, configuration.hidden]).rows(
         index * length + token..<index * length + token + 1, in: context)
     }

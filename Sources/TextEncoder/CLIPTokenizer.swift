@@ -46,6 +46,27 @@ public struct CLIPTokenizer: Sendable {
     return result
   }
 
+  /// Whether what is too long loses its end.
+  var truncatesRight: Bool { truncationSide == .right }
+
+  /// Whether a word ends with a token.
+  func endsWord(_ identifier: Int) -> Bool {
+    added.tokens[identifier] != nil
+      || spellings[identifier].map { $0.suffix(ByteAlphabet.endOfWord.count).elementsEqual(ByteAlphabet.endOfWord) } ?? true
+  }
+
+  /// The tokens of a text alone: the vectors of a learned word in one group, and each other token in one of its own.
+  func groups(of text: String) -> [(tokens: [Int], isLearned: Bool)] {
+    let content = content(of: text, limit: .max)
+    var (groups, place) = ([(tokens: [Int], isLearned: Bool)](), 0)
+    while place < content.count {
+      let followers = added.followers[content[place]], end = min(place + 1 + (followers?.count ?? 0), content.count)
+      groups.append((Array(content[place..<end]), followers != nil))
+      place = end
+    }
+    return groups
+  }
+
   /// The whole text between the begin and the end token; as `tokenizer(text).input_ids`.
   public func encode(_ text: String) -> [Int] {
     [bosTokenID] + content(of: text, limit: .max) + [eosTokenID]

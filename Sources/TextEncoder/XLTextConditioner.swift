@@ -46,11 +46,18 @@ public struct XLTextConditioner: TextConditioner {
 
   public func truncation(of prompt: Prompt) -> PromptTruncation? {
     for (tower, text) in zip(towers, texts(prompt)) {
-      if let cut = tower.tokenizer?.truncation(of: text) {
-        return PromptTruncation(prompt: prompt, dropped: cut.dropped, tokens: cut.tokens, limit: cut.limit)
-      }
+      if let cut = tower.tokenizer?.truncation(of: prompt, text) { return cut }
     }
     return nil
+  }
+
+  public var readsMarks: Bool { true }
+
+  public func length(of prompt: Prompt) -> Int? { towers.last.map { chunks(prompt) * $0.length } }
+
+  /// As many as the text has that has most.
+  private func chunks(_ prompt: Prompt) -> Int {
+    zip(towers, texts(prompt)).map { $0.tokenizer?.tokens(of: $1, profile: prompt.profile).chunks.count ?? 1 }.max() ?? 1
   }
 
   /// A text for each tower.
@@ -63,9 +70,10 @@ public struct XLTextConditioner: TextConditioner {
   public func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning {
     let sizeInputs = try sizeInputs(request)
     var result =
-      request.isAbsent && zerosForAbsent
+      zerosForAbsent && isAbsent(request)
       ? zeros(request.prompts.count)
       : try .byDepth(request.prompts, in: context) { prompts, skippedLayers in
+        if let profile = prompts.first?.profile, profile != .diffusers { return try weighted(prompts, profile, skippedLayers, in: context) }
         let outputs = try towers.enumerated().map { index, tower in
           // Layers are counted from the one before the last.
           try tower.model(prompts.map { tower.ids(texts($0)[index]) }, skippedLayers: skippedLayers + 1, in: context)
@@ -75,6 +83,32 @@ public struct XLTextConditioner: TextConditioner {
       }
     result.inputs = sizeInputs
     return result
+  }
+
+  /// The webui takes any empty negative prompt for none; ComfyUI reads it.
+  private func isAbsent(_ request: ConditioningRequest) -> Bool {
+    switch request.prompts.first?.profile ?? .diffusers {
+    case .diffusers: request.isAbsent
+    case .webui: request.isNegative && request.prompts.allSatisfy { $0.text.isEmpty && ($0.second ?? "").isEmpty }
+    case .comfy: false
+    }
+  }
+
+  /// Prompts in chunks, of which both texts have as many.
+  private func weighted(
+    _ prompts: [Prompt], _ profile: PromptProfile, _ skippedLayers: Int, in context: ExecutionContext
+  ) throws -> Conditioning {
+    let parts = try towers.enumerated().map { index, tower in
+      guard let tokenizer = tower.tokenizer else {
+        throw ComponentError.missingInput(component: "The text conditioner", argument: "a tokenizer")
+      }
+      return try tower.model.weighted(
+        prompts.map { tokenizer.tokens(of: texts($0)[index], profile: profile) }, chunks: prompts.map(chunks), profile: profile,
+        by: tokenizer,
+        skippedLayers: skippedLayers + 1, states: \.unnormalized, in: context)
+    }
+    let states = try Tensor.concatenated(parts.flatMap(\.contexts), axis: -1, in: context)
+    return Conditioning(hiddenStates: states, pooled: parts.last?.pooled)
   }
 
   /// `time_ids`, `[rows, 6]` or `[rows, 5]`.

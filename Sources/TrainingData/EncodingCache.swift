@@ -192,6 +192,8 @@ extension Prompt {
     hash.add(text)
     hash.add(skippedLayers)
     hash.add(second ?? "")
+    // What was kept before there were profiles stays found.
+    if profile != .diffusers { hash.add(profile.rawValue) }
     return hash
   }
 }

@@ -105,15 +105,17 @@ import Testing
   }
 
   @Test func growsWithWhatIsAskedFor() throws {
-    func peak(_ side: Int, images: Int = 1, rows: Int = 2, encodes: Bool = false) throws -> Int {
+    func peak(_ side: Int, images: Int = 1, rows: Int = 2, encodes: Bool = false, length: Int? = nil) throws -> Int {
       let size = PixelSize(width: side, height: side)
-      let extent = GenerationExtent(size: size, images: images, rowsPerImage: rows, encodesPicture: encodes)
+      var extent = GenerationExtent(size: size, images: images, rowsPerImage: rows, encodesPicture: encodes)
+      extent.contextLength = length
       return try MemoryPlan(for: url, extent).predictedPeakBytes
     }
     #expect(try peak(64) < peak(512))
     #expect(try peak(512, rows: 1) <= peak(512))
     #expect(try peak(512) < peak(512, images: 16))
     #expect(try peak(64) < peak(64, encodes: true))
+    #expect(try peak(64, length: 32) == peak(64) && peak(64) < peak(64, length: 32 * 100))
   }
 
   /// The less memory, the slower, and never more of it than is allowed: for a model of the size of SDXL, of which nothing is written but the shapes.

@@ -92,6 +92,11 @@ import Testing
     let pooled = ToyControl(seesPromptsAlone: true)
     #expect(try await said(by: [Control(pooled, picture: Self.picture(0))], guidance: 3, steps: 1) == [[0, 1]])
     #expect(control.diary.latents.allSatisfy { $0[0] == 1 })
+    // Texts of different lengths have passes of their own, of which one has no prompt.
+    let apart = try await said(by: [Control(control, picture: Self.picture(0), isGuessing: true)], guidance: 3, steps: 1) {
+      $0.conditioning = Conditioning(hiddenStates: Tensor(shape: [1, 4, 3]))
+    }
+    #expect(apart == [nil, [1]])
     // Of an edit's three rows, each of which sees latents of its own, the first has the prompt.
     let edit = try await said(by: [Control(control, picture: Self.picture(0), isGuessing: true)], guidance: 3, steps: 1, channels: 8) {
       $0.task = InstructionEditing(Self.picture(0.5))

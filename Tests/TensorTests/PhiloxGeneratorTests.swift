@@ -31,6 +31,17 @@ import Testing
     #expect([words[0], words[256], words[512], words[768]] == [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8])
   }
 
+  /// What stable-diffusion-webui documents of its generator (`modules/rng_philox.py`, the setting `NV`).
+  @Test func drawsWhatTheWebUIDraws() {
+    var generator = PhiloxGenerator(seed: 0)
+    let documented: [Float] = [
+      -0.92466259, -0.42534415, -2.6438457, 0.14518388, -0.12086647, -0.57972564, -0.62285122, -0.32838709, -1.07454231, -0.36314407,
+      -1.67105067,
+      2.26550497,
+    ]
+    for (found, expected) in zip(generator.normal(12), documented) { #expect(abs(found - expected) < 1e-6) }
+  }
+
   /// What real GPUs printed, to four decimals, in reports to PyTorch (issues 97097, 143086 and 62467): first and last values of draws
   /// for which the GPUs have too few threads. Places below zero count from the end.
   @Test(arguments: [

@@ -1,6 +1,6 @@
 import Foundation
 import LatentDiffusionTestSupport
-import TextEncoder
+import LatentDiffusionComponents
 import Testing
 
 /// The marks in prompts, as the programs read them whose marks they are (`Tests/Fixtures/prompts/make_prompts.py`).
@@ -45,27 +45,27 @@ import Testing
       expect(PromptProfile.comfy.weightedTexts(given.text), given.comfy, "comfy")
       expect(PromptProfile.webui.composition(given.text), given.composition, "composition")
       guard let schedule = given.schedule else { continue }
-      let found = PromptProfile.webui.schedule(given.text, steps: 10).map { Pair($0.text, Double($0.lastStep)) }
+      let found = try PromptProfile.webui.schedule(given.text, steps: 10).map { Pair($0.text, Double($0.lastStep)) }
       #expect(found == schedule, "schedule of \(given.text.debugDescription)")
     }
   }
 
-  @Test func plainTextIsPlain() {
+  @Test func plainTextIsPlain() throws {
     let text = "a (red:1.2) [apple|pear] AND BREAK"
     #expect(PromptProfile.diffusers.weightedTexts(text) == [WeightedText(text)])
     #expect(PromptProfile.diffusers.composition(text) == [WeightedText(text)])
-    #expect(PromptProfile.diffusers.schedule(text, steps: 5).map(\.text) == [text])
+    #expect(try PromptProfile.diffusers.schedule(text, steps: 5).map(\.text) == [text])
   }
 
   /// What ends the run of the original, or makes pictures of no numbers, is text.
-  @Test func numbersThatAreNone() {
+  @Test func numbersThatAreNone() throws {
     #expect(PromptProfile.webui.weightedTexts("(a:1.2.3)") == [WeightedText("a:1.2.3", weight: 1.1)])
     #expect(PromptProfile.webui.weightedTexts("(a:nan)") == [WeightedText("a:nan", weight: 1.1)])
     for written in ["nan", "inf", "1e999", "-Infinity"] {
       #expect(PromptProfile.comfy.weightedTexts("(a:\(written))") == [WeightedText("a:\(written)", weight: 1.1)])
     }
-    #expect(PromptProfile.webui.schedule("[a:b:1e999]", steps: 4).map(\.text) == ["a"])
-    #expect(PromptProfile.webui.schedule("[a:b:-1e999]", steps: 4).map(\.text) == ["b"])
+    #expect(try PromptProfile.webui.schedule("[a:b:1e999]", steps: 4).map(\.text) == ["a"])
+    #expect(try PromptProfile.webui.schedule("[a:b:-1e999]", steps: 4).map(\.text) == ["b"])
   }
 
   @Test func breaksAreParts() {
@@ -77,13 +77,13 @@ import Testing
   @Test(
     .timeLimit(.minutes(2)),
     arguments: ["(", "[", "(a", "[a:", "(a)", "[a:b:1]", "[a|", ":", ")", "\\", "]", "[[a:1]:", "BREAK ", "AND ", "((a:1.1)"])
-  func longPrompts(_ unit: String) {
+  func longPrompts(_ unit: String) throws {
     let text = String(repeating: unit, count: 1_000_000 / unit.utf8.count)
     for prompt in [text, text + String(repeating: unit.contains("(") ? ")" : ":1]", count: 300_000)] {
       #expect(!PromptProfile.webui.weightedTexts(prompt).isEmpty)
       #expect(!PromptProfile.comfy.weightedTexts(prompt).isEmpty)
       #expect(!PromptProfile.webui.composition(prompt).isEmpty)
-      #expect(!PromptProfile.webui.schedule(prompt, steps: 3).isEmpty)
+      #expect(try !PromptProfile.webui.schedule(prompt, steps: 3).isEmpty)
     }
   }
 }

@@ -62,13 +62,14 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     let company = ModelCompany(controls: controls.files, ipAdapters: imagePrompts.files)
     let steering = try memory.memoryLimit == nil ? nil : controls.images.first.map { try picture($0) }
     let plan = try memory.plan(model, beside: company, adapters: adapters.adapters) {
-      extent(task, in: windows, steeredBy: steering, usual: $0)
+      extent(task, saying: prompt, in: windows, steeredBy: steering, usual: $0)
     }
     var loaded = try await load(model, plan, adapters, in: context)
     try self.prompt.check(loaded)
     try await imagePrompts.apply(to: &loaded, plan: plan, in: context)
     if let strength = strength ?? loaded.pipeline.usual?(task).strength { task = withStrength(strength, task) }
-    var request = request(prompt, task, for: loaded)
+    var request = try request(prompt, task, for: loaded)
+    self.prompt.warn(of: loaded, progress)
     (request.imagePrompts, request.frameWindows) = (pictures, windows)
     request.controls = try await controls.load(as: model.weights, plan: plan, in: context)
     fitToControls(&request, loaded.pipeline)
@@ -190,7 +191,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
 
   /// The size of the work, as far as it is known before the model is loaded.
   private func extent(
-    _ task: any GenerationTask, in windows: FrameWindows?, steeredBy picture: Picture?, usual: PixelSize?
+    _ task: any GenerationTask, saying text: String, in windows: FrameWindows?, steeredBy picture: Picture?, usual: PixelSize?
   ) -> GenerationExtent? {
     var source = task.size ?? usual
     // Without a size and a picture to start from, the proportions are those of what steers.
@@ -224,20 +225,39 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     var extent = GenerationExtent(
       size: size, images: drawn.count, rowsPerImage: kinds.count, sharesLatents: kinds.allSatisfy(\.seesPicture),
       encodesPicture: task.size != nil)
+    if let (rows, length) = textExtent(text) {
+      extent.rowsPerImage += rows - 1
+      extent.contextLength = length
+    }
     (extent.frameWindows, extent.framesDecodedTogether) = (windows, task.framesDecodedTogether)
     let mostFrames = GenerationRequest.maximumPixels / (size.width * size.height)
     if case .count(let frames) = task.frames { extent.frames = max(1, min(frames, mostFrames)) }
     return extent
   }
 
-  private func request(_ prompt: String, _ task: any GenerationTask, for model: StableDiffusion) -> GenerationRequest {
-    var request = model.request(Prompt(prompt, skippedLayers: self.prompt.clipSkip, second: self.prompt.prompt2))
+  /// How many parts of the prompt are added up, and the tokens of the longest text. Nil where prompts are plain, or nothing says it before the model is loaded.
+  private func textExtent(_ text: String) -> (rows: Int, length: Int)? {
+    let profile = prompt.profile
+    guard profile != .diffusers, let files = try? model.files,
+      let tokenizer = try? StableDiffusion.tokenizer(from: files.base, replacing: files.parts)
+    else { return nil }
+    let chunks = [text, prompt.negativePrompt ?? ""].map { tokenizer.tokens(of: $0, profile: profile).chunks.count }
+    return (profile.composition(text).count, (chunks.max() ?? 1) * tokenizer.maximumLength)
+  }
+
+  private func request(_ prompt: String, _ task: any GenerationTask, for model: StableDiffusion) throws -> GenerationRequest {
+    let words = self.prompt
+    var request = model.request(try words.prompt(prompt, second: words.prompt2, for: model))
     request.task = task
     request.seed = drawn.seed ?? request.seed
-    request.negativePrompts = self.prompt.negativePrompt.map { [Prompt($0, second: self.prompt.negativePrompt2)] } ?? []
-    request.laterPrompts = drawn.laterPrompts.map {
-      FramePrompt($0.frame, Prompt($0.prompt.text, skippedLayers: self.prompt.clipSkip, second: self.prompt.prompt2))
+    request.negativePrompts =
+      try words.negativePrompt.map {
+        [try words.prompt($0, second: words.negativePrompt2, isNegative: true, for: model)]
+      } ?? []
+    request.laterPrompts = try drawn.laterPrompts.map {
+      FramePrompt($0.frame, try words.prompt($0.prompt.text, second: words.prompt2, for: model))
     }
+    request.follow(words.profile, noise: sampling.noise)
     request.steps = sampling.steps ?? request.steps
     request.guidance = sampling.guidance ?? request.guidance
     request.imagesPerPrompt = drawn.count
@@ -259,13 +279,12 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
       case is TextToImage, is TextToVideo, is ImageToVideo, is InstructionEditing, is Upscaling, is LatentUpscaling: nil
       default: request.task.strength
       }
-    // Other programs count from 1: their clip skip 1 leaves out no layer.
-    let clipSkip: [GenerationParameters.Setting] = prompt.clipSkip == 0 ? [] : [.init("Clip skip", "\(prompt.clipSkip + 1)")]
     return GenerationParameters(
       prompt: written, negativePrompt: prompt.negativePrompt ?? "", steps: request.steps,
       sampler: loaded.schedulerKind.map { SchedulerName($0, scheduling.sigmas).description } ?? "", guidanceScale: Float(request.guidance),
       seed: request.seed, width: width, height: height, model: model.name, strength: strength.map { Float($0) },
-      others: self.model.parts.settings + scheduling.settings + prompt.settings + clipSkip + adapters.settings + imagePrompts.settings
+      others: self.model.parts.settings + scheduling.settings + prompt.settings + prompt.readingSettings + sampling.settings
+        + adapters.settings + imagePrompts.settings
         + sizes.settings + refining.settings(refiner) + controls.settings + shortcuts.settings + others)
   }
 }
@@ -317,12 +336,14 @@ extension DrawingOptions where Drawn == PictureOptions {
   }
 
   private func parameters(of image: GeneratedImage, _ ready: Ready) -> GenerationParameters {
-    // One seed draws the noise of all pictures of a batch, so the picture's index is needed, too.
+    var request = ready.request
+    if request.numbersSeeds { request.seed &+= UInt64(image.index) }
+    // Where one seed draws the noise of all pictures of a batch, the picture's index is needed, too.
     let batch: [GenerationParameters.Setting] =
-      ready.request.imagesPerPrompt == 1
-      ? [] : [.init("Batch size", "\(ready.request.imagesPerPrompt)"), .init("Batch pos", "\(image.index)")]
+      request.imagesPerPrompt == 1 || request.numbersSeeds
+      ? [] : [.init("Batch size", "\(request.imagesPerPrompt)"), .init("Batch pos", "\(image.index)")]
     return parameters(
-      prompt: ready.written, width: image.image.shape[2], height: image.image.shape[1], request: ready.request, model: ready.model,
+      prompt: ready.written, width: image.image.shape[2], height: image.image.shape[1], request: request, model: ready.model,
       others: batch)
   }
 }
@@ -408,48 +429,6 @@ struct Outpaint: AsyncParsableCommand {
     try await options.run(
       reading: [image], strength: 1,
       Inpainting.outpainting(picture(image).tensor(), left: left, right: right, top: top, bottom: bottom))
-  }
-}
-
-struct Edit: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "edit", abstract: "Changes a picture as the prompt says, with a model made for it (InstructPix2Pix).")
-  @OptionGroup var options: GenerateOptions
-
-  @Option(parsing: .unconditional, help: "The picture: PNG, JPEG or WebP.")
-  var image: String
-
-  @Option(parsing: .unconditional, help: "How closely to keep to the picture, from 1 up.")
-  var imageGuidance = 1.5
-
-  func validate() throws {
-    guard (0...1e6).contains(imageGuidance) else { throw ValidationError("--image-guidance must be a number from 0 to 1000000.") }
-  }
-
-  func run() async throws {
-    try await options.run(reading: [image], InstructionEditing(picture(image).tensor(), imageGuidance: imageGuidance))
-  }
-}
-
-struct Depth2Img: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "depth2img", abstract: "Draws a picture over another one and keeps its depths, with a model made for it.")
-  @OptionGroup var options: GenerateOptions
-
-  @Option(parsing: .unconditional, help: "The picture to start from: PNG, JPEG or WebP.")
-  var image: String
-
-  @Option(parsing: .unconditional, help: "Its depths as a picture: the brighter, the nearer. One of another size is resampled.")
-  var depth: String
-
-  @Option(parsing: .unconditional, help: "How much to change, 0…1: the part of the steps that is run.")
-  var strength = 0.8
-
-  func validate() throws { try checkStrength(strength) }
-
-  func run() async throws {
-    try await options.run(
-      reading: [image, depth], DepthToImage(.pixels(picture(image).tensor()), depth: picture(depth).mask(), strength: strength))
   }
 }
 

@@ -24,12 +24,9 @@ struct MorphWords: WordOptions {
     help: "SDXL: what the second text encoder reads of the negative prompt. Without it, the negative prompt.")
   var negativePrompt2: String?
 
-  @Option(
-    parsing: .unconditional,
-    help:
-      "Layers that the text encoder leaves out at its end for the prompts, as diffusers counts them: 1 is what other programs call clip skip 2."
-  )
-  var clipSkip = 0
+  @OptionGroup var reading: ReadingOptions
+  var profile: PromptProfile { reading.profile }
+  var clipSkip: Int { reading.clipSkip }
 
   /// The first one, which decides on what is the same for all.
   func text() -> String { prompt.first ?? "" }
@@ -44,17 +41,19 @@ struct MorphWords: WordOptions {
 
   /// One for each keyframe, or one for all.
   ///
-  /// - Parameter first: takes the place of the first text.
+  /// - Parameter like: the first one, as the model reads it; nil: none is for a model.
   /// - Throws: a `ValidationError` where the texts for both encoders do not fit one another.
-  func prompts(first: String? = nil) throws -> [Prompt] {
-    let texts = [first ?? text()] + prompt.dropFirst(), count = max(texts.count, seconds.count)
+  func prompts(like first: Prompt? = nil) throws -> [Prompt] {
+    let texts = [first?.text ?? text()] + prompt.dropFirst(), count = max(texts.count, seconds.count)
     guard [1, count].contains(texts.count), [0, 1, count].contains(seconds.count) else {
       throw ValidationError(
         "--prompt is given \(texts.count) times and --prompt-2 \(seconds.count) times; give one for each keyframe, or one for all.")
     }
     return (0..<count).map {
-      Prompt(
-        texts[min($0, texts.count - 1)], skippedLayers: clipSkip, second: seconds.isEmpty ? nil : seconds[min($0, seconds.count - 1)])
+      var own = first ?? ""
+      own.text = texts[min($0, texts.count - 1)]
+      own.second = seconds.isEmpty ? nil : seconds[min($0, seconds.count - 1)]
+      return own
     }
   }
 }
@@ -170,7 +169,7 @@ struct MorphCommand: AsyncParsableCommand {
     let progress = Progress()
     do {
       let ready = try await options.ready(progress, TextToImage())
-      let morph = try drawn.morph(words.prompts(first: ready.request.prompts.first?.text), seed: ready.request.seed)
+      let morph = try drawn.morph(words.prompts(like: ready.request.prompts.first), seed: ready.request.seed)
       let walk = try await ready.model.pipeline.walk(morph, frames: drawn.frameCount, like: ready.request, in: ready.context)
       for truncation in walk.truncations { options.tell(truncation, progress) }
       let drawings = try await drawings(of: walk, ready, progress)

@@ -6,6 +6,9 @@ import LatentDiffusion
 /// What a command is told to draw.
 protocol WordOptions: ParsableArguments {
   var negativePrompt: String? { get }
+  /// Whose conventions the prompts follow.
+  var profile: PromptProfile { get }
+  /// Layers that the text encoder leaves out, as the profile counts them.
   var clipSkip: Int { get }
   /// What a second text encoder reads.
   var prompt2: String? { get }
@@ -21,6 +24,7 @@ protocol WordOptions: ParsableArguments {
 }
 
 extension WordOptions {
+  var profile: PromptProfile { .diffusers }
   var clipSkip: Int { 0 }
   var prompt2: String? { nil }
   var negativePrompt2: String? { nil }
@@ -33,7 +37,6 @@ extension WordOptions {
     guard negativePrompt2 == nil || negativePrompt != nil else {
       throw ValidationError("--negative-prompt-2 goes with --negative-prompt.")
     }
-    guard (0...1000).contains(clipSkip) else { throw ValidationError("--clip-skip must be from 0 to 1000.") }
   }
 }
 
@@ -80,12 +83,9 @@ struct PromptOptions: WordOptions {
     help: "SDXL: what the second text encoder reads of the negative prompt. Without it, the negative prompt.")
   var negativePrompt2: String?
 
-  @Option(
-    parsing: .unconditional,
-    help:
-      "Layers that the text encoder leaves out at its end for the prompt, as diffusers counts them: 1 is what other programs call clip skip 2."
-  )
-  var clipSkip = 0
+  @OptionGroup var reading: ReadingOptions
+  var profile: PromptProfile { reading.profile }
+  var clipSkip: Int { reading.clipSkip }
 
   /// The settings that are written into pictures.
   var settings: [GenerationParameters.Setting] {
@@ -165,12 +165,22 @@ struct SamplingOptions: ParsableArguments {
   var height: Int?
 
   @Option(
+    help: """
+      What draws the random numbers of a seed: cpu or gpu, PyTorch's generators. Without it, gpu with --profile webui, and cpu otherwise. With --profile comfy \
+      the start is always the CPU's, and this says where the noise of steps is drawn; without it, gpu.
+      """)
+  var noise: NoiseDevice?
+
+  @Option(
     parsing: .unconditional,
     help: """
       How a given picture takes another size: stretch, crop (what sticks out is cut off) or fill (the edges fill what is left). Without it, stretch to \
       --width and --height, and crop to what the model was made for.
       """)
   var resizeMode: ResizeMode?
+
+  /// The settings that are written into pictures: under the webui's name and with its word for a GPU's numbers that are drawn without one.
+  var settings: [GenerationParameters.Setting] { noise.map { [.init("RNG", $0 == .gpu ? "NV" : "CPU")] } ?? [] }
 
   func validate() throws {
     guard (1...100_000).contains(steps ?? 1) else { throw ValidationError("--steps must be from 1 to 100000.") }

@@ -1,8 +1,6 @@
 import ArgumentParser
 import LatentDiffusion
 
-extension PromptProfile: @retroactive ExpressibleByArgument {}
-
 struct PromptCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "prompt",
@@ -52,7 +50,7 @@ struct PromptCommand: ParsableCommand {
       throw Failure("The prompt is too long; give at most \(GenerationRequest.maximumPromptBytes) bytes.")
     }
     if schedule {
-      let texts = profile.schedule(text, steps: steps ?? 20)
+      let texts = try profile.schedule(text, steps: steps ?? 20)
       if json { return try printJSON(texts.map { Pair(first: $0.lastStep, second: $0.text) }, isPretty: false) }
       for (step, text) in texts { print("up to step \(step): \(text)") }
     } else {

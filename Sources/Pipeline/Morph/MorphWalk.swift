@@ -37,8 +37,10 @@ public struct MorphWalk: Sendable {
     let seeds = places.map { (morph.keyframes[$0.keyframe].seed, morph.keyframes[$0.keyframe + 1].seed, $0.position) }
     let generator = base.generator
     request.generator = { _ in walkingNoise(seeds, generator) }
+    if let steps = base.stepGenerator { request.stepGenerator = { _ in walkingNoise(seeds, steps) } }
     // What else follows from a seed is the same for all frames.
     request.seed = morph.keyframes[0].seed
+    request.numbersSeeds = false
     return request
   }
 }
@@ -68,7 +70,8 @@ extension DiffusionPipeline {
     if let adaptation = request.adaptation ?? adaptation { context.adaptation = adaptation }
     // All in one request, so that all get as many tokens as the longest.
     let plan = plans[0]
-    let conditioning = try await context.run { try plan.conditioning(of: prompts, in: $0) }
+    let only = try prompts.map { try plan.only($0, of: "A walk") }
+    let conditioning = try await context.run { try plan.conditioning(of: only, in: $0) }
     var (places, numbers) = ([Morph.Place](), [Morph.Place: Int]())
     let frames = morph.places(count).map { place in
       let number = numbers[place] ?? places.count

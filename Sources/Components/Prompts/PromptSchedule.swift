@@ -6,6 +6,8 @@
 /// A prompt whose brackets do not match can be read in several ways. The webui's parser then takes a construction for text now and then; here it is always one.
 struct PromptSchedule: Sendable {
   private let nodes: [Node]
+  /// Of the prompt, in UTF-8.
+  private let length: Int
 
   /// A part of the prompt.
   private indirect enum Node: Sendable {
@@ -29,14 +31,26 @@ struct PromptSchedule: Sendable {
 
   /// - Parameter text: a prompt, as it is written.
   init(_ text: String) {
+    length = text.utf8.count
     var parser = Parser(text)
     nodes = parser.parse() ?? [.text(text)]
   }
 
+  /// Texts of a prompt.
+  private static let mostTexts = 1000
+  /// UTF-8 of all of them together.
+  private static let mostBytes = 1 << 26
+
   /// The texts in order, each with the last step that it is for, counted from 1; the last one is for the last step.
-  func texts(steps: Int) -> [(lastStep: Int, text: String)] {
+  /// - Throws: `ComponentError.outOfRange` for more than 1000 texts, or texts of more than 64 MB.
+  func texts(steps: Int) throws(ComponentError) -> [(lastStep: Int, text: String)] {
     var ends: Set = [steps]
     Self.collect(nodes, steps, into: &ends)
+    guard ends.count <= Self.mostTexts, ends.count == 1 || ends.count * length <= Self.mostBytes else {
+      throw .outOfRange(
+        component: "A prompt", option: "changes from step to step", value: "\(ends.count) texts of up to \(length) bytes",
+        allowed: "of up to \(Self.mostTexts) texts with \(Self.mostBytes) bytes together")
+    }
     return ends.sorted().map { step in
       var text = ""
       Self.write(nodes, at: step, of: steps, to: &text)

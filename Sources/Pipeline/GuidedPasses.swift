@@ -1,0 +1,89 @@
+import LatentDiffusionComponents
+import Tensor
+
+/// The passes of a step: which rows go through the predictor together, and how they become predictions for the guidance.
+///
+/// Rows whose texts have one length share a pass. A text of several parts is several rows, which are added up.
+struct GuidedPasses: Sendable {
+  /// Rows that go through the predictor together.
+  struct Pass: Sendable {
+    let predictor: any NoisePredictor
+    /// What they see.
+    let rows: [GuidanceRow]
+    /// Which of all rows they are.
+    let places: [Int]
+    /// With `rows.count · N` rows.
+    fileprivate let told: Timeline<Conditioning>
+    fileprivate let start: Int
+
+    /// - Parameter step: an index into the scheduler's timesteps.
+    func conditioning(at step: Int) -> Conditioning { told[step - start] }
+  }
+
+  /// A row of a step.
+  private struct Row: Sendable {
+    /// The guidance's row that it belongs to.
+    let kind: Int
+    let part: SpokenPart
+  }
+
+  let passes: [Pass]
+  private let kinds: [GuidanceRow]
+  private let rows: [Row]
+
+  /// - Parameters:
+  ///   - kinds: the rows of the guidance.
+  ///   - texts: what each of their texts says.
+  ///   - start: the step from which prompts count theirs.
+  ///   - predictor: for rows that see this.
+  ///   - completed: a conditioning with all that rows have in common, checked.
+  /// - Throws: `ComponentError` where rows of one length differ otherwise, and what `completed` throws.
+  init(
+    _ kinds: [GuidanceRow], saying texts: [GuidanceRow.Text: [SpokenPart]], from start: Int,
+    predictor: ([GuidanceRow]) -> any NoisePredictor,
+    completed: (Conditioning, _ rows: Int) throws -> Conditioning
+  ) throws {
+    let rows = kinds.indices.flatMap { kind in (texts[kinds[kind].text] ?? []).map { Row(kind: kind, part: $0) } }
+    var groups: [(length: Int, places: [Int])] = []
+    for (place, row) in rows.enumerated() {
+      let length = row.part.told.values[0].length
+      if let known = groups.firstIndex(where: { $0.length == length }) {
+        groups[known].places.append(place)
+      } else {
+        groups.append((length, [place]))
+      }
+    }
+    passes = try groups.map { _, places in
+      let own = places.map { rows[$0] }, seen = own.map { kinds[$0.kind] }
+      let told = try Timeline.joined(own.map(\.part.told)) { try completed(.concatenated($0), own.count) }
+      return Pass(predictor: predictor(seen), rows: seen, places: places, told: told, start: start)
+    }
+    (self.kinds, self.rows) = (kinds, rows)
+  }
+
+  /// The predictions of the guidance's rows.
+  ///
+  /// A text of several parts is predicted as far from the negative prompt as the sum of its parts is, each by its weight. Source: `combine_denoised` of
+  /// stable-diffusion-webui; Liu et al. 2022 (arXiv:2206.01714).
+  /// - Parameter predictions: `[N, h, w, C]` for all rows.
+  func combined(_ predictions: [Tensor]) -> [Tensor] {
+    kinds.indices.map { kind in
+      let own = rows.indices.filter { rows[$0].kind == kind }
+      if own.count == 1, rows[own[0]].part.weights.allSatisfy({ $0 == 1 }) { return predictions[own[0]] }
+      guard let origin = Self.origin(of: kinds[kind], in: kinds), let base = rows.firstIndex(where: { $0.kind == origin }) else {
+        return predictions[own[0]]
+      }
+      return own.reduce(predictions[base]) { $0 + Self.scaled(predictions[$1] - predictions[base], by: rows[$1].part.weights) }
+    }
+  }
+
+  /// The row from which the parts of another one are measured: that of the negative prompt which sees the same. Nil where there is none.
+  static func origin(of row: GuidanceRow, in kinds: [GuidanceRow]) -> Int? {
+    kinds.firstIndex { $0.text == .negativePrompt && $0.seesPicture == row.seesPicture }
+  }
+
+  private static func scaled(_ tensor: Tensor, by weights: [Float]) -> Tensor {
+    guard Set(weights).count > 1 else { return weights[0] * tensor }
+    return Tensor.concatenated(weights.indices.map { weights[$0] * tensor.rows($0..<$0 + 1) }, axis: 0)
+  }
+}
