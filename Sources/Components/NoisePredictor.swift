@@ -29,9 +29,9 @@ public protocol NoisePredictor: Sendable {
   /// - Throws: `CancellationError`; `ComponentError` where shapes do not fit.
   func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor
 
-  /// The same predictor, whose frames see one another in windows alone. Clips then may have any number of frames from that of a window on.
-  /// - Throws: `ComponentError` where it has no such windows, as without an implementation.
-  func attending(in windows: FrameWindows) throws(ComponentError) -> any NoisePredictor
+  /// The same predictor with a change. What is not concerned stays as it is, so changes add up.
+  /// - Throws: `ComponentError` where it has nothing to change, as without an implementation.
+  func changed(by change: PredictorChange) throws -> any NoisePredictor
 
   /// Says before a generation begins whether its passes can take these short cuts. Without an implementation, none can be taken.
   /// - Throws: `ComponentError` where they cannot.
@@ -96,8 +96,8 @@ extension NoisePredictor {
   public var embedsGuidance: Bool { false }
   public var declaredInputs: [PredictorInput] { [] }
 
-  public func attending(in windows: FrameWindows) throws(ComponentError) -> any NoisePredictor {
-    throw .unsupported(component: "This noise predictor", option: "windows of FreeNoise")
+  public func changed(by change: PredictorChange) throws -> any NoisePredictor {
+    throw ComponentError.unsupported(component: "This noise predictor", option: change.option)
   }
 
   public func check(_ shortcuts: Shortcuts) throws {

@@ -9,6 +9,9 @@ public protocol Scheduler: Sendable, Codable {
   var schedule: NoiseSchedule { get }
   /// Predictions that one step of the user's count takes: 2 for Heun's method. What image-to-image leaves out at the start are whole steps.
   var order: Int { get }
+  /// Whether a step looks at one prediction alone, and goes to α′ x₀ + σ′ ε with its clean sample x₀ and its noise ε, or to less noise and some that is drawn.
+  /// Then ε may come from another prediction than x₀ (CFG++). False without an implementation.
+  var putsNoiseBack: Bool { get }
   /// One step.
   ///
   /// - Parameters:
@@ -21,6 +24,7 @@ public protocol Scheduler: Sendable, Codable {
 
 extension Scheduler {
   public var order: Int { 1 }
+  public var putsNoiseBack: Bool { false }
   /// The timestep given to the predictor at each step; its count is the number of predictions.
   public var timesteps: [Float] { schedule.timesteps }
   /// The noise in the sample for each unit of signal, σ/α, at each step, then after the last.

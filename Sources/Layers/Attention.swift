@@ -11,7 +11,7 @@ public struct Attention: Sendable {
   private let heads: Int
   private let inner: Int
   private let scale: Float
-  private let path: String
+  let path: String
   private let isObserved: Bool
   /// With projections of 8 bits, more than bfloat16 would not make the result more exact.
   private var precision: ProductPrecision { toQ.isQuantized && toK.isQuantized && toV.isQuantized ? .bfloat16 : .float32 }
@@ -88,6 +88,13 @@ public struct Attention: Sendable {
     in context: ExecutionContext
   ) throws -> Tensor {
     try out(mixed(x, attendingTo: text, causal: causal, in: context), adding: residual, in: context)
+  }
+
+  /// Attention of each token to itself alone: `[N, L, channels]` → `[N, L, channels]`.
+  /// - Parameter residual: `[N, L, channels]`, added to the result.
+  /// - Throws: `CancellationError`.
+  func callAsFunction(eachAlone x: Tensor, adding residual: Tensor, in context: ExecutionContext) throws -> Tensor {
+    try out(toV(x, in: context), adding: residual, in: context)
   }
 
   /// The last projection. The result of the reference's module is without the residual.

@@ -5,7 +5,7 @@ import LatentDiffusionWeights
 public struct Transformer2DModel: Sendable {
   private let norm: GroupNorm
   private let projIn: Projection
-  private let blocks: [BasicTransformerBlock]
+  private var blocks: [BasicTransformerBlock]
   private let projOut: Projection
   /// What lets the frames of a clip see one another after each block; nil for pictures.
   private let temporal: TemporalTransformer?
@@ -62,6 +62,11 @@ public struct Transformer2DModel: Sendable {
     try temporal?.read(&text, in: context)
   }
 
+  /// Lets each token of a block see itself alone where the name of its self-attention is meant.
+  public mutating func perturb(where isMeant: (String) -> Bool) {
+    for index in blocks.indices { blocks[index].perturb(where: isMeant) }
+  }
+
   /// The attention to the text of every block, of those between frames none.
   public var textAttentions: [Attention] { blocks.map(\.attn2) }
 
@@ -100,6 +105,8 @@ public struct BasicTransformerBlock: Sendable {
   private let feedForward: FeedForward
   private let onlyCrossAttention: Bool
   private let path: String
+  /// Whether each token sees itself alone in self-attention. Source: Ahn et al. 2024, "Perturbed-Attention Guidance" (arXiv:2403.17377).
+  private var isPerturbed = false
 
   /// - Parameter onlyCrossAttention: whether the first attention is to the text, too.
   /// - Throws: `WeightErrors`, `CancellationError`.
@@ -118,6 +125,10 @@ public struct BasicTransformerBlock: Sendable {
     path = weights.prefix
   }
 
+  fileprivate mutating func perturb(where isMeant: (String) -> Bool) {
+    if !onlyCrossAttention, isMeant(attn1.path) { isPerturbed = true }
+  }
+
   /// Adds the projections of a text that every pass needs.
   /// - Throws: `CancellationError`.
   public func read(_ text: inout TextStates, in context: ExecutionContext) throws {
@@ -134,7 +145,9 @@ public struct BasicTransformerBlock: Sendable {
     if context.recomputes { return try context.recomputed { try self(x, attendingTo: text, merging: choice, in: $0) } }
     let rows = text.rows
     var x = onlyCrossAttention ? try x.repeated(rows / x.shape[0], in: context) : x
-    if let choice, !onlyCrossAttention {
+    if isPerturbed {
+      x = try attn1(eachAlone: norm1(x, in: context), adding: x, in: context)
+    } else if let choice, !onlyCrossAttention {
       let merge = try choice.merge(x, in: context)
       x = try merge.unmerged(attn1(merge.merged(norm1(x, in: context), in: context), in: context), adding: x, in: context)
     } else {

@@ -47,6 +47,16 @@ public struct GenerationRequest: Sendable {
   /// How predictions are combined. Nil: as the task does, by `guidance` and `guidanceRescale`; beside a method that is given `guidance` is an input of networks
   /// that embed it, and means nothing to others; what a task says of guidance means nothing.
   public var guidanceMethod: (any Guidance)?
+  /// Guidance away from a network whose attention is perturbed, beside the other one and also without it. Nil: none.
+  public var perturbedAttention: PerturbedAttention?
+  /// The part of the steps, 0…1, in which predictions are guided; in the others there is the prompt's alone. Nil: all.
+  public var guidanceInterval: ClosedRange<Double>?
+  /// Every so many steps the negative prompt is looked at; the steps between go as far from the prompt's prediction as the last of those. Nil: in all.
+  public var guidanceReuse: Int?
+  /// Steps whose prediction follows from those before, without asking the predictor: faster, and another picture. Nil: none.
+  public var forecast: PredictionForecast?
+  /// Factors for the features of a U-Net. Nil: none.
+  public var freeU: FreeU?
   /// How much of the spread of the unguided prediction is restored, 0…1 (`guidance_rescale`, section 3.4 of arXiv:2305.08891).
   public var guidanceRescale = 0.0
   /// Pixels; nil: those of the picture that the task starts from, or what the model was trained on. Where a picture is given, one side alone

@@ -59,9 +59,9 @@ struct WindowedPredictor: NoisePredictor {
 extension NoisePredictor {
   /// The same predictor, which draws clips in windows.
   /// - Throws: `ComponentError` where it has no such windows.
-  package func drawing(in windows: FrameWindows) throws(ComponentError) -> any NoisePredictor {
+  package func drawing(in windows: FrameWindows) throws -> any NoisePredictor {
     switch windows.method {
-    case .freeNoise: try attending(in: windows)
+    case .freeNoise: try changed(by: .windows(windows))
     case .passes, .loopedPasses: WindowedPredictor(base: self, windows: windows)
     }
   }

@@ -6,6 +6,7 @@ import Tensor
 /// Source: Song, Meng and Ermon, "Denoising diffusion implicit models", arXiv 2010.02502; diffusers' `DDIMScheduler`.
 public struct DDIMScheduler: Scheduler {
   public let schedule: NoiseSchedule
+  public var putsNoiseBack: Bool { true }
   private let alphas: AlphaTable
   private let prediction: PredictionType
   private let clipping: Clipping

@@ -7,6 +7,7 @@ import Tensor
 /// refuses predictions of the clean sample here; this scheduler takes them as Euler's method does.
 public struct EulerAncestralDiscreteScheduler: Scheduler {
   public let schedule: NoiseSchedule
+  public var putsNoiseBack: Bool { true }
   private let prediction: PredictionType
 
   /// - Parameters:

@@ -14,6 +14,7 @@ public struct EulerDiscreteScheduler: Scheduler {
   }
 
   public let schedule: NoiseSchedule
+  public var putsNoiseBack: Bool { true }
   private let prediction: PredictionType
 
   /// - Parameters:

@@ -5,7 +5,7 @@ import LatentDiffusionWeights
 /// Resnets, each followed by attention if the block has it. The blocks of the way down and of the way up share this.
 struct ResnetStack: Sendable {
   private let resnets: [UNetResnet]
-  let attentions: [Transformer2DModel]
+  private(set) var attentions: [Transformer2DModel]
   private let pixelAttentions: [PixelAttention]
   private let mergesTokens: Bool
   /// Convolutions along the frames of a clip after each resnet; empty but in a network of clips.
@@ -44,6 +44,10 @@ struct ResnetStack: Sendable {
   }
 
   var count: Int { resnets.count }
+
+  mutating func perturb(where isMeant: (String) -> Bool) {
+    for index in attentions.indices { attentions[index].perturb(where: isMeant) }
+  }
 
   func callAsFunction(_ index: Int, _ inputs: [Tensor], _ pass: UNetPass) throws -> Tensor {
     var x = try resnets[index](inputs, pass)
@@ -216,7 +220,7 @@ struct DownBlock: Sendable {
 /// `UNetMidBlock3DCrossAttn`.
 struct MidBlock: Sendable {
   private let resnets: [UNetResnet]
-  let attentions: [Transformer2DModel]
+  private(set) var attentions: [Transformer2DModel]
   private let pixelAttention: PixelAttention?
   private let temporalConvolutions: [TemporalConvLayer]
   private let path: String
@@ -247,6 +251,10 @@ struct MidBlock: Sendable {
     path = weights.prefix
   }
 
+  mutating func perturb(where isMeant: (String) -> Bool) {
+    for index in attentions.indices { attentions[index].perturb(where: isMeant) }
+  }
+
   func callAsFunction(_ x: Tensor, _ pass: UNetPass) throws -> Tensor {
     var x = try resnet(0, x, pass)
     if let attention = attentions.first { x = try attention(x, attendingTo: pass.text, in: pass.context) }
@@ -267,6 +275,8 @@ struct MidBlock: Sendable {
 /// `AttnUpBlock2D`, and the first two for clips (`3D`).
 struct UpBlock: Sendable {
   var stack: ResnetStack
+  /// What is done to the inputs of each layer; nil: nothing.
+  var entering: SkipScaling?
   private let upsampler: Upsample2D?
   private let path: String
   /// The number of skips that it leaves for the blocks after it.
@@ -305,7 +315,8 @@ struct UpBlock: Sendable {
     while skips.count > max(rest, skipsLeft) {
       let index = stack.count - (skips.count - skipsLeft)
       let skip = skips.removeLast()
-      x = try stack(index, [x, skip.repeated(x.shape[0] / skip.shape[0], in: pass.context)], pass)
+      let inputs = [x, try skip.repeated(x.shape[0] / skip.shape[0], in: pass.context)]
+      x = try stack(index, entering?(inputs[0], inputs[1], in: pass.context) ?? inputs, pass)
     }
     guard let upsampler, skips.count == skipsLeft else {
       pass.context.observer?(path, x)

@@ -260,13 +260,47 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     return result
   }
 
-  /// - Throws: `ComponentError` for a network without motion modules, and windows of more frames than those have positions for.
-  public func attending(in windows: FrameWindows) throws(ComponentError) -> any NoisePredictor {
-    guard let motion else { throw .unsupported(component: "A U-Net for pictures", option: "windows of frames") }
-    try motion.check(frames: windows.length)
+  /// - Throws: `ComponentError` for windows of a network without motion modules or of more frames than those have positions for, for perturbed attention of
+  ///   clips, and for layers that are not there.
+  public func changed(by change: PredictorChange) throws -> any NoisePredictor {
     var result = self
-    result.windows = windows
+    switch change {
+    case .windows(let windows):
+      guard let motion else { throw ComponentError.unsupported(component: "A U-Net for pictures", option: "windows of frames") }
+      try motion.check(frames: windows.length)
+      result.windows = windows
+    case .perturbedAttention(let layers):
+      guard clip == nil else { throw ComponentError.unsupported(component: "A U-Net for clips", option: change.option) }
+      try layers.forEach { try result.perturb($0) }
+    case .freeU(let factors):
+      for (index, factors) in [(factors.b1, factors.s1), (factors.b2, factors.s2)].enumerated() where index < upBlocks.count {
+        result.upBlocks[index].entering = SkipScaling(backbone: factors.0, skip: factors.1)
+      }
+    }
     return result
+  }
+
+  /// Lets the tokens of some layers see themselves alone. Source: `_set_pag_attn_processor` of diffusers' `PAGMixin`.
+  /// - Parameter expression: looked for in the names of layers, `mid_block.attentions.0.transformer_blocks.0.attn1`.
+  private mutating func perturb(_ expression: String) throws {
+    guard let pattern = try? Regex(expression) else {
+      throw ComponentError.outOfRange(
+        component: "Perturbed attention", option: "a layer", value: expression, allowed: "a regular expression, such as mid or up_blocks.0")
+    }
+    var found = 0
+    func isMeant(_ name: String) -> Bool {
+      guard name.contains(pattern) else { return false }
+      found += 1
+      return true
+    }
+    for index in wayDown.blocks.indices { wayDown.blocks[index].stack.perturb(where: isMeant) }
+    wayDown.middle?.perturb(where: isMeant)
+    for index in upBlocks.indices { upBlocks[index].stack.perturb(where: isMeant) }
+    guard found > 0 else {
+      throw ComponentError.outOfRange(
+        component: "Perturbed attention", option: "a layer", value: expression,
+        allowed: "found in the name of a layer with self-attention, such as mid or up_blocks.1.attentions.0")
+    }
   }
 
   /// A text with the projections that depend on it and on pictures alone. The first pass of a generation keeps them for the others.

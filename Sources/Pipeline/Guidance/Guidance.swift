@@ -5,15 +5,29 @@ import Tensor
 ///
 /// Another kind is a type of its own, given in `GenerationRequest.guidanceMethod`.
 public protocol Guidance: Sendable, Codable {
-  /// What the predictor is asked for each picture: one row of a pass each.
+  /// What the predictor is asked for each picture in any of the steps: one row of a pass each.
   var rows: [GuidanceRow] { get }
+  /// What it is asked in one step: some of `rows`. Without an implementation, all of them.
+  ///
+  /// - Parameters:
+  ///   - step: from 0, of the steps that are run.
+  ///   - count: how many are run.
+  func rows(at step: Int, of count: Int) -> [GuidanceRow]
   /// The prediction that the scheduler is given.
   ///
   /// - Parameters:
-  ///   - predictions: `[N, h, w, C]` for each row, in their order.
+  ///   - predictions: `[N, h, w, C]` for each row of the step, in their order.
   ///   - step: where the generation is.
   /// - Returns: `[N, h, w, C]`.
   mutating func combined(_ predictions: [Tensor], at step: GuidanceStep) -> Tensor
+  /// The row whose prediction says which noise is put back after the step, while the combined one says what the picture is. It takes a scheduler of whose
+  /// step both are parts (`Scheduler.putsNoiseBack`). Nil, without an implementation: the combined prediction says both.
+  var renoisingRow: Int? { get }
+}
+
+extension Guidance {
+  public func rows(at step: Int, of count: Int) -> [GuidanceRow] { rows }
+  public var renoisingRow: Int? { nil }
 }
 
 /// What one row of a pass sees.
@@ -29,11 +43,16 @@ public struct GuidanceRow: Sendable, Hashable, Codable {
   public let text: Text
   /// Whether it sees what a task puts beside the latents; zeros otherwise.
   public let seesPicture: Bool
+  /// Whether it goes through a predictor of which some layers of attention are perturbed.
+  public let isPerturbed: Bool
 
   /// - Parameters:
   ///   - text: that it sees.
   ///   - seesPicture: whether it sees what a task puts beside the latents.
-  public init(_ text: Text, seesPicture: Bool = true) { (self.text, self.seesPicture) = (text, seesPicture) }
+  ///   - isPerturbed: whether it goes through a predictor of which some layers of attention are perturbed (`GenerationRequest.perturbedAttention`).
+  public init(_ text: Text, seesPicture: Bool = true, isPerturbed: Bool = false) {
+    (self.text, self.seesPicture, self.isPerturbed) = (text, seesPicture, isPerturbed)
+  }
 }
 
 /// Where a generation is when predictions are combined.
@@ -42,6 +61,8 @@ public struct GuidanceStep: Sendable {
   public let index: Int
   /// How many are run.
   public let count: Int
+  /// What the predictor was told, on the scale of its training.
+  public let timestep: Float
   /// The noise for each unit of signal, where the scheduler knows it.
   public let sigma: Float?
   /// `[N, h, w, C]`: the latents that the predictor saw, before the scheduler scaled them.

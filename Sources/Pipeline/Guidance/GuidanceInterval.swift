@@ -1,0 +1,30 @@
+import Tensor
+
+/// Guidance in some of the steps. In the others the predictor is asked for the prompt's prediction alone, which takes half the time.
+///
+/// Source: Kynkäänniemi et al. 2024, "Applying Guidance in a Limited Interval" (arXiv:2404.07724); parts of the steps as `start` and `stop` of diffusers' guiders.
+struct GuidanceInterval<Base: Guidance>: Guidance {
+  var base: Base
+  /// Parts of the steps, 0…1: from the first one after the lower bound, up to the one before the upper bound.
+  let start: Double
+  let stop: Double
+
+  private static var prompt: GuidanceRow { GuidanceRow(.prompt) }
+
+  private func contains(_ step: Int, of count: Int) -> Bool { Int(start * Double(count)) <= step && step < Int(stop * Double(count)) }
+
+  var rows: [GuidanceRow] { base.rows.contains(Self.prompt) ? base.rows : base.rows + [Self.prompt] }
+
+  func rows(at step: Int, of count: Int) -> [GuidanceRow] { contains(step, of: count) ? base.rows(at: step, of: count) : [Self.prompt] }
+
+  mutating func combined(_ predictions: [Tensor], at step: GuidanceStep) -> Tensor {
+    contains(step.index, of: step.count) ? base.combined(predictions, at: step) : predictions[0]
+  }
+}
+
+extension Guidance {
+  /// The same in a part of the steps.
+  func within(_ interval: ClosedRange<Double>) -> any Guidance {
+    GuidanceInterval(base: self, start: interval.lowerBound, stop: interval.upperBound)
+  }
+}

@@ -1,0 +1,151 @@
+import Foundation
+import LatentDiffusion
+import LatentDiffusionTestSupport
+import Testing
+
+/// A run of diffusers with another guidance, as `Tests/Fixtures/models/make_guidance.py` describes it.
+private struct GuidanceCase: Decodable, Sendable, CustomTestStringConvertible {
+  var run: PipelineCase
+  let pag: Perturbed?
+  /// b1, b2, s1, s2.
+  let freeu: [Float]?
+  let apg: Projected?
+  let interval: [Double]?
+  let thresholding: Thresholded?
+  let renoising: Bool?
+
+  struct Perturbed: Decodable, Sendable {
+    let scale: Float
+    let adaptive: Float?
+    let layers: [String]
+  }
+
+  struct Projected: Decodable, Sendable {
+    let eta: Float
+    let momentum: Float?
+    let norm_threshold: Float
+  }
+
+  struct Thresholded: Decodable, Sendable {
+    let mimic: Float
+    let percentile: Double
+    let separate: Bool?
+    let phi: Float?
+  }
+
+  private enum CodingKeys: CodingKey { case pag, freeu, apg, interval, thresholding, renoising }
+
+  init(from decoder: any Decoder) throws {
+    run = try PipelineCase(from: decoder)
+    run.home = "guidance"
+    let values = try decoder.container(keyedBy: CodingKeys.self)
+    pag = try values.decodeIfPresent(Perturbed.self, forKey: .pag)
+    freeu = try values.decodeIfPresent([Float].self, forKey: .freeu)
+    apg = try values.decodeIfPresent(Projected.self, forKey: .apg)
+    interval = try values.decodeIfPresent([Double].self, forKey: .interval)
+    thresholding = try values.decodeIfPresent(Thresholded.self, forKey: .thresholding)
+    renoising = try values.decodeIfPresent(Bool.self, forKey: .renoising)
+  }
+
+  var testDescription: String { run.name }
+
+  static func all() throws -> [GuidanceCase] {
+    struct File: Decodable { let pipelines: [GuidanceCase] }
+    return try JSONDecoder().decode(File.self, from: Data(contentsOf: ReferenceModel("guidance").folder.appending(path: "cases.json"))).pipelines
+  }
+
+  func request() throws -> GenerationRequest {
+    var request = try run.request()
+    let scale = Float(run.guidance)
+    request.perturbedAttention = pag.map { PerturbedAttention(scale: $0.scale, adaptiveScale: $0.adaptive ?? 0, layers: $0.layers) }
+    request.freeU = freeu.map { FreeU(b1: $0[0], b2: $0[1], s1: $0[2], s2: $0[3]) }
+    request.guidanceInterval = interval.map { $0[0]...$0[1] }
+    if let apg {
+      request.guidanceMethod = AdaptiveProjectedGuidance(
+        scale: scale, eta: apg.eta, momentum: apg.momentum, normThreshold: apg.norm_threshold)
+    }
+    if let told = thresholding {
+      request.guidanceMethod = DynamicThresholding(
+        scale: scale, mimicScale: told.mimic, percentile: told.percentile, separatesChannels: told.separate ?? true, phi: told.phi ?? 1)
+    }
+    if renoising == true { request.guidanceMethod = RenoisingGuidance(scale: scale) }
+    return request
+  }
+}
+
+/// Kinds of guidance: the same latents as diffusers with theirs, places that go on, and what is refused.
+@Suite struct GuidanceCaseTests {
+  private static let cases = (try? GuidanceCase.all()) ?? []
+
+  @Test func allCasesAreHere() { #expect(Self.cases.count == 22) }
+
+  private static func given(_ name: String) throws -> GuidanceCase { try #require(cases.first { $0.run.name == name }) }
+
+  @Test(.compares("Guidance of every kind", in: .tasks, with: "diffusers", unit: .deviation), arguments: cases)
+  private func drawsWhatDiffusersDraws(_ given: GuidanceCase) async throws {
+    try await PipelineCaseTests.expectDrawn(given.run, by: given.run.loadModel(), given.request())
+  }
+
+  /// What a guidance remembers, and what the passes of other rows have left, belongs to a place.
+  @Test(arguments: ["apg", "pag-batch", "interval", "cfgpp-euler-a"]) func placesGoOn(_ name: String) async throws {
+    let given = try Self.given(name), model = try given.run.loadModel()
+    var request = try given.request()
+    request.stepCaching = StepCaching(interval: 2)
+    let whole = try await model.pipeline.images(for: request)
+    for stop in [1, 4] {
+      var steps = try model.pipeline.generate(request).makeAsyncIterator()
+      for _ in 0..<stop { _ = try await steps.next() }
+      let place = try JSONDecoder().decode(GenerationPlace.self, from: JSONEncoder().encode(#require(try steps.place)))
+      var latents: Tensor?
+      for try await event in try model.pipeline.generate(request, from: place) {
+        if case .step(let step) = event { latents = step.latents }
+      }
+      #expect(try #require(latents).elements == Tensor.concatenated(whole.map(\.latents), axis: 0).elements, "after \(stop) steps")
+    }
+  }
+
+  @Test func sameBytesForAnyNumberOfThreads() async throws {
+    let given = try Self.given("freeu-pag-xl"), model = try given.run.loadModel()
+    func drawn(_ threads: Int) async throws -> [Float] {
+      try await model.pipeline.images(for: given.request(), in: ExecutionContext(threads: threads)).flatMap { $0.image.elements }
+    }
+    #expect(try await drawn(1) == drawn(2))
+  }
+
+  /// What changes nothing changes no bit.
+  @Test func withoutEffectNothingChanges() async throws {
+    let given = try Self.given("pag"), model = try given.run.loadModel(), plain = try given.run.request()
+    func drawn(_ change: (inout GenerationRequest) -> Void) async throws -> [Float] {
+      var request = plain
+      change(&request)
+      return try await model.pipeline.images(for: request).flatMap { $0.latents.elements }
+    }
+    let expected = try await drawn { _ in }
+    #expect(try await drawn { $0.guidanceInterval = 0...1 } == expected)
+    #expect(try await drawn { $0.guidanceMethod = DynamicThresholding(scale: 5, mimicScale: 5) } == expected)
+    let unguided = try await drawn { $0.guidance = 1 }
+    #expect(try await drawn { $0.guidanceInterval = 0.5...0.5 } == unguided)
+    #expect(try await drawn { $0.guidanceMethod = AdaptiveProjectedGuidance(scale: 1) } == unguided)
+    #expect(unguided != expected)
+  }
+
+  @Test func whatCannotBeIsRefused() throws {
+    let model = try Self.given("pag").run.loadModel()
+    func error(_ change: (inout GenerationRequest) -> Void) throws -> String {
+      var request = model.request("a")
+      change(&request)
+      let error = #expect(throws: (any Error).self) { try model.pipeline.generate(request) }
+      return error.map { "\($0)" } ?? ""
+    }
+    #expect(try error { $0.perturbedAttention = PerturbedAttention(layers: ["nowhere"]) }.contains("nowhere"))
+    #expect(try error { $0.perturbedAttention = PerturbedAttention(layers: ["("]) }.contains("regular expression"))
+    #expect(try error { $0.perturbedAttention = PerturbedAttention(layers: []) }.contains("layer"))
+    for scale: Float in [.nan, -1, .infinity] {
+      #expect(try !error { $0.perturbedAttention = PerturbedAttention(scale: scale) }.isEmpty)
+    }
+    #expect(try !error { $0.guidanceInterval = 0.5...1.5 }.isEmpty)
+    #expect(try !error { $0.freeU = FreeU(b1: .nan, b2: 1, s1: 1, s2: 1) }.isEmpty)
+    // sd1's own scheduler is PNDM.
+    #expect(try error { $0.guidanceMethod = RenoisingGuidance() }.contains("CFG++"))
+  }
+}
