@@ -10,6 +10,8 @@ public struct PassMemory: Sendable {
   public let seed: UInt64
   /// Passes that have been run: 0 before the first.
   public private(set) var passes: Int
+  /// The step of the generation whose pass is next, from 0; as many as `passes` where every step had one.
+  public var step: Int
   /// What later passes need of earlier ones, under names of the predictor. It belongs to a generation's place, and is saved with it.
   public var kept: [String: Tensor]
   /// What the predictor can compute again, of a type of its own; it is not saved.
@@ -22,6 +24,7 @@ public struct PassMemory: Sendable {
   ///   - kept: what they left.
   public init(_ shortcuts: Shortcuts = Shortcuts(), seed: UInt64 = 0, passes: Int = 0, kept: [String: Tensor] = [:]) {
     (self.shortcuts, self.seed, self.passes, self.kept) = (shortcuts, seed, passes, kept)
+    step = passes
   }
 
   /// Of all that is random in the next pass: the memory's for the first, another for each.
@@ -34,5 +37,8 @@ public struct PassMemory: Sendable {
   public var computedSkips: Int? { reusesFeatures ? shortcuts.stepCaching.map { $0.branch + 1 } : nil }
 
   /// Notes that a pass is over.
-  public mutating func endPass() { passes += 1 }
+  public mutating func endPass() {
+    passes += 1
+    step += 1
+  }
 }

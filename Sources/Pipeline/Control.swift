@@ -60,7 +60,7 @@ public struct Control: Sendable {
 
 /// A predictor with its controls, for one generation. It asks them before each pass and hands what they say to the predictor.
 ///
-/// The step is the number of passes before it, which belongs to a generation's place. With step caching, deep features stay as the last whole pass was
+/// The memory of a pass says which step it is. With step caching, deep features stay as the last whole pass was
 /// steered, and the layers above them are steered in each pass.
 package struct ControlledPredictor: NoisePredictor {
   let base: any NoisePredictor
@@ -94,7 +94,7 @@ package struct ControlledPredictor: NoisePredictor {
     // Controls see the frames of clips as so many pictures, each with the clip's text.
     let frames = latents.shape.rank == 5 ? latents.shape[1] : 1, pictures = latents.framesAsPictures
     let seen = caches.seen(conditioning, frames: frames)
-    for (index, (control, features)) in controls.enumerated() where control.isOn(memory.passes, of: steps) {
+    for (index, (control, features)) in controls.enumerated() where control.isOn(memory.step, of: steps) {
       var pass = ControlPass(
         latents: pictures, timestep: timestep, conditioning: seen, features: features, weight: Float(control.weight),
         isGuessing: control.isGuessing || control.model.seesPromptsAlone, skips: memory.computedSkips)

@@ -35,12 +35,12 @@ struct DenoisingLoop: Sendable {
     let predictions = try predict(in: context)
     let sigmas = scheduler.sigmas
     let place = GuidanceStep(
-      index: step - firstStep, count: endStep - firstStep, sigma: step < sigmas.count ? sigmas[step] : nil,
-      latents: latents)
+      index: step - firstStep, count: endStep - firstStep, timestep: scheduler.timesteps[step],
+      sigma: step < sigmas.count ? sigmas[step] : nil, latents: latents)
     let prediction = guidance.combined(predictions, at: place)
-    let shape = latents.shape, stepsByFrame = predictor.clip?.stepsByFrame ?? false
-    func stepped(_ tensor: Tensor) -> Tensor { stepsByFrame ? tensor.framesAsPictures : tensor }
-    let result = try scheduler.advance(stepped(latents), prediction: stepped(prediction), at: step, noise: &noise)
+    let renoising = guidance.renoisingRow(at: place.index, of: place.count).map { predictions[$0] }
+    let shape = latents.shape
+    let result = try advanced(by: prediction, puttingBack: renoising)
     let sample = result.sample.reshaped(shape)
     latents = restoration?.applied(to: sample, scheduler: scheduler, after: step, isLast: step + 1 >= endStep) ?? sample
     guard latents.isFinite else { throw GenerationError.diverged(step: step - firstStep) }
@@ -48,11 +48,29 @@ struct DenoisingLoop: Sendable {
     return result.predictedOriginal?.reshaped(shape)
   }
 
-  /// `[N, h, w, C]` for each row of the guidance.
+  /// A step of the scheduler.
+  ///
+  /// Where the noise comes from another prediction than the clean sample x₀, the step of that other one goes to its own sample, and there x₀ is exchanged:
+  /// α′ x₀ + σ′ ε.
+  private mutating func advanced(by prediction: Tensor, puttingBack other: Tensor?) throws -> StepResult {
+    let stepsByFrame = predictor.clip?.stepsByFrame ?? false, before = (scheduler: scheduler, noise: noise)
+    func stepped(_ tensor: Tensor) -> Tensor { stepsByFrame ? tensor.framesAsPictures : tensor }
+    let result = try scheduler.advance(stepped(latents), prediction: stepped(prediction), at: step, noise: &noise)
+    guard let other, let original = result.predictedOriginal else { return result }
+    (scheduler, noise) = before
+    let step = try scheduler.advance(stepped(latents), prediction: stepped(other), at: self.step, noise: &noise)
+    guard let replaced = step.predictedOriginal else { return result }
+    let alpha = scheduler.schedule.levels[self.step + 1].alpha
+    return StepResult(sample: step.sample + alpha * (original - replaced), predictedOriginal: original)
+  }
+
+  /// `[N, h, w, C]` for each row of the guidance in this step.
   private mutating func predict(in context: ExecutionContext) throws -> [Tensor] {
-    let count = latents.shape[0]
-    var predictions = Array(repeating: latents, count: passes.passes.reduce(0) { $0 + $1.rows.count })
-    for (index, pass) in passes.passes.enumerated() {
+    let count = latents.shape[0], stage = passes.stage(at: step - firstStep)
+    var predictions = Array(repeating: latents, count: stage.count)
+    for index in stage.passes {
+      let pass = passes.passes[index]
+      memories[index].step = step - firstStep
       let prediction = try pass.predictor.predict(
         input(pass.rows), timestep: scheduler.timesteps[step], conditioning: pass.conditioning(at: step),
         memory: &memories[index], in: context)
@@ -63,7 +81,7 @@ struct DenoisingLoop: Sendable {
       }
       for (row, place) in pass.places.enumerated() { predictions[place] = prediction.rows(row * count..<(row + 1) * count) }
     }
-    return passes.combined(predictions)
+    return stage.combined(predictions)
   }
 
   /// The latents and what is beside them: one for each picture, or one for each row where rows see different things.

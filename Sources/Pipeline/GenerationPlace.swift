@@ -23,15 +23,15 @@ public struct GenerationPlace: Sendable, Codable {
   private let scheduler: Data
   private let noise: Data
   private let guidance: Data
-  private let passes: Int
   private let seed: UInt64
-  /// For each pass of a step.
+  /// How often each pass was run, and what it left.
+  private let passes: [Int]
   private let kept: [[String: Tensor]]
 
   init(_ loop: DenoisingLoop) throws {
     (latents, step, timesteps) = (loop.latents, loop.step, loop.scheduler.timesteps)
-    kept = loop.memories.map(\.kept)
-    (passes, seed) = (loop.memories.first?.passes ?? 0, loop.memories.first?.seed ?? 0)
+    (passes, kept) = (loop.memories.map(\.passes), loop.memories.map(\.kept))
+    seed = loop.memories.first?.seed ?? 0
     scheduler = try Self.encoded(loop.scheduler)
     noise = try Self.encoded(loop.noise)
     guidance = try Self.encoded(loop.guidance)
@@ -52,8 +52,8 @@ public struct GenerationPlace: Sendable, Codable {
       throw .placeDoesNotFit(reason: "its latents are \(latents.shape), and the request's are \(loop.latents.shape)")
     }
     guard loop.memories.allSatisfy({ $0.seed == seed }) else { throw .placeDoesNotFit(reason: "its seed is another than the request's") }
-    guard latents.isFinite, timesteps == loop.scheduler.timesteps, (0...1 << 32).contains(passes),
-      (loop.firstStep..<loop.endStep).contains(step), kept.count == loop.memories.count
+    guard latents.isFinite, timesteps == loop.scheduler.timesteps, passes.allSatisfy((0...1 << 32).contains),
+      (loop.firstStep..<loop.endStep).contains(step), kept.count == loop.memories.count, passes.count == kept.count
     else {
       throw .placeDoesNotFit(reason: "its steps are others than the request's")
     }
@@ -65,7 +65,9 @@ public struct GenerationPlace: Sendable, Codable {
       throw .placeDoesNotFit(reason: "it was saved with another scheduler, generator or guidance, or is damaged")
     }
     guard loop.scheduler.timesteps == timesteps else { throw .placeDoesNotFit(reason: "its scheduler has other steps than the request's") }
-    loop.memories = zip(loop.memories, kept).map { PassMemory($0.shortcuts, seed: $0.seed, passes: passes, kept: $1) }
+    loop.memories = loop.memories.indices.map {
+      PassMemory(loop.memories[$0].shortcuts, seed: loop.memories[$0].seed, passes: passes[$0], kept: kept[$0])
+    }
     (loop.latents, loop.step) = (latents, step)
     return loop
   }

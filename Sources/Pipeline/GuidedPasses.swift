@@ -21,47 +21,84 @@ struct GuidedPasses: Sendable {
   }
 
   /// A row of a step.
-  private struct Row: Sendable {
+  fileprivate struct Row: Sendable {
     /// The guidance's row that it belongs to.
     let kind: Int
     let part: SpokenPart
   }
 
-  let passes: [Pass]
-  private let kinds: [GuidanceRow]
-  private let rows: [Row]
+  /// What steps with the same rows of the guidance have in common.
+  struct Stage: Sendable {
+    /// Indices of its passes.
+    let passes: Range<Int>
+    fileprivate let kinds: [GuidanceRow]
+    fileprivate let rows: [Row]
+
+    /// Rows of all its passes, for each picture.
+    var count: Int { rows.count }
+  }
+
+  /// Of all stages.
+  private(set) var passes: [Pass] = []
+  private var stages: [Stage] = []
+  /// The stage of each step.
+  private var order: [Int] = []
 
   /// - Parameters:
-  ///   - kinds: the rows of the guidance.
-  ///   - texts: what each of their texts says.
+  ///   - guidance: whose rows are predicted.
+  ///   - steps: that are run.
+  ///   - texts: what each text of its rows says.
   ///   - start: the step from which prompts count theirs.
   ///   - predictor: for rows that see this.
   ///   - completed: a conditioning with all that rows have in common, checked.
   /// - Throws: `ComponentError` where rows of one length differ otherwise, and what `completed` throws.
   init(
-    _ kinds: [GuidanceRow], saying texts: [GuidanceRow.Text: [SpokenPart]], from start: Int,
-    predictor: ([GuidanceRow]) -> any NoisePredictor,
-    completed: (Conditioning, _ rows: Int) throws -> Conditioning
+    _ guidance: any Guidance, steps: Int, saying texts: [GuidanceRow.Text: [SpokenPart]], from start: Int,
+    predictor: ([GuidanceRow]) -> any NoisePredictor, completed: (Conditioning, _ rows: Int) throws -> Conditioning
   ) throws {
-    let rows = kinds.indices.flatMap { kind in (texts[kinds[kind].text] ?? []).map { Row(kind: kind, part: $0) } }
-    var groups: [(length: Int, places: [Int])] = []
-    for (place, row) in rows.enumerated() {
-      let length = row.part.told.values[0].length
-      if let known = groups.firstIndex(where: { $0.length == length }) {
-        groups[known].places.append(place)
-      } else {
-        groups.append((length, [place]))
+    for step in 0..<steps {
+      let kinds = guidance.rows(at: step, of: steps)
+      if let known = stages.firstIndex(where: { $0.kinds == kinds }) {
+        order.append(known)
+        continue
       }
+      let rows = kinds.indices.flatMap { kind in (texts[kinds[kind].text] ?? []).map { Row(kind: kind, part: $0) } }
+      let own = try Self.groups(of: rows, kinds).map { places in
+        let own = places.map { rows[$0] }, seen = own.map { kinds[$0.kind] }
+        let told = try Timeline.joined(own.map(\.part.told)) { try completed(.concatenated($0), own.count) }
+        return Pass(predictor: predictor(seen), rows: seen, places: places, told: told, start: start)
+      }
+      order.append(stages.count)
+      stages.append(Stage(passes: passes.count..<passes.count + own.count, kinds: kinds, rows: rows))
+      passes += own
     }
-    passes = try groups.map { _, places in
-      let own = places.map { rows[$0] }, seen = own.map { kinds[$0.kind] }
-      let told = try Timeline.joined(own.map(\.part.told)) { try completed(.concatenated($0), own.count) }
-      return Pass(predictor: predictor(seen), rows: seen, places: places, told: told, start: start)
-    }
-    (self.kinds, self.rows) = (kinds, rows)
   }
 
-  /// The predictions of the guidance's rows.
+  /// Places of rows that can share a pass: those with texts of one length that go through the same predictor.
+  private static func groups(of rows: [Row], _ kinds: [GuidanceRow]) -> [[Int]] {
+    var groups: [(length: Int?, isPerturbed: Bool, places: [Int])] = []
+    for (place, row) in rows.enumerated() {
+      let length = row.part.told.values[0].length, isPerturbed = kinds[row.kind].isPerturbed
+      if let known = groups.firstIndex(where: { $0.length == length && $0.isPerturbed == isPerturbed }) {
+        groups[known].places.append(place)
+      } else {
+        groups.append((length, isPerturbed, [place]))
+      }
+    }
+    return groups.map(\.places)
+  }
+
+  /// - Parameter step: from 0, of those that are run.
+  func stage(at step: Int) -> Stage { stages[order[step]] }
+
+  /// The row from which the parts of another one are measured: that of the negative prompt which sees the same. Nil where there is none.
+  static func origin(of row: GuidanceRow, in kinds: [GuidanceRow]) -> Int? {
+    kinds.firstIndex { $0.text == .negativePrompt && $0.seesPicture == row.seesPicture }
+  }
+}
+
+extension GuidedPasses.Stage {
+  /// The predictions of the guidance's rows in its steps.
   ///
   /// A text of several parts is predicted as far from the negative prompt as the sum of its parts is, each by its weight. Source: `combine_denoised` of
   /// stable-diffusion-webui; Liu et al. 2022 (arXiv:2206.01714).
@@ -70,16 +107,11 @@ struct GuidedPasses: Sendable {
     kinds.indices.map { kind in
       let own = rows.indices.filter { rows[$0].kind == kind }
       if own.count == 1, rows[own[0]].part.weights.allSatisfy({ $0 == 1 }) { return predictions[own[0]] }
-      guard let origin = Self.origin(of: kinds[kind], in: kinds), let base = rows.firstIndex(where: { $0.kind == origin }) else {
+      guard let origin = GuidedPasses.origin(of: kinds[kind], in: kinds), let base = rows.firstIndex(where: { $0.kind == origin }) else {
         return predictions[own[0]]
       }
       return own.reduce(predictions[base]) { $0 + Self.scaled(predictions[$1] - predictions[base], by: rows[$1].part.weights) }
     }
-  }
-
-  /// The row from which the parts of another one are measured: that of the negative prompt which sees the same. Nil where there is none.
-  static func origin(of row: GuidanceRow, in kinds: [GuidanceRow]) -> Int? {
-    kinds.firstIndex { $0.text == .negativePrompt && $0.seesPicture == row.seesPicture }
   }
 
   private static func scaled(_ tensor: Tensor, by weights: [Float]) -> Tensor {

@@ -4,8 +4,10 @@ import Tensor
 /// A request that was found possible, with everything decided that can be decided without computing.
 struct Plan: Sendable {
   let pipeline: DiffusionPipeline
-  /// The pipeline's, which draws clips in the windows of the request.
+  /// The pipeline's, with what the request changes about it.
   let predictor: any NoisePredictor
+  /// The same with perturbed attention, for rows that are to go through it; nil where there are none.
+  let perturbed: (any NoisePredictor)?
   let request: GenerationRequest
   let schedule: Schedule
   /// As it is before the first step.
@@ -58,7 +60,10 @@ struct Plan: Sendable {
     try request.checkImagePrompts(for: pipeline.imageConditioners)
     (size, outputSize) = try request.sizes(for: pipeline, frames: frames ?? 1)
     (self.pipeline, self.request, self.phase) = (pipeline, request, phase)
-    predictor = try request.frameWindows.map { try pipeline.predictor.drawing(in: $0) } ?? pipeline.predictor
+    let network = try request.freeU.map { try pipeline.predictor.changed(by: .freeU($0)) } ?? pipeline.predictor
+    let drawing = try request.frameWindows.map { try network.drawing(in: $0) } ?? network
+    predictor = drawing
+    perturbed = try request.perturbedAttention.map { try drawing.changed(by: .perturbedAttention($0.layers)) }
     schedule = try pipeline.schedule(request.steps, request.task).limited(from: request.denoisingStart, to: request.denoisingEnd)
     guard (0..<schedule.endStep).contains(schedule.firstStep), request.task.hasSteps(of: request.steps) else {
       throw GenerationError.noStepsLeft(steps: request.steps, strength: request.task.strength)
@@ -70,7 +75,8 @@ struct Plan: Sendable {
     var said: [GuidanceRow.Text: [PromptScript]] = [:]
     if request.conditioning == nil { said[.prompt] = try scripts(request.prompts, isNegative: false) }
     guidance = try request.guidance(
-      embedded: pipeline.predictor.embedsGuidance, composed: said[.prompt]?.contains(where: \.isComposed) ?? false)
+      embedded: pipeline.predictor.embedsGuidance, composed: said[.prompt]?.contains(where: \.isComposed) ?? false,
+      steps: schedule.endStep - schedule.firstStep)
     // Without guidance nobody looks at the negative ones.
     if guidance.rows.contains(where: { $0.text == .negativePrompt }), request.negativeConditioning == nil {
       said[.negativePrompt] = try scripts(request.negativeOrEmpty, isNegative: true)
@@ -81,6 +87,7 @@ struct Plan: Sendable {
       (said[.prompt] ?? []).flatMap(\.prompts) + request.laterPrompts.map(\.prompt) + (said[.negativePrompt] ?? []).flatMap(\.prompts)
     var seen: Set<Prompt> = []
     truncations = texts.filter { seen.insert($0).inserted }.compactMap { pipeline.conditioner.truncation(of: $0) }
+    try checkGuidance()
     try checkReaders(of: texts)
     if frames != nil {
       for prompt in request.prompts + request.laterPrompts.map(\.prompt) { _ = try only(prompt, of: "A clip") }
@@ -94,6 +101,17 @@ struct Plan: Sendable {
     if let adaptation = request.adaptation, adaptation.model !== pipeline.model { throw GenerationError.foreignAdaptation }
     try checkTensors()
     if let admission = pipeline.admission { try admission(extent()) }
+  }
+
+  /// - Throws: `ComponentError` for a guidance that the scheduler or the predictor cannot follow.
+  private func checkGuidance() throws(ComponentError) {
+    let steps = schedule.endStep - schedule.firstStep
+    if !schedule.scheduler.putsNoiseBack, (0..<steps).contains(where: { guidance.renoisingRow(at: $0, of: steps) != nil }) {
+      throw .unsupported(component: "This scheduler", option: "CFG++, which goes with DDIM, Euler and Euler ancestral")
+    }
+    if perturbed == nil, guidance.rows.contains(where: \.isPerturbed) {
+      throw .missingInput(component: "A guidance by perturbed attention", argument: "the layers that are perturbed")
+    }
   }
 
   /// What nobody would look at is an error.
@@ -113,7 +131,7 @@ struct Plan: Sendable {
 
   private func extent() throws -> GenerationExtent {
     // The tokens of each row's text, where they are not as many for all.
-    let lengths = try guidance.rows.flatMap { row -> [Int?] in
+    let lengths = try guidance.rows.filter { !$0.isPerturbed }.flatMap { row -> [Int?] in
       guard let scripts = scripts[row.text] else {
         return [(row.text == .prompt ? request.conditioning : request.negativeConditioning)?.length]
       }
@@ -168,6 +186,7 @@ extension GenerationRequest {
     try checkNumber("The number of steps", steps, in: 1...100_000)
     try checkNumber("The guidance", guidance, in: 0...1e6)
     try checkNumber("The guidance rescaling", guidanceRescale, in: 0...1)
+    try checkGuidanceNumbers()
     try checkNumber("The width", width ?? 1, in: 1...Self.maximumPixels)
     try checkNumber("The height", height ?? 1, in: 1...Self.maximumPixels)
     try checkNumber("The preview interval", previewInterval ?? 1, in: 1...Int.max)
@@ -199,19 +218,6 @@ extension GenerationRequest {
       }
       try conditioner.check(prompt)
     }
-  }
-
-  /// How predictions are combined. Up to 1 there is nothing to guide with, and a network that embeds the guidance is told it instead.
-  /// - Parameter composed: whether a prompt has parts that are added up, which are measured from the negative prompt.
-  fileprivate func guidance(embedded: Bool, composed: Bool) throws -> any Guidance {
-    if guidanceMethod != nil { try checkNumber("The guidance rescaling beside a method of guidance", guidanceRescale, in: 0...0) }
-    let isGuided = (guidance > 1 || composed) && !embedded
-    let result: any Guidance = try guidanceMethod ?? (isGuided ? task.guidance(scale: guidance, rescale: guidanceRescale) : Unguided())
-    if composed, result.rows.contains(where: { $0.text == .prompt && GuidedPasses.origin(of: $0, in: result.rows) == nil }) {
-      throw ComponentError.unsupported(
-        component: "A guidance without a negative prompt", option: "prompts that are added up (AND), or that have a weight")
-    }
-    return result
   }
 
   /// The frames of each clip; nil for pictures.
@@ -321,10 +327,12 @@ extension Plan {
     try check(start)
     let texts = try said(beside: pictures, in: context)
     let predictor = try steered(predictor, preparation, in: context)
+    let perturbed = try perturbed.map { try steered($0, preparation, in: context) }
     // A second model goes on where the first one was; what starts from a picture begins to count there, as in the webui.
     let origin = request.denoisingStart == nil ? schedule.firstStep : 0
-    let passes = try GuidedPasses(guidance.rows, saying: texts, from: origin) {
-      (predictor as? ControlledPredictor)?.asked($0) ?? predictor
+    let passes = try GuidedPasses(guidance, steps: schedule.endStep - schedule.firstStep, saying: texts, from: origin) { rows in
+      let own = rows.contains(where: \.isPerturbed) ? perturbed ?? predictor : predictor
+      return (own as? ControlledPredictor)?.asked(rows) ?? own
     } completed: { conditioning, rows in
       var conditioning = conditioning
       for (name, tensor) in start.inputs { conditioning.inputs[name] = tensor.repeated(rows) }

@@ -36,7 +36,7 @@ struct WindowedPredictor: NoisePredictor {
     let frames = latents.shape[1]
     let shape = Shape([conditioning.rows] + latents.shape.dimensions.dropFirst().dropLast() + [outputChannels])
     var prediction = Tensor.zeros(shape, like: latents)
-    for window in windows.windows(of: frames, pass: memory.passes) {
+    for window in windows.windows(of: frames, pass: memory.step) {
       var part = try conditioning.frames(window, in: context)
       part.residuals = try conditioning.residuals?.map { residual in
         // Residuals have a row for each frame.

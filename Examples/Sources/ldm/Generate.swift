@@ -14,6 +14,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
   @OptionGroup(title: "Pictures as prompts") var imagePrompts: ImagePromptOptions
   @OptionGroup(title: "Sampling") var sampling: SamplingOptions
   @OptionGroup(title: "Sampling") var scheduling: SchedulerOptions
+  @OptionGroup(title: "Guidance") var guiding: GuidanceOptions
   @OptionGroup(title: "Stable Diffusion XL") var sizes: SizeOptions
   @OptionGroup(title: "Stable Diffusion XL") var refining: RefinerOptions
   @OptionGroup(title: "Pictures that steer") var controls: ControlOptions
@@ -263,6 +264,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     request.imagesPerPrompt = drawn.count
     request.width = sampling.width
     request.height = sampling.height
+    try guiding.apply(to: &request, scale: sampling.guidance)
     shortcuts.apply(to: &request)
     sizes.apply(to: &request, scores: refining.refiner == nil)
     return request
@@ -285,7 +287,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
       seed: request.seed, width: width, height: height, model: model.name, strength: strength.map { Float($0) },
       others: self.model.parts.settings + scheduling.settings + prompt.settings + prompt.readingSettings + sampling.settings
         + adapters.settings + imagePrompts.settings
-        + sizes.settings + refining.settings(refiner) + controls.settings + shortcuts.settings + others)
+        + sizes.settings + refining.settings(refiner) + controls.settings + guiding.settings + shortcuts.settings + others)
   }
 }
 

@@ -22,12 +22,16 @@ public protocol Guidance: Sendable, Codable {
   mutating func combined(_ predictions: [Tensor], at step: GuidanceStep) -> Tensor
   /// The row whose prediction says which noise is put back after the step, while the combined one says what the picture is. It takes a scheduler of whose
   /// step both are parts (`Scheduler.putsNoiseBack`). Nil, without an implementation: the combined prediction says both.
-  var renoisingRow: Int? { get }
+  ///
+  /// - Parameters:
+  ///   - step: from 0, of the steps that are run.
+  ///   - count: how many are run.
+  func renoisingRow(at step: Int, of count: Int) -> Int?
 }
 
 extension Guidance {
   public func rows(at step: Int, of count: Int) -> [GuidanceRow] { rows }
-  public var renoisingRow: Int? { nil }
+  public func renoisingRow(at step: Int, of count: Int) -> Int? { nil }
 }
 
 /// What one row of a pass sees.

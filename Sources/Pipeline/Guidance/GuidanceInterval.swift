@@ -17,6 +17,8 @@ struct GuidanceInterval<Base: Guidance>: Guidance {
 
   func rows(at step: Int, of count: Int) -> [GuidanceRow] { contains(step, of: count) ? base.rows(at: step, of: count) : [Self.prompt] }
 
+  func renoisingRow(at step: Int, of count: Int) -> Int? { contains(step, of: count) ? base.renoisingRow(at: step, of: count) : nil }
+
   mutating func combined(_ predictions: [Tensor], at step: GuidanceStep) -> Tensor {
     contains(step.index, of: step.count) ? base.combined(predictions, at: step) : predictions[0]
   }

@@ -34,7 +34,7 @@ struct PerturbedAttentionGuidance<Base: Guidance>: Guidance {
 
   var rows: [GuidanceRow] { base.rows + [Self.perturbed] }
   func rows(at step: Int, of count: Int) -> [GuidanceRow] { base.rows(at: step, of: count) + [Self.perturbed] }
-  var renoisingRow: Int? { base.renoisingRow }
+  func renoisingRow(at step: Int, of count: Int) -> Int? { base.renoisingRow(at: step, of: count) }
 
   mutating func combined(_ predictions: [Tensor], at step: GuidanceStep) -> Tensor {
     let guided = base.combined(predictions.dropLast(), at: step)

@@ -11,7 +11,7 @@ public struct RenoisingGuidance: Guidance {
   public init(scale: Float = 0.6) { self.scale = scale }
 
   public var rows: [GuidanceRow] { [GuidanceRow(.negativePrompt), GuidanceRow(.prompt)] }
-  public var renoisingRow: Int? { 0 }
+  public func renoisingRow(at step: Int, of count: Int) -> Int? { 0 }
 
   public func combined(_ predictions: [Tensor], at step: GuidanceStep) -> Tensor {
     predictions[0] + scale * (predictions[1] - predictions[0])
