@@ -51,8 +51,6 @@ public struct GenerationRequest: Sendable {
   public var perturbedAttention: PerturbedAttention?
   /// The part of the steps, 0…1, in which predictions are guided; in the others there is the prompt's alone. Nil: all.
   public var guidanceInterval: ClosedRange<Double>?
-  /// Every so many steps the negative prompt is looked at; the steps between go as far from the prompt's prediction as the last of those. Nil: in all.
-  public var guidanceReuse: Int?
   /// Steps whose prediction follows from those before, without asking the predictor: faster, and another picture. Nil: none.
   public var forecast: PredictionForecast?
   /// Factors for the features of a U-Net. Nil: none.

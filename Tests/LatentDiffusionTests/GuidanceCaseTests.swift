@@ -51,7 +51,8 @@ private struct GuidanceCase: Decodable, Sendable, CustomTestStringConvertible {
 
   static func all() throws -> [GuidanceCase] {
     struct File: Decodable { let pipelines: [GuidanceCase] }
-    return try JSONDecoder().decode(File.self, from: Data(contentsOf: ReferenceModel("guidance").folder.appending(path: "cases.json"))).pipelines
+    return try JSONDecoder().decode(File.self, from: Data(contentsOf: ReferenceModel("guidance").folder.appending(path: "cases.json")))
+      .pipelines
   }
 
   func request() throws -> GenerationRequest {

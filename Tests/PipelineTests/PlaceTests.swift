@@ -77,7 +77,7 @@ import Testing
     let data = try JSONEncoder().encode(#require(try iterator.place))
     let json = try #require(try JSONSerialization.jsonObject(with: data) as? [String: Any])
     let damages: [(String, Any)] = [
-      ("step", -1), ("step", 6), ("step", Int.max), ("passes", -1), ("noise", Data("{}".utf8).base64EncodedString()),
+      ("step", -1), ("step", 6), ("step", Int.max), ("passes", [-1]), ("passes", [Int]()), ("noise", Data("{}".utf8).base64EncodedString()),
       ("scheduler", Data("[1]".utf8).base64EncodedString()), ("guidance", ""), ("timesteps", [Float]()),
     ]
     for (key, value) in damages {

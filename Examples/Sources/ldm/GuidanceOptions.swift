@@ -1,11 +1,14 @@
 import ArgumentParser
+import ImageFiles
 import LatentDiffusion
 
 /// What guides predictions beside plain classifier-free guidance, or in its place.
 struct GuidanceOptions: ParsableArguments {
   @Option(
     parsing: .unconditional,
-    help: "How much of the spread of the unguided prediction is restored, from 0 for none to 1. 0.7 helps against burnt pictures of models that predict v.")
+    help:
+      "How much of the spread of the unguided prediction is restored, from 0 for none to 1. 0.7 helps against burnt pictures of models that predict v."
+  )
   var guidanceRescale: Double?
 
   @Option(
@@ -85,7 +88,9 @@ struct GuidanceOptions: ParsableArguments {
     init?(argument: String) {
       var values: [String: String] = [:]
       for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
-        let pair = part.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map { String($0.trimming(while: \.isWhitespace)) }
+        let pair = part.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map {
+          String($0.trimming(while: \.isWhitespace))
+        }
         guard pair.count == 2, !pair[0].isEmpty, values.updateValue(pair[1], forKey: pair[0]) == nil else { return nil }
       }
       (text, self.values) = (argument, values)
@@ -151,7 +156,8 @@ struct GuidanceOptions: ParsableArguments {
       let option = "--apg"
       try apg.check(option, names: ["eta", "momentum", "norm_threshold"])
       return AdaptiveProjectedGuidance(
-        scale: Float(scale), eta: Float(try apg.number("eta", of: option) ?? 1), momentum: try apg.number("momentum", of: option).map { Float($0) },
+        scale: Float(scale), eta: Float(try apg.number("eta", of: option) ?? 1),
+        momentum: try apg.number("momentum", of: option).map { Float($0) },
         normThreshold: Float(try apg.number("norm_threshold", of: option, from: 0...1e6) ?? 15), rescale: Float(guidanceRescale ?? 0))
     }
     if let told = dynamicThresholding {
@@ -172,7 +178,8 @@ struct GuidanceOptions: ParsableArguments {
     request.guidanceMethod = request.guidance > 1 || cfgPlusPlus ? try method(scale: request.guidance) : nil
     if request.guidanceMethod == nil { request.guidanceRescale = guidanceRescale ?? 0 }
     guard try request.guidanceMethod == nil || request.task.guidance(scale: 2, rescale: 0) is ClassifierFreeGuidance else {
-      throw Failure("--apg, --dynamic-thresholding and --cfg-plus-plus do not go with \(request.task.name), which has a guidance of its own.")
+      throw Failure(
+        "--apg, --dynamic-thresholding and --cfg-plus-plus do not go with \(request.task.name), which has a guidance of its own.")
     }
     request.perturbedAttention = perturbedAttention
     request.guidanceInterval = guidanceInterval.map { $0.values[0]...$0.values[1] }
@@ -183,10 +190,12 @@ struct GuidanceOptions: ParsableArguments {
   var settings: [GenerationParameters.Setting] {
     func list(_ numbers: Numbers?) -> String? { numbers.map { $0.values.map { "\($0)" }.joined(separator: " ") } }
     let all = [
-      ("Guidance rescale", guidanceRescale.map { "\($0)" }), ("Guidance interval", list(guidanceInterval)), ("PAG scale", pagScale.map { "\($0)" }),
+      ("Guidance rescale", guidanceRescale.map { "\($0)" }), ("Guidance interval", list(guidanceInterval)),
+      ("PAG scale", pagScale.map { "\($0)" }),
       ("PAG layers", pagScale == nil ? nil : perturbedAttention?.layers.joined(separator: " ")),
       ("PAG adaptive scale", pagAdaptiveScale.map { "\($0)" }), ("APG", apg?.text.replacing(",", with: " ")),
-      ("Dynamic thresholding", dynamicThresholding?.text.replacing(",", with: " ")), ("CFG++", cfgPlusPlus ? "true" : nil), ("FreeU", list(freeu)),
+      ("Dynamic thresholding", dynamicThresholding?.text.replacing(",", with: " ")), ("CFG++", cfgPlusPlus ? "true" : nil),
+      ("FreeU", list(freeu)),
     ]
     return all.compactMap { name, value in value.map { .init(name, $0) } }
   }

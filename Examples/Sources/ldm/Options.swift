@@ -256,28 +256,14 @@ struct ShortcutOptions: ParsableArguments {
 
   @Option(
     parsing: .unconditional,
-    help: "Faster, and a little another picture: the negative prompt is looked at only every so many steps. 2 saves a quarter.")
-  var guidanceEvery: Int?
-
-  @Option(
-    parsing: .unconditional,
     help: """
-      Faster, and a little another picture: after the first steps the model is asked only every so many steps, and what it would say between follows from \
-      its answers before. 2 saves nearly half.
+      Faster, and a little another picture: after the first three steps the model is asked only every so many steps, and what it would say between follows \
+      from its answers before. 2 saves nearly half, and goes with --step-cache 2.
       """)
   var forecast: Int?
 
-  @Option(parsing: .unconditional, help: "The degree of the polynomial of --forecast: 0 repeats the last answer.")
-  var forecastOrder = 1
-
-  @Option(parsing: .unconditional, help: "Steps at the start that --forecast leaves whole.")
-  var forecastAfter = 3
-
   func validate() throws {
-    guard (1...100_000).contains(guidanceEvery ?? 1) else { throw ValidationError("--guidance-every must be from 1 to 100000.") }
     guard (1...100_000).contains(forecast ?? 1) else { throw ValidationError("--forecast must be from 1 to 100000.") }
-    guard (0...10).contains(forecastOrder) else { throw ValidationError("--forecast-order must be from 0 to 10.") }
-    guard (1...100_000).contains(forecastAfter) else { throw ValidationError("--forecast-after must be from 1 to 100000.") }
     guard (1...100_000).contains(stepCache ?? 1) else { throw ValidationError("--step-cache must be from 1 to 100000.") }
     let range = Shortcuts.tokenMergingRange
     guard range.contains(mergeTokens ?? 0) else { throw ValidationError("--merge-tokens must be a number from 0 to \(range.upperBound).") }
@@ -286,15 +272,14 @@ struct ShortcutOptions: ParsableArguments {
   func apply(to request: inout GenerationRequest) {
     request.stepCaching = stepCache.map { StepCaching(interval: $0) }
     request.tokenMerging = mergeTokens
-    request.guidanceReuse = guidanceEvery
-    request.forecast = forecast.map { PredictionForecast(interval: $0, order: forecastOrder, warmUp: forecastAfter) }
+    request.forecast = forecast.map { PredictionForecast(interval: $0) }
   }
 
   /// The settings that are written into pictures.
   var settings: [GenerationParameters.Setting] {
     let all = [
       ("Step cache interval", stepCache.map { "\($0)" }), ("Token merging ratio", mergeTokens.map { "\($0)" }),
-      ("Guidance every", guidanceEvery.map { "\($0)" }), ("Forecast", forecast.map { "\($0) \(forecastOrder) \(forecastAfter)" }),
+      ("Forecast interval", forecast.map { "\($0)" }),
     ]
     return all.compactMap { name, value in value.map { .init(name, $0) } }
   }

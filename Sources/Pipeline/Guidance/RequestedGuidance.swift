@@ -3,7 +3,7 @@ import LatentDiffusionComponents
 extension GenerationRequest {
   /// How predictions are combined. Up to 1 there is nothing to guide with, and a network that embeds the guidance is told it instead.
   ///
-  /// From the inside out: the method or the task's guidance, perturbed attention, the interval, what is reused, what is forecast.
+  /// From the inside out: the method or the task's guidance, perturbed attention, the interval, what is forecast.
   /// - Parameters:
   ///   - composed: whether a prompt has parts that are added up, which are measured from the negative prompt.
   ///   - steps: that are run.
@@ -14,11 +14,11 @@ extension GenerationRequest {
     let own = perturbedAttention == nil ? guidanceRescale : 0
     var result: any Guidance = try guidanceMethod ?? (isGuided ? task.guidance(scale: guidance, rescale: own) : Unguided())
     if let perturbedAttention { result = result.beside(perturbedAttention, rescale: isGuided ? Float(guidanceRescale) : 0) }
-    if guidanceReuse != nil || forecast != nil, result.renoisingRow(at: 0, of: steps) != nil {
-      throw ComponentError.unsupported(component: "CFG++", option: "guidance that is reused or forecast, since each step needs its own noise")
+    if forecast != nil, result.renoisingRow(at: 0, of: steps) != nil {
+      throw ComponentError.unsupported(
+        component: "CFG++", option: "predictions that are forecast, since each step needs the noise of its own")
     }
     if let guidanceInterval { result = result.within(guidanceInterval) }
-    if let guidanceReuse { result = result.reused(every: guidanceReuse) }
     if let forecast { result = result.forecast(by: forecast) }
     if composed {
       for step in 0..<steps {
@@ -38,10 +38,11 @@ extension GenerationRequest {
     try checkNumber("The number of layers with perturbed attention", perturbedAttention?.layers.count ?? 1, in: 1...1000)
     try checkNumber("The start of guidance", guidanceInterval?.lowerBound ?? 0, in: 0...1)
     try checkNumber("The end of guidance", guidanceInterval?.upperBound ?? 1, in: 0...1)
-    try checkNumber("The interval of guidance that is reused", guidanceReuse ?? 1, in: 1...100_000)
     try checkNumber("The interval of forecasts", forecast?.interval ?? 1, in: 1...100_000)
     try checkNumber("The order of forecasts", forecast?.order ?? 0, in: 0...10)
     try checkNumber("The warm-up of forecasts", forecast?.warmUp ?? 0, in: 0...100_000)
-    if let freeU { for factor in [freeU.b1, freeU.b2, freeU.s1, freeU.s2] { try checkNumber("A factor of FreeU", factor, in: -1000...1000) } }
+    if let freeU {
+      for factor in [freeU.b1, freeU.b2, freeU.s1, freeU.s2] { try checkNumber("A factor of FreeU", factor, in: -1000...1000) }
+    }
   }
 }
