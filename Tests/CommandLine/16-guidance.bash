@@ -51,7 +51,6 @@ refused 64 "does not go with" "${drawn[@]}" --cfg-plus-plus --guidance-rescale 0
 refused 64 "freeu takes four numbers" "${drawn[@]}" --freeu 1,2 --output made/x.png
 refused 1 "CFG\+\+, which goes with" "${drawn[@]}" --cfg-plus-plus --scheduler unipc --output made/x.png
 refused 1 "has a guidance of its own" edit --model "$models/edit8" --prompt cat --image "$inputs/picture.png" --apg eta=0 --output made/x.png
-refused 1 "knows no FreeU" txt2img --model "$models/latent-upscaler" --prompt cat --freeu 1,1,1,1 --output made/x.png
 refused 64 "forecast must be from 1" "${drawn[@]}" --forecast 0 --output made/x.png
 refused 1 "needs the noise of its own" "${drawn[@]}" --cfg-plus-plus --scheduler ddim --forecast 2 --output made/x.png
 refused 1 "clips" txt2video --model "$models/sd1" --motion-module "$root/Tests/Fixtures/motion/v1" --prompt cat --pag-scale 3 --output made/x.webp
