@@ -93,7 +93,8 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     if scheduling.scheduler == nil, let problem = loaded.schedulerProblem { throw Failure("\(problem) Name it with --scheduler.") }
     if scheduling.choosesAny {
       try loaded.use(
-        scheduling.scheduler?.kind, spacing: scheduling.sigmas, timesteps: scheduling.timesteps, betas: scheduling.betas)
+        scheduling.scheduler?.kind, spacing: scheduling.sigmaSpacing, timesteps: scheduling.timestepSpacing, betas: scheduling.betas,
+        sampling: scheduling.settings)
     }
     return loaded
   }
@@ -238,7 +239,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     request.laterPrompts = drawn.laterPrompts.map {
       FramePrompt($0.frame, Prompt($0.prompt.text, skippedLayers: self.prompt.clipSkip, second: self.prompt.prompt2))
     }
-    request.steps = sampling.steps ?? request.steps
+    request.steps = sampling.steps ?? scheduling.settings?.count ?? request.steps
     request.guidance = sampling.guidance ?? request.guidance
     request.imagesPerPrompt = drawn.count
     request.width = sampling.width
@@ -263,9 +264,11 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     let clipSkip: [GenerationParameters.Setting] = prompt.clipSkip == 0 ? [] : [.init("Clip skip", "\(prompt.clipSkip + 1)")]
     return GenerationParameters(
       prompt: written, negativePrompt: prompt.negativePrompt ?? "", steps: request.steps,
-      sampler: loaded.schedulerKind.map { SchedulerName($0, scheduling.sigmas).description } ?? "", guidanceScale: Float(request.guidance),
+      sampler: loaded.schedulerKind.map { SchedulerName($0, scheduling.sigmaSpacing).description } ?? "",
+      guidanceScale: Float(request.guidance),
       seed: request.seed, width: width, height: height, model: model.name, strength: strength.map { Float($0) },
-      others: self.model.parts.settings + scheduling.settings + prompt.settings + clipSkip + adapters.settings + imagePrompts.settings
+      others: self.model.parts.settings + scheduling.writtenSettings + prompt.settings + clipSkip + adapters.settings
+        + imagePrompts.settings
         + sizes.settings + refining.settings(refiner) + controls.settings + shortcuts.settings + others)
   }
 }
