@@ -138,7 +138,7 @@ public struct DiffusionModel: Sendable {
     var configuration = try used.spacing(ownConfiguration, sigmas: spacing, timesteps: timesteps)
     configuration.betaSchedule = betas?.rawValue ?? configuration.betaSchedule
     configuration.sampling = sampling ?? schedulerConfiguration.sampling
-    if betas != nil || sampling != nil {
+    if betas != nil || configuration.sampling != SamplingSettings() {
       do { _ = try used.make(configuration: configuration, steps: configuration.sampling.count ?? 4) } catch SchedulerError.unusableSteps {}
     }
     schedulerConfiguration = configuration

@@ -20,6 +20,15 @@ public struct SamplingSettings: Sendable, Equatable {
 
   public init() {}
 
+  /// The names of those that are not nil.
+  var names: [String] {
+    let all: [(String, Bool)] = [
+      ("eta", eta != nil), ("s_churn", churn != nil), ("s_noise", noiseScale != nil), ("s_tmin", churnMinimum != nil),
+      ("s_tmax", churnMaximum != nil), ("timesteps", timesteps != nil), ("sigmas", sigmas != nil),
+    ]
+    return all.filter(\.1).map(\.0)
+  }
+
   /// How many steps are given one by one; nil where none are.
   public var count: Int? { (sigmas ?? timesteps)?.count }
 }

@@ -55,7 +55,7 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
     case .conflictingSettings(let one, let other):
       "\(one) and \(other) were both given; leave one of them out."
     case .missingSetting(let name, let scheduler):
-      "The scheduler \(scheduler.rawValue) cannot be given \(name); leave them out or choose another."
+      "The scheduler \(scheduler.rawValue) has no use for \(name); leave it out or choose another scheduler."
     case .conflictingKeys(let keys):
       "The scheduler's configuration turns on \(keys.joined(separator: " and ")); keep one of them."
     case .missingSpacing(let spacing, let scheduler, let known):

@@ -114,13 +114,22 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
     [.dpmSolverMultistep, .uniPC, .deis, .saSolver, .dpmSolverMultistepInverse].contains(self)
   }
 
-  /// Whether steps can be asked for by their σ, and by their timesteps.
-  private var takes: (sigmas: Bool, timesteps: Bool) {
+  /// The settings of a run that change something, by their names.
+  private var settings: Set<String> {
+    let steps: Set<String> =
+      switch self {
+      case .ddpm, .ddim, .pndm, .ipndm, .ddimInverse, .dpmSolverMultistepInverse: []
+      case .lcm, .tcd: ["timesteps"]
+      case .edmEuler, .edmDPMSolverMultistep, .cmStochasticIterative: ["sigmas"]
+      default: ["sigmas", "timesteps"]
+      }
     switch self {
-    case .ddpm, .ddim, .pndm, .ipndm, .ddimInverse, .dpmSolverMultistepInverse: (false, false)
-    case .lcm, .tcd: (false, true)
-    case .edmEuler, .edmDPMSolverMultistep, .cmStochasticIterative: (true, false)
-    default: (true, true)
+    case .ddim, .tcd, .saSolver: return steps.union(["eta"])
+    case .euler, .edmEuler: return steps.union(["s_churn", "s_noise", "s_tmin", "s_tmax"])
+    case .eulerAncestral, .kdpm2Ancestral, .dpmSolver2SAncestral, .dpmSolverSDE, .dpmSolver3MSDE, .resMultistep:
+      return steps.union(["eta", "s_noise"])
+    case .erSDE, .cmStochasticIterative: return steps.union(["s_noise"])
+    default: return steps
     }
   }
 
@@ -163,10 +172,9 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
   ///   - steps: as the scheduler's own initialiser takes them.
   /// - Throws: `SchedulerError`.
   public func make(configuration: SchedulerConfiguration, steps: Int) throws(SchedulerError) -> any Scheduler {
-    let sampling = configuration.sampling
-    guard sampling.sigmas == nil || sampling.timesteps == nil else { throw .conflictingSettings("sigmas", "timesteps") }
-    guard sampling.sigmas == nil || takes.sigmas else { throw .missingSetting("sigmas", scheduler: self) }
-    guard sampling.timesteps == nil || takes.timesteps else { throw .missingSetting("timesteps", scheduler: self) }
+    let asked = configuration.sampling.names
+    guard !asked.contains("sigmas") || !asked.contains("timesteps") else { throw .conflictingSettings("sigmas", "timesteps") }
+    if let name = asked.first(where: { !settings.contains($0) }) { throw .missingSetting(name, scheduler: self) }
     switch self {
     case .ddpm: return try DDPMScheduler(configuration, steps: steps)
     case .ddim: return try DDIMScheduler(configuration, steps: steps)

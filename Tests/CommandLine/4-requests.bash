@@ -19,9 +19,10 @@ for scheduler in ddpm ddim pndm lcm; do
     "${draw[@]}" --scheduler $scheduler --spacing karras --output made/x.png
 done
 refused 64 "euler does not have the spacing lu; those that have it are dpmpp-2m" "${draw[@]}" --scheduler euler --spacing lu --output made/x.png
-refused 1 "ddim cannot be given sigmas" schedule --scheduler ddim --sigmas 9,3,1
+refused 1 "ddim has no use for sigmas" schedule --scheduler ddim --sigmas 9,3,1
 refused 1 "sigmas is a list that does not fall" schedule --scheduler euler --sigmas 3,9,1
 refused 1 "eta is 1.5; it must be a number from 0.0 to 1.0" schedule --scheduler euler-a --eta 1.5 --steps 3
+refused 1 "dpm2 has no use for eta" schedule --scheduler dpm2 --eta 0.5 --steps 3
 works schedule --scheduler "DPM++ 2M SGM Uniform" --steps 4
 works schedule --scheduler euler --timesteps 999,600,300
 says '"timesteps":\[999,600,300\]'

@@ -212,6 +212,49 @@ import Testing
     }
   }
 
+  /// A setting changes what a step gives, or it is refused.
+  @Test(arguments: SchedulerKind.allCases)
+  func settingsAreUsedOrRefused(_ kind: SchedulerKind) throws {
+    func end(_ settings: SamplingSettings) throws -> [Float] {
+      var configuration = SchedulerConfiguration()
+      configuration.sampling = settings
+      var scheduler = try kind.make(configuration: configuration, steps: 6)
+      var noise: any NoiseSource = TorchGenerator(seed: 2)
+      var sample = Pseudo.noise * scheduler.initialNoiseScale
+      for step in scheduler.timesteps.indices {
+        let prediction = Pseudo.predict(scheduler.scaleInput(sample, at: step), timestep: scheduler.timesteps[step])
+        sample = try scheduler.advance(sample, prediction: prediction, at: step, noise: &noise).sample
+      }
+      return sample.elements
+    }
+    let usual = try end(SamplingSettings())
+    var used: [String] = []
+    var (eta, churn, noiseScale) = (SamplingSettings(), SamplingSettings(), SamplingSettings())
+    (eta.eta, churn.churn, noiseScale.noiseScale) = (0.5, 20, 1.1)
+    for (name, settings) in [("eta", eta), ("s_churn", churn), ("s_noise", noiseScale)] {
+      do {
+        let changed = try end(settings)
+        used.append(name)
+        // Without churn Euler's method draws nothing, and so does RES without η.
+        let needsAnother = name == "s_noise" && [.euler, .edmEuler, .resMultistep].contains(kind)
+        #expect((changed == usual) == needsAnother, "\(name)")
+      } catch SchedulerError.missingSetting(let missing, let scheduler) {
+        #expect(missing == name && scheduler == kind)
+      }
+    }
+    let ancestral: [SchedulerKind] = [
+      .eulerAncestral, .kdpm2Ancestral, .dpmSolver2SAncestral, .dpmSolverSDE, .dpmSolver3MSDE, .resMultistep,
+    ]
+    let expected: [String] =
+      switch kind {
+      case .ddim, .tcd, .saSolver: ["eta"]
+      case .euler, .edmEuler: ["s_churn", "s_noise"]
+      case .erSDE, .cmStochasticIterative: ["s_noise"]
+      default: ancestral.contains(kind) ? ["eta", "s_noise"] : []
+      }
+    #expect(used == expected)
+  }
+
   @Test func refusesStepsBeyondTheTableAndOtherShapes() throws {
     var noise: any NoiseSource = Pseudo.Source()
     let sample = Tensor(repeating: 1, shape: [1, 2, 2, 4])
