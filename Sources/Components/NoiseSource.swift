@@ -6,12 +6,16 @@ public protocol NoiseSource: Sendable, Codable {
   mutating func normal(_ count: Int) -> [Float]
   /// The numbers from 0 to below `count` in a random order. Without an implementation, that of as many normal numbers.
   mutating func permutation(_ count: Int) -> [Int]
+  /// The seed of another source, below 2⁶³. Without an implementation, it follows from two normal numbers.
+  mutating func seed() -> UInt64
 }
 
 extension NoiseSource {
   public mutating func permutation(_ count: Int) -> [Int] {
     normal(count).enumerated().sorted { ($0.element, $0.offset) < ($1.element, $1.offset) }.map(\.offset)
   }
+
+  public mutating func seed() -> UInt64 { normal(2).reduce(0) { $0 << 32 | UInt64($1.bitPattern) } & UInt64(Int.max) }
 }
 
 extension NoiseSource {
@@ -23,6 +27,9 @@ extension NoiseSource {
   }
 }
 
-extension TorchGenerator: NoiseSource {}
+extension TorchGenerator: NoiseSource {
+  /// `torch.randint(0, 2**63 - 1, [])`.
+  public mutating func seed() -> UInt64 { UInt64(integers(1, below: .max)[0]) }
+}
 extension PhiloxGenerator: NoiseSource {}
 extension NumPyGenerator: NoiseSource {}

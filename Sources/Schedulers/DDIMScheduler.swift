@@ -1,7 +1,7 @@
 import LatentDiffusionComponents
 import Tensor
 
-/// Sampling that skips timesteps. It is deterministic with η = 0, and adds DDPM's noise with η = 1.
+/// Sampling that skips timesteps. It is deterministic with η = 0, which is the default, and adds DDPM's noise with η = 1 (`SamplingSettings.eta`).
 ///
 /// Source: Song, Meng and Ermon, "Denoising diffusion implicit models", arXiv 2010.02502; diffusers' `DDIMScheduler`.
 public struct DDIMScheduler: Scheduler {
@@ -17,18 +17,14 @@ public struct DDIMScheduler: Scheduler {
   /// - Parameters:
   ///   - configuration: `scheduler_config.json`; absent keys take `DDIMScheduler`'s defaults.
   ///   - steps: how many predictions, at most `num_train_timesteps`.
-  ///   - eta: η, 0…1: how much of DDPM's noise each step adds.
   /// - Throws: `SchedulerError`.
-  public init(
-    _ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int, eta: Float = 0
-  ) throws(SchedulerError) {
-    guard 0...1 ~= eta else { throw .unusableValue(key: "eta", found: "\(eta)", needed: "a number from 0 to 1") }
+  public init(_ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int) throws(SchedulerError) {
     let table = try NoiseTable(configuration, defaults: NoiseTable.Defaults())
     try table.check(steps: steps, for: "DDIM")
     prediction = try PredictionType(configuration)
     clipping = try Clipping(configuration, clips: true)
     stride = table.trainTimesteps / steps
-    self.eta = eta
+    eta = try configuration.eta(default: 0)
     let spaced = try SpacedTimesteps(configuration, default: .leading, trainTimesteps: table.trainTimesteps)
     alphas = AlphaTable(table, setsAlphaToOne: configuration.setAlphaToOne ?? true)
     schedule = try alphas.schedule(

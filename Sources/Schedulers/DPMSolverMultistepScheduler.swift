@@ -7,36 +7,13 @@ import Tensor
 /// Source: Lu, Zhou, Bao, Chen, Li and Zhu, "DPM-Solver++: fast solver for guided sampling of diffusion probabilistic models",
 /// arXiv 2211.01095; diffusers' `DPMSolverMultistepScheduler`. Learned variances and flow matching are refused.
 public struct DPMSolverMultistepScheduler: Scheduler {
-  /// `algorithm_type`.
-  enum Algorithm: String, CaseIterable, Codable {
-    /// The ODE, solved for predictions of x₀.
-    case plusPlus = "dpmsolver++"
-    /// The ODE, solved for predictions of ε.
-    case plain = "dpmsolver"
-    /// The SDE, solved for predictions of x₀.
-    case stochasticPlusPlus = "sde-dpmsolver++"
-    /// The SDE, solved for predictions of ε.
-    case stochastic = "sde-dpmsolver"
-    /// The name of another solver. diffusers takes DPM-Solver++ in its place.
-    case deis
-
-    var isStochastic: Bool { self == .stochasticPlusPlus || self == .stochastic }
-    var predictsOriginal: Bool { self != .plain && self != .stochastic }
-  }
-
-  /// `solver_type`: how the second-order term is integrated.
-  enum Solver: String, CaseIterable, Codable {
-    case midpoint
-    case heun
-    /// Names that belong to other solvers. diffusers takes `midpoint` in their place.
-    case logrho, bh1, bh2
-  }
-
   public let schedule: NoiseSchedule
   private let prediction: PredictionType
   private let clipping: Clipping
-  private let algorithm: Algorithm
-  private let solver: Solver
+  /// How the network's answer is read where it is no ε, x₀ or velocity.
+  private let preconditioning: EDMPreconditioning?
+  private let algorithm: DPMSolverAlgorithm
+  private let solver: DPMSolverType
   /// Whether the last step is of first order.
   private let lastIsFirstOrder: Bool
   /// Whether the last step but one is of second order at most.
@@ -57,6 +34,7 @@ public struct DPMSolverMultistepScheduler: Scheduler {
       throw .unusableValue(key: "variance_type", found: "\"\(variance.prefix(80))\"", needed: "absent: learned variances are not read")
     }
     prediction = try PredictionType(configuration)
+    preconditioning = nil
     clipping = try Clipping(configuration, clips: nil)
     algorithm = try configuration.choice(.algorithmType, configuration.algorithmType, default: .plusPlus)
     solver = try configuration.choice(.solverType, configuration.solverType, default: .midpoint)
@@ -82,30 +60,42 @@ public struct DPMSolverMultistepScheduler: Scheduler {
     lastButOneIsSecondOrder = lowersOrder
   }
 
+  /// A solver of another table: diffusers' `DPMSolverMultistepInverseScheduler` and `EDMDPMSolverMultistepScheduler`.
+  init(
+    _ configuration: SchedulerConfiguration, schedule: NoiseSchedule, preconditioning: EDMPreconditioning?, algorithm: DPMSolverAlgorithm,
+    endsAtZero: Bool
+  ) throws(SchedulerError) {
+    self.schedule = schedule
+    self.preconditioning = preconditioning
+    self.algorithm = algorithm
+    prediction = try PredictionType(configuration)
+    clipping = try Clipping(configuration, clips: nil)
+    solver = try configuration.choice(.solverType, configuration.solverType, default: .midpoint)
+    history = MultistepHistory(capacity: try configuration.count(.solverOrder, configuration.solverOrder, default: 2, in: 1...3))
+    lastButOneIsSecondOrder = configuration.lowerOrderFinal ?? true && schedule.timesteps.count < 15
+    lastIsFirstOrder = configuration.eulerAtFinal ?? false || lastButOneIsSecondOrder || endsAtZero
+  }
+
   public mutating func advance(
     _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
   ) throws -> StepResult {
     try check(step, sample, output, history.outputs)
     let (here, next) = (schedule.levels[step], schedule.levels[step + 1])
-    let original = clipping(prediction.original(sample, output, alpha: here.alpha, sigma: here.sigma))
-    history.add(algorithm.predictsOriginal ? original : epsilon(sample, output, original, at: here))
+    let predicted =
+      preconditioning?.original(sample, output, sigma: here.sigma)
+      ?? prediction.original(sample, output, alpha: here.alpha, sigma: here.sigma)
+    let original = clipping(predicted)
+    history.add(
+      algorithm.predictsOriginal ? original : prediction.noise(sample, output, clipped: clipping == .none ? nil : original, at: here))
 
     let drawn = algorithm.isStochastic ? noise.normal(like: sample) : nil
     // The last step may lead to the noise level it starts from: nothing is left to do.
     guard here.lambda != next.lambda else { return StepResult(sample: sample, predictedOriginal: original) }
-    let weights = weights(from: here, to: next)
-    var result = weights.sample * sample + weights.output * history.outputs[0]
+    let weights = DPMSolverWeights(algorithm, solver, from: here, to: next)
     let differences = differences(at: step, order: order(at: step), from: here, to: next)
-    if let first = differences.first { result = result + (differences.count > 1 ? weights.slopeByHeun : weights.slope) * first }
-    if differences.count > 1 { result = result + weights.curvature * differences[1] }
-    if let drawn { result = result + weights.noise * drawn }
+    let result = weights.combined(
+      sample, output: history.outputs[0], slope: differences.first, curvature: differences.dropFirst().first, noise: drawn)
     return StepResult(sample: result, predictedOriginal: original)
-  }
-
-  /// ε. Where x₀ was thresholded, ε follows from it.
-  private func epsilon(_ sample: Tensor, _ output: Tensor, _ original: Tensor, at level: NoiseLevel) -> Tensor {
-    if clipping == .none { return prediction.noise(sample, output, alpha: level.alpha, sigma: level.sigma) }
-    return (sample - level.alpha * original) / level.sigma
   }
 
   /// The order of a step. The predictions so far limit it, and it falls at the end.
@@ -127,47 +117,5 @@ public struct DPMSolverMultistepScheduler: Scheduler {
     let r1 = (before.lambda - schedule.levels[step - 2].lambda) / h
     let change = slope - (1 / r1) * (outputs[1] - outputs[2])
     return [slope + (r0 / (r0 + r1)) * change, (1 / (r0 + r1)) * change]
-  }
-
-  /// What the sample, the prediction, its differences and fresh noise are multiplied by.
-  private struct Weights {
-    var sample: Float
-    var output: Float
-    var slope: Float
-    /// Of D₁ in a step of third order.
-    var slopeByHeun: Float
-    var curvature: Float
-    var noise: Float = 0
-  }
-
-  /// The integrals of the exponential over a step h = λ_t − λ_s (the paper's equations 9 and 10, and its appendix for the others).
-  private func weights(from here: NoiseLevel, to next: NoiseLevel) -> Weights {
-    let h = next.lambda - here.lambda
-    var weights: Weights
-    switch algorithm {
-    case .plusPlus, .deis:
-      let phi = exp(-h) - 1
-      weights = Weights(
-        sample: next.sigma / here.sigma, output: -(next.alpha * phi), slope: -(0.5 * (next.alpha * phi)),
-        slopeByHeun: next.alpha * (phi / h + 1), curvature: -(next.alpha * ((phi + h) / (h * h) - 0.5)))
-    case .plain:
-      let phi = exp(h) - 1
-      weights = Weights(
-        sample: next.alpha / here.alpha, output: -(next.sigma * phi), slope: -(0.5 * (next.sigma * phi)),
-        slopeByHeun: -(next.sigma * (phi / h - 1)), curvature: -(next.sigma * ((phi - h) / (h * h) - 0.5)))
-    case .stochasticPlusPlus:
-      let phi = 1 - exp(-2 * h)
-      weights = Weights(
-        sample: next.sigma / here.sigma * exp(-h), output: next.alpha * phi, slope: 0.5 * (next.alpha * phi),
-        slopeByHeun: next.alpha * (phi / (-2 * h) + 1), curvature: next.alpha * ((phi - 2 * h) / (2 * h * (2 * h)) - 0.5),
-        noise: next.sigma * phi.squareRoot())
-    case .stochastic:
-      let phi = exp(h) - 1
-      weights = Weights(
-        sample: next.alpha / here.alpha, output: -2 * (next.sigma * phi), slope: -(next.sigma * phi),
-        slopeByHeun: -2 * (next.sigma * (phi / h - 1)), curvature: 0, noise: next.sigma * (exp(2 * h) - 1).squareRoot())
-    }
-    if solver == .heun { weights.slope = weights.slopeByHeun }
-    return weights
   }
 }

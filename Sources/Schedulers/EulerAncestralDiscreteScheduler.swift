@@ -9,6 +9,8 @@ public struct EulerAncestralDiscreteScheduler: Scheduler {
   public let schedule: NoiseSchedule
   public var putsNoiseBack: Bool { true }
   private let prediction: PredictionType
+  private let eta: Float
+  private let noiseScale: Float
 
   /// - Parameters:
   ///   - configuration: `scheduler_config.json`; absent keys take `EulerAncestralDiscreteScheduler`'s defaults.
@@ -20,7 +22,9 @@ public struct EulerAncestralDiscreteScheduler: Scheduler {
     let table = try NoiseTable(configuration, defaults: defaults)
     try table.check(steps: steps, for: "Euler ancestral")
     prediction = try PredictionType(configuration)
-    schedule = try NoiseSchedule(karras: configuration, steps: steps, table: table)
+    eta = try configuration.eta(default: 1)
+    noiseScale = try configuration.noiseScale()
+    schedule = try NoiseSchedule(karras: configuration, steps: steps, table: table, options: KarrasOptions(spacing: configuration.spacing))
   }
 
   public mutating func advance(
@@ -29,11 +33,9 @@ public struct EulerAncestralDiscreteScheduler: Scheduler {
     try check(step, sample, output)
     let (sigma, next) = (schedule.levels[step].sigma, schedule.levels[step + 1].sigma)
     let original = prediction.original(sample, output, sigma: sigma)
-    // σ_up² = σ_{i+1}² (σ_i² − σ_{i+1}²)/σ_i², and σ_down² + σ_up² = σ_{i+1}².
-    let up = (next * next * (sigma * sigma - next * next) / (sigma * sigma)).squareRoot()
-    let down = (next * next - up * up).squareRoot()
+    let way = AncestralStep(from: sigma, to: next, eta: eta)
     let derivative = (sample - original) / sigma
-    let mean = sample + derivative * (down - sigma)
-    return StepResult(sample: mean + noise.normal(like: sample) * up, predictedOriginal: original)
+    let mean = sample + derivative * (way.down - sigma)
+    return StepResult(sample: mean + noise.normal(like: sample) * (noiseScale * way.up), predictedOriginal: original)
   }
 }

@@ -5,7 +5,7 @@ import Tensor
 /// Euler's method on the probability flow.
 ///
 /// Source: Karras, Aittala, Aila and Laine, "Elucidating the design space of diffusion-based generative models", arXiv 2206.00364,
-/// algorithm 2 without churn and correction; diffusers' `EulerDiscreteScheduler`.
+/// algorithm 2 without its correction; diffusers' `EulerDiscreteScheduler`.
 public struct EulerDiscreteScheduler: Scheduler {
   /// What the predictor is told (`timestep_type`): a training timestep, or ¼ log σ.
   enum TimestepType: String, CaseIterable {
@@ -16,6 +16,7 @@ public struct EulerDiscreteScheduler: Scheduler {
   public let schedule: NoiseSchedule
   public var putsNoiseBack: Bool { true }
   private let prediction: PredictionType
+  private let churn: Churn
 
   /// - Parameters:
   ///   - configuration: `scheduler_config.json`; absent keys take `EulerDiscreteScheduler`'s defaults.
@@ -27,6 +28,7 @@ public struct EulerDiscreteScheduler: Scheduler {
     let table = try NoiseTable(configuration, defaults: defaults)
     try table.check(steps: steps, for: "Euler")
     prediction = try PredictionType(configuration)
+    churn = try Churn(configuration)
     let timestepType = try configuration.choice(.timestepType, configuration.timestepType, default: TimestepType.discrete)
     let options = KarrasOptions(
       spacing: try SigmaSpacing(configuration),
@@ -43,10 +45,12 @@ public struct EulerDiscreteScheduler: Scheduler {
     _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
   ) throws -> StepResult {
     try check(step, sample, output)
-    let (sigma, next) = (schedule.levels[step].sigma, schedule.levels[step + 1].sigma)
-    let original = prediction.original(sample, output, sigma: sigma)
+    let sigma = schedule.levels[step].sigma
+    let start = churn.applied(to: sample, sigma: sigma, steps: schedule.timesteps.count, drawing: &noise)
+    // As in diffusers, a velocity is read with the σ before noise was added.
+    let original = prediction.original(start.sample, output, sigma: prediction == .vPrediction ? sigma : start.sigma)
     // dx/dσ = (x − x₀)/σ.
-    let derivative = (sample - original) / sigma
-    return StepResult(sample: sample + derivative * (next - sigma), predictedOriginal: original)
+    let derivative = (start.sample - original) / start.sigma
+    return StepResult(sample: start.sample + derivative * (schedule.levels[step + 1].sigma - start.sigma), predictedOriginal: original)
   }
 }

@@ -16,6 +16,10 @@ struct KarrasOptions {
   var final = FinalSigma.zero
   /// Whether `sigma_min` and `sigma_max` count.
   var hasLimits = true
+  /// Whether timesteps that follow from Karras' σ are rounded to the nearest.
+  var roundsKarras = false
+  /// Whether timesteps in equal steps stay in double precision.
+  var isDouble = false
 }
 
 extension NoiseSchedule {
@@ -26,18 +30,26 @@ extension NoiseSchedule {
     karras configuration: SchedulerConfiguration, steps: Int, table: NoiseTable, options: KarrasOptions = KarrasOptions()
   ) throws(SchedulerError) {
     let spaced = try SpacedTimesteps(configuration, default: .linspace, trainTimesteps: table.trainTimesteps)
-    var timesteps = spaced.reachingZero(steps: steps, rounded: false)
+    var timesteps =
+      try configuration.customTimesteps(steps: steps, trained: table.trainTimesteps)
+      ?? spaced.reachingZero(steps: steps, rounded: false, isDouble: options.isDouble)
     let trained = SigmaTable(table)
     var sigmas =
       switch options.interpolation {
       case .linear: timesteps.map(trained.sigma)
       case .logLinear: trained.logLinear(count: steps + 1)
       }
-    if let spacing = options.spacing {
-      let limits = try SigmaLimits(
-        options.hasLimits ? configuration : SchedulerConfiguration(), largest: sigmas[0], smallest: sigmas[sigmas.count - 1])
-      sigmas = spacing.sigmas(from: limits.largest, to: limits.smallest, count: steps)
+    if let custom = try configuration.customSigmas(steps: steps) {
+      sigmas = custom
       timesteps = sigmas.map(trained.timestep)
+    } else if let spacing = options.spacing {
+      // diffusers' spacings lie between σ of the first and the last timestep, the others between the table's ends.
+      let ends = SigmaSpacing.keyed.contains(spacing) ? sigmas : trained.sigmas.reversed().map { Double($0) }
+      let limits = try SigmaLimits(
+        options.hasLimits ? configuration : SchedulerConfiguration(), largest: ends[0], smallest: ends[ends.count - 1])
+      sigmas = spacing.sigmas(from: limits.largest, to: limits.smallest, count: steps, table: trained)
+      timesteps = sigmas.map(trained.timestep)
+      if options.roundsKarras, spacing == .karras { timesteps = timesteps.map { $0.rounded(.toNearestOrEven) } }
     }
     let all = sigmas.map { Float($0) } + [options.final == .zero ? 0 : trained.sigmas[0]]
     let largest = all.max() ?? 1
@@ -45,6 +57,37 @@ extension NoiseSchedule {
     self.init(
       timesteps: timesteps.map { Float($0) }, levels: all.map { NoiseLevel(karras: $0) },
       initialNoiseScale: spaced.spacing == .leading ? (largest * largest + 1).squareRoot() : largest)
+  }
+}
+
+extension NoiseSchedule {
+  /// The table of a sampler in Karras' form with a second prediction in each step but the last, at a σ on the way. As in diffusers, the σ that stands
+  /// there is the one at the step's end.
+  /// - Parameter middles: σ of those predictions.
+  func interleaved(with middles: [Float], of table: NoiseTable) -> NoiseSchedule {
+    let trained = SigmaTable(table)
+    let between = middles.map { Float(trained.timestep(at: Double($0))) }
+    return NoiseSchedule(
+      timesteps: timesteps.prefix(1) + zip(between, timesteps.dropFirst()).flatMap { [$0, $1] },
+      levels: levels.prefix(1)
+        + zip(middles, levels.dropFirst()).flatMap { middle, end in
+          [NoiseLevel(alpha: 1, sigma: end.sigma, inputDivisor: (middle * middle + 1).squareRoot()), end]
+        } + levels.suffix(1),
+      initialNoiseScale: initialNoiseScale)
+  }
+}
+
+/// The way of an ancestral step: down by the ODE, then up again by noise.
+struct AncestralStep {
+  /// σ_down.
+  let down: Float
+  /// σ_up, where σ_down² + σ_up² = σ_{i+1}².
+  let up: Float
+
+  /// - Parameter eta: how much of the noise is fresh, 0…1.
+  init(from sigma: Float, to next: Float, eta: Float = 1) {
+    up = min(next, eta * (next * next * (sigma * sigma - next * next) / (sigma * sigma)).squareRoot())
+    down = (next * next - up * up).squareRoot()
   }
 }
 

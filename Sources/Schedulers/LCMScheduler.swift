@@ -24,23 +24,10 @@ public struct LCMScheduler: Scheduler {
   ) throws(SchedulerError) {
     let table = try NoiseTable(
       configuration, defaults: NoiseTable.Defaults(betaStart: 0.00085, betaEnd: 0.012, schedule: .scaledLinear))
-    guard strength > 0, strength <= 1 else {
-      throw .unusableValue(key: "strength", found: "\(strength)", needed: "above 0 and at most 1")
-    }
-    let originalSteps = try configuration.count(
-      .originalInferenceSteps, configuration.originalInferenceSteps, default: 50, in: 1...table.trainTimesteps)
-    let stride = table.trainTimesteps / originalSteps
-    let teacher = (1...originalSteps).prefix(Int(Double(originalSteps) * strength)).map { $0 * stride - 1 }
-    guard steps >= 1, steps <= teacher.count else {
-      throw .unusableSteps(
-        steps, scheduler: "LCM", needed: "1 to original_inference_steps · strength, \(teacher.count)")
-    }
     prediction = try PredictionType(configuration)
     clipping = try Clipping(configuration, clips: false)
     timestepScaling = try configuration.number(.timestepScaling, configuration.timestepScaling, default: 10, in: 1e-6...1e9)
-    // Places in the teacher's table, from noise to picture: floor(i · count / steps).
-    let step = Double(teacher.count) / Double(steps)
-    let timesteps = (0..<steps).map { teacher[teacher.count - 1 - Int(Double($0) * step)] }
+    let timesteps = try table.consistencyTimesteps(configuration, steps: steps, strength: strength, scheduler: "LCM")
     alphas = AlphaTable(table, setsAlphaToOne: true)
     schedule = try alphas.schedule(timesteps, prediction: prediction, scheduler: "LCM")
   }

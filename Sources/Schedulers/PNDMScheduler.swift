@@ -103,18 +103,7 @@ public struct PNDMScheduler: Scheduler {
     }
     history.add(output)
     if taken == 0 { origin = sample }
-    return transfer(sample, from: start, to: end, output: multistepSlope)
-  }
-
-  /// Adams and Bashforth's weights.
-  private var multistepSlope: Tensor {
-    let e = history.outputs
-    return switch e.count {
-    case 1: e[0]
-    case 2: (3 * e[0] - e[1]) / 2
-    case 3: (23 * e[0] - 16 * e[1] + 5 * e[2]) / 12
-    default: (1 / 24) * (55 * e[0] - 59 * e[1] + 37 * e[2] - 9 * e[3])
-    }
+    return transfer(sample, from: start, to: end, output: history.adamsBashforth)
   }
 
   /// The transfer part φ (equation 11): x_{t−δ} = √(ᾱ_{t−δ}/ᾱ_t) x_t

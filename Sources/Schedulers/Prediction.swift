@@ -41,6 +41,12 @@ public enum PredictionType: String, CaseIterable, Sendable, Codable {
     }
   }
 
+  /// ε at a noise level. Where x₀ was thresholded, ε follows from it.
+  func noise(_ sample: Tensor, _ prediction: Tensor, clipped original: Tensor?, at level: NoiseLevel) -> Tensor {
+    guard let original else { return noise(sample, prediction, alpha: level.alpha, sigma: level.sigma) }
+    return (sample - level.alpha * original) / level.sigma
+  }
+
   /// What a perfect predictor says of x = α x₀ + σ ε.
   package func target(_ original: Tensor, noise: Tensor, alpha: Float, sigma: Float) -> Tensor {
     switch self {

@@ -72,7 +72,7 @@ public struct SchedulerConfiguration: Sendable, Equatable {
   public var skipPRKSteps: Bool?
   /// `algorithm_type` (DPM-Solver).
   public var algorithmType: String?
-  /// `solver_type` (DPM-Solver, UniPC).
+  /// `solver_type` (DPM-Solver, DEIS, UniPC).
   public var solverType: String?
   /// `solver_order` (DPM-Solver, UniPC).
   public var solverOrder: Int?
@@ -86,6 +86,28 @@ public struct SchedulerConfiguration: Sendable, Equatable {
   public var predictX0: Bool?
   /// `disable_corrector`: the steps after which UniPC does not correct.
   public var disableCorrector: [Int]?
+  /// `predictor_order` (SA-Solver).
+  public var predictorOrder: Int?
+  /// `corrector_order` (SA-Solver).
+  public var correctorOrder: Int?
+  /// `noise_sampler_seed`: the seed of the Brownian path (DPM-Solver SDE).
+  public var noiseSamplerSeed: Int?
+  /// `sigma_data`: the standard deviation of the data (EDM, consistency models).
+  public var sigmaData: Double?
+  /// `sigma_schedule`: `karras` or `exponential` (EDM).
+  public var sigmaSchedule: String?
+  /// `rho`: the exponent of Karras' spacing (EDM, consistency models).
+  public var rho: Double?
+  /// `s_noise`: what fresh noise is multiplied by (consistency models).
+  public var sNoise: Double?
+  /// `clip_denoised` (consistency models).
+  public var clipDenoised: Bool?
+
+  // What no file says, but who asks for pictures.
+  /// How σ falls, whatever the file's keys say of it.
+  public var spacing: SigmaSpacing?
+  /// What a run is asked for beside the steps.
+  public var sampling = SamplingSettings()
 
   /// Every key at its scheduler's default.
   public init() {}
@@ -156,6 +178,14 @@ extension SchedulerConfiguration: Decodable {
     case lambdaMinClipped = "lambda_min_clipped"
     case predictX0 = "predict_x0"
     case disableCorrector = "disable_corrector"
+    case predictorOrder = "predictor_order"
+    case correctorOrder = "corrector_order"
+    case noiseSamplerSeed = "noise_sampler_seed"
+    case sigmaData = "sigma_data"
+    case sigmaSchedule = "sigma_schedule"
+    case rho
+    case sNoise = "s_noise"
+    case clipDenoised = "clip_denoised"
   }
 }
 

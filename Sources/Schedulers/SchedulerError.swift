@@ -14,6 +14,12 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
   case unknownValue(key: String, found: String, known: [String])
   /// A key has a value that nothing can be computed with.
   case unusableValue(key: String, found: String, needed: String)
+  /// What a run is asked for cannot be done.
+  case unusableSetting(String, found: String, needed: String)
+  /// Two settings of a run that exclude each other.
+  case conflictingSettings(String, String)
+  /// A setting of a run that a scheduler has no use for.
+  case missingSetting(String, scheduler: SchedulerKind)
   /// Keys that exclude each other are all on.
   case conflictingKeys([String])
   /// A scheduler does not have a spacing that somebody asks for; `known` have it.
@@ -44,6 +50,12 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
       "\(key) is \"\(found.prefix(80))\" in the scheduler's configuration; known are \(known.joined(separator: ", "))."
     case .unusableValue(let key, let found, let needed):
       "\(key) is \(found) in the scheduler's configuration; it must be \(needed)."
+    case .unusableSetting(let name, let found, let needed):
+      "\(name) is \(found.prefix(80)); it must be \(needed)."
+    case .conflictingSettings(let one, let other):
+      "\(one) and \(other) were both given; leave one of them out."
+    case .missingSetting(let name, let scheduler):
+      "The scheduler \(scheduler.rawValue) has no use for \(name); leave it out or choose another scheduler."
     case .conflictingKeys(let keys):
       "The scheduler's configuration turns on \(keys.joined(separator: " and ")); keep one of them."
     case .missingSpacing(let spacing, let scheduler, let known):

@@ -14,6 +14,32 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
   case uniPC = "unipc"
   /// For latent consistency models (Luo et al. 2023).
   case lcm
+  /// DPM-Solver-2 (Karras et al. 2022), two predictions a step.
+  case kdpm2 = "dpm2"
+  /// DPM-Solver-2 with fresh noise at each step (Crowson's k-diffusion).
+  case kdpm2Ancestral = "dpm2-a"
+  /// DPM-Solver++ 2S with fresh noise at each step (Crowson's k-diffusion), two predictions a step.
+  case dpmSolver2SAncestral = "dpmpp-2s-a"
+  /// DPM-Solver++ on the SDE (Crowson's k-diffusion), two predictions a step.
+  case dpmSolverSDE = "dpmpp-sde"
+  /// DPM-Solver++ 3M on the SDE (Crowson's k-diffusion).
+  case dpmSolver3MSDE = "dpmpp-3m-sde"
+  /// RES (Zhang et al. 2023) and ER-SDE (Cui et al. 2023), as ComfyUI has them.
+  case resMultistep = "res-multistep", erSDE = "er-sde"
+  /// DPM-Solver++ in groups of steps (Lu et al. 2022).
+  case dpmSolverSinglestep = "dpmpp-singlestep"
+  /// DEIS (Zhang and Chen 2022), SA-Solver (Xue et al. 2023).
+  case deis, saSolver = "sa-solver"
+  /// For models of trajectory consistency distillation (Zheng et al. 2024).
+  case tcd
+  /// For networks of Karras' preconditioning (Karras et al. 2022).
+  case edmEuler = "edm-euler", edmDPMSolverMultistep = "edm-dpmpp-2m"
+  /// For networks that predict v on a circle (v-diffusion).
+  case ipndm
+  /// For consistency models (Song et al. 2023).
+  case cmStochasticIterative = "cm"
+  /// From a picture to its noise (Mokady et al. 2022; Lu et al. 2022).
+  case ddimInverse = "ddim-inverse", dpmSolverMultistepInverse = "dpmpp-2m-inverse"
 
   static var names: String { allCases.map(\.rawValue).joined(separator: ", ") }
 
@@ -33,8 +59,8 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
     try self.init(named: name)
   }
 
-  /// diffusers' class.
-  public var className: String {
+  /// diffusers' class; nil for samplers that only k-diffusion and ComfyUI have.
+  public var className: String? {
     switch self {
     case .ddpm: "DDPMScheduler"
     case .ddim: "DDIMScheduler"
@@ -46,23 +72,66 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
     case .dpmSolverMultistep: "DPMSolverMultistepScheduler"
     case .uniPC: "UniPCMultistepScheduler"
     case .lcm: "LCMScheduler"
+    case .kdpm2: "KDPM2DiscreteScheduler"
+    case .kdpm2Ancestral: "KDPM2AncestralDiscreteScheduler"
+    case .dpmSolver2SAncestral, .dpmSolver3MSDE, .resMultistep, .erSDE: nil
+    case .dpmSolverSDE: "DPMSolverSDEScheduler"
+    case .dpmSolverSinglestep: "DPMSolverSinglestepScheduler"
+    case .deis: "DEISMultistepScheduler"
+    case .saSolver: "SASolverScheduler"
+    case .tcd: "TCDScheduler"
+    case .edmEuler: "EDMEulerScheduler"
+    case .edmDPMSolverMultistep: "EDMDPMSolverMultistepScheduler"
+    case .ipndm: "IPNDMScheduler"
+    case .cmStochasticIterative: "CMStochasticIterativeScheduler"
+    case .ddimInverse: "DDIMInverseScheduler"
+    case .dpmSolverMultistepInverse: "DPMSolverMultistepInverseScheduler"
     }
   }
 
-  /// The spacings of σ that diffusers' class has. Where none is chosen, σ follows the training table.
+  /// The spacings of σ that it can be asked for. Where none is chosen, σ follows the training table.
   public var sigmaSpacings: [SigmaSpacing] {
     switch self {
-    case .ddpm, .ddim, .pndm, .eulerAncestral, .lcm: []
-    case .lms, .euler, .heun, .uniPC: [.karras, .exponential, .beta]
+    case .ddpm, .ddim, .pndm, .lcm, .tcd, .ipndm, .cmStochasticIterative, .ddimInverse: []
+    case .edmEuler, .edmDPMSolverMultistep: SigmaSpacing.allCases.filter { !$0.readsTable && $0 != .lu }
+    case .dpmSolverMultistepInverse: [.karras, .exponential, .beta]
     case .dpmSolverMultistep: SigmaSpacing.allCases
+    default: SigmaSpacing.allCases.filter { $0 != .lu }
     }
   }
 
-  /// The spacings of timesteps that diffusers' class has.
-  public var timestepSpacings: [TimestepSpacing] { self == .lcm ? [] : TimestepSpacing.allCases }
+  /// The spacings of timesteps that it can be asked for.
+  public var timestepSpacings: [TimestepSpacing] {
+    switch self {
+    case .lcm, .tcd, .ipndm, .cmStochasticIterative, .edmEuler, .edmDPMSolverMultistep, .dpmSolverSinglestep: []
+    case .ddimInverse: [.leading, .trailing]
+    default: TimestepSpacing.allCases
+    }
+  }
 
   /// Whether a spacing of σ decides on the timesteps alone, so that their own spacing has no effect.
-  private var derivesTimesteps: Bool { self == .dpmSolverMultistep || self == .uniPC }
+  private var derivesTimesteps: Bool {
+    [.dpmSolverMultistep, .uniPC, .deis, .saSolver, .dpmSolverMultistepInverse].contains(self)
+  }
+
+  /// The settings of a run that change something, by their names.
+  private var settings: Set<String> {
+    let steps: Set<String> =
+      switch self {
+      case .ddpm, .ddim, .pndm, .ipndm, .ddimInverse, .dpmSolverMultistepInverse: []
+      case .lcm, .tcd: ["timesteps"]
+      case .edmEuler, .edmDPMSolverMultistep, .cmStochasticIterative: ["sigmas"]
+      default: ["sigmas", "timesteps"]
+      }
+    switch self {
+    case .ddim, .tcd, .saSolver: return steps.union(["eta"])
+    case .euler, .edmEuler: return steps.union(["s_churn", "s_noise", "s_tmin", "s_tmax"])
+    case .eulerAncestral, .kdpm2Ancestral, .dpmSolver2SAncestral, .dpmSolverSDE, .dpmSolver3MSDE, .resMultistep:
+      return steps.union(["eta", "s_noise"])
+    case .erSDE, .cmStochasticIterative: return steps.union(["s_noise"])
+    default: return steps
+    }
+  }
 
   /// A configuration with the spacings that somebody asks for; nil leaves what it says.
   ///
@@ -70,7 +139,7 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
   ///   - configuration: what the model's file says.
   ///   - sigmas: how σ falls.
   ///   - timesteps: how the steps are spread over the timesteps of training.
-  /// - Throws: `SchedulerError.missingSpacing` where diffusers' class does not have the spacing, `idleSpacing` where it would change nothing,
+  /// - Throws: `SchedulerError.missingSpacing` where the scheduler cannot have the spacing, `idleSpacing` where it would change nothing,
   ///   `conflictingKeys`.
   public func spacing(
     _ configuration: SchedulerConfiguration, sigmas: SigmaSpacing?, timesteps: TimestepSpacing?
@@ -80,8 +149,7 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
       guard sigmaSpacings.contains(sigmas) else {
         throw .missingSpacing(sigmas.rawValue, scheduler: self, known: Self.allCases.filter { $0.sigmaSpacings.contains(sigmas) })
       }
-      (result.useKarrasSigmas, result.useExponentialSigmas) = (sigmas == .karras, sigmas == .exponential)
-      (result.useBetaSigmas, result.useLuLambdas) = (sigmas == .beta, sigmas == .lu)
+      result.spacing = sigmas
     }
     if let timesteps {
       guard timestepSpacings.contains(timesteps) else {
@@ -104,6 +172,9 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
   ///   - steps: as the scheduler's own initialiser takes them.
   /// - Throws: `SchedulerError`.
   public func make(configuration: SchedulerConfiguration, steps: Int) throws(SchedulerError) -> any Scheduler {
+    let asked = configuration.sampling.names
+    guard !asked.contains("sigmas") || !asked.contains("timesteps") else { throw .conflictingSettings("sigmas", "timesteps") }
+    if let name = asked.first(where: { !settings.contains($0) }) { throw .missingSetting(name, scheduler: self) }
     switch self {
     case .ddpm: return try DDPMScheduler(configuration, steps: steps)
     case .ddim: return try DDIMScheduler(configuration, steps: steps)
@@ -115,6 +186,23 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
     case .dpmSolverMultistep: return try DPMSolverMultistepScheduler(configuration, steps: steps)
     case .uniPC: return try UniPCMultistepScheduler(configuration, steps: steps)
     case .lcm: return try LCMScheduler(configuration, steps: steps)
+    case .kdpm2: return try KDPM2DiscreteScheduler(configuration, steps: steps)
+    case .kdpm2Ancestral: return try KDPM2AncestralDiscreteScheduler(configuration, steps: steps)
+    case .dpmSolver2SAncestral: return try DPMSolver2SAncestralScheduler(configuration, steps: steps)
+    case .dpmSolverSDE: return try DPMSolverSDEScheduler(configuration, steps: steps)
+    case .dpmSolver3MSDE: return try DPMSolver3MSDEScheduler(configuration, steps: steps)
+    case .resMultistep: return try RESMultistepScheduler(configuration, steps: steps)
+    case .erSDE: return try ERSDEScheduler(configuration, steps: steps)
+    case .dpmSolverSinglestep: return try DPMSolverSinglestepScheduler(configuration, steps: steps)
+    case .deis: return try DEISMultistepScheduler(configuration, steps: steps)
+    case .saSolver: return try SASolverScheduler(configuration, steps: steps)
+    case .tcd: return try TCDScheduler(configuration, steps: steps)
+    case .edmEuler: return try EDMEulerScheduler(configuration, steps: steps)
+    case .edmDPMSolverMultistep: return try DPMSolverMultistepScheduler(edm: configuration, steps: steps)
+    case .ipndm: return try IPNDMScheduler(configuration, steps: steps)
+    case .cmStochasticIterative: return try CMStochasticIterativeScheduler(configuration, steps: steps)
+    case .ddimInverse: return try DDIMInverseScheduler(configuration, steps: steps)
+    case .dpmSolverMultistepInverse: return try DPMSolverMultistepScheduler(inverse: configuration, steps: steps)
     }
   }
 }

@@ -2,7 +2,10 @@ import Foundation
 
 /// How σ falls from its largest to its smallest value, where it does not follow the training table.
 ///
-/// Source: `_convert_to_karras` and its siblings in diffusers' schedulers.
+/// Any of them can be asked for beside any solver that has σ. diffusers' own are keys of its configurations.
+///
+/// Source: `_convert_to_karras` and its siblings in diffusers' schedulers; k-diffusion's `get_sigmas_polyexponential`; the others as ComfyUI and the webui
+/// define them under these names.
 public enum SigmaSpacing: String, CaseIterable, Sendable, Codable {
   /// σ^(1/7) in equal steps (Karras et al., arXiv 2206.00364, equation 5).
   case karras
@@ -12,10 +15,37 @@ public enum SigmaSpacing: String, CaseIterable, Sendable, Codable {
   case beta
   /// log σ in equal steps, σ_min and σ_max always the table's (Lu et al.; diffusers' `use_lu_lambdas`).
   case lu
+  /// log σ by a power of equal steps (k-diffusion); with the power 1, `rho`'s default here, the same as exponential.
+  case polyexponential
+  /// arctan σ in equal steps ("Align your steps", arXiv 2404.14507, section 3.1).
+  case klOptimal = "kl-optimal"
+  /// 1 − σ/σ_max first in small equal steps, then quadratically ("Movie Gen", arXiv 2410.13720, section 3.4).
+  case linearQuadratic = "linear-quadratic"
+  /// Timesteps in equal steps that stop one short of the first.
+  case sgmUniform = "sgm-uniform"
+  /// Entries of the training table in equal steps from its end, rounded down.
+  case simple
+  /// Entries of the training table in equal whole steps from its second. There may be more of them than steps.
+  case ddimUniform = "ddim-uniform"
+  /// Optimised for Stable Diffusion 1 (arXiv 2404.14507): a table of 10 steps, for other counts interpolated in log σ.
+  case alignYourSteps = "align-your-steps"
+  /// Optimised for Stable Diffusion XL.
+  case alignYourStepsXL = "align-your-steps-xl"
+  /// Optimised for Stable Video Diffusion.
+  case alignYourStepsVideo = "align-your-steps-svd"
+
+  /// Whether it needs a training table.
+  var readsTable: Bool { [.sgmUniform, .simple, .ddimUniform].contains(self) }
+  /// The keys of diffusers' configurations stand for these alone.
+  static let keyed: [SigmaSpacing] = [.karras, .exponential, .beta, .lu]
 
   /// The spacing that the configuration turns on; nil where it turns on none.
   /// - Parameter lu: whether the scheduler has `use_lu_lambdas`.
   init?(_ configuration: SchedulerConfiguration, lu: Bool = false) throws(SchedulerError) {
+    if let asked = configuration.spacing {
+      self = asked
+      return
+    }
     let exclusive: [(SchedulerConfiguration.CodingKeys, Bool?, SigmaSpacing)] = [
       (.useKarrasSigmas, configuration.useKarrasSigmas, .karras),
       (.useExponentialSigmas, configuration.useExponentialSigmas, .exponential),
@@ -29,18 +59,65 @@ public enum SigmaSpacing: String, CaseIterable, Sendable, Codable {
     self = spacing
   }
 
-  /// Sigmas from the largest down.
-  func sigmas(from largest: Double, to smallest: Double, count: Int) -> [Double] {
+  /// Sigmas between two ends, in this order.
+  /// - Parameters:
+  ///   - largest: the first σ.
+  ///   - smallest: the last σ. Some spacings stop before it.
+  ///   - rho: the power of Karras' spacing, 7, and of the polyexponential one, 1.
+  ///   - table: the training table. Without it those that read it are Karras'.
+  func sigmas(from largest: Double, to smallest: Double, count: Int, rho: Double? = nil, table: SigmaTable? = nil) -> [Double] {
     switch self {
-    case .karras:
-      let rho = 7.0
-      return equalSteps(from: 0, to: 1, count: count).map { ramp in
-        pow(pow(largest, 1 / rho) + ramp * (pow(smallest, 1 / rho) - pow(largest, 1 / rho)), rho)
-      }
     case .exponential, .lu:
       return equalSteps(from: log(largest), to: log(smallest), count: count).map { exp($0) }
+    case .polyexponential:
+      return equalSteps(from: 1, to: 0, count: count).map { exp(pow($0, rho ?? 1) * (log(largest) - log(smallest)) + log(smallest)) }
     case .beta:
       return equalSteps(from: 0, to: 1, count: count).map { smallest + Self.betaQuantile(1 - $0) * (largest - smallest) }
+    case .klOptimal:
+      return equalSteps(from: 0, to: 1, count: count).map { tan($0 * atan(smallest) + (1 - $0) * atan(largest)) }
+    case .linearQuadratic:
+      return Self.linearQuadratic(count).map { (1 - $0) * largest }
+    case .alignYourSteps, .alignYourStepsXL, .alignYourStepsVideo:
+      return Self.interpolated(optimised, count: count + 1).dropLast()
+    case .sgmUniform, .simple, .ddimUniform:
+      if let table { return table.sigmas(self, from: largest, to: smallest, count: count) }
+      fallthrough
+    case .karras:
+      let power = 1 / (rho ?? 7)
+      return equalSteps(from: 0, to: 1, count: count).map { ramp in
+        pow(pow(largest, power) + ramp * (pow(smallest, power) - pow(largest, power)), 1 / power)
+      }
+    }
+  }
+
+  /// 1 − σ/σ_max at the start of each step: half of them up to 0.025 in equal steps, the others on a parabola that goes on with that slope.
+  private static func linearQuadratic(_ steps: Int) -> [Double] {
+    guard steps > 1 else { return Array(repeating: 0, count: steps) }
+    let threshold = 0.025
+    let linear = Double(steps / 2), quadratic = Double(steps) - linear
+    let rest = linear - threshold * Double(steps)
+    let square = rest / (linear * quadratic * quadratic)
+    let slope = threshold / linear - 2 * rest / (quadratic * quadratic)
+    return (0..<steps).map(Double.init).map { step in
+      step < linear ? step * threshold / linear : square * step * step + slope * step + square * linear * linear
+    }
+  }
+
+  /// σ of 10 optimised steps, then of the end. Source: the tables that the paper's authors published, which are diffusers' `AysSchedules`.
+  private var optimised: [Double] {
+    switch self {
+    case .alignYourStepsXL: [14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029]
+    case .alignYourStepsVideo: [700, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002]
+    default: [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029]
+    }
+  }
+
+  /// As many numbers along the same curve, linear in their logarithms.
+  private static func interpolated(_ table: [Double], count: Int) -> [Double] {
+    guard count != table.count else { return table }
+    return equalSteps(from: 0, to: Double(table.count - 1), count: count).map { place in
+      let below = min(Int(place), table.count - 2)
+      return exp(log(table[below]) + (log(table[below + 1]) - log(table[below])) * (place - Double(below)))
     }
   }
 
@@ -95,6 +172,13 @@ struct SigmaTable: Sendable {
     return (high - low) * (timestep - Double(below)) + low
   }
 
+  /// The same, linear in log σ.
+  private func logInterpolated(at timestep: Double) -> Double {
+    let below = min(max(Int(timestep), 0), max(sigmas.count - 2, 0)), weight = timestep - Double(below)
+    let (low, high) = (Double(logSigmas[below]), Double(logSigmas[min(below + 1, sigmas.count - 1)]))
+    return exp((1 - weight) * low + weight * high)
+  }
+
   /// The timestep at which the table reaches σ, by linear interpolation of log σ (`_sigma_to_t`).
   func timestep(at sigma: Double) -> Double {
     guard sigmas.count > 1 else { return 0 }
@@ -108,6 +192,20 @@ struct SigmaTable: Sendable {
   /// σ in equal steps of log σ, from the end of the table to its start (`interpolation_type` `log_linear`).
   func logLinear(count: Int) -> [Double] {
     NoiseTable.equalSteps(from: log(sigmas[sigmas.count - 1]), to: log(sigmas[0]), count: count).map { Double(exp($0)) }
+  }
+
+  /// Sigmas of a spacing that reads the table.
+  fileprivate func sigmas(_ spacing: SigmaSpacing, from largest: Double, to smallest: Double, count: Int) -> [Double] {
+    let last = sigmas.count - 1
+    switch spacing {
+    case .simple:
+      let stride = Double(sigmas.count) / Double(max(count, 1))
+      return (0..<count).map { Double(sigmas[max(last - Int(Double($0) * stride), 0)]) }
+    case .ddimUniform:
+      return Swift.stride(from: min(1, last), through: last, by: max(sigmas.count / max(count, 1), 1)).reversed().map { Double(sigmas[$0]) }
+    default:
+      return equalSteps(from: timestep(at: largest), to: timestep(at: smallest), count: count + 1).dropLast().map(logInterpolated)
+    }
   }
 
   /// How many entries have a log σ of at most a value, by bisection.

@@ -15,6 +15,10 @@ struct SolverOptions {
   var endsWithSpacing: Bool
   /// Whether steps may not share a σ, as differences between them divide.
   var needsDistinct: Bool
+  /// Whether the table leads from the picture to noise.
+  var rises = false
+  /// Whether timesteps are spread evenly, whatever the configuration says.
+  var isEven = false
 }
 
 extension NoiseSchedule {
@@ -31,13 +35,21 @@ extension NoiseSchedule {
       throw .unusableValue(key: "lambda_min_clipped", found: "\(options.leastLambda)", needed: "so small that timesteps are left")
     }
     var timesteps = spaced.stoppingBeforeZero(steps: steps, last: used)
+    if options.isEven { timesteps = spaced.spread(.linspace).stoppingBeforeZero(steps: steps, last: used) }
+    if options.rises { timesteps = spaced.rising(steps: steps, last: used) }
+    timesteps = try configuration.customTimesteps(steps: steps, trained: table.trainTimesteps) ?? timesteps
     var sigmas = timesteps.map(trained.sigma)
-    var final = trained.sigmas[0]
-    if let spacing = options.spacing {
+    var final = trained.sigmas[options.rises ? used - 1 : 0]
+    if let custom = try configuration.customSigmas(steps: steps) {
+      sigmas = custom
+      timesteps = sigmas.map(trained.timestep).map { $0.rounded(.toNearestOrEven) }
+    } else if let spacing = options.spacing {
       let (largest, smallest) = (Double(trained.sigmas[trained.sigmas.count - 1]), Double(trained.sigmas[0]))
       let limits = try SigmaLimits(spacing == .lu ? SchedulerConfiguration() : configuration, largest: largest, smallest: smallest)
-      sigmas = spacing.sigmas(from: limits.largest, to: limits.smallest, count: steps)
-      timesteps = sigmas.map(trained.timestep).map { $0.rounded(options.rounded ? .toNearestOrEven : .towardZero) }
+      let ends = options.rises ? (limits.smallest, limits.largest) : (limits.largest, limits.smallest)
+      sigmas = spacing.sigmas(from: ends.0, to: ends.1, count: steps, table: trained)
+      let rounded = options.rounded || !SigmaSpacing.keyed.contains(spacing)
+      timesteps = sigmas.map(trained.timestep).map { $0.rounded(rounded ? .toNearestOrEven : .towardZero) }
       if options.endsWithSpacing, let last = sigmas.last { final = Float(last) }
     }
     let ratios = sigmas.map { Float($0) }

@@ -25,12 +25,19 @@ struct SpacedTimesteps {
     self.trainTimesteps = trainTimesteps
   }
 
+  private init(_ spacing: TimestepSpacing, trainTimesteps: Int, offset: Int) {
+    (self.spacing, self.trainTimesteps, self.offset) = (spacing, trainTimesteps, offset)
+  }
+
+  /// The same table with another spacing.
+  func spread(_ spacing: TimestepSpacing) -> SpacedTimesteps { SpacedTimesteps(spacing, trainTimesteps: trainTimesteps, offset: offset) }
+
   /// Timesteps that reach 0 (linspace, leading) with the last step; whole where `rounded`.
-  func reachingZero(steps: Int, rounded: Bool) -> [Double] {
+  func reachingZero(steps: Int, rounded: Bool, isDouble: Bool = false) -> [Double] {
     switch spacing {
     case .linspace:
       let timesteps = equalSteps(from: 0, to: Double(trainTimesteps - 1), count: steps).reversed()
-      return timesteps.map { rounded ? $0.rounded(.toNearestOrEven) : Double(Float($0)) }
+      return timesteps.map { rounded ? $0.rounded(.toNearestOrEven) : isDouble ? $0 : Double(Float($0)) }
     case .leading: return leading(steps: steps, ratio: trainTimesteps / steps)
     case .trailing: return trailing(steps: steps, last: trainTimesteps)
     }
@@ -44,6 +51,15 @@ struct SpacedTimesteps {
       equalSteps(from: 0, to: Double(last - 1), count: steps + 1).dropFirst().reversed().map { $0.rounded(.toNearestOrEven) }
     case .leading: Array(leading(steps: steps + 1, ratio: last / (steps + 1)).dropLast())
     case .trailing: trailing(steps: steps, last: last)
+    }
+  }
+
+  /// Whole timesteps from the first up, which leave out the last of a spacing, for solvers that run from a picture to noise.
+  func rising(steps: Int, last: Int) -> [Double] {
+    switch spacing {
+    case .linspace: equalSteps(from: 0, to: Double(last - 1), count: steps + 1).dropLast().map { $0.rounded(.toNearestOrEven) }
+    case .leading: leading(steps: steps, ratio: last / (steps + 1)).reversed()
+    case .trailing: trailing(steps: steps, last: last).reversed()
     }
   }
 

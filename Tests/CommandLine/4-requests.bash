@@ -14,11 +14,20 @@ refused 64 "guidance" "${draw[@]}" --guidance nan --output made/x.png
 refused 64 "guidance" "${draw[@]}" --guidance -1 --output made/x.png
 refused 64 "guidance" "${draw[@]}" --guidance inf --output made/x.png
 refused 64 "scheduler.*dpmpp-2m-karras" "${draw[@]}" --scheduler best --output made/x.png
-for scheduler in ddpm ddim pndm euler-a lcm; do
-  refused 64 "The scheduler $scheduler does not have the spacing karras; those that have it are lms, euler, heun, dpmpp-2m, unipc" \
+for scheduler in ddpm ddim pndm lcm; do
+  refused 64 "The scheduler $scheduler does not have the spacing karras; those that have it are lms, euler, euler-a, heun, dpmpp-2m, unipc" \
     "${draw[@]}" --scheduler $scheduler --spacing karras --output made/x.png
 done
 refused 64 "euler does not have the spacing lu; those that have it are dpmpp-2m" "${draw[@]}" --scheduler euler --spacing lu --output made/x.png
+refused 1 "ddim has no use for sigmas" schedule --scheduler ddim --sigmas 9,3,1
+refused 1 "sigmas is a list that does not fall" schedule --scheduler euler --sigmas 3,9,1
+refused 1 "eta is 1.5; it must be a number from 0.0 to 1.0" schedule --scheduler euler-a --eta 1.5 --steps 3
+refused 1 "dpm2 has no use for eta" schedule --scheduler dpm2 --eta 0.5 --steps 3
+works schedule --scheduler "DPM++ 2M SGM Uniform" --steps 4
+works schedule --scheduler euler --timesteps 999,600,300
+says '"timesteps":\[999,600,300\]'
+works schedulers
+says "dpmpp-2m .DPM.. 2M.: the usual choice"
 refused 64 "lcm does not have the spacing trailing" schedule --scheduler lcm --timesteps trailing --steps 4
 refused 64 "trailing changes nothing.* unipc" "${draw[@]}" --scheduler unipc --spacing beta --timesteps trailing --output made/x.png
 refused 64 "dpmpp-2m-karras has the spacing karras" "${draw[@]}" --scheduler dpmpp-2m-karras --spacing beta --output made/x.png

@@ -82,8 +82,8 @@ refused 64 "epsilon.*v.*sample" "${draw[@]}" --prediction x0 -o made/x.png
 
 # A folder whose scheduler is unknown: another does, and without one those that do are named.
 cp -r "$models/sd1" unknown
-sed -i 's/"PNDMScheduler"/"DEISMultistepScheduler"/' unknown/model_index.json
-refused 1 "DEISMultistepScheduler, cannot be used.*ddim.*unipc.*--scheduler" txt2img --model unknown -p a -o made/x.png
+sed -i 's/"PNDMScheduler"/"RePaintScheduler"/' unknown/model_index.json
+refused 1 "RePaintScheduler, cannot be used.*ddim.*unipc.*--scheduler" txt2img --model unknown -p a -o made/x.png
 works txt2img --model unknown -p a --steps 2 --scheduler euler -o e.png
 works inspect unknown
 # What a model has and is not used is told.

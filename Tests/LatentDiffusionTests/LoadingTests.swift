@@ -19,11 +19,11 @@ import Testing
   /// Another scheduler can be used on a folder whose own is unknown; without one, the message names those that can.
   @Test func anotherSchedulerTakesTheUnknownOnesPlace() async throws {
     let copy = try ModelCopy()
-    try copy.set("scheduler", "[\"diffusers\", \"DEISMultistepScheduler\"]", in: "model_index.json")
+    try copy.set("scheduler", "[\"diffusers\", \"RePaintScheduler\"]", in: "model_index.json")
     var model = try StableDiffusion.load(from: copy.folder)
     #expect(model.schedulerKind == nil)
     let problem = try #require(model.schedulerProblem)
-    #expect(problem.description.contains("DEISMultistepScheduler") && problem.description.contains("euler-a"))
+    #expect(problem.description.contains("RePaintScheduler") && problem.description.contains("euler-a"))
     var request = model.request("a cat", seed: 1)
     (request.steps, request.width, request.height) = (2, 32, 32)
     #expect(throws: problem) { try model.pipeline.generate(request) }

@@ -2,6 +2,7 @@ import LatentDiffusionComponents
 import Foundation
 import Schedulers
 import Tensor
+import LatentDiffusionTestSupport
 import Testing
 
 /// What files and people can ask for, sensible or not.
@@ -30,9 +31,16 @@ import Testing
   }
 
   @Test func namesAndClasses() throws {
-    let names = ["ddpm", "ddim", "pndm", "lms", "euler", "euler-a", "heun", "dpmpp-2m", "unipc", "lcm"]
+    let names = [
+      "ddpm", "ddim", "pndm", "lms", "euler", "euler-a", "heun", "dpmpp-2m", "unipc", "lcm", "dpm2", "dpm2-a", "dpmpp-2s-a", "dpmpp-sde",
+      "dpmpp-3m-sde", "res-multistep", "er-sde", "dpmpp-singlestep", "deis", "sa-solver", "tcd", "edm-euler", "edm-dpmpp-2m", "ipndm", "cm",
+      "ddim-inverse",
+      "dpmpp-2m-inverse",
+    ]
     #expect(SchedulerKind.allCases.map(\.rawValue) == names)
-    for kind in SchedulerKind.allCases { #expect(try SchedulerKind(named: kind.className) == kind) }
+    for kind in SchedulerKind.allCases {
+      if let name = kind.className { #expect(try SchedulerKind(named: name) == kind) }
+    }
     #expect(throws: SchedulerError.unknownScheduler("Euler")) { try SchedulerKind(named: "Euler") }
     #expect(throws: SchedulerError.missingClassName) { try SchedulerKind(of: SchedulerConfiguration()) }
     #expect("\(SchedulerError.unknownScheduler("dpm"))".hasSuffix("known are \(names.joined(separator: ", "))."))
@@ -48,34 +56,40 @@ import Testing
     let keys: [SigmaSpacing: WritableKeyPath<SchedulerConfiguration, Bool?>] = [
       .karras: \.useKarrasSigmas, .exponential: \.useExponentialSigmas, .beta: \.useBetaSigmas, .lu: \.useLuLambdas,
     ]
-    for (spacing, key) in keys {
+    for spacing in SigmaSpacing.allCases {
       var file = SchedulerConfiguration()
-      file[keyPath: key] = true
-      if kind.sigmaSpacings.contains(spacing) {
-        for other in keys.values {
-          var start = SchedulerConfiguration()
-          start[keyPath: other] = true
-          #expect(try table(kind.spacing(start, sigmas: spacing, timesteps: nil)) == table(file), "\(spacing)")
-        }
-        #expect(try table(file) != table(SchedulerConfiguration()), "\(spacing)")
-      } else {
+      if let key = keys[spacing] { file[keyPath: key] = true }
+      guard kind.sigmaSpacings.contains(spacing) else {
         let error = #expect(throws: SchedulerError.self) { try kind.spacing(file, sigmas: spacing, timesteps: nil) }
-        #expect(
-          error?.description.hasPrefix("The scheduler \(kind.rawValue) does not have the spacing \(spacing); those that have it are ")
-            ?? false)
+        let start = "The scheduler \(kind.rawValue) does not have the spacing \(spacing.rawValue); those that have it are "
+        #expect(error?.description.hasPrefix(start) ?? false)
         // A file that says so is no request.
         #expect(try table(file) == table(SchedulerConfiguration()), "\(spacing)")
+        continue
       }
+      let asked = try table(kind.spacing(SchedulerConfiguration(), sigmas: spacing, timesteps: nil))
+      for key in keys.values {
+        var start = SchedulerConfiguration()
+        start[keyPath: key] = true
+        #expect(try table(kind.spacing(start, sigmas: spacing, timesteps: nil)) == asked, "\(spacing)")
+      }
+      // Euler ancestral has no key for a spacing, and networks of Karras' preconditioning have another.
+      if keys[spacing] != nil, ![.eulerAncestral, .edmEuler, .edmDPMSolverMultistep].contains(kind) {
+        #expect(try table(file) == asked, "\(spacing)")
+      }
+      // Karras' spacing is what networks of his preconditioning have anyway.
+      let isUsual = spacing == .karras && [.edmEuler, .edmDPMSolverMultistep].contains(kind)
+      #expect(try (asked == table(SchedulerConfiguration())) == isUsual, "\(spacing)")
     }
     for spacing in TimestepSpacing.allCases {
       var file = SchedulerConfiguration()
       file.timestepSpacing = spacing.rawValue
-      if kind == .lcm {
+      if !kind.timestepSpacings.contains(spacing) {
         #expect(throws: SchedulerError.self) { try kind.spacing(file, sigmas: nil, timesteps: spacing) }
       } else {
         #expect(try table(kind.spacing(SchedulerConfiguration(), sigmas: nil, timesteps: spacing)) == table(file))
       }
-      guard kind == .dpmSolverMultistep || kind == .uniPC else { continue }
+      guard [.dpmSolverMultistep, .uniPC, .deis, .saSolver, .dpmSolverMultistepInverse].contains(kind) else { continue }
       #expect(throws: SchedulerError.idleSpacing(spacing.rawValue, scheduler: kind, beside: "karras")) {
         try kind.spacing(file, sigmas: .karras, timesteps: spacing)
       }
@@ -140,9 +154,105 @@ import Testing
     #expect(throws: SchedulerError.self) { try LCMScheduler(steps: 30, strength: 0.5) }
     #expect(throws: SchedulerError.self) { try DPMSolverMultistepScheduler(steps: 1000) }
     #expect(throws: SchedulerError.self) { try DDIMScheduler(try configuration(#"{"steps_offset": 1}"#), steps: 1000) }
-    #expect(throws: SchedulerError.self) { try DDIMScheduler(steps: 10, eta: .nan) }
+    for eta in [-0.1, 1.1, .nan, .infinity] {
+      var strange = SchedulerConfiguration()
+      strange.sampling.eta = eta
+      for kind in [SchedulerKind.ddim, .tcd, .eulerAncestral, .kdpm2Ancestral, .dpmSolverSDE, .dpmSolver3MSDE, .saSolver] {
+        let error = #expect(throws: SchedulerError.self) { try kind.make(configuration: strange, steps: 10) }
+        #expect(error?.description == "eta is \(eta); it must be a number from 0.0 to 1.0.")
+      }
+    }
     let noSignal = try configuration(#"{"rescale_betas_zero_snr": true, "timestep_spacing": "trailing"}"#)
     #expect(throws: SchedulerError.self) { try DDIMScheduler(noSignal, steps: 10) }
+  }
+
+  /// Steps can be given one by one, by σ or by timestep. They fall, and there are as many as steps.
+  @Test func stepsAreGivenOneByOne() throws {
+    func configuration(sigmas: [Double]?, timesteps: [Double]?) -> SchedulerConfiguration {
+      var result = SchedulerConfiguration()
+      (result.sampling.sigmas, result.sampling.timesteps) = (sigmas, timesteps)
+      return result
+    }
+    let (sigmas, timesteps): ([Double], [Double]) = ([10, 3, 0.5], [900, 500, 20])
+    for kind in SchedulerKind.allCases {
+      let bySigma: [SchedulerKind] = [.edmEuler, .edmDPMSolverMultistep, .cmStochasticIterative],
+        byTimestep: [SchedulerKind] = [.lcm, .tcd]
+      let neither: [SchedulerKind] = [.ddpm, .ddim, .pndm, .ipndm, .ddimInverse, .dpmSolverMultistepInverse]
+      if neither.contains(kind) || byTimestep.contains(kind) {
+        #expect(throws: SchedulerError.missingSetting("sigmas", scheduler: kind)) {
+          try kind.make(configuration: configuration(sigmas: sigmas, timesteps: nil), steps: 3)
+        }
+      } else {
+        let made = try kind.make(configuration: configuration(sigmas: sigmas, timesteps: nil), steps: 3)
+        let first = stride(from: 0, to: made.timesteps.count, by: made.order).map { made.sigmas[$0] }
+        #expect(compare(first, [10, 3, 0.5]).error < 1e-5, "\(kind): \(first)")
+      }
+      if neither.contains(kind) || bySigma.contains(kind) {
+        #expect(throws: SchedulerError.missingSetting("timesteps", scheduler: kind)) {
+          try kind.make(configuration: configuration(sigmas: nil, timesteps: timesteps), steps: 3)
+        }
+      } else {
+        let made = try kind.make(configuration: configuration(sigmas: nil, timesteps: timesteps), steps: 3)
+        #expect(stride(from: 0, to: made.timesteps.count, by: made.order).map { made.timesteps[$0] } == [900, 500, 20], "\(kind)")
+        #expect(throws: SchedulerError.self) { try kind.make(configuration: configuration(sigmas: nil, timesteps: timesteps), steps: 4) }
+      }
+    }
+    for strange: [Double] in [[3, 10, 0.5], [10, 10, 0.5], [10, 3, 0], [10, 3, .nan], [.infinity, 3, 1], [10, 3]] {
+      #expect(throws: SchedulerError.self, "\(strange)") {
+        try SchedulerKind.euler.make(configuration: configuration(sigmas: strange, timesteps: nil), steps: 3)
+      }
+    }
+    for strange: [Double] in [[20, 500, 900], [1000, 500, 20], [900, 500, -1], [900, .nan, 20], []] {
+      #expect(throws: SchedulerError.self, "\(strange)") {
+        try SchedulerKind.dpmSolverMultistep.make(configuration: configuration(sigmas: nil, timesteps: strange), steps: 3)
+      }
+    }
+    #expect(throws: SchedulerError.conflictingSettings("sigmas", "timesteps")) {
+      try SchedulerKind.euler.make(configuration: configuration(sigmas: sigmas, timesteps: timesteps), steps: 3)
+    }
+  }
+
+  /// A setting changes what a step gives, or it is refused.
+  @Test(arguments: SchedulerKind.allCases)
+  func settingsAreUsedOrRefused(_ kind: SchedulerKind) throws {
+    func end(_ settings: SamplingSettings) throws -> [Float] {
+      var configuration = SchedulerConfiguration()
+      configuration.sampling = settings
+      var scheduler = try kind.make(configuration: configuration, steps: 6)
+      var noise: any NoiseSource = TorchGenerator(seed: 2)
+      var sample = Pseudo.noise * scheduler.initialNoiseScale
+      for step in scheduler.timesteps.indices {
+        let prediction = Pseudo.predict(scheduler.scaleInput(sample, at: step), timestep: scheduler.timesteps[step])
+        sample = try scheduler.advance(sample, prediction: prediction, at: step, noise: &noise).sample
+      }
+      return sample.elements
+    }
+    let usual = try end(SamplingSettings())
+    var used: [String] = []
+    var (eta, churn, noiseScale) = (SamplingSettings(), SamplingSettings(), SamplingSettings())
+    (eta.eta, churn.churn, noiseScale.noiseScale) = (0.5, 20, 1.1)
+    for (name, settings) in [("eta", eta), ("s_churn", churn), ("s_noise", noiseScale)] {
+      do {
+        let changed = try end(settings)
+        used.append(name)
+        // Without churn Euler's method draws nothing, and so does RES without η.
+        let needsAnother = name == "s_noise" && [.euler, .edmEuler, .resMultistep].contains(kind)
+        #expect((changed == usual) == needsAnother, "\(name)")
+      } catch SchedulerError.missingSetting(let missing, let scheduler) {
+        #expect(missing == name && scheduler == kind)
+      }
+    }
+    let ancestral: [SchedulerKind] = [
+      .eulerAncestral, .kdpm2Ancestral, .dpmSolver2SAncestral, .dpmSolverSDE, .dpmSolver3MSDE, .resMultistep,
+    ]
+    let expected: [String] =
+      switch kind {
+      case .ddim, .tcd, .saSolver: ["eta"]
+      case .euler, .edmEuler: ["s_churn", "s_noise"]
+      case .erSDE, .cmStochasticIterative: ["s_noise"]
+      default: ancestral.contains(kind) ? ["eta", "s_noise"] : []
+      }
+    #expect(used == expected)
   }
 
   @Test func refusesStepsBeyondTheTableAndOtherShapes() throws {
@@ -170,7 +280,8 @@ import Testing
       "use_beta_sigmas", "use_lu_lambdas", "sigma_min", "sigma_max", "final_sigmas_type", "set_alpha_to_one", "original_inference_steps",
       "timestep_scaling", "clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio", "sample_max_value",
       "variance_type", "skip_prk_steps", "algorithm_type", "solver_type", "solver_order", "lower_order_final", "euler_at_final",
-      "lambda_min_clipped", "predict_x0", "disable_corrector",
+      "lambda_min_clipped", "predict_x0", "disable_corrector", "predictor_order", "corrector_order", "noise_sampler_seed", "sigma_data",
+      "sigma_schedule", "rho", "s_noise", "clip_denoised",
     ]
     let values = [
       "0", "1", "2", "3", "5", "999", "1000", "-1", "1e12", "9223372036854775807", "-9223372036854775808", "0.5", "1e-300", "1e300", "NaN",

@@ -15,6 +15,11 @@ import Testing
     var steps = 10
     /// The step to begin at with added noise; nil for a whole loop without.
     var begin: Int?
+    var eta: Double?
+    /// Whether the loop goes on with the sample as it was scaled for the predictor.
+    var goesOnScaled = true
+    /// How many times the loop is gone through.
+    var rounds = 1
     /// Whether there is one spatial axis in place of two.
     var isFlat = false
     var sum: Double?
@@ -26,19 +31,21 @@ import Testing
   }
 
   @Test(
-    .compares("Loops with published sums and means", in: .published, with: "diffusers", unit: .absolute), arguments: discrete + multistep)
+    .compares("Loops with published sums and means", in: .published, with: "diffusers", unit: .absolute),
+    arguments: discrete + multistep + twoPredictions + others)
   func equalsPublished(_ loop: Loop) throws {
-    let configuration = try SchedulerConfiguration(json: Data(loop.configuration.utf8))
+    var configuration = try SchedulerConfiguration(json: Data(loop.configuration.utf8))
+    configuration.sampling.eta = loop.eta
     var scheduler = try loop.kind.make(configuration: configuration, steps: loop.steps)
     let begin = loop.begin.map { $0 * scheduler.order } ?? 0
     var sample = ramp(isFlat: loop.isFlat, falls: false) * scheduler.initialNoiseScale
     if loop.begin != nil { sample = scheduler.addNoise(ramp(isFlat: loop.isFlat, falls: true), to: sample, at: begin) }
     var noise: any NoiseSource = TorchGenerator(seed: 0)
-    for step in begin..<scheduler.timesteps.count {
-      // diffusers' tests go on with the scaled sample.
-      sample = scheduler.scaleInput(sample, at: step)
-      let timestep = scheduler.timesteps[step]
-      sample = try scheduler.advance(sample, prediction: sample * timestep / (timestep + 1), at: step, noise: &noise).sample
+    for step in (0..<loop.rounds).flatMap({ _ in begin..<scheduler.timesteps.count }) {
+      let scaled = scheduler.scaleInput(sample, at: step), timestep = scheduler.timesteps[step]
+      // Most of diffusers' tests go on with the scaled sample.
+      if loop.goesOnScaled { sample = scaled }
+      sample = try scheduler.advance(sample, prediction: scaled * timestep / (timestep + 1), at: step, noise: &noise).sample
     }
     let sum = sample.elements.reduce(0) { $0 + Double(abs($1)) }
     if let expected = loop.sum {
@@ -143,6 +150,59 @@ import Testing
       Loop(name: "UniPC in 1D, velocity", kind: .uniPC, configuration: uniPC(velocity), isFlat: true, mean: 0.1014),
       Loop(name: "UniPC in 1D, Karras, velocity", kind: .uniPC, configuration: uniPC(velocity + karras), isFlat: true, mean: 0.1944),
       Loop(name: "UniPC in 1D, with noise", kind: .uniPC, configuration: uniPC(), begin: 8, isFlat: true, sum: 39.0870, mean: 0.4072),
+    ]
+  }()
+  // What is published for DPM-Solver SDE and the singlestep solver is not what diffusers 0.42.1 gives. Trajectories compare those two.
+  static let twoPredictions: [Loop] = {
+    let plain = configuration(1100)
+    return [
+      Loop(name: "KDPM2", kind: .kdpm2, configuration: plain, sum: 20.4125, mean: 0.0266),
+      Loop(name: "KDPM2, velocity", kind: .kdpm2, configuration: configuration(1100, velocity), sum: 4.6934e-07, mean: 6.1112e-10),
+      Loop(name: "KDPM2, with noise", kind: .kdpm2, configuration: plain, begin: 8, sum: 70408.4062, mean: 91.6776),
+      Loop(name: "KDPM2 ancestral", kind: .kdpm2Ancestral, configuration: plain, sum: 13979.9433, mean: 18.2030, meanTolerance: 5e-3),
+      Loop(
+        name: "KDPM2 ancestral, velocity", kind: .kdpm2Ancestral, configuration: configuration(1100, velocity), sum: 331.8133,
+        mean: 0.4320),
+      Loop(
+        name: "KDPM2 ancestral, with noise", kind: .kdpm2Ancestral, configuration: plain, begin: 8, sum: 93087.3437, mean: 121.2074,
+        meanTolerance: 5e-3),
+    ]
+  }()
+
+  static let others: [Loop] = {
+    let (deis, sa) = (configuration(1000, #", "solver_order": 2"#), configuration(1100))
+    let inverse = configuration(1000, #", "clip_sample": true"#)
+    func alphaIsOne(_ isOne: Bool) -> String {
+      #"{"beta_start": 0.01, "beta_end": 0.02, "beta_schedule": "linear", "set_alpha_to_one": \#(isOne), "clip_sample": true}"#
+    }
+    let tcd = #"{"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "epsilon"}"#
+    func karrasForm(_ steps: Int) -> String { #"{"num_train_timesteps": \#(steps), "sigma_min": 0.002, "sigma_max": 80.0}"# }
+    return [
+      Loop(name: "DEIS", kind: .deis, configuration: deis, mean: 0.23916),
+      Loop(name: "DEIS, velocity", kind: .deis, configuration: deis.dropLast() + velocity + "}", mean: 0.091),
+      Loop(name: "DEIS, with noise", kind: .deis, configuration: deis, begin: 8, sum: 315.3016, mean: 0.41054),
+      Loop(name: "SA-Solver", kind: .saSolver, configuration: sa, sum: 337.394287109375, mean: 0.43931546807289124),
+      Loop(
+        name: "SA-Solver, velocity", kind: .saSolver, configuration: configuration(1100, velocity), sum: 193.1467742919922,
+        mean: 0.2514931857585907),
+      Loop(
+        name: "SA-Solver, Karras", kind: .saSolver, configuration: configuration(1100, karras), sum: 837.2554931640625,
+        mean: 1.0901764631271362, meanTolerance: 1e-2),
+      Loop(name: "TCD, one step", kind: .tcd, configuration: tcd, steps: 1, eta: 0, sum: 29.8715, mean: 0.0389, sumTolerance: 1e-3),
+      Loop(name: "TCD, ten steps", kind: .tcd, configuration: tcd, eta: 0, sum: 181.2040, mean: 0.2359, sumTolerance: 1e-3),
+      Loop(
+        name: "EDM Euler", kind: .edmEuler, configuration: karrasForm(256), goesOnScaled: false, sum: 34.1855, mean: 0.044,
+        sumTolerance: 1e-3),
+      Loop(
+        name: "Consistency model", kind: .cmStochasticIterative, configuration: karrasForm(201), steps: 1, goesOnScaled: false,
+        sum: 192.7614, mean: 0.2510),
+      Loop(name: "DDIM inverse", kind: .ddimInverse, configuration: inverse, sum: 671.6816, mean: 0.8746),
+      Loop(
+        name: "DDIM inverse, velocity", kind: .ddimInverse, configuration: inverse.dropLast() + velocity + "}", sum: 1394.2185,
+        mean: 1.8154),
+      Loop(name: "DDIM inverse, alpha to one", kind: .ddimInverse, configuration: alphaIsOne(true), sum: 539.9622, mean: 0.7031),
+      Loop(name: "DDIM inverse, alpha not to one", kind: .ddimInverse, configuration: alphaIsOne(false), sum: 542.6722, mean: 0.7066),
+      Loop(name: "IPNDM", kind: .ipndm, configuration: "{}", rounds: 2, mean: 2_540_529, meanTolerance: 10),
     ]
   }()
 }

@@ -8,7 +8,10 @@ import LatentDiffusionTestSupport
 struct Trajectory: Decodable {
   let steps: Int
   let begin: Int
-  let eta: Float?
+  let eta: Double?
+  let s_noise: Double?
+  let churn: [String: Double]?
+  let spacing: SigmaSpacing?
   let strength: Double?
   let timesteps: [Float]
   let sigmas: [Float?]?
@@ -40,9 +43,17 @@ struct Trajectory: Decodable {
         return Tensor(Array(floats[start..<start + Pseudo.shape.count]), shape: Pseudo.shape).channelsLast()
       }
       let count = trajectory.timesteps.count - trajectory.begin + 1
+      var configuration = try SchedulerConfiguration(json: config)
+      configuration.spacing = trajectory.spacing
+      configuration.sampling.eta = trajectory.eta
+      configuration.sampling.noiseScale = trajectory.s_noise ?? trajectory.churn?["s_noise"]
+      configuration.sampling.churn = trajectory.churn?["s_churn"]
+      configuration.sampling.churnMinimum = trajectory.churn?["s_tmin"]
+      configuration.sampling.churnMaximum = trajectory.churn?["s_tmax"]
       return Case(
-        name: "\(trajectory.steps) steps from \(trajectory.begin), \(String(decoding: config, as: UTF8.self))",
-        configuration: try SchedulerConfiguration(json: config), trajectory: trajectory, samples: (0..<count).map(sample),
+        name:
+          "\(trajectory.steps) steps from \(trajectory.begin), \(trajectory.spacing?.rawValue ?? "") \(String(decoding: config, as: UTF8.self))",
+        configuration: configuration, trajectory: trajectory, samples: (0..<count).map(sample),
         original: trajectory.hasOriginal ? sample(count) : nil)
     }
   }

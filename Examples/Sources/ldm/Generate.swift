@@ -95,7 +95,8 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     if scheduling.scheduler == nil, let problem = loaded.schedulerProblem { throw Failure("\(problem) Name it with --scheduler.") }
     if scheduling.choosesAny {
       try loaded.use(
-        scheduling.scheduler?.kind, spacing: scheduling.sigmas, timesteps: scheduling.timesteps, betas: scheduling.betas)
+        scheduling.scheduler?.kind, spacing: scheduling.sigmaSpacing, timesteps: scheduling.timestepSpacing, betas: scheduling.betas,
+        sampling: scheduling.settings)
     }
     return loaded
   }
@@ -259,7 +260,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
       FramePrompt($0.frame, try words.prompt($0.prompt.text, second: words.prompt2, for: model))
     }
     request.follow(words.profile, noise: sampling.noise)
-    request.steps = sampling.steps ?? request.steps
+    request.steps = sampling.steps ?? scheduling.settings?.count ?? request.steps
     request.guidance = sampling.guidance ?? request.guidance
     request.imagesPerPrompt = drawn.count
     request.width = sampling.width
@@ -283,9 +284,10 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
       }
     return GenerationParameters(
       prompt: written, negativePrompt: prompt.negativePrompt ?? "", steps: request.steps,
-      sampler: loaded.schedulerKind.map { SchedulerName($0, scheduling.sigmas).description } ?? "", guidanceScale: Float(request.guidance),
+      sampler: loaded.schedulerKind.map { SchedulerName($0, scheduling.sigmaSpacing).description } ?? "",
+      guidanceScale: Float(request.guidance),
       seed: request.seed, width: width, height: height, model: model.name, strength: strength.map { Float($0) },
-      others: self.model.parts.settings + scheduling.settings + prompt.settings + prompt.readingSettings + sampling.settings
+      others: self.model.parts.settings + scheduling.writtenSettings + prompt.settings + prompt.readingSettings + sampling.settings
         + adapters.settings + imagePrompts.settings
         + sizes.settings + refining.settings(refiner) + controls.settings + guiding.settings + shortcuts.settings + others)
   }

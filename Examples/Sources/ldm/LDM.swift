@@ -14,7 +14,7 @@ import LatentDiffusion
       Txt2Img.self, Img2Img.self, Inpaint.self, Outpaint.self, Edit.self, Variation.self, Depth2Img.self, Upscale.self, Unconditional.self,
       Class2Img.self, MorphCommand.self, Txt2Video.self, Video2Video.self, Img2Video.self, Train.self, Encode.self, Decode.self, Canny.self,
       Tokenize.self, PromptCommand.self,
-      ScheduleCommand.self, Inspect.self, Convert.self, Bench.self,
+      ScheduleCommand.self, SchedulersCommand.self, Inspect.self, Convert.self, Bench.self,
     ])
   static let version = "0.16.0"
 

@@ -8,23 +8,37 @@ struct ScheduleCommand: ParsableCommand {
 
   @OptionGroup var options: SchedulerOptions
 
-  @Option(parsing: .unconditional, help: "Steps. Some schedulers make more predictions than steps.")
-  var steps: Int
+  @Option(
+    parsing: .unconditional,
+    help: "Steps. Some schedulers make more predictions than steps. Without it, as many as --sigmas or --timesteps name.")
+  var steps: Int?
 
   @Option(parsing: .unconditional, help: "A scheduler_config.json. Without it, the scheduler's defaults.")
   var config: String?
 
+  @Option(parsing: .unconditional, help: "A model's folder, whose scheduler/scheduler_config.json is read.") var model: String?
+
+  private var count: Int? { steps ?? options.settings?.count }
+
   func validate() throws {
-    guard options.scheduler != nil || config != nil else { throw ValidationError("Name a scheduler with --scheduler, or give a --config.") }
-    guard (1...100_000).contains(steps) else { throw ValidationError("--steps must be from 1 to 100000.") }
+    guard options.scheduler != nil || config != nil || model != nil else {
+      throw ValidationError("Name a scheduler with --scheduler, or give a --config or a --model.")
+    }
+    guard config == nil || model == nil else {
+      throw ValidationError("--config and --model both name a configuration; leave one of them out.")
+    }
+    guard let count else { throw ValidationError("Missing expected argument '--steps <steps>'") }
+    guard (1...100_000).contains(count) else { throw ValidationError("--steps must be from 1 to 100000.") }
   }
 
   func run() throws {
-    let configuration = try config.map { try SchedulerConfiguration(json: contents($0)) } ?? SchedulerConfiguration()
+    let path = config ?? model.map { $0 + "/scheduler/scheduler_config.json" }
+    let configuration = try path.map { try SchedulerConfiguration(json: contents($0)) } ?? SchedulerConfiguration()
     let kind = try options.scheduler?.kind ?? SchedulerKind(of: configuration)
-    var spaced = try kind.spacing(configuration, sigmas: options.sigmas, timesteps: options.timesteps)
+    var spaced = try kind.spacing(configuration, sigmas: options.sigmaSpacing, timesteps: options.timestepSpacing)
     spaced.betaSchedule = options.betas?.rawValue ?? spaced.betaSchedule
-    let made = try kind.make(configuration: spaced, steps: steps)
+    spaced.sampling = options.settings ?? spaced.sampling
+    let made = try kind.make(configuration: spaced, steps: count ?? 1)
     try printJSON(Table(timesteps: made.timesteps, sigmas: made.sigmas), isPretty: false)
   }
 
@@ -34,6 +48,32 @@ struct ScheduleCommand: ParsableCommand {
 
   private func contents(_ path: String) throws -> Data {
     do { return try Data(contentsOf: URL(filePath: path)) } catch { throw Failure("\(path) cannot be read; give an existing file.") }
+  }
+}
+
+struct SchedulersCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "schedulers", abstract: "Lists the schedulers, what each is good for, and the spacings that it takes.")
+
+  @Flag(help: "As JSON.") var json = false
+
+  private struct Row: Encodable {
+    let name, label, purpose: String
+    let className: String?
+    let spacings, timesteps: [String]
+  }
+
+  func run() throws {
+    let rows = SchedulerKind.allCases.map {
+      Row(
+        name: $0.rawValue, label: $0.label, purpose: $0.purpose, className: $0.className, spacings: $0.sigmaSpacings.map(\.rawValue),
+        timesteps: $0.timestepSpacings.map(\.rawValue))
+    }
+    if json { return try printJSON(rows, isPretty: true) }
+    for row in rows {
+      print("\(row.name) (\(row.label)): \(row.purpose)")
+      if !row.spacings.isEmpty { print("  --spacing \(row.spacings.joined(separator: ", "))") }
+    }
   }
 }
 

@@ -71,7 +71,8 @@ public struct StableDiffusionLatentUpscaleFamily: ModelFamily {
     func told(_ scheduler: some Scheduler) -> any Scheduler { LogNoiseTimesteps(scheduler) }
     let known: [SchedulerKind] = [.euler, .eulerAncestral, .heun, .lms]
     guard known.contains(choice.kind) else {
-      throw SchedulerError.unknownValue(key: "_class_name", found: choice.kind.className, known: known.map(\.className))
+      throw SchedulerError.unknownValue(
+        key: "_class_name", found: choice.kind.className ?? choice.kind.rawValue, known: known.compactMap(\.className))
     }
     return Schedule(told(try choice.kind.make(configuration: choice.configuration, steps: steps)))
   }

@@ -1,7 +1,7 @@
 """Dumps trajectories of diffusers' schedulers, step by step: KIND.json (cases) and KIND.f32 (samples, little-endian float32).
 
-Made with diffusers 0.42.1, torch 2.13.0 (CPU), numpy 2.x:
-    python make_trajectories.py
+Made with diffusers 0.42.1, torch 2.13.0 (CPU), numpy 2.x, scipy 1.17, torchsde 0.2.6, k-diffusion 0.1.1 (without its dependencies):
+    python make_trajectories.py [KIND…]
 
 Samples have the shape [2, 4, 2, 3] (NCHW). The predictor is a formula, the noise a Weyl sequence in place of a random generator, so
 that whatever compares against these files can make both itself. For each case KIND.f32 holds, from `offset` (in floats) on: the
@@ -11,6 +11,7 @@ sample that the loop starts from, the sample after each step, and where `hasOrig
 import importlib
 import json
 import pathlib
+import sys
 
 import diffusers
 import numpy as np
@@ -18,6 +19,8 @@ import torch
 
 HERE = pathlib.Path(__file__).parent
 SHAPE = (2, 4, 2, 3)
+# Of torch's global generator, from which a Brownian path's seed is drawn where nobody gives one.
+SEED = 11
 COUNT = int(np.prod(SHAPE))
 
 
@@ -30,6 +33,15 @@ def weyl(step, count, start=0):
 NOISE = weyl(0.6180339887498949, COUNT).reshape(SHAPE)
 DATA = weyl(0.7548776662466927, COUNT).reshape(SHAPE)
 PATTERN = weyl(0.5698402909980532, COUNT).reshape(SHAPE)
+
+
+def round_correctly():
+    """PyTorch's square roots, logarithms and exponentials are off in the last bit on some processors and not on others. Where a sampler subtracts numbers
+    that are nearly equal, or asks a Brownian path for an increment between multiples of 1e-6, that bit counts: here they are rounded correctly."""
+    power = torch.Tensor.__pow__
+    torch.Tensor.log = lambda x: x.double().log_().to(x.dtype)
+    torch.Tensor.exp = lambda x: x.double().exp_().to(x.dtype)
+    torch.Tensor.__pow__ = lambda x, y: x.double().sqrt_().to(x.dtype) if isinstance(y, float) and y == 0.5 else power(x, y)
 
 
 class Drawn:
@@ -198,6 +210,114 @@ def lcm():
     return cases
 
 
+def dpm2():
+    cases = [c for c in common(predictions=("epsilon", "v_prediction"), rescales=False) if c[1] != 50]
+    return cases + shapes(minima=False)
+
+
+def dpm2_a():
+    # Where σ is beyond 100, rounding makes a square root of a negative number of the reference's σ_down.
+    return [c for c in dpm2() if c[0].get("beta_schedule") != "squaredcos_cap_v2"]
+
+
+def sde():
+    """Noise is torchsde's own here. A seed that nobody gives is drawn from torch's global generator."""
+    cases = [c for c in dpm2() if c[1] < 15]
+    cases += [(sd(noise_sampler_seed=s, prediction_type=p), 6, {}) for s in (0, 7, 2**40 + 3) for p in ("epsilon", "v_prediction")]
+    return cases
+
+
+def singlestep():
+    # The class has no timestep_spacing, and its third order needs three steps.
+    cases = [c for c in common(rescales=False) if "timestep_spacing" not in c[0]] + shapes() + thresholded()
+    for algorithm in ("dpmsolver++", "dpmsolver", "sde-dpmsolver++"):
+        for solver in ("midpoint", "heun"):
+            for order in (1, 2, 3):
+                for steps in (6, 7, 8):
+                    keys = dict(algorithm_type=algorithm, solver_type=solver, solver_order=order, final_sigmas_type="sigma_min")
+                    cases += [(sd(**keys), steps, {})]
+    cases += [(sd(solver_order=o, lower_order_final=low), n, {}) for o in (2, 3) for low in (True, False) for n in (3, 9, 12)]
+    cases += [(sd(solver_order=3), 9, {"begin": b}) for b in (1, 2, 4)]
+    cases += [(sd(beta_schedule="squaredcos_cap_v2", lambda_min_clipped=-5.1), 8, {})]
+    return cases
+
+
+def deis():
+    cases = common(rescales=False) + shapes(minima=False) + thresholded()
+    cases += [(sd(solver_order=o, lower_order_final=low), 8, {}) for o in (1, 2, 3) for low in (True, False)]
+    cases += [(sd(solver_order=3), 20, {"begin": 6}), (sd(solver_order=3, use_karras_sigmas=True), 16, {})]
+    return cases
+
+
+def sa():
+    cases = [c for c in common(rescales=False) if c[1] < 15] + thresholded()
+    # The class adds noise by the table's timesteps, which Karras' σ lie between.
+    cases += [c for c in shapes(minima=False) if "begin" not in c[2]]
+    for algorithm in ("data_prediction", "noise_prediction"):
+        for predictor, corrector in ((1, 1), (2, 2), (3, 3), (2, 3), (3, 2)):
+            cases += [(sd(algorithm_type=algorithm, predictor_order=predictor, corrector_order=corrector), 8, {})]
+    cases += [(sd(lower_order_final=False), 8, {}), (sd(predictor_order=3, corrector_order=3), 12, {"begin": 4})]
+    return cases
+
+
+def tcd():
+    cases = [c for c in common() if c[0].get("num_train_timesteps", 1000) > 20]
+    cases += [(sd(set_alpha_to_one=True), n, {"eta": e}) for e in (0.0, 0.3, 0.8, 1.0) for n in (1, 2, 3, 8)]
+    return cases + [(sd(original_inference_steps=100, prediction_type="v_prediction"), 4, {"eta": 0.5})]
+
+
+def edm_euler():
+    cases = [({}, n, {}) for n in (1, 2, 3, 10, 25)]
+    for keys in ({"prediction_type": "v_prediction"}, {"sigma_schedule": "exponential"}, {"sigma_data": 1.0, "rho": 5.0}, {"sigma_min": 0.01, "sigma_max": 40.0}, {"final_sigmas_type": "sigma_min"}):
+        # With one step the reference begins at the least σ, or ends at the largest.
+        cases += [(keys, n, {}) for n in (2, 7)]
+    cases += [({"num_train_timesteps": 100}, 8, {"begin": b}) for b in (1, 5)]
+    cases += [({}, 8, {"churn": c}) for c in ({"s_churn": 1.0}, {"s_churn": 40.0, "s_tmin": 0.1, "s_tmax": 50.0, "s_noise": 1.003})]
+    return cases
+
+
+def edm_dpm():
+    cases = [c for c in edm_euler() if "churn" not in c[2]]
+    for algorithm in ("dpmsolver++", "sde-dpmsolver++"):
+        for solver in ("midpoint", "heun"):
+            for order in (1, 2, 3):
+                if algorithm == "dpmsolver++" or order < 3:
+                    cases += [(dict(algorithm_type=algorithm, solver_type=solver, solver_order=order), 8, {})]
+    cases += [({**THRESHOLD}, 6, {}), ({"solver_order": 3, "euler_at_final": True, "final_sigmas_type": "sigma_min"}, 16, {})]
+    return cases
+
+
+def ipndm():
+    cases = [({}, n, {}) for n in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 16, 20, 25, 30, 40, 50)]
+    return cases + [(sd(), 10, {}), ({"trained_betas": [1.0, 0.9, 0.5, 0.25, 0.0]}, 4, {}), ({"num_train_timesteps": 100}, 9, {})]
+
+
+def cm():
+    cases = [({}, n, {}) for n in (1, 2, 3, 4, 7, 10, 20, 40)]
+    for keys in ({"sigma_data": 1.0}, {"rho": 3.0}, {"sigma_min": 0.01, "sigma_max": 20.0}, {"s_noise": 0.5}, {"clip_denoised": False}, {"num_train_timesteps": 18}):
+        cases += [(keys, n, {}) for n in (2, 5)]
+    return cases
+
+
+def ddim_inverse():
+    cases = [c for c in common(predictions=("epsilon", "v_prediction")) + clipped() if c[0].get("timestep_spacing") != "linspace"]
+    # The class has no `add_noise`.
+    cases = [c for c in cases if "begin" not in c[2] and not (c[0].get("rescale_betas_zero_snr") and c[0].get("timestep_spacing") == "trailing")]
+    return cases + [(sd(set_alpha_to_one=a, prediction_type=p), n, {}) for a in (False, True) for p in ("epsilon", "v_prediction") for n in (3, 12)]
+
+
+def dpm_inverse():
+    # Its table begins where hardly any noise is, and the class has no `begin_index`.
+    cases = [c for c in common(rescales=False) if "begin" not in c[2]]
+    cases += [c for c in shapes(minima=False) if "begin" not in c[2] and "sigma_min" not in c[0]] + thresholded()
+    # The class leaves out timesteps that occur twice, which other classes keep.
+    cases = [c for c in cases if not (c[0].get("beta_schedule") == "squaredcos_cap_v2" and c[0].get("use_karras_sigmas"))]
+    for algorithm in ("dpmsolver++", "dpmsolver"):
+        for solver in ("midpoint", "heun"):
+            cases += [(sd(algorithm_type=algorithm, solver_type=solver, solver_order=o), 7, {}) for o in (1, 2, 3)]
+    return cases + [(sd(solver_order=3), 16, {}), (sd(solver_order=3, euler_at_final=True), 16, {})]
+
+
 KINDS = {
     "ddpm": (diffusers.DDPMScheduler, ddpm),
     "ddim": (diffusers.DDIMScheduler, ddim),
@@ -209,7 +329,23 @@ KINDS = {
     "dpmpp-2m": (diffusers.DPMSolverMultistepScheduler, dpmpp_2m),
     "unipc": (diffusers.UniPCMultistepScheduler, unipc),
     "lcm": (diffusers.LCMScheduler, lcm),
+    "dpm2": (diffusers.KDPM2DiscreteScheduler, dpm2),
+    "dpm2-a": (diffusers.KDPM2AncestralDiscreteScheduler, dpm2_a),
+    "dpmpp-sde": (diffusers.DPMSolverSDEScheduler, sde),
+    "dpmpp-singlestep": (diffusers.DPMSolverSinglestepScheduler, singlestep),
+    "deis": (diffusers.DEISMultistepScheduler, deis),
+    "sa-solver": (diffusers.SASolverScheduler, sa),
+    "tcd": (diffusers.TCDScheduler, tcd),
+    "edm-euler": (diffusers.EDMEulerScheduler, edm_euler),
+    "edm-dpmpp-2m": (diffusers.EDMDPMSolverMultistepScheduler, edm_dpm),
+    "ipndm": (diffusers.IPNDMScheduler, ipndm),
+    "cm": (diffusers.CMStochasticIterativeScheduler, cm),
+    "ddim-inverse": (diffusers.DDIMInverseScheduler, ddim_inverse),
+    "dpmpp-2m-inverse": (diffusers.DPMSolverMultistepInverseScheduler, dpm_inverse),
 }
+
+
+ROUNDED = ("dpm2-a", "dpmpp-sde")
 
 
 def short(values):
@@ -233,6 +369,8 @@ def run(cls, config, steps, keywords):
     x = NOISE * scheduler.init_noise_sigma if begin == 0 else scheduler.add_noise(DATA, NOISE, timesteps[:1])
     samples = [x]
     extra = {"eta": keywords["eta"]} if "eta" in keywords else {}
+    extra |= keywords.get("churn", {})
+    torch.manual_seed(SEED)
     for t in timesteps:
         result = scheduler.step(predict(scheduler.scale_model_input(x, t), t), t, x, **extra)
         x = result.prev_sample
@@ -250,12 +388,16 @@ def run(cls, config, steps, keywords):
         "hasOriginal": original is not None,
     }
     if hasattr(scheduler, "sigmas"):
-        case["sigmas"] = short(scheduler.sigmas.tolist())
+        case["sigmas"] = short(scheduler.sigmas.tolist()[: len(scheduler.timesteps) + 1])
     return case, torch.stack(samples).numpy()
 
 
 def main():
-    for name, (cls, make) in KINDS.items():
+    wanted = sys.argv[1:] or KINDS
+    for name in sorted(wanted, key=lambda name: name in ROUNDED):
+        cls, make = KINDS[name]
+        if name in ROUNDED:
+            round_correctly()
         cases, blocks, offset, seen = [], [], 0, set()
         for config, steps, keywords in make():
             if cls is diffusers.PNDMScheduler and steps < 4 and not config.get("skip_prk_steps"):
