@@ -10,7 +10,9 @@ works tokenize "$(printf 'word %.0s' $(seq 20000))"
 holds "the ids of a long text are no 32" test "$(tr ',' '\n' <out | wc -l)" = 32
 
 number='-?[0-9]+(\.[0-9]+)?(e-?[0-9]+)?'
-table="^\{\"sigmas\":\[($number(,$number)*)?\],\"timesteps\":\[$number(,$number)*\]\}\$"
+# Where there is no signal, σ is infinite, which JSON has no number for.
+level="($number|\"inf\")"
+table="^\{\"sigmas\":\[($level(,$level)*)?\],\"timesteps\":\[$number(,$number)*\]\}\$"
 for scheduler in ddpm ddim pndm lms euler euler-a heun dpmpp-2m dpmpp-2m-karras unipc lcm dpm2 dpm2-a dpmpp-2s-a dpmpp-sde dpmpp-3m-sde res-multistep er-sde \
   dpmpp-singlestep deis sa-solver tcd edm-euler edm-dpmpp-2m ipndm ddim-inverse dpmpp-2m-inverse; do
   for steps in 1 2 7 50; do

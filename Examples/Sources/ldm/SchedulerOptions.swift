@@ -19,10 +19,13 @@ struct SchedulerName: ExpressibleByArgument, CustomStringConvertible {
     (self.kind, self.spacing) = (kind, spacing)
   }
 
-  var description: String { [kind.rawValue, spacing?.rawValue].compactMap(\.self).joined(separator: "-") }
+  private static let karras = "dpmpp-2m-karras"
+
+  /// The spacing is left out where no name of this library includes it.
+  var description: String { kind == .dpmSolverMultistep && spacing == .karras ? Self.karras : kind.rawValue }
 
   static var allValueStrings: [String] {
-    SchedulerKind.allCases.flatMap { $0 == .dpmSolverMultistep ? [$0.rawValue, "dpmpp-2m-karras"] : [$0.rawValue] }
+    SchedulerKind.allCases.flatMap { $0 == .dpmSolverMultistep ? [$0.rawValue, karras] : [$0.rawValue] }
   }
 }
 

@@ -2,9 +2,11 @@ import Tensor
 
 /// Classifier-free guidance of a high scale with the spread of a lower one, so that colours do not burn.
 ///
-/// Channel by channel: the guided prediction is cut at a percentile of its distance from its mean, and shrunk to the largest distance that the lower scale gives.
+/// Channel by channel, the guided prediction is cut at a percentile of its distance from its mean, and shrunk to the largest distance that the lower scale
+/// gives. It sees predictions as the network makes them.
+///
 /// Source: the extension sd-dynamic-thresholding of stable-diffusion-webui and ComfyUI (`DynThresh`, with constant scales), after the thresholds of Imagen
-/// (arXiv:2205.11487). It sees predictions as the network makes them.
+/// (arXiv:2205.11487).
 public struct DynamicThresholding: Guidance {
   /// w.
   public var scale: Float

@@ -2,7 +2,7 @@ import Tensor
 
 /// Guidance in some of the steps. In the others the predictor is asked for the prompt's prediction alone, which takes half the time.
 ///
-/// Source: Kynkäänniemi et al. 2024, "Applying Guidance in a Limited Interval" (arXiv:2404.07724); parts of the steps as `start` and `stop` of diffusers' guiders.
+/// Source: Kynkäänniemi et al. 2024 (arXiv:2404.07724); parts of the steps as `start` and `stop` of diffusers' guiders.
 struct GuidanceInterval<Base: Guidance>: Guidance {
   var base: Base
   /// Parts of the steps, 0…1: from the first one after the lower bound, up to the one before the upper bound.
