@@ -12,6 +12,8 @@ public protocol Scheduler: Sendable, Codable {
   /// Whether a step looks at one prediction alone, and goes to α′ x₀ + σ′ ε with its clean sample x₀ and its noise ε, or to less noise and some that is drawn.
   /// Then ε may come from another prediction than x₀ (CFG++). False without an implementation.
   var putsNoiseBack: Bool { get }
+  /// α′: what the clean sample is multiplied by in the result of a step. Without an implementation, the next level's α.
+  func signal(after step: Int) -> Float
   /// One step.
   ///
   /// - Parameters:
@@ -25,6 +27,7 @@ public protocol Scheduler: Sendable, Codable {
 extension Scheduler {
   public var order: Int { 1 }
   public var putsNoiseBack: Bool { false }
+  public func signal(after step: Int) -> Float { schedule.levels[step + 1].alpha }
   /// The timestep given to the predictor at each step; its count is the number of predictions.
   public var timesteps: [Float] { schedule.timesteps }
   /// The noise in the sample for each unit of signal, σ/α, at each step, then after the last.

@@ -63,7 +63,7 @@ public struct Control: Sendable {
 /// The memory of a pass says which step it is. With step caching, deep features stay as the last whole pass was
 /// steered, and the layers above them are steered in each pass.
 package struct ControlledPredictor: NoisePredictor {
-  let base: any NoisePredictor
+  private(set) var base: any NoisePredictor
   /// Each with the features of its picture, repeated for the pictures of the request.
   let controls: [(control: Control, features: [Tensor])]
   /// Of a pass, one for each k.
@@ -172,6 +172,13 @@ package struct ControlledPredictor: NoisePredictor {
 }
 
 extension ControlledPredictor {
+  /// The same around another predictor.
+  func over(_ base: any NoisePredictor) -> ControlledPredictor {
+    var result = self
+    result.base = base
+    return result
+  }
+
   /// The same for passes of other rows.
   func asked(_ rows: [GuidanceRow]) -> ControlledPredictor {
     var result = self

@@ -28,6 +28,15 @@ struct DenoisingLoop: Sendable {
 
   var isFinished: Bool { step >= endStep }
 
+  /// Whether another guidance asks for the same rows in the steps from one on: passes are made for those.
+  func asksTheSame(as other: any Guidance, from step: Int) -> Bool {
+    let count = endStep - firstStep
+    return (step - firstStep..<count).allSatisfy {
+      guidance.rows(at: $0, of: count) == other.rows(at: $0, of: count)
+        && guidance.renoisingRow(at: $0, of: count) == other.renoisingRow(at: $0, of: count)
+    }
+  }
+
   /// Runs one step.
   /// - Returns: the clean latents as they look from here, where the scheduler knows them.
   mutating func advance(in context: ExecutionContext) throws -> Tensor? {
@@ -60,8 +69,8 @@ struct DenoisingLoop: Sendable {
     (scheduler, noise) = before
     let step = try scheduler.advance(stepped(latents), prediction: stepped(other), at: self.step, noise: &noise)
     guard let replaced = step.predictedOriginal else { return result }
-    let alpha = scheduler.schedule.levels[self.step + 1].alpha
-    return StepResult(sample: step.sample + alpha * (original - replaced), predictedOriginal: original)
+    return StepResult(
+      sample: step.sample + scheduler.signal(after: self.step) * (original - replaced), predictedOriginal: original)
   }
 
   /// `[N, h, w, C]` for each row of the guidance in this step.

@@ -35,7 +35,7 @@ extension Plan {
   /// A text for each frame, from the request's prompt on.
   func travelling(over frames: Int, in context: ExecutionContext) throws -> Conditioning {
     let keys = [FramePrompt(0, request.prompts[0])] + request.laterPrompts.sorted { $0.frame < $1.frame }
-    let encoded = try conditioning(of: keys.map { try only($0.prompt, of: "A clip") }, in: context)
+    let encoded = try conditioningOfEach(keys.map { try only($0.prompt, of: "A clip") }, in: context)
     guard !encoded.contexts.isEmpty else {
       throw ComponentError.unsupported(component: "This model", option: "prompts of frames, since it reads no text")
     }

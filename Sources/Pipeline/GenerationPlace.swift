@@ -46,8 +46,8 @@ public struct GenerationPlace: Sendable, Codable {
 
   /// The loop of the same request, at this place.
   /// - Throws: `GenerationError.placeDoesNotFit`.
-  func applied(to loop: DenoisingLoop) throws(GenerationError) -> DenoisingLoop {
-    var loop = loop
+  func applied(to fresh: DenoisingLoop) throws(GenerationError) -> DenoisingLoop {
+    var loop = fresh
     guard latents.shape == loop.latents.shape else {
       throw .placeDoesNotFit(reason: "its latents are \(latents.shape), and the request's are \(loop.latents.shape)")
     }
@@ -63,6 +63,9 @@ public struct GenerationPlace: Sendable, Codable {
       loop.guidance = try Self.decoded(guidance, like: loop.guidance)
     } catch {
       throw .placeDoesNotFit(reason: "it was saved with another scheduler, generator or guidance, or is damaged")
+    }
+    guard fresh.asksTheSame(as: loop.guidance, from: step) else {
+      throw .placeDoesNotFit(reason: "its guidance is another than the request's")
     }
     guard loop.scheduler.timesteps == timesteps else { throw .placeDoesNotFit(reason: "its scheduler has other steps than the request's") }
     loop.memories = loop.memories.indices.map {

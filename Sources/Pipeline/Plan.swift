@@ -112,6 +112,12 @@ struct Plan: Sendable {
     if perturbed == nil, guidance.rows.contains(where: \.isPerturbed) {
       throw .missingInput(component: "A guidance by perturbed attention", argument: "the layers that are perturbed")
     }
+    if perturbed != nil, !guidance.rows.contains(GuidanceRow(.prompt)) {
+      throw .unsupported(component: "A guidance that does not look at the prompt", option: "perturbed attention")
+    }
+    if request.forecast != nil, schedule.scheduler.order > 1 {
+      throw .unsupported(component: "A scheduler that corrects each step by a second prediction", option: "forecasts")
+    }
   }
 
   /// What nobody would look at is an error.
@@ -146,7 +152,7 @@ struct Plan: Sendable {
       size: size, images: count, rowsPerImage: most, sharesLatents: guidance.rows.allSatisfy(\.seesPicture),
       encodesPicture: request.task.source(scale: pipeline.autoencoder.spatialScale).isPixels)
     extent.controls = request.controls.map(\.model.name)
-    extent.contextLength = lengths.compactMap(\.self).max()
+    extent.contextLength = (lengths + request.laterPrompts.map { pipeline.conditioner.length(of: $0.prompt) }).compactMap(\.self).max()
     (extent.frames, extent.frameWindows) = (frames, request.frameWindows)
     extent.framesDecodedTogether = request.task.framesDecodedTogether
     return extent
@@ -176,8 +182,10 @@ struct Plan: Sendable {
 extension GenerationRequest {
   fileprivate func checkNumbers() throws(GenerationError) {
     guard !prompts.isEmpty else { throw .noPrompts }
-    for prompt in prompts + laterPrompts.map(\.prompt) + negativePrompts where prompt.text.utf8.count > Self.maximumPromptBytes {
-      throw .promptTooLong(bytes: prompt.text.utf8.count)
+    for prompt in prompts + laterPrompts.map(\.prompt) + negativePrompts {
+      for text in [prompt.text, prompt.second ?? ""] where text.utf8.count > Self.maximumPromptBytes {
+        throw .promptTooLong(bytes: text.utf8.count)
+      }
     }
     guard [0, 1, prompts.count].contains(negativePrompts.count) else {
       throw .negativePromptCount(prompts: prompts.count, negativePrompts: negativePrompts.count)
@@ -327,7 +335,7 @@ extension Plan {
     try check(start)
     let texts = try said(beside: pictures, in: context)
     let predictor = try steered(predictor, preparation, in: context)
-    let perturbed = try perturbed.map { try steered($0, preparation, in: context) }
+    let perturbed = perturbed.map { network in (predictor as? ControlledPredictor)?.over(network) ?? network }
     // A second model goes on where the first one was; what starts from a picture begins to count there, as in the webui.
     let origin = request.denoisingStart == nil ? schedule.firstStep : 0
     let passes = try GuidedPasses(guidance, steps: schedule.endStep - schedule.firstStep, saying: texts, from: origin) { rows in

@@ -14,11 +14,13 @@ struct PromptScript: Sendable {
   let parts: [Part]
 
   private static let mostParts = 100
+  /// Of all parts together, which all are encoded.
+  private static let mostTexts = 1000
 
   /// - Parameters:
   ///   - steps: of the generation, of which those that evaluate the predictor twice count twice.
   ///   - isNegative: whether the prompt is one to stay away from, in which `AND` is a word.
-  /// - Throws: `ComponentError.outOfRange` for more than 100 parts, and what `PromptProfile.schedule` throws.
+  /// - Throws: `ComponentError.outOfRange` for more than 100 parts or 1000 texts in all, and what `PromptProfile.schedule` throws.
   init(_ prompt: Prompt, steps: Int, isNegative: Bool) throws(ComponentError) {
     let texts = isNegative ? [WeightedText(prompt.text)] : prompt.profile.composition(prompt.text)
     guard texts.count <= Self.mostParts else {
@@ -32,6 +34,10 @@ struct PromptScript: Sendable {
         return (last: step, value: own)
       }
       parts.append(Part(weight: Float(part.weight), texts: Timeline(said)))
+    }
+    let said = parts.reduce(0) { $0 + $1.texts.values.count }
+    guard said <= Self.mostTexts else {
+      throw .outOfRange(component: "A prompt", option: "texts in all its parts", value: "\(said)", allowed: "up to \(Self.mostTexts)")
     }
     self.parts = parts
   }
@@ -81,6 +87,14 @@ extension Plan {
       throw .unsupported(component: what, option: "prompts that change from step to step or are added up (AND)")
     }
     return only
+  }
+
+  /// What the conditioner makes of prompts that are drawn one after the other: a row for each, all of as many tokens as the longest. The webui reads each by
+  /// itself.
+  func conditioningOfEach(_ prompts: [Prompt], in context: ExecutionContext) throws -> Conditioning {
+    guard prompts.contains(where: { $0.profile == .webui }) else { return try conditioning(of: prompts, in: context) }
+    let read = try prompts.map { try conditioning(of: [$0], in: context) }
+    return try .concatenated(Conditioning.ofOneLength(read, profile: prompts[0].profile))
   }
 
   /// What the conditioner makes of scripts: parts with a row for each picture.

@@ -7,6 +7,7 @@ import Tensor
 public struct DDIMScheduler: Scheduler {
   public let schedule: NoiseSchedule
   public var putsNoiseBack: Bool { true }
+  public func signal(after step: Int) -> Float { alphas[schedule.timesteps[step] - Float(stride)].squareRoot() }
   private let alphas: AlphaTable
   private let prediction: PredictionType
   private let clipping: Clipping

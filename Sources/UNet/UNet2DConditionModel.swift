@@ -136,6 +136,8 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   private func goesInTurns(_ inputs: Inputs, in context: ExecutionContext) -> Bool {
     let pixels = inputs.pictures.shape[1] * inputs.pictures.shape[2]
     let features = inputs.featureRows * pixels * configuration.levels[0].channels
+    // Deep features of another shape are an error of the whole pass.
+    guard inputs.deepFeatures.map({ $0.shape.dimensions.first == inputs.featureRows }) ?? true else { return false }
     return inputs.frames > 1 && context.mayRearrange && features > 1 << 24
   }
 
@@ -283,9 +285,13 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   /// Lets the tokens of some layers see themselves alone. Source: `_set_pag_attn_processor` of diffusers' `PAGMixin`.
   /// - Parameter expression: looked for in the names of layers, `mid_block.attentions.0.transformer_blocks.0.attn1`.
   private mutating func perturb(_ expression: String) throws {
-    guard let pattern = try? Regex(expression) else {
+    // What can branch may take for ever.
+    let known =
+      expression.utf8.count <= 200 && expression.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "_.\\^$[]-".contains($0)) }
+    guard known, let pattern = try? Regex(expression) else {
       throw ComponentError.outOfRange(
-        component: "Perturbed attention", option: "a layer", value: expression, allowed: "a regular expression, such as mid or up_blocks.0")
+        component: "Perturbed attention", option: "as a layer,", value: String(expression.prefix(200)),
+        allowed: "a regular expression of letters, digits and _ . \\ ^ $ [ ] -, such as mid or up_blocks.0")
     }
     var found = 0
     func isMeant(_ name: String) -> Bool {
@@ -298,8 +304,8 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     for index in upBlocks.indices { upBlocks[index].stack.perturb(where: isMeant) }
     guard found > 0 else {
       throw ComponentError.outOfRange(
-        component: "Perturbed attention", option: "a layer", value: expression,
-        allowed: "found in the name of a layer with self-attention, such as mid or up_blocks.1.attentions.0")
+        component: "Perturbed attention", option: "as a layer,", value: expression,
+        allowed: "what is found in the name of a layer with self-attention, such as mid or up_blocks.1.attentions.0")
     }
   }
 

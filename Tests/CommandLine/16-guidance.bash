@@ -16,11 +16,12 @@ guided pag-adaptive "${drawn[@]}" --guidance 5 --pag-scale 3 --pag-adaptive-scal
 guided pag-img2img img2img --model "$models/sd1" --prompt "a photo of the cat" --image "$inputs/picture.png" --strength 0.6 --guidance 5 --pag-scale 3
 guided freeu "${drawn[@]}" --guidance 5 --freeu 1.5,1.6,0.9,0.2
 guided apg "${drawn[@]}" --guidance 9 --apg eta=0,momentum=-0.5,norm_threshold=2.5 --scheduler ddim
-holds "a picture says what its guidance was told" grep -aq "APG: eta=0 momentum=-0.5 norm_threshold=2.5" r.png
+holds "a picture says what its guidance was told" grep -aq "APG: \"eta=0,momentum=-0.5,norm_threshold=2.5\"" r.png
 guided thresholded "${drawn[@]}" --guidance 12 --dynamic-thresholding mimic=3,percentile=0.9 --scheduler ddim
 guided thresholded-jointly "${drawn[@]}" --guidance 12 --dynamic-thresholding "mimic=4, percentile=0.95, separate=false, phi=0.7" --scheduler euler
 guided cfgpp-ddim "${drawn[@]}" --cfg-plus-plus --scheduler ddim
 guided cfgpp-euler-a "${drawn[@]}" --cfg-plus-plus --guidance 0.5 --scheduler euler-a
+works "${drawn[@]}" --cfg-plus-plus --guidance 0.6 --scheduler ddim --memory-limit 200MB --output r.png
 works "${drawn[@]}" --seed 70 --steps 10 --guidance 5 --guidance-interval 0.2,0.7 --scheduler ddim --output r.png --save-latents r.safetensors
 close_to 1e-3 r.safetensors latents "$models/guidance/reference/interval.safetensors" latents
 works edit --model "$models/edit8" --prompt "a photo of the cat" --image "$inputs/picture.png" --steps 3 --pag-scale 2 --guidance-interval 0,0.5 --output r.png
@@ -40,6 +41,13 @@ done
 for scale in 0 -1 nan 1e9; do refused 64 "pag-scale must be a number" "${drawn[@]}" --pag-scale "$scale" --output made/x.png; done
 refused 64 "go with --pag-scale" "${drawn[@]}" --pag-layers mid --output made/x.png
 refused 1 "found in the name of a layer" "${drawn[@]}" --pag-scale 3 --pag-layers nowhere --output made/x.png
+refused 1 "a regular expression" "${drawn[@]}" --pag-scale 3 --pag-layers '(.*)*(.*)*(.*)*(.*)*x9' --output made/x.png
+refused 64 "names no layer" "${drawn[@]}" --pag-scale 3 --pag-layers " ," --output made/x.png
+for option in "--apg eta=0" "--dynamic-thresholding mimic=3" "--guidance-rescale 0.5" "--guidance-interval 0,0.5"; do
+  # shellcheck disable=SC2086
+  refused 1 "need a --guidance above 1" "${drawn[@]}" --guidance 1 $option --output made/x.png
+done
+refused 1 "corrects each step" "${drawn[@]}" --scheduler heun --forecast 2 --output made/x.png
 refused 1 "a regular expression" "${drawn[@]}" --pag-scale 3 --pag-layers '(' --output made/x.png
 refused 64 "knows eta, momentum, norm_threshold, but not beta" "${drawn[@]}" --apg beta=1 --output made/x.png
 refused 64 "eta of --apg must be a number" "${drawn[@]}" --apg eta=nan --output made/x.png

@@ -105,6 +105,18 @@ private struct GuidanceCase: Decodable, Sendable, CustomTestStringConvertible {
     }
   }
 
+  /// Passes are made for the rows of the request's guidance, so a place of another one does not fit.
+  @Test func placesOfAnotherIntervalAreRefused() async throws {
+    let given = try Self.given("interval"), model = try given.run.loadModel()
+    var request = try given.request(), steps = try model.pipeline.generate(request).makeAsyncIterator()
+    for _ in 0..<2 { _ = try await steps.next() }
+    let place = try #require(try steps.place)
+    for interval in [0.5...1.0, 0...0.1] {
+      request.guidanceInterval = interval
+      await #expect(throws: GenerationError.self) { for try await _ in try model.pipeline.generate(request, from: place) {} }
+    }
+  }
+
   @Test func sameBytesForAnyNumberOfThreads() async throws {
     let given = try Self.given("freeu-pag-xl"), model = try given.run.loadModel()
     func drawn(_ threads: Int) async throws -> [Float] {

@@ -86,7 +86,7 @@ struct Bench: AsyncParsableCommand {
       throw ValidationError("--lora and --embedding go with --pass picture alone.")
     }
     guard shortcuts.settings.isEmpty || pass == .picture else {
-      throw ValidationError("--step-cache and --merge-tokens go with --pass picture alone.")
+      throw ValidationError("--step-cache, --forecast and --merge-tokens go with --pass picture alone.")
     }
   }
 

@@ -219,7 +219,9 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
       }
     }
     guard let width = sampling.width ?? source?.width, let height = sampling.height ?? source?.height else { return nil }
-    let guidance = sampling.guidance ?? 2
+    // CFG++ and prompts with parts look at the negative prompt whatever the scale is.
+    let parts = prompt.profile.composition(text), isComposed = parts.count > 1 || parts.contains { $0.weight != 1 }
+    let guidance = guiding.cfgPlusPlus || isComposed ? 2 : sampling.guidance ?? 2
     let kinds = guidance > 1 ? (try? task.guidance(scale: guidance, rescale: 0))?.rows ?? [] : [GuidanceRow(.prompt)]
     // The model takes the next size that it can divide, so this rounds up to multiples of 64. The request reports a size that is too large.
     func planned(_ side: Int) -> Int { max(64, (min(side, GenerationRequest.maximumPixels) + 63) / 64 * 64) }

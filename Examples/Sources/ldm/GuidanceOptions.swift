@@ -20,7 +20,8 @@ struct GuidanceOptions: ParsableArguments {
   @Option(
     parsing: .unconditional,
     help: """
-      Perturbed attention: how far from a prediction whose attention sees nothing. 3 is usual, also without a negative prompt. Each step takes a pass more.
+      Perturbed attention: how far from a prediction for which each token sees itself alone. 3 is usual, also without a negative prompt. Each step takes \
+      a pass more.
       """)
   var pagScale: Double?
 
@@ -133,6 +134,7 @@ struct GuidanceOptions: ParsableArguments {
     guard pagScale != nil || pagLayers == nil && pagAdaptiveScale == nil else {
       throw ValidationError("--pag-layers and --pag-adaptive-scale go with --pag-scale.")
     }
+    guard pagLayers.map({ !layers(of: $0).isEmpty }) ?? true else { throw ValidationError("--pag-layers names no layer, such as mid.") }
     guard freeu?.values.count ?? 4 == 4 else { throw ValidationError("--freeu takes four numbers, as in 1.5,1.6,0.9,0.2.") }
     guard [apg != nil, dynamicThresholding != nil, cfgPlusPlus].count(where: \.self) < 2 else {
       throw ValidationError("Give one of --apg, --dynamic-thresholding and --cfg-plus-plus.")
@@ -143,10 +145,13 @@ struct GuidanceOptions: ParsableArguments {
     _ = try method(scale: 7.5)
   }
 
+  private func layers(of text: String) -> [String] {
+    text.split(separator: ",").map { String($0.trimming(while: \.isWhitespace)) }.filter { !$0.isEmpty }
+  }
+
   private var perturbedAttention: PerturbedAttention? {
     pagScale.map { scale in
-      let layers = pagLayers.map { $0.split(separator: ",").map { String($0.trimming(while: \.isWhitespace)) } }
-      return PerturbedAttention(scale: Float(scale), adaptiveScale: Float(pagAdaptiveScale ?? 0), layers: layers ?? ["mid"])
+      PerturbedAttention(scale: Float(scale), adaptiveScale: Float(pagAdaptiveScale ?? 0), layers: pagLayers.map(layers) ?? ["mid"])
     }
   }
 
@@ -175,7 +180,13 @@ struct GuidanceOptions: ParsableArguments {
   /// - Throws: a `Failure` where the task has a guidance of its own.
   func apply(to request: inout GenerationRequest, scale: Double?) throws {
     if cfgPlusPlus { request.guidance = scale ?? Double(RenoisingGuidance().scale) }
-    request.guidanceMethod = request.guidance > 1 || cfgPlusPlus ? try method(scale: request.guidance) : nil
+    guard request.guidance > 1 || cfgPlusPlus || apg == nil && dynamicThresholding == nil else {
+      throw Failure("--apg and --dynamic-thresholding need a --guidance above 1.")
+    }
+    guard request.guidance > 1 || cfgPlusPlus || guidanceRescale == nil && (guidanceInterval == nil || pagScale != nil) else {
+      throw Failure("--guidance-rescale and --guidance-interval need a --guidance above 1; otherwise there is nothing to guide.")
+    }
+    request.guidanceMethod = try method(scale: request.guidance)
     if request.guidanceMethod == nil { request.guidanceRescale = guidanceRescale ?? 0 }
     guard try request.guidanceMethod == nil || request.task.guidance(scale: 2, rescale: 0) is ClassifierFreeGuidance else {
       throw Failure(
@@ -188,13 +199,13 @@ struct GuidanceOptions: ParsableArguments {
 
   /// The settings that are written into pictures.
   var settings: [GenerationParameters.Setting] {
-    func list(_ numbers: Numbers?) -> String? { numbers.map { $0.values.map { "\($0)" }.joined(separator: " ") } }
+    func list(_ numbers: Numbers?) -> String? { numbers.map { $0.values.map { "\($0)" }.joined(separator: ",") } }
     let all = [
       ("Guidance rescale", guidanceRescale.map { "\($0)" }), ("Guidance interval", list(guidanceInterval)),
       ("PAG scale", pagScale.map { "\($0)" }),
-      ("PAG layers", pagScale == nil ? nil : perturbedAttention?.layers.joined(separator: " ")),
-      ("PAG adaptive scale", pagAdaptiveScale.map { "\($0)" }), ("APG", apg?.text.replacing(",", with: " ")),
-      ("Dynamic thresholding", dynamicThresholding?.text.replacing(",", with: " ")), ("CFG++", cfgPlusPlus ? "true" : nil),
+      ("PAG layers", pagScale == nil ? nil : perturbedAttention?.layers.joined(separator: ",")),
+      ("PAG adaptive scale", pagAdaptiveScale.map { "\($0)" }), ("APG", apg?.text),
+      ("Dynamic thresholding", dynamicThresholding?.text), ("CFG plus plus", cfgPlusPlus ? "true" : nil),
       ("FreeU", list(freeu)),
     ]
     return all.compactMap { name, value in value.map { .init(name, $0) } }

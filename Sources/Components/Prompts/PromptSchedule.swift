@@ -66,7 +66,7 @@ struct PromptSchedule: Sendable {
         if moment.step(of: steps) >= 1 { ends.insert(moment.step(of: steps)) }
         for part in [before, after] { collect(part, steps, into: &ends) }
       case .alternating(let parts):
-        ends.formUnion(1...max(steps, 1))
+        if ends.count < steps { ends.formUnion(1...max(steps, 1)) }
         for part in parts { collect(part, steps, into: &ends) }
       }
     }

@@ -60,6 +60,8 @@ struct LogNoiseTimesteps<Base: Scheduler>: Scheduler {
   }
 
   var order: Int { base.order }
+  var putsNoiseBack: Bool { base.putsNoiseBack }
+  func signal(after step: Int) -> Float { base.signal(after: step) }
 
   mutating func advance(_ sample: Tensor, prediction: Tensor, at step: Int, noise: inout any NoiseSource) throws -> StepResult {
     try base.advance(sample, prediction: prediction, at: step, noise: &noise)

@@ -35,7 +35,8 @@ public struct AdaptiveProjectedGuidance: Guidance {
     let (negative, text) = (predictions[0], predictions[1])
     var difference = text - negative
     if let momentum {
-      if let average { difference = difference + momentum * average }
+      // What a damaged place brings along does not count.
+      if let average, average.shape == difference.shape { difference = difference + momentum * average }
       average = difference
     }
     let pictures = (0..<text.shape[0]).map { row in

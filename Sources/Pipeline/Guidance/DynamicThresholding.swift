@@ -76,6 +76,7 @@ extension [Float] {
   /// Between the two values that the part lies between, as `torch.quantile`; 0 for nothing.
   fileprivate func quantile(_ part: Double) -> Float {
     guard !isEmpty else { return 0 }
+    let part = part.isNaN ? 1 : Swift.min(Swift.max(part, 0), 1)
     let sorted = sorted(), place = part * Double(count - 1), lower = Int(place)
     let upper = Swift.min(lower + 1, count - 1)
     return sorted[lower] + Float(place - Double(lower)) * (sorted[upper] - sorted[lower])

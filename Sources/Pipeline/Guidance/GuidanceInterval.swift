@@ -5,13 +5,16 @@ import Tensor
 /// Source: Kynkäänniemi et al. 2024 (arXiv:2404.07724); parts of the steps as `start` and `stop` of diffusers' guiders.
 struct GuidanceInterval<Base: Guidance>: Guidance {
   var base: Base
-  /// Parts of the steps, 0…1: from the first one after the lower bound, up to the one before the upper bound.
+  /// Parts of the n steps, 0…1: from step ⌊start · n⌋ up to the one before ⌊stop · n⌋, counted from 0.
   let start: Double
   let stop: Double
 
   private static var prompt: GuidanceRow { GuidanceRow(.prompt) }
 
-  private func contains(_ step: Int, of count: Int) -> Bool { Int(start * Double(count)) <= step && step < Int(stop * Double(count)) }
+  private func contains(_ step: Int, of count: Int) -> Bool {
+    let (step, count) = (Double(step), Double(count))
+    return (start * count).rounded(.down) <= step && step < (stop * count).rounded(.down)
+  }
 
   var rows: [GuidanceRow] { base.rows.contains(Self.prompt) ? base.rows : base.rows + [Self.prompt] }
 

@@ -22,7 +22,7 @@ public struct PredictionForecast: Sendable, Hashable, Codable {
 
   /// The last step asks, too: nothing would mend what it makes.
   func asks(at step: Int, of count: Int) -> Bool {
-    step < max(1, warmUp) || (step - max(1, warmUp) + 1).isMultiple(of: interval) || step == count - 1
+    step < max(1, warmUp) || (step - max(1, warmUp) + 1).isMultiple(of: max(1, interval)) || step == count - 1
   }
 }
 
@@ -47,14 +47,15 @@ struct ForecastGuidance<Base: Guidance>: Guidance {
       let prediction = base.combined(predictions, at: step)
       // Two predictions at one timestep say nothing of what comes.
       known.removeAll { $0.timestep == step.timestep }
-      known = known.suffix(forecast.order) + [Known(timestep: step.timestep, prediction: prediction)]
+      known = known.suffix(max(0, forecast.order)) + [Known(timestep: step.timestep, prediction: prediction)]
       return prediction
     }
     return extrapolated(to: step.timestep, like: step.latents)
   }
 
-  /// Lagrange's polynomial through what is known.
+  /// Lagrange's polynomial through what is known. What a damaged place brings along does not count.
   private func extrapolated(to timestep: Float, like latents: Tensor) -> Tensor {
+    let known = known.filter { $0.prediction.shape == latents.shape }
     let times = known.map { Double($0.timestep) }
     let terms = known.indices.map { index in
       let weight = times.indices.filter { $0 != index }.reduce(1) { $0 * (Double(timestep) - times[$1]) / (times[index] - times[$1]) }

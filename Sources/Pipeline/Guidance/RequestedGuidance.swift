@@ -8,13 +8,15 @@ extension GenerationRequest {
   ///   - composed: whether a prompt has parts that are added up, which are measured from the negative prompt.
   ///   - steps: that are run.
   func guidance(embedded: Bool, composed: Bool, steps: Int) throws -> any Guidance {
-    if guidanceMethod != nil { try checkNumber("The guidance rescaling beside a method of guidance", guidanceRescale, in: 0...0) }
+    if guidanceMethod != nil, guidanceRescale != 0 {
+      throw ComponentError.unsupported(component: "A method of guidance", option: "a guidance rescaling beside it")
+    }
     let isGuided = (guidance > 1 || composed) && !embedded
     // Perturbed attention restores the spread of all guidance together.
     let own = perturbedAttention == nil ? guidanceRescale : 0
     var result: any Guidance = try guidanceMethod ?? (isGuided ? task.guidance(scale: guidance, rescale: own) : Unguided())
     if let perturbedAttention { result = result.beside(perturbedAttention, rescale: isGuided ? Float(guidanceRescale) : 0) }
-    if forecast != nil, result.renoisingRow(at: 0, of: steps) != nil {
+    if forecast != nil, (0..<steps).contains(where: { result.renoisingRow(at: $0, of: steps) != nil }) {
       throw ComponentError.unsupported(
         component: "CFG++", option: "predictions that are forecast, since each step needs the noise of its own")
     }
@@ -24,8 +26,10 @@ extension GenerationRequest {
       for step in 0..<steps {
         let rows = result.rows(at: step, of: steps)
         guard !rows.contains(where: { $0.text == .prompt && GuidedPasses.origin(of: $0, in: rows) == nil }) else {
-          throw ComponentError.unsupported(
-            component: "A guidance without a negative prompt", option: "prompts that are added up (AND), or that have a weight")
+          let what =
+            guidanceInterval == nil
+            ? "A guidance without a negative prompt" : "An interval of guidance, which leaves the negative prompt out,"
+          throw ComponentError.unsupported(component: what, option: "prompts that are added up (AND), or that have a weight")
         }
       }
     }

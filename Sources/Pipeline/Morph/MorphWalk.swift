@@ -68,10 +68,9 @@ extension DiffusionPipeline {
     }
     var context = context
     if let adaptation = request.adaptation ?? adaptation { context.adaptation = adaptation }
-    // All in one request, so that all get as many tokens as the longest.
     let plan = plans[0]
     let only = try prompts.map { try plan.only($0, of: "A walk") }
-    let conditioning = try await context.run { try plan.conditioning(of: only, in: $0) }
+    let conditioning = try await context.run { try plan.conditioningOfEach(only, in: $0) }
     var (places, numbers) = ([Morph.Place](), [Morph.Place: Int]())
     let frames = morph.places(count).map { place in
       let number = numbers[place] ?? places.count
