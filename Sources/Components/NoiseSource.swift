@@ -8,12 +8,16 @@ public protocol NoiseSource: Sendable, Codable {
   mutating func permutation(_ count: Int) -> [Int]
   /// The seed of another source, below 2⁶³. Without an implementation, it follows from two normal numbers.
   mutating func seed() -> UInt64
+  /// The same: one for all pictures, or one for each. Without an implementation, one.
+  mutating func seeds() -> [UInt64]
 }
 
 extension NoiseSource {
   public mutating func permutation(_ count: Int) -> [Int] {
     normal(count).enumerated().sorted { ($0.element, $0.offset) < ($1.element, $1.offset) }.map(\.offset)
   }
+
+  public mutating func seeds() -> [UInt64] { [seed()] }
 
   public mutating func seed() -> UInt64 { normal(2).reduce(0) { $0 << 32 | UInt64($1.bitPattern) } & UInt64(Int.max) }
 }

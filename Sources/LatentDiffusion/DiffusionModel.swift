@@ -204,7 +204,7 @@ public struct DiffusionModel: Sendable {
     } catch {
       reason = error
     }
-    let others = SchedulerKind.allCases.filter { problem(of: $0) == nil }
+    let others = SchedulerKind.allCases.filter { $0.isGeneral && problem(of: $0) == nil }
     guard !others.isEmpty else { throw reason }
     return (configuration, nil, .unusableOwn(className: configuration.className, reason: "\(reason)", others: others.map(\.rawValue)))
   }

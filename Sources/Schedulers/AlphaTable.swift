@@ -17,7 +17,7 @@ struct AlphaTable: Sendable, Codable {
   /// ᾱ of a training timestep, a whole number. Below 0 it is ᾱ after the last step; beyond the table it is the table's last.
   subscript(timestep: Float) -> Float {
     guard timestep >= 0, let last = alphasCumprod.indices.last else { return final }
-    return alphasCumprod[Int(min(timestep, Float(last)))]
+    return alphasCumprod[min(Int(min(timestep, Float(last))), last)]
   }
 
   /// The schedule of some training timesteps.

@@ -37,7 +37,7 @@ public struct CMStochasticIterativeScheduler: Scheduler {
       timesteps: sigmas.map { Float(250 * log($0)) },
       levels: (sigmas + [limits.smallest]).map {
         NoiseLevel(alpha: 1, sigma: Float($0), inputDivisor: Float(($0 * $0 + Double(data * data)).squareRoot()))
-      }, initialNoiseScale: Float(limits.largest))
+      }, initialNoiseScale: Float(sigmas[0]))
   }
 
   public mutating func advance(

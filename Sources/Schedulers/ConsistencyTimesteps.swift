@@ -10,7 +10,12 @@ extension NoiseTable {
       throw .unusableValue(key: "strength", found: "\(strength)", needed: "above 0 and at most 1")
     }
     if let custom = try configuration.customTimesteps(steps: steps, trained: trainTimesteps) {
-      return custom.map { Int($0.rounded(.towardZero)) }
+      guard custom.allSatisfy({ $0 == $0.rounded() }) else {
+        throw .unusableSetting("timesteps", found: "a list with fractions", needed: "whole numbers")
+      }
+      let kept = min(Int(Double(custom.count) * strength), custom.count)
+      guard kept > 0 else { throw .unusableSteps(steps, scheduler: scheduler, needed: "more, so that the strength leaves one") }
+      return custom.suffix(kept).map { Int($0) }
     }
     let originalSteps = try configuration.count(
       .originalInferenceSteps, configuration.originalInferenceSteps, default: 50, in: 1...trainTimesteps)

@@ -14,6 +14,7 @@ extension DPMSolverMultistepScheduler {
     defaults.rescales = false
     let table = try NoiseTable(configuration, defaults: defaults)
     try table.check(steps: steps, for: "DPM-Solver inverse")
+    try configuration.refuseLearnedVariance()
     let algorithm: DPMSolverAlgorithm = try configuration.choice(
       .algorithmType, configuration.algorithmType, default: .plusPlus, among: [.plusPlus, .plain, .deis])
     let spacing = try SigmaSpacing(configuration)

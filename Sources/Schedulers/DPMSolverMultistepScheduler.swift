@@ -30,9 +30,7 @@ public struct DPMSolverMultistepScheduler: Scheduler {
     defaults.keepsSignal = true
     let table = try NoiseTable(configuration, defaults: defaults)
     try table.check(steps: steps, for: "DPM-Solver")
-    if let variance = configuration.varianceType, variance.hasPrefix("learned") {
-      throw .unusableValue(key: "variance_type", found: "\"\(variance.prefix(80))\"", needed: "absent: learned variances are not read")
-    }
+    try configuration.refuseLearnedVariance()
     prediction = try PredictionType(configuration)
     preconditioning = nil
     clipping = try Clipping(configuration, clips: nil)

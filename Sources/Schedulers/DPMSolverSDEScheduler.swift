@@ -87,23 +87,26 @@ public struct DPMSolverSDEScheduler: Scheduler {
 private func exp(_ x: Float) -> Float { Float(Foundation.exp(Double(x))) }
 private func log(_ x: Float) -> Float { Float(Foundation.log(Double(x))) }
 
-/// The Brownian path of a run, whose seed is drawn when it is first asked for.
+/// The Brownian path of a run, whose seed is drawn when it is first asked for. Pictures with seeds of their own have paths of their own.
 struct BrownianPath: Sendable, Codable {
-  private var seed: UInt64?
+  private var seeds: [UInt64] = []
 
   init(_ configuration: SchedulerConfiguration) throws(SchedulerError) {
     guard configuration.noiseSamplerSeed != nil else { return }
-    seed = UInt64(try configuration.count(.noiseSamplerSeed, configuration.noiseSamplerSeed, default: 0, in: 0...Int.max))
+    seeds = [UInt64(try configuration.count(.noiseSamplerSeed, configuration.noiseSamplerSeed, default: 0, in: 0...Int.max))]
   }
 
   /// Standard normal noise for a step between two σ of a schedule.
   mutating func noise(
     from sigma: Float, to next: Float, of schedule: NoiseSchedule, like sample: Tensor, drawing noise: inout any NoiseSource
   ) -> Tensor {
-    let seed = seed ?? noise.seed()
-    self.seed = seed
+    if seeds.isEmpty { seeds = noise.seeds() }
     let sigmas = schedule.levels.map(\.sigma).filter { $0 > 0 }
-    let tree = BrownianTree(entropy: seed, from: sigmas.min() ?? 0, to: sigmas.max() ?? 0)
-    return tree.noise(from: sigma, to: next, like: sample)
+    func path(_ seed: UInt64, like sample: Tensor) -> Tensor {
+      BrownianTree(entropy: seed, from: sigmas.min() ?? 0, to: sigmas.max() ?? 0).noise(from: sigma, to: next, like: sample)
+    }
+    guard seeds.count > 1, sample.shape[0].isMultiple(of: seeds.count) else { return path(seeds.first ?? 0, like: sample) }
+    let each = sample.shape[0] / seeds.count
+    return Tensor.concatenated(seeds.indices.map { path(seeds[$0], like: sample.rows($0 * each..<($0 + 1) * each)) }, axis: 0)
   }
 }

@@ -27,9 +27,7 @@ public struct DPMSolverSinglestepScheduler: Scheduler {
     defaults.rescales = false
     let table = try NoiseTable(configuration, defaults: defaults)
     try table.check(steps: steps, for: "DPM-Solver singlestep")
-    if let variance = configuration.varianceType, variance.hasPrefix("learned") {
-      throw .unusableValue(key: "variance_type", found: "\"\(variance.prefix(80))\"", needed: "absent: learned variances are not read")
-    }
+    try configuration.refuseLearnedVariance()
     prediction = try PredictionType(configuration)
     clipping = try Clipping(configuration, clips: nil)
     algorithm = try configuration.choice(

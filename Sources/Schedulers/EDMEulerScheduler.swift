@@ -23,7 +23,7 @@ public struct EDMEulerScheduler: Scheduler {
     _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
   ) throws -> StepResult {
     try check(step, sample, output)
-    let start = churn.applied(to: sample, sigma: schedule.levels[step].sigma, steps: schedule.timesteps.count, drawing: &noise)
+    let start = churn.applied(to: sample, sigma: schedule.levels[step].sigma, steps: schedule.levels.count - 1, drawing: &noise)
     let original = preconditioning.original(start.sample, output, sigma: start.sigma)
     let derivative = (start.sample - original) / start.sigma
     let change = derivative * (schedule.levels[step + 1].sigma - start.sigma)

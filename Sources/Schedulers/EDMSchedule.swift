@@ -57,6 +57,6 @@ extension NoiseSchedule {
       levels: (sigmas + [final]).map {
         let data = preconditioning.sigmaData
         return NoiseLevel(alpha: 1, sigma: $0, inputDivisor: ($0 * $0 + data * data).squareRoot())
-      }, initialNoiseScale: Float((limits.largest * limits.largest + 1).squareRoot()))
+      }, initialNoiseScale: (sigmas[0] * sigmas[0] + 1).squareRoot())
   }
 }

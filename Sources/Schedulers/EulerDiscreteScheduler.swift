@@ -46,7 +46,7 @@ public struct EulerDiscreteScheduler: Scheduler {
   ) throws -> StepResult {
     try check(step, sample, output)
     let sigma = schedule.levels[step].sigma
-    let start = churn.applied(to: sample, sigma: sigma, steps: schedule.timesteps.count, drawing: &noise)
+    let start = churn.applied(to: sample, sigma: sigma, steps: schedule.levels.count - 1, drawing: &noise)
     // As in diffusers, a velocity is read with the σ before noise was added.
     let original = prediction.original(start.sample, output, sigma: prediction == .vPrediction ? sigma : start.sigma)
     // dx/dσ = (x − x₀)/σ.

@@ -25,7 +25,7 @@ public struct IPNDMScheduler: Scheduler {
       sigmas = own.map { Float($0) }
     }
     let levels = sigmas.map { NoiseLevel(alpha: (1 - $0 * $0).squareRoot(), sigma: $0) }
-    schedule = NoiseSchedule(timesteps: levels.dropLast().map { atan2($0.sigma, $0.alpha) / .pi * 2 }, levels: levels)
+    schedule = NoiseSchedule(timesteps: levels.dropLast().map { Float(Double(atan2($0.sigma, $0.alpha)) / Double.pi * 2) }, levels: levels)
   }
 
   public mutating func advance(

@@ -35,14 +35,14 @@ extension NoiseSchedule {
       ?? spaced.reachingZero(steps: steps, rounded: false, isDouble: options.isDouble)
     let trained = SigmaTable(table)
     var sigmas =
-      switch options.interpolation {
+      switch configuration.sampling.timesteps == nil ? options.interpolation : .linear {
       case .linear: timesteps.map(trained.sigma)
       case .logLinear: trained.logLinear(count: steps + 1)
       }
     if let custom = try configuration.customSigmas(steps: steps) {
       sigmas = custom
       timesteps = sigmas.map(trained.timestep)
-    } else if let spacing = options.spacing {
+    } else if let spacing = options.spacing, configuration.sampling.timesteps == nil {
       // diffusers' spacings lie between σ of the first and the last timestep, the others between the table's ends.
       let ends = SigmaSpacing.keyed.contains(spacing) ? sigmas : trained.sigmas.reversed().map { Double($0) }
       let limits = try SigmaLimits(

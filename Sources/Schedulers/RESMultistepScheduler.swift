@@ -43,8 +43,9 @@ public struct RESMultistepScheduler: Scheduler {
       let place = (log(AncestralStep(from: before, to: sigma, eta: eta).down) - log(before)) / h
       let phi1 = expm1(-h) / -h
       let phi2 = (phi1 - 1) / -h
-      guard place != 0, place.isFinite else { return StepResult(sample: result, predictedOriginal: original) }
-      result = exp(-h) * sample + h * ((phi1 - phi2 / place) * original + (phi2 / place) * history.outputs[1])
+      if place != 0, place.isFinite {
+        result = exp(-h) * sample + h * ((phi1 - phi2 / place) * original + (phi2 / place) * history.outputs[1])
+      }
     }
     guard eta > 0, next > 0 else { return StepResult(sample: result, predictedOriginal: original) }
     return StepResult(sample: result + noise.normal(like: sample) * (noiseScale * way.up), predictedOriginal: original)

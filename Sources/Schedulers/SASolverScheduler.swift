@@ -44,9 +44,7 @@ public struct SASolverScheduler: Scheduler {
     defaults.rescales = false
     let table = try NoiseTable(configuration, defaults: defaults)
     try table.check(steps: steps, for: "SA-Solver")
-    if let variance = configuration.varianceType, variance.hasPrefix("learned") {
-      throw .unusableValue(key: "variance_type", found: "\"\(variance.prefix(80))\"", needed: "absent: learned variances are not read")
-    }
+    try configuration.refuseLearnedVariance()
     prediction = try PredictionType(configuration)
     clipping = try Clipping(configuration, clips: nil)
     let algorithm: Algorithm = try configuration.choice(.algorithmType, configuration.algorithmType, default: .data)

@@ -15,7 +15,7 @@ public struct SamplingSettings: Sendable, Equatable {
   public var churnMaximum: Double?
   /// The training timesteps of the steps, falling, in place of a spacing.
   public var timesteps: [Double]?
-  /// σ of the steps, falling, in place of a spacing. What is left after the last step is 0.
+  /// σ of the steps, falling, in place of a spacing. What is left after the last step is 0, or the smallest σ where the scheduler ends there.
   public var sigmas: [Double]?
 
   public init() {}
@@ -50,7 +50,7 @@ extension SchedulerConfiguration {
     guard sigmas.count == steps else {
       throw .unusableSetting("sigmas", found: "a list of \(sigmas.count)", needed: "as long as there are steps, \(steps)")
     }
-    guard sigmas.allSatisfy({ 1e-4...1e6 ~= $0 }), zip(sigmas, sigmas.dropFirst()).allSatisfy({ $0 > $1 }) else {
+    guard sigmas.allSatisfy({ 1e-4...1e6 ~= $0 }), zip(sigmas, sigmas.dropFirst()).allSatisfy({ Float($0) > Float($1) }) else {
       throw .unusableSetting(
         "sigmas", found: "a list that does not fall", needed: "numbers from 1000000 to 0.0001, each below the one before")
     }
@@ -63,9 +63,11 @@ extension SchedulerConfiguration {
     guard timesteps.count == steps else {
       throw .unusableSetting("timesteps", found: "a list of \(timesteps.count)", needed: "as long as there are steps, \(steps)")
     }
-    guard timesteps.allSatisfy({ 0...Double(trained - 1) ~= $0 }), zip(timesteps, timesteps.dropFirst()).allSatisfy({ $0 > $1 }) else {
+    guard timesteps.allSatisfy({ 0...Double(trained - 1) ~= $0 }), zip(timesteps, timesteps.dropFirst()).allSatisfy({ $0 - $1 >= 1e-3 })
+    else {
       throw .unusableSetting(
-        "timesteps", found: "a list that does not fall", needed: "numbers from \(trained - 1) to 0, each below the one before")
+        "timesteps", found: "a list that does not fall",
+        needed: "numbers from \(trained - 1) to 0, each at least 0.001 below the one before")
     }
     return timesteps
   }

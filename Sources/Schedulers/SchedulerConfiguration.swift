@@ -40,6 +40,8 @@ public struct SchedulerConfiguration: Sendable, Equatable {
   public var useBetaSigmas: Bool?
   /// `use_lu_lambdas` (DPM-Solver).
   public var useLuLambdas: Bool?
+  /// Whether noise levels are those of flow matching, which no scheduler here reads (`use_flow_sigmas`).
+  public var useFlowSigmas: Bool?
   /// `sigma_min`, in place of the table's smallest for Karras, exponential and beta sigmas.
   public var sigmaMin: Double?
   /// `sigma_max`, in place of the table's largest.
@@ -157,6 +159,7 @@ extension SchedulerConfiguration: Decodable {
     case useExponentialSigmas = "use_exponential_sigmas"
     case useBetaSigmas = "use_beta_sigmas"
     case useLuLambdas = "use_lu_lambdas"
+    case useFlowSigmas = "use_flow_sigmas"
     case sigmaMin = "sigma_min"
     case sigmaMax = "sigma_max"
     case finalSigmasType = "final_sigmas_type"
@@ -228,4 +231,12 @@ extension SchedulerConfiguration {
   /// ᾱ of each training timestep, with the defaults of diffusers' `DDPMScheduler`.
   /// - Throws: `SchedulerError`.
   public func alphasCumprod() throws(SchedulerError) -> [Float] { try NoiseTable(self, defaults: NoiseTable.Defaults()).alphasCumprod }
+}
+
+extension SchedulerConfiguration {
+  /// - Throws: `SchedulerError.unusableValue` for a network that predicts its variance, too, which the solver does not read.
+  func refuseLearnedVariance() throws(SchedulerError) {
+    guard let variance = varianceType, variance.hasPrefix("learned") else { return }
+    throw .unusableValue(key: "variance_type", found: "\"\(variance.prefix(80))\"", needed: "absent: learned variances are not read")
+  }
 }

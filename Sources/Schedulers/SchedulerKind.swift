@@ -41,6 +41,11 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
   /// From a picture to its noise (Mokady et al. 2022; Lu et al. 2022).
   case ddimInverse = "ddim-inverse", dpmSolverMultistepInverse = "dpmpp-2m-inverse"
 
+  /// Whether it leads from noise to a picture; the inverse ones lead back.
+  public var leadsToPictures: Bool { ![.ddimInverse, .dpmSolverMultistepInverse].contains(self) }
+  /// Whether it is for any network that predicts ε, x₀ or v, and draws pictures.
+  public var isGeneral: Bool { leadsToPictures && ![.edmEuler, .edmDPMSolverMultistep, .ipndm, .cmStochasticIterative].contains(self) }
+
   static var names: String { allCases.map(\.rawValue).joined(separator: ", ") }
 
   /// The scheduler of a name, `euler-a`, or of a diffusers class, `EulerAncestralDiscreteScheduler`.

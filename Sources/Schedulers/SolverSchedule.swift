@@ -28,6 +28,9 @@ extension NoiseSchedule {
   init(
     solver configuration: SchedulerConfiguration, steps: Int, table: NoiseTable, scheduler: String, options: SolverOptions
   ) throws(SchedulerError) {
+    guard configuration.useFlowSigmas != true else {
+      throw .unusableValue(key: "use_flow_sigmas", found: "true", needed: "false: flow matching is not read")
+    }
     let spaced = try SpacedTimesteps(configuration, default: .linspace, trainTimesteps: table.trainTimesteps)
     let trained = SigmaTable(table)
     let used = table.trainTimesteps - table.noisier(than: options.leastLambda)
@@ -42,15 +45,18 @@ extension NoiseSchedule {
     var final = trained.sigmas[options.rises ? used - 1 : 0]
     if let custom = try configuration.customSigmas(steps: steps) {
       sigmas = custom
+      // What is left may not be more than what the last step begins with.
+      if !options.rises, let last = custom.last { final = min(final, Float(last)) }
       timesteps = sigmas.map(trained.timestep).map { $0.rounded(.toNearestOrEven) }
-    } else if let spacing = options.spacing {
+    } else if let spacing = options.spacing, configuration.sampling.timesteps == nil {
       let (largest, smallest) = (Double(trained.sigmas[trained.sigmas.count - 1]), Double(trained.sigmas[0]))
       let limits = try SigmaLimits(spacing == .lu ? SchedulerConfiguration() : configuration, largest: largest, smallest: smallest)
       let ends = options.rises ? (limits.smallest, limits.largest) : (limits.largest, limits.smallest)
       sigmas = spacing.sigmas(from: ends.0, to: ends.1, count: steps, table: trained)
       let rounded = options.rounded || !SigmaSpacing.keyed.contains(spacing)
       timesteps = sigmas.map(trained.timestep).map { $0.rounded(rounded ? .toNearestOrEven : .towardZero) }
-      if options.endsWithSpacing, let last = sigmas.last { final = Float(last) }
+      // Other programs' spacings end above the table's smallest σ.
+      if options.endsWithSpacing, SigmaSpacing.keyed.contains(spacing), let last = sigmas.last { final = Float(last) }
     }
     let ratios = sigmas.map { Float($0) }
     if options.needsDistinct, let (sigma, _) = zip(ratios, ratios.dropFirst()).first(where: { $0 == $1 }) {

@@ -78,7 +78,7 @@ public struct UniPCMultistepScheduler: Scheduler {
 
     var corrected = sample
     if step > 0, let last, !uncorrected.contains(step - 1) {
-      corrected = move(last.sample, from: step - 1, order: min(last.order, step), correctingWith: converted)
+      corrected = move(last.sample, from: step - 1, order: min(last.order, step, history.outputs.count), correctingWith: converted)
     }
     let most = lowersOrder ? min(history.capacity, schedule.timesteps.count - step) : history.capacity
     let order = min(most, history.outputs.count + 1, step + 1)

@@ -11,6 +11,27 @@ import Testing
     try SchedulerConfiguration(json: Data(json.utf8))
   }
 
+  /// Whatever lies between, a scheduler ends with no noise, or with the least that a network was trained with.
+  @Test func everySpacingLeadsToAPicture() throws {
+    for kind in SchedulerKind.allCases where kind.leadsToPictures {
+      for spacing in kind.sigmaSpacings {
+        let configuration = try kind.spacing(SchedulerConfiguration(), sigmas: spacing, timesteps: nil)
+        let last = try #require(kind.make(configuration: configuration, steps: 12).sigmas.last)
+        #expect(last <= 0.02, "\(kind), \(spacing): \(last)")
+      }
+    }
+  }
+
+  /// A list of timesteps takes the place of a spacing that a file asks for.
+  @Test(arguments: [SchedulerKind.euler, .dpmSolverMultistep, .deis]) func listsTakeThePlaceOfSpacings(_ kind: SchedulerKind) throws {
+    var configuration = SchedulerConfiguration()
+    configuration.useKarrasSigmas = true
+    configuration.sampling.timesteps = [999, 500, 100]
+    #expect(try kind.make(configuration: configuration, steps: 3).timesteps == [999, 500, 100])
+    configuration.useFlowSigmas = true
+    if kind != .euler { #expect(throws: SchedulerError.self) { try kind.make(configuration: configuration, steps: 3) } }
+  }
+
   @Test func readsWhatDiffusersWrites() throws {
     let read = try configuration(
       """

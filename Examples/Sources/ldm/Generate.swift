@@ -93,6 +93,9 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     var loaded = try await model.load(plan: plan, tiles: tiles, adapters: adapters, in: context)
     if let prediction = sampling.prediction { loaded.predictionType = prediction.type }
     if scheduling.scheduler == nil, let problem = loaded.schedulerProblem { throw Failure("\(problem) Name it with --scheduler.") }
+    if let kind = scheduling.scheduler?.kind, !kind.leadsToPictures {
+      throw Failure("The scheduler \(kind.rawValue) leads from a picture to its noise and draws none; choose another with --scheduler.")
+    }
     if scheduling.choosesAny {
       try loaded.use(
         scheduling.scheduler?.kind, spacing: scheduling.sigmaSpacing, timesteps: scheduling.timestepSpacing, betas: scheduling.betas,

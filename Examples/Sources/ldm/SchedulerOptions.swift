@@ -126,7 +126,9 @@ struct SchedulerOptions: ParsableArguments {
   func validate() throws {
     guard let scheduler else { return }
     if let own = scheduler.spacing, let spacing, spacing != own {
-      throw ValidationError("\(scheduler) has the spacing \(own.rawValue); for another, ask for --scheduler \(scheduler.kind.rawValue).")
+      throw ValidationError(
+        "\(scheduler.kind.rawValue)-\(own.rawValue) has the spacing \(own.rawValue); for another, ask for --scheduler \(scheduler.kind.rawValue)."
+      )
     }
     // Errors that no file can change are reported before one is read.
     do { _ = try scheduler.kind.spacing(SchedulerConfiguration(), sigmas: sigmaSpacing, timesteps: timestepSpacing) } catch {

@@ -27,6 +27,7 @@ struct WalkingNoise<Source: NoiseSource>: NoiseSource {
 
   mutating func permutation(_ count: Int) -> [Int] { rows[0].first.permutation(count) }
   mutating func seed() -> UInt64 { rows[0].first.seed() }
+  mutating func seeds() -> [UInt64] { rows.indices.map { rows[$0].first.seed() } }
 }
 
 /// - Parameter seeds: for each picture its two seeds, and the part of the way from the first to the second.
