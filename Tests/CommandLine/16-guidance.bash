@@ -42,7 +42,7 @@ for scale in 0 -1 nan 1e9; do refused 64 "pag-scale must be a number" "${drawn[@
 refused 64 "go with --pag-scale" "${drawn[@]}" --pag-layers mid --output made/x.png
 refused 1 "found in the name of a layer" "${drawn[@]}" --pag-scale 3 --pag-layers nowhere --output made/x.png
 refused 1 "a regular expression" "${drawn[@]}" --pag-scale 3 --pag-layers '(.*)*(.*)*(.*)*(.*)*x9' --output made/x.png
-refused 64 "names no layer" "${drawn[@]}" --pag-scale 3 --pag-layers " ," --output made/x.png
+refused 64 "must be names of layers" "${drawn[@]}" --pag-scale 3 --pag-layers " ," --output made/x.png
 for option in "--apg eta=0" "--dynamic-thresholding mimic=3" "--guidance-rescale 0.5" "--guidance-interval 0,0.5"; do
   # shellcheck disable=SC2086
   refused 1 "need a --guidance above 1" "${drawn[@]}" --guidance 1 $option --output made/x.png

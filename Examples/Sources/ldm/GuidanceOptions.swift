@@ -131,10 +131,12 @@ struct GuidanceOptions: ParsableArguments {
       throw ValidationError("--pag-scale must be a number above 0 and up to 1000.")
     }
     guard (0...1000).contains(pagAdaptiveScale ?? 0) else { throw ValidationError("--pag-adaptive-scale must be a number from 0 to 1000.") }
+    guard pagLayers.map({ !layers(of: $0).isEmpty }) ?? true else {
+      throw ValidationError("--pag-layers must be names of layers with commas between, such as mid.")
+    }
     guard pagScale != nil || pagLayers == nil && pagAdaptiveScale == nil else {
       throw ValidationError("--pag-layers and --pag-adaptive-scale go with --pag-scale.")
     }
-    guard pagLayers.map({ !layers(of: $0).isEmpty }) ?? true else { throw ValidationError("--pag-layers names no layer, such as mid.") }
     guard freeu?.values.count ?? 4 == 4 else { throw ValidationError("--freeu takes four numbers, as in 1.5,1.6,0.9,0.2.") }
     guard [apg != nil, dynamicThresholding != nil, cfgPlusPlus].count(where: \.self) < 2 else {
       throw ValidationError("Give one of --apg, --dynamic-thresholding and --cfg-plus-plus.")
