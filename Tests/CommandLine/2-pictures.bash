@@ -113,7 +113,7 @@ works outpaint --prompt "blue heart" --image a.png --left 5 --top 3 --steps 3 --
 is_png e.png 69 67
 # The picture itself comes back exactly: its pixels, as they are in the file, in the larger one's. Where nothing is repainted, the image tensor holds the
 # pixels of the file that was read.
-base64 -d >black.png <<<iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==
+black_pixel black.png
 decoded() {
   works inpaint --prompt a --image "$1" --mask black.png --keep-unmasked --steps 1 --output kept.png --save-image-tensor "$2"
   holds "$1 has other pixels where nothing is repainted" cmp -s <(tail -c +9 "$1" | head -c 25) <(tail -c +9 kept.png | head -c 25)

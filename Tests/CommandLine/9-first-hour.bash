@@ -50,6 +50,7 @@ works img2img -p heart --image large.png --steps 2 --height 64 -o e.png
 is_png e.png 128 64
 works img2img -p heart --image large.png --steps 2 --width 320 --height 160 -o e.png
 is_png e.png 320 160
+black_pixel black.png
 works inpaint -p heart --image large.png --mask black.png --keep-unmasked --steps 1 -o e.png
 is_png e.png 320 160
 works "${draw[@]}" --width 128 --height 128 -o square.png

@@ -138,3 +138,6 @@ is_json() {
   if ! command -v python3 >/dev/null 2>&1; then return; fi
   if python3 -m json.tool "$1" >/dev/null 2>&1; then pass; else fail "no JSON: $(head -c 300 "$1")"; fi
 }
+
+# black_pixel FILE: a PNG of one grey pixel, which is black.
+black_pixel() { base64 -d >"$1" <<<iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==; }
