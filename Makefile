@@ -14,7 +14,7 @@ LDM = Examples/.build/release/ldm
 BUILD := swift build -c release --no-color-diagnostics --explicit-target-dependency-import-check error
 EXAMPLES := swift build -c release --no-color-diagnostics --package-path Examples
 
-.PHONY: help setup toolchain demo demo-video ldm train-lora train-shapes test compatibility neon bench bench-peers format lint docs clean
+.PHONY: help setup toolchain demo demo-video ldm install train-lora train-shapes test compatibility neon bench bench-peers format lint docs clean
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,11 +34,14 @@ demo-video: setup ## Make a clip that walks between prompts: make demo-video CLI
 	@$(MAKE) --no-print-directory ldm
 	@$(LDM) morph --prompt "$$FROM" --prompt "$$TO" --seed "$$SEED" --frames 48 --fps 12 --ping-pong --easing ease-in-out --batch-size 5 --output "$$CLIP"
 
-export PROMPT OUT SEED FOLDER CLIP FROM TO
+export PROMPT OUT SEED FOLDER CLIP FROM TO PREFIX
 
 ldm: setup ## Build the command-line tool
 	@echo "Building (some minutes the first time) …"
 	@$(EXAMPLES) --product ldm --quiet
+
+install: ldm ## Install the tool: make install PREFIX=/usr/local
+	@Scripts/install-ldm "$${PREFIX:-/usr/local}"
 
 train-lora: setup ## Teach the embedded model a logo: make train-lora FOLDER=logo
 	@echo "Building (some minutes the first time) …"

@@ -25,12 +25,17 @@ public struct StepCaching: Sendable, Hashable {
   /// Layers of the way down that every pass computes; as many and one more, of the way up, take what they give. At 0 these are the
   /// first convolution and the last layer: the cheapest. Source: DeepCache's branch.
   public var branch: Int
+  /// 0: passes between take the features as the last whole one left them, as DeepCache does. 1: they take them as they would be if they went on changing with
+  /// the timestep as between the last two whole passes (the idea of Liu et al. 2025, "TaylorSeer", arXiv:2503.06923): nearer, and twice the memory.
+  public var order: Int
 
   /// - Parameters:
   ///   - interval: every so many passes one is whole.
   ///   - branch: layers of the way down that every pass computes.
-  public init(interval: Int, branch: Int = 0) {
+  ///   - order: 0 or 1.
+  public init(interval: Int, branch: Int = 0, order: Int = 0) {
     self.interval = interval
     self.branch = branch
+    self.order = order
   }
 }

@@ -24,6 +24,8 @@ public enum ImageFileError: Error, Sendable, Equatable, CustomStringConvertible 
   case unknownExtension(name: String, format: String?)
   /// A picture that the format cannot hold.
   case notEncodable(reason: String)
+  /// Bytes in memory that make no picture, or a picture that cannot have such bytes.
+  case unusablePixels(reason: String)
 
   public var description: String {
     switch self {
@@ -51,6 +53,8 @@ public enum ImageFileError: Error, Sendable, Equatable, CustomStringConvertible 
       "\(name) does not say in which format to write; end its name in .png, .jpg, .jpeg or .webp."
     case .notEncodable(let reason):
       "The picture cannot be encoded: \(reason)."
+    case .unusablePixels(let reason):
+      "Pixels in memory cannot be used: \(reason)."
     }
   }
 }

@@ -56,16 +56,29 @@
       }
     }
 
-    private func encoded(as type: String, quality: Double?) throws(ImageFileError) -> [UInt8] {
+    /// The picture as Core Graphics has it, in sRGB; nil where the system has no memory for it.
+    public var cgImage: CGImage? {
       let samples = rgba ?? pixels
       let channels = alpha == nil ? 3 : 4
       let alphaInfo: CGImageAlphaInfo = alpha == nil ? .none : .last
+      guard let space = sRGB(), let provider = CGDataProvider(data: Data(samples) as CFData) else { return nil }
+      return CGImage(
+        width: width, height: height, bitsPerComponent: 8, bitsPerPixel: channels * 8, bytesPerRow: width * channels, space: space,
+        bitmapInfo: CGBitmapInfo(rawValue: alphaInfo.rawValue), provider: provider, decode: nil, shouldInterpolate: false,
+        intent: .defaultIntent)
+    }
+
+    /// A picture of Core Graphics: its colours as they are stored, and its alpha if it has some.
+    /// - Throws: `ImageFileError`.
+    public init(_ image: CGImage) throws(ImageFileError) {
+      let hasAlpha = ![.none, .noneSkipFirst, .noneSkipLast].contains(image.alphaInfo)
+      try Self.checkSize(width: image.width, height: image.height, name: "The picture")
+      self = try Picture(image, width: image.width, height: image.height, hasAlpha: hasAlpha, name: "The picture")
+    }
+
+    private func encoded(as type: String, quality: Double?) throws(ImageFileError) -> [UInt8] {
       let result = NSMutableData()
-      guard let space = sRGB(), let provider = CGDataProvider(data: Data(samples) as CFData),
-        let image = CGImage(
-          width: width, height: height, bitsPerComponent: 8, bitsPerPixel: channels * 8, bytesPerRow: width * channels, space: space,
-          bitmapInfo: CGBitmapInfo(rawValue: alphaInfo.rawValue), provider: provider, decode: nil, shouldInterpolate: false,
-          intent: .defaultIntent),
+      guard let image = cgImage,
         let destination = CGImageDestinationCreateWithData(result as CFMutableData, type as CFString, 1, nil)
       else { throw .notEncodable(reason: "\(width)×\(height) pixels may be too many for this format") }
       let options = quality.map { [kCGImageDestinationLossyCompressionQuality: $0] as CFDictionary }

@@ -6,10 +6,12 @@ struct JPEGMarkers {
   let height: Int
   /// 1 for grey, 3 for colour, 4 for printing inks.
   let components: Int
-  let orientation: Orientation?
+  /// The first block of EXIF.
+  let exif: [UInt8]?
+  var orientation: Orientation? { exif.flatMap { Orientation(exif: $0) } }
 
   init(_ bytes: [UInt8], name: String) throws(ImageFileError) {
-    var orientation: Orientation?
+    var exif: [UInt8]?
     var offset = 2
     while let (marker, payload) = Self.segment(of: bytes, at: offset) {
       switch marker {
@@ -19,18 +21,26 @@ struct JPEGMarkers {
           let width = bytes.integer(at: start + 3, bytes: 2), width > 0, let components = bytes.integer(at: start + 5, bytes: 1)
         else { throw .damaged(name: name, reason: "its frame header is wrong") }
         (self.width, self.height, self.components) = (width, height, components)
-        self.orientation = orientation
+        self.exif = exif
         return
       case 0xE1:
-        let head = Array("Exif\0\0".utf8)
-        if orientation == nil, bytes[payload].starts(with: head) {
-          orientation = Orientation(exif: Array(bytes[payload].dropFirst(head.count)))
-        }
+        if exif == nil, bytes[payload].starts(with: exifMark) { exif = Array(bytes[payload].dropFirst(exifMark.count)) }
       default: break
       }
       offset = payload.upperBound
     }
     throw .damaged(name: name, reason: "no picture is found before its end")
+  }
+
+  /// The file with a block of EXIF right behind its first mark, where readers look for it.
+  /// - Returns: nil where the block is longer than a part of a file can be.
+  static func adding(exif block: [UInt8], to file: [UInt8]) -> [UInt8]? {
+    let length = 2 + exifMark.count + block.count
+    guard length <= 0xFFFF else { return nil }
+    var result = Array(file[..<2])
+    result += [0xFF, 0xE1] + length.bigEndian(bytes: 2)
+    result += exifMark + block
+    return result + file[2...]
   }
 
   /// The marker at an offset, after any fill bytes, and the range of the bytes that belong to it; nil at the end of the file or where
@@ -51,3 +61,6 @@ struct JPEGMarkers {
     }
   }
 }
+
+/// Before a block of EXIF.
+let exifMark = Array("Exif\0\0".utf8)

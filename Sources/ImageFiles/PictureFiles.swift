@@ -91,7 +91,7 @@ extension Picture {
   }
 
   /// A file of a few bytes can claim a size that fills all memory.
-  private static func checkSize(width: Int, height: Int, name: String) throws(ImageFileError) {
+  static func checkSize(width: Int, height: Int, name: String) throws(ImageFileError) {
     guard width <= largestSide, height <= largestSide, width * height <= largestPixelCount
     else { throw .tooLarge(name: name, width: width, height: height) }
   }
@@ -107,47 +107,69 @@ extension Picture {
   }
 
   /// A JPEG file, on white if the picture is transparent. Colours keep their full resolution from a quality of 90 on.
-  /// - Parameter quality: 1…100; values outside are clamped.
-  /// - Throws: `ImageFileError.notEncodable`.
-  public func jpegData(quality: Int = 95) throws(ImageFileError) -> Data {
-    Data(try flattened().encodedJPEG(quality: min(max(quality, 1), 100)))
+  /// - Parameters:
+  ///   - quality: 1…100; values outside are clamped.
+  ///   - parameters: text for the comment of its EXIF block, where stable-diffusion-webui keeps it.
+  /// - Throws: `ImageFileError.notEncodable`, also for a text that is longer than the format allows, some 32,000 letters.
+  public func jpegData(quality: Int = 95, parameters: String? = nil) throws(ImageFileError) -> Data {
+    let encoded = try flattened().encodedJPEG(quality: min(max(quality, 1), 100))
+    guard let parameters else { return Data(encoded) }
+    guard let file = JPEGMarkers.adding(exif: ExifComment.block(parameters), to: encoded) else {
+      throw .notEncodable(reason: "the text that tells how it was made is too long for a JPEG file")
+    }
+    return Data(file)
   }
 
   /// A WebP file, with alpha if the picture has it. Without loss, the colours of transparent pixels are kept, too.
-  /// - Parameter quality: 0…100, values outside are clamped; nil: without loss.
+  /// - Parameters:
+  ///   - quality: 0…100, values outside are clamped; nil: without loss.
+  ///   - parameters: text for the comment of its EXIF block, where stable-diffusion-webui keeps it.
   /// - Throws: `ImageFileError.notEncodable`.
-  public func webpData(quality: Int? = nil) throws(ImageFileError) -> Data {
-    Data(try encodedWebP(quality: quality.map { min(max($0, 0), 100) }))
+  public func webpData(quality: Int? = nil, parameters: String? = nil) throws(ImageFileError) -> Data {
+    let encoded = try encodedWebP(quality: quality.map { min(max($0, 0), 100) })
+    guard let parameters else { return Data(encoded) }
+    return Data(try WebPChunks.adding(exif: ExifComment.block(parameters), to: Array(encoded)))
   }
 
   /// Writes a PNG, JPEG or WebP file, depending on the extension; PNG and WebP without loss. The file is written as a whole or not at all.
-  /// - Parameter parameters: text that tells how the picture was made. Only PNG files hold it: the other formats have no place for plain text.
+  /// - Parameter parameters: text that tells how the picture was made, such as `GenerationParameters.text`.
   /// - Throws: `ImageFileError` if the extension is none of these or the picture is too large for the format, and `FileWriteError`.
   public func write(to url: URL, parameters: String? = nil) throws {
     let data =
       switch try PictureFormat(extensionOf: url) {
       case .png: try pngData(parameters: parameters)
-      case .jpeg: try jpegData()
-      case .webp: try webpData()
+      case .jpeg: try jpegData(parameters: parameters)
+      case .webp: try webpData(parameters: parameters)
       }
     try data.writeBesideThenRename(to: url)
   }
 }
 
 extension GenerationParameters {
-  /// Reads a PNG file's chunk `parameters`; nil if it has none.
-  /// - Throws: `ImageFileError` if the file cannot be read or is no PNG.
+  /// Reads how a picture was made from its file; nil if the file does not say it.
+  /// - Throws: `ImageFileError` if the file cannot be read or is no picture.
   public init?(contentsOf url: URL) throws(ImageFileError) {
     let name = url.path(percentEncoded: false)
     try self.init(data: Data(pictureBytes(at: url, name: name)), name: name)
   }
 
-  /// Reads the chunk `parameters` of a PNG file's contents; nil if there is none.
-  /// - Throws: `ImageFileError` if it is no whole PNG.
+  /// Reads a file's contents: the chunk `parameters` of a PNG, or else ComfyUI's chunk `prompt`; the EXIF comment of a JPEG or WebP. Nil if there is none.
+  /// - Throws: `ImageFileError` if it is no whole picture.
   public init?(data: Data, name: String = "The picture") throws(ImageFileError) {
     let bytes = Array(data)
-    guard try PictureFormat(signatureOf: bytes, name: name) == .png, let text = try PNGChunks(bytes, name: name).text("parameters")
-    else { return nil }
+    let text: String?
+    switch try PictureFormat(signatureOf: bytes, name: name) {
+    case .png:
+      let chunks = try PNGChunks(bytes, name: name)
+      text = chunks.text("parameters")
+      if text == nil, let workflow = chunks.text("prompt"), let read = GenerationParameters(comfyUI: workflow) {
+        self = read
+        return
+      }
+    case .jpeg: text = try JPEGMarkers(bytes, name: name).exif.flatMap(ExifComment.text)
+    case .webp: text = try WebPChunks(bytes, name: name).exif.flatMap(ExifComment.text)
+    }
+    guard let text else { return nil }
     self.init(parsing: text)
   }
 }

@@ -6,7 +6,9 @@ struct WebPChunks {
   let height: Int
   let hasAlpha: Bool
   let isAnimated: Bool
-  let orientation: Orientation?
+  /// The block of EXIF.
+  let exif: [UInt8]?
+  var orientation: Orientation? { exif.flatMap { Orientation(exif: $0) } }
 
   static func isSignature(of bytes: [UInt8]) -> Bool { bytes.has("RIFF", at: 0) && bytes.has("WEBP", at: 8) }
 
@@ -21,8 +23,25 @@ struct WebPChunks {
     isAnimated = flags & 0x02 != 0
     hasAlpha = chunks.contains { $0.type == "ALPH" || $0.type == "VP8L" && Self.hasAlpha(lossless: $0, in: bytes) }
     // Some writers put JPEG's mark before the block.
-    let exif = chunks.first { $0.type == "EXIF" }.map { Array(bytes[$0.payload]) }
-    orientation = exif.flatMap { Orientation(exif: $0.has("Exif\0\0", at: 0) ? Array($0.dropFirst(6)) : $0) }
+    let block = chunks.first { $0.type == "EXIF" }.map { Array(bytes[$0.payload]) }
+    exif = block.map { $0.starts(with: exifMark) ? Array($0.dropFirst(exifMark.count)) : $0 }
+  }
+
+  /// A still picture's file with a block of EXIF: its chunks behind one that says what the file has (VP8X).
+  static func adding(exif block: [UInt8], to file: [UInt8]) throws(ImageFileError) -> [UInt8] {
+    let header = try WebPChunks(file, name: "The picture")
+    let plain = chunks(of: file, in: 12..<file.count).filter { !["VP8X", "EXIF"].contains($0.type) }.flatMap { chunk($0.type, file[$0.payload]) }
+    let flags = 0x08 | (header.hasAlpha ? 0x10 : 0)
+    let sides = [header.width - 1, header.height - 1].flatMap { $0.bigEndian(bytes: 3).reversed() }
+    let described: [UInt8] = [UInt8(flags), 0, 0, 0] + sides
+    var body = Array("WEBP".utf8) + chunk("VP8X", described[...])
+    body += plain + chunk("EXIF", block[...])
+    return chunk("RIFF", body[...])
+  }
+
+  /// A chunk with its type and length, filled up to an even length.
+  private static func chunk(_ type: String, _ payload: ArraySlice<UInt8>) -> [UInt8] {
+    Array(type.utf8) + payload.count.bigEndian(bytes: 4).reversed() + payload + (payload.count.isMultiple(of: 2) ? [] : [0])
   }
 
   private struct Chunk {

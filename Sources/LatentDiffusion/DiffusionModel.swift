@@ -71,6 +71,22 @@ public struct DiffusionModel: Sendable {
       in: context)
   }
 
+  /// The same on the engine's threads, for programs that must not wait: nothing of the caller's is blocked, and cancelling the task ends it.
+  ///
+  /// ```swift
+  /// let model = try await StableDiffusion.loaded(from: URL(filePath: "stable-diffusion-v1-5"))
+  /// ```
+  /// - Throws: what `load` throws.
+  public static func loaded(
+    from url: URL, replacing parts: [String: URL] = [:], weights: WeightForm? = nil, plan: MemoryPlan? = nil, adapters: [AdapterUse] = [],
+    embeddings: [TextualInversion] = [], registry: ModelRegistry = .standard, in context: ExecutionContext = ExecutionContext()
+  ) async throws -> DiffusionModel {
+    try await context.run {
+      try load(
+        from: url, replacing: parts, weights: weights, plan: plan, adapters: adapters, embeddings: embeddings, registry: registry, in: $0)
+    }
+  }
+
   private init(
     _ files: ModelFiles, of family: any ModelFamily, weights form: WeightForm?, plan: MemoryPlan?, adapters: [AdapterUse],
     embeddings: [TextualInversion], in context: ExecutionContext

@@ -196,6 +196,17 @@ extension ModelComponent {
     try loadReported(from: url, replacing: parts, named: name, weights: weights, plan: plan, registry: registry, in: context).component
   }
 
+  /// The same on the engine's threads, for programs that must not wait: nothing of the caller's is blocked, and cancelling the task ends it.
+  /// - Throws: what `load` throws.
+  public static func loaded(
+    from url: URL, replacing parts: [String: URL] = [:], named name: String? = nil, weights: WeightForm? = nil, plan: MemoryPlan? = nil,
+    registry: ModelRegistry = .standard, in context: ExecutionContext = ExecutionContext()
+  ) async throws -> Self {
+    try await context.run {
+      try load(from: url, replacing: parts, named: name, weights: weights, plan: plan, registry: registry, in: $0)
+    }
+  }
+
   /// The same with a report of the tensors that nothing asked for.
   /// - Throws: what `load` throws.
   public static func loadReported(

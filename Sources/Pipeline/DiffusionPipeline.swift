@@ -82,17 +82,17 @@ public struct DiffusionPipeline: Sendable {
   /// Starts a generation; nothing is computed before the first event is asked for.
   ///
   /// - Parameters:
-  ///   - place: where to go on; nil: at the beginning. It belongs to the same request on the same model.
+  ///   - checkpoint: where to go on; nil: at the beginning. It belongs to the same request on the same model.
   ///   - phase: told what is under way, on a thread of the engine: for people who wait.
   /// - Throws: `GenerationError` where the request cannot be carried out, `ComponentError` where the predictor has no such short cuts,
   ///   and what making the scheduler throws.
   public func generate(
-    _ request: GenerationRequest, from place: GenerationPlace? = nil, in context: ExecutionContext = ExecutionContext(),
+    _ request: GenerationRequest, from checkpoint: Generation.Checkpoint? = nil, in context: ExecutionContext = ExecutionContext(),
     phase: @escaping @Sendable (GenerationPhase) -> Void = { _ in }
   ) throws -> Generation {
     var context = context
     if let adaptation = request.adaptation ?? adaptation { context.adaptation = adaptation }
-    return Generation(plan: try Plan(request, for: self, phase: phase), place: place, context: context)
+    return Generation(plan: try Plan(request, for: self, phase: phase), start: checkpoint, context: context)
   }
 
   /// All pictures of a request.

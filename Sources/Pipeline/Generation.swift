@@ -8,11 +8,11 @@ import Tensor
 public struct Generation: AsyncSequence, Sendable {
   let plan: Plan
   /// Where it begins; nil: before the first step.
-  let place: GenerationPlace?
+  let start: Checkpoint?
   let context: ExecutionContext
 
   /// Begins the generation anew: a generation can be run several times, each with the same result.
-  public func makeAsyncIterator() -> Iterator { Iterator(stage: .planned(plan, place), context: context) }
+  public func makeAsyncIterator() -> Iterator { Iterator(stage: .planned(plan, start), context: context) }
 
   /// Where one run of the generation is. A value: a copy goes on from the same step.
   public struct Iterator: AsyncIteratorProtocol {
@@ -21,8 +21,8 @@ public struct Generation: AsyncSequence, Sendable {
 
     /// Where the generation is between two steps; nil before the first and after the last.
     /// - Throws: `EncodingError` where a scheduler, generator or guidance cannot be encoded.
-    public var place: GenerationPlace? {
-      get throws { if case .denoising(let loop, _, _) = stage { try GenerationPlace(loop) } else { nil } }
+    public var checkpoint: Checkpoint? {
+      get throws { if case .denoising(let loop, let plan, _) = stage { try Checkpoint(loop, of: plan.request) } else { nil } }
     }
 
     /// - Throws: `CancellationError`, `GenerationError`, and what the components throw. Nothing comes after an error.
@@ -37,7 +37,7 @@ public struct Generation: AsyncSequence, Sendable {
 
   /// Where a generation is. Each stage gives its event and the stage that follows.
   fileprivate enum Stage: Sendable {
-    case planned(Plan, GenerationPlace?)
+    case planned(Plan, Checkpoint?)
     case denoising(DenoisingLoop, Plan, DiffusionPipeline.Previewer?)
     /// With the pictures that are decoded already; the index is that of the next one.
     case decoding(Tensor, Plan, index: Int, ready: ArraySlice<GeneratedImage>)
@@ -45,10 +45,11 @@ public struct Generation: AsyncSequence, Sendable {
 
     func next(in context: ExecutionContext) throws -> (GenerationEvent?, Stage) {
       switch self {
-      case .planned(let plan, let place):
+      case .planned(let plan, let start):
         let preview = try plan.request.previewInterval.map { _ in try plan.pipeline.previewer(in: context) }
+        try start?.check(plan.request)
         let fresh = try plan.loop(in: context)
-        let loop = try place?.applied(to: fresh) ?? fresh
+        let loop = try start?.applied(to: fresh) ?? fresh
         plan.phase(.denoising)
         return try Stage.denoising(loop, plan, preview).next(in: context)
       case .denoising(var loop, let plan, let preview):

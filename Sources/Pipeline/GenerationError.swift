@@ -32,8 +32,8 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
   case drawsPictures(task: String)
   /// The noise predictor draws clips, and the task makes pictures.
   case drawsClips(task: String)
-  /// A generation's place that was saved does not belong to this request on this model.
-  case placeDoesNotFit(reason: String)
+  /// A checkpoint does not belong to this request on this model.
+  case checkpointDoesNotFit(reason: String)
   /// The request's adaptation was made for another model.
   case foreignAdaptation
   /// The latents became infinite or not numbers, so that the picture would be black.
@@ -73,8 +73,8 @@ public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible
       "This model draws pictures, and \(task) needs one that draws clips; take such a model, or add a motion module to this one."
     case .drawsClips(let task):
       "This model draws clips and is not made for \(task); take a task for video, or a model without motion modules."
-    case .placeDoesNotFit(let reason):
-      "The saved place does not belong to this request on this model: \(reason)."
+    case .checkpointDoesNotFit(let reason):
+      "The checkpoint does not belong to this request on this model: \(reason)."
     case .foreignAdaptation:
       "The request's adaptation belongs to another model; make it with this one."
     case .diverged(let step):

@@ -92,7 +92,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   public func predict(
     _ latents: Tensor, timestep: Float, conditioning: Conditioning, memory: inout PassMemory, in context: ExecutionContext
   ) throws -> Tensor {
-    let deepFeatures = memory.reusesFeatures ? memory.kept[Self.deepFeatures] : nil
+    let deepFeatures = memory.reusesFeatures ? DeepFeatures.at(timestep, in: memory) : nil
     let frames = clip != nil && latents.shape.rank == 5 ? latents.shape[1] : 1
     let told = try checked(conditioning, latents, frames: frames)
     try check(conditioning.residuals, rows: conditioning.rows * frames, skips: deepFeatures.flatMap { _ in memory.computedSkips })
@@ -110,13 +110,10 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
         [try pass(whole, in: context)]
       }
     let features = outputs.compactMap(\.deepFeatures)
-    memory.kept[Self.deepFeatures] = features.isEmpty ? nil : try joined(features, in: context)
+    if deepFeatures == nil { DeepFeatures.keep(features.isEmpty ? nil : try joined(features, in: context), at: timestep, in: &memory) }
     memory.endPass()
     return try joined(outputs.map(\.prediction), in: context)
   }
-
-  /// The name of the deep features in a memory.
-  private static let deepFeatures = "deep_features"
 
   private func joined(_ tensors: [Tensor], in context: ExecutionContext) throws -> Tensor {
     tensors.count == 1 ? tensors[0] : try Tensor.concatenated(tensors, axis: 0, in: context)

@@ -7,6 +7,72 @@ import Testing
     prompt: "a red apple, café", negativePrompt: "blurry", steps: 25, sampler: "Euler a", guidanceScale: 4, seed: 0, width: 64,
     height: 64, model: "emoji")
 
+  /// In the comment of EXIF, where the webui and others look for it; pixels and alpha are as without it.
+  @Test(arguments: ["a red apple", "café, 日本語 🍎", String(repeating: "long ", count: 5000)])
+  func jpegAndWebPHaveAComment(_ prompt: String) throws {
+    var parameters = apple
+    parameters.prompt = prompt.trimmingCharacters(in: .whitespaces)
+    for file in ["wide.png", "colour6-depth8.png", "one-pixel.png"] {
+      let picture = try Picture(contentsOf: folder.appending(path: file))
+      let jpeg = try picture.jpegData(parameters: parameters.text), webp = try picture.webpData(parameters: parameters.text)
+      let lossy = try picture.webpData(quality: 80, parameters: parameters.text)
+      for data in [jpeg, webp, lossy] { #expect(try GenerationParameters(data: data) == parameters) }
+      #expect(try Picture(data: webp) == picture)
+      #expect(try Picture(data: jpeg) == Picture(data: picture.jpegData()))
+      #expect(try Picture(data: lossy) == Picture(data: picture.webpData(quality: 80)))
+      #expect(try GenerationParameters(data: picture.webpData()) == nil)
+    }
+  }
+
+  @Test func aCommentThatIsTooLongForJPEGIsAnError() throws {
+    let picture = Picture(width: 1, height: 1, pixels: [1, 2, 3])
+    #expect(throws: ImageFileError.self) { try picture.jpegData(parameters: String(repeating: "x", count: 40_000)) }
+    #expect(try GenerationParameters(data: picture.webpData(parameters: String(repeating: "x", count: 40_000)))?.prompt.count == 40_000)
+  }
+
+  /// A workflow of ComfyUI with a second sampler, and a number that comes from another node.
+  @Test func comfyUIsWorkflowIsRead() throws {
+    let workflow = """
+      {"3": {"class_type": "KSampler", "inputs": {"seed": ["9", 0], "steps": 20, "cfg": 8.5, "sampler_name": "dpmpp_2m", "scheduler": "karras",
+        "denoise": 0.75, "model": ["10", 0], "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0]}},
+       "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 512, "height": 768, "batch_size": 1}},
+       "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a (red:1.2) apple", "clip": ["4", 1]}},
+       "7": {"class_type": "ConditioningZeroOut", "inputs": {"conditioning": ["8", 0]}},
+       "8": {"class_type": "CLIPTextEncode", "inputs": {"text": "blurry", "clip": ["4", 1]}},
+       "9": {"class_type": "PrimitiveInt", "inputs": {"value": 1234567890123456789}},
+       "10": {"class_type": "LoraLoader", "inputs": {"lora_name": "x", "model": ["4", 0]}},
+       "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd15.safetensors"}},
+       "11": {"class_type": "KSampler", "inputs": {"seed": 5, "steps": 10, "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["3", 0]}}}
+      """
+    let png = try Picture(width: 1, height: 1, pixels: [1, 2, 3]).pngData(parameters: workflow)
+    // Pillow writes ComfyUI's chunk as this one, under another keyword.
+    let read = try #require(try GenerationParameters(data: renamed(png, to: "prompt")))
+    #expect(read.prompt == "a (red:1.2) apple" && read.negativePrompt == "blurry")
+    let expected = [
+      ("Steps", "20"), ("Sampler", "dpmpp_2m"), ("Schedule type", "karras"), ("CFG scale", "8.5"), ("Seed", "1234567890123456789"),
+      ("Size", "512x768"), ("Denoising strength", "0.75"), ("Model", "sd15.safetensors"),
+    ]
+    for (name, value) in expected { #expect(read[name] == value, "\(name)") }
+  }
+
+  /// Nodes in a circle, links into nothing, and what is no workflow.
+  @Test(arguments: [
+    #"{"1": {"inputs": {"seed": ["1", 0], "positive": ["1", 0], "negative": ["2", 0], "latent_image": ["1", 0], "steps": ["1", 0]}}}"#,
+    #"{"1": {"inputs": {"seed": 1, "positive": ["2", 0]}}, "2": {"inputs": {"a": ["3", 0]}}, "3": {"inputs": {"b": ["2", 0]}}}"#,
+    "{}", "[1]", "words", #"{"1": {"inputs": {}}}"#,
+  ])
+  func strangeWorkflowsEnd(_ workflow: String) throws {
+    let png = try Picture(width: 1, height: 1, pixels: [1, 2, 3]).pngData(parameters: workflow)
+    #expect((try GenerationParameters(data: renamed(png, to: "prompt")))?.prompt ?? "" == "")
+  }
+
+  /// A PNG whose chunk `parameters` has another keyword.
+  private func renamed(_ png: Data, to keyword: String) throws -> Data {
+    let chunks = try PNGChunks(Array(png), name: "x"), text = try #require(chunks.text("parameters"))
+    let whole = try #require(chunks.chunks.first { ["tEXt", "iTXt"].contains($0.type) }).whole
+    return Data(png[..<whole.lowerBound] + PNGChunks.chunk(text: text, keyword: keyword) + png[whole.upperBound...])
+  }
+
   @Test func textIsWebuis() throws {
     #expect(
       apple.text == """

@@ -94,9 +94,9 @@ struct ControlCase: Decodable, Sendable, CustomTestStringConvertible {
     let whole = try await model.pipeline.images(for: request, in: ExecutionContext(threads: 1))
     var steps = try model.pipeline.generate(request, in: ExecutionContext(threads: 2)).makeAsyncIterator()
     for _ in 0..<5 { _ = try await steps.next() }
-    let place = try JSONDecoder().decode(GenerationPlace.self, from: JSONEncoder().encode(#require(try steps.place)))
+    let checkpoint = try JSONDecoder().decode(Generation.Checkpoint.self, from: JSONEncoder().encode(#require(try steps.checkpoint)))
     var latents: Tensor?
-    for try await event in try model.pipeline.generate(request, from: place, in: ExecutionContext(threads: 2)) {
+    for try await event in try model.pipeline.generate(request, from: checkpoint, in: ExecutionContext(threads: 2)) {
       if case .step(let step) = event { latents = step.latents }
     }
     #expect(try #require(latents).elements == whole[0].latents.elements)
@@ -112,9 +112,9 @@ struct ControlCase: Decodable, Sendable, CustomTestStringConvertible {
     let merged = try await model.pipeline.images(for: request)
     #expect(plain[0].latents.elements != merged[0].latents.elements)
     (request.tokenMerging, request.stepCaching, request.steps) = (nil, StepCaching(interval: 1), 4)
-    func latents(_ request: GenerationRequest, from place: GenerationPlace? = nil) async throws -> [Float] {
+    func latents(_ request: GenerationRequest, from checkpoint: Generation.Checkpoint? = nil) async throws -> [Float] {
       var latents: Tensor?
-      for try await event in try model.pipeline.generate(request, from: place) {
+      for try await event in try model.pipeline.generate(request, from: checkpoint) {
         if case .step(let step) = event { latents = step.latents }
       }
       return try #require(latents).elements
@@ -130,8 +130,8 @@ struct ControlCase: Decodable, Sendable, CustomTestStringConvertible {
     #expect(compare(cached, try await latents(unsteered)).error > 1e-3)
     var steps = try model.pipeline.generate(request).makeAsyncIterator()
     for _ in 0..<2 { _ = try await steps.next() }
-    let place = try #require(try steps.place)
-    #expect(try await latents(request, from: place) == cached)
+    let checkpoint = try #require(try steps.checkpoint)
+    #expect(try await latents(request, from: checkpoint) == cached)
   }
 
   @Test func impossibleControlsAreRefused() throws {

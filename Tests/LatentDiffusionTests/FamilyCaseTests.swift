@@ -114,10 +114,10 @@ import Testing
     (request.task, request.steps) = (LatentUpscaling(.latents(Tensor(repeating: 0.5, shape: [1, 4, 4, 4]))), 4)
     var steps = try model.pipeline.generate(request).makeAsyncIterator()
     for _ in 0..<2 { _ = try await steps.next() }
-    let place = try JSONDecoder().decode(GenerationPlace.self, from: JSONEncoder().encode(#require(try steps.place)))
+    let checkpoint = try JSONDecoder().decode(Generation.Checkpoint.self, from: JSONEncoder().encode(#require(try steps.checkpoint)))
     let whole = try await model.pipeline.images(for: request)
     var others: [GeneratedImage] = []
-    for try await event in try model.pipeline.generate(request, from: place) { if case .image(let image) = event { others.append(image) } }
+    for try await event in try model.pipeline.generate(request, from: checkpoint) { if case .image(let image) = event { others.append(image) } }
     #expect(others.map(\.latents.elements) == whole.map(\.latents.elements))
     #expect(whole[0].image.shape == [1, 16, 16, 3])
   }

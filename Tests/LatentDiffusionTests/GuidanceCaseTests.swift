@@ -96,9 +96,9 @@ private struct GuidanceCase: Decodable, Sendable, CustomTestStringConvertible {
     for stop in [1, 4] {
       var steps = try model.pipeline.generate(request).makeAsyncIterator()
       for _ in 0..<stop { _ = try await steps.next() }
-      let place = try JSONDecoder().decode(GenerationPlace.self, from: JSONEncoder().encode(#require(try steps.place)))
+      let checkpoint = try JSONDecoder().decode(Generation.Checkpoint.self, from: JSONEncoder().encode(#require(try steps.checkpoint)))
       var latents: Tensor?
-      for try await event in try model.pipeline.generate(request, from: place) {
+      for try await event in try model.pipeline.generate(request, from: checkpoint) {
         if case .step(let step) = event { latents = step.latents }
       }
       #expect(try #require(latents).elements == Tensor.concatenated(whole.map(\.latents), axis: 0).elements, "after \(stop) steps")
@@ -110,10 +110,10 @@ private struct GuidanceCase: Decodable, Sendable, CustomTestStringConvertible {
     let given = try Self.given("interval"), model = try given.run.loadModel()
     var request = try given.request(), steps = try model.pipeline.generate(request).makeAsyncIterator()
     for _ in 0..<2 { _ = try await steps.next() }
-    let place = try #require(try steps.place)
+    let checkpoint = try #require(try steps.checkpoint)
     for interval in [0.5...1.0, 0...0.1] {
       request.guidanceInterval = interval
-      await #expect(throws: GenerationError.self) { for try await _ in try model.pipeline.generate(request, from: place) {} }
+      await #expect(throws: GenerationError.self) { for try await _ in try model.pipeline.generate(request, from: checkpoint) {} }
     }
   }
 

@@ -211,9 +211,9 @@ struct MotionCase: Decodable, Sendable, CustomTestStringConvertible {
     }
     var steps = try model.pipeline.generate(request, in: ExecutionContext(threads: 2)).makeAsyncIterator()
     _ = try await steps.next()
-    let place = try JSONDecoder().decode(GenerationPlace.self, from: JSONEncoder().encode(#require(try steps.place)))
+    let checkpoint = try JSONDecoder().decode(Generation.Checkpoint.self, from: JSONEncoder().encode(#require(try steps.checkpoint)))
     var latents: Tensor?
-    for try await event in try model.pipeline.generate(request, from: place) {
+    for try await event in try model.pipeline.generate(request, from: checkpoint) {
       if case .step(let step) = event { latents = step.latents }
     }
     #expect(try #require(latents).elements == Tensor.concatenated(whole.map(\.latents), axis: 0).elements)

@@ -55,9 +55,9 @@ import Testing
     let whole = try await model.pipeline.images(for: request)
     var steps = try model.pipeline.generate(request).makeAsyncIterator()
     for _ in 0..<3 { _ = try await steps.next() }
-    let place = try JSONDecoder().decode(GenerationPlace.self, from: JSONEncoder().encode(#require(try steps.place)))
+    let checkpoint = try JSONDecoder().decode(Generation.Checkpoint.self, from: JSONEncoder().encode(#require(try steps.checkpoint)))
     var latents: Tensor?
-    for try await event in try model.pipeline.generate(request, from: place) {
+    for try await event in try model.pipeline.generate(request, from: checkpoint) {
       if case .step(let step) = event { latents = step.latents }
     }
     #expect(try #require(latents).elements == Tensor.concatenated(whole.map(\.latents), axis: 0).elements)

@@ -104,9 +104,9 @@ private struct ToyClips: NoisePredictor {
     #expect(whole.count == 3)
     var steps = try Self.pipeline().generate(request).makeAsyncIterator()
     for _ in 0..<2 { _ = try await steps.next() }
-    let place = try #require(try steps.place)
+    let checkpoint = try #require(try steps.checkpoint)
     var found: [[Float]] = []
-    for try await event in try Self.pipeline().generate(request, from: place) {
+    for try await event in try Self.pipeline().generate(request, from: checkpoint) {
       if case .image(let image) = event { found.append(image.latents.elements) }
     }
     #expect(found == whole.map(\.latents.elements))

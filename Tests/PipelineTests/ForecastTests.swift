@@ -66,7 +66,7 @@ private struct PolynomialPredictor: NoisePredictor {
       var steps = try toyPipeline().generate(request).makeAsyncIterator()
       for _ in 0..<stop { _ = try await steps.next() }
       var latents: [Float] = []
-      for try await event in try toyPipeline().generate(request, from: steps.place) {
+      for try await event in try toyPipeline().generate(request, from: steps.checkpoint) {
         if case .step(let step) = event { latents = step.latents.elements }
       }
       #expect(latents == whole, "after \(stop) steps")

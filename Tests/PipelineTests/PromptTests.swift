@@ -118,12 +118,12 @@ import Testing
     let whole = try await pipeline.images(for: request)
     var iterator = try pipeline.generate(request).makeAsyncIterator()
     for _ in 0..<2 { _ = try await iterator.next() }
-    let place = try #require(try iterator.place)
+    let checkpoint = try #require(try iterator.checkpoint)
     var found: [GeneratedImage] = []
-    for try await event in try pipeline.generate(request, from: place) { if case .image(let image) = event { found.append(image) } }
+    for try await event in try pipeline.generate(request, from: checkpoint) { if case .image(let image) = event { found.append(image) } }
     #expect(found.map(\.latents.elements) == whole.map(\.latents.elements))
     request.prompts = ["a"]
-    await #expect(throws: GenerationError.self) { for try await _ in try pipeline.generate(request, from: place) {} }
+    await #expect(throws: GenerationError.self) { for try await _ in try pipeline.generate(request, from: checkpoint) {} }
   }
 
   /// What cannot be done is said in a sentence, before anything is computed.

@@ -26,21 +26,45 @@ enum CommandLineArguments {
 
   /// The names, with their dashes, of everything that takes a value, in all commands.
   private static func optionNames(of command: any ParsableCommand.Type) -> Set<String> {
+    Set(dump(of: command)?.all.filter { $0.kind == "option" }.flatMap(\.spellings) ?? [])
+  }
+
+  /// The options and flags of each command, with their dashes.
+  static func commands(of command: any ParsableCommand.Type) -> [String: Set<String>] {
+    var result: [String: Set<String>] = [:]
+    for command in dump(of: command)?.subcommands ?? [] {
+      result[command.commandName] = Set((command.arguments ?? []).filter { $0.kind != "positional" }.flatMap(\.spellings))
+    }
+    return result
+  }
+
+  /// A command as the parser describes it.
+  struct Command: Decodable {
+    let commandName: String
+    let abstract: String?
+    let discussion: String?
+    let shouldDisplay: Bool?
+    let subcommands: [Command]?
+    let arguments: [Argument]?
+    var all: [Argument] { (arguments ?? []) + (subcommands ?? []).flatMap(\.all) }
+  }
+
+  /// An argument, an option or a flag.
+  struct Argument: Decodable {
+    struct Name: Decodable { let kind, name: String }
+    let kind: String
+    let names: [Name]?
+    let abstract: String?
+    let valueName: String?
+    let shouldDisplay: Bool?
+    let isOptional: Bool?
+    /// What stands for its value.
+    var value: String { (valueName ?? "value").uppercased() }
+    var spellings: [String] { (names ?? []).map { ($0.kind == "long" ? "--" : "-") + $0.name } }
+  }
+
+  static func dump(of command: any ParsableCommand.Type) -> Command? {
     struct Dump: Decodable { let command: Command }
-    struct Command: Decodable {
-      let subcommands: [Command]?
-      let arguments: [Argument]?
-      var all: [Argument] { (arguments ?? []) + (subcommands ?? []).flatMap(\.all) }
-    }
-    struct Argument: Decodable {
-      let kind: String
-      let names: [Name]?
-    }
-    struct Name: Decodable {
-      let kind, name: String
-      var spelling: String { (kind == "long" ? "--" : "-") + name }
-    }
-    guard let dump = try? JSONDecoder().decode(Dump.self, from: Data(command._dumpHelp().utf8)) else { return [] }
-    return Set(dump.command.all.filter { $0.kind == "option" }.flatMap { $0.names ?? [] }.map(\.spelling))
+    return (try? JSONDecoder().decode(Dump.self, from: Data(command._dumpHelp().utf8)))?.command
   }
 }

@@ -140,6 +140,9 @@ struct ClipFiles {
     }
   }
 
+  /// The names of the files or folders of clips, for people and other programs.
+  func names(_ count: Int) -> [String] { count == 1 ? [output] : urls(count).map(\.relativePath) }
+
   /// Reports errors before the work begins, not after it.
   func check(count: Int, framesPerSecond: Double) throws {
     if [output, latents, imageTensor].contains("-") {
@@ -177,8 +180,8 @@ struct ClipFiles {
       if let path = imageTensor { try writeTensor("image", image(), to: path) }
     }
     guard let clip = clips.first else { return "" }
-    let names = clips.count == 1 ? [output] : urls.map(\.relativePath), count = clip.frames.count
-    return "\(names.joined(separator: ", ")): \(count) frame\(count == 1 ? "" : "s") of \(clip.width)×\(clip.height), "
+    let count = clip.frames.count
+    return "\(names(clips.count).joined(separator: ", ")): \(count) frame\(count == 1 ? "" : "s") of \(clip.width)×\(clip.height), "
       + "\(String(format: "%.1f", clip.duration)) s"
   }
 }

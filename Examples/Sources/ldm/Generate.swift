@@ -30,6 +30,8 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     /// The prompt as it was given.
     let written: String
     let plan: MemoryPlan?
+    /// Where the drawing was when another process left it.
+    let kept: KeepingOptions.Kept?
     let context: ExecutionContext
   }
 
@@ -49,6 +51,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
       "--prompt-2": prompt.prompt2, "--negative-prompt": prompt.negativePrompt, "--negative-prompt-2": prompt.negativePrompt2,
     ])
     for later in drawn.laterPrompts { try adapters.checkNone(in: ["--prompt-at": later.prompt.text]) }
+    let kept = try drawn.keeping.kept()
     let windows = try drawn.frameWindows()
     let files = files + imagePrompts.images
     if !files.isEmpty { progress.begin("Reading \(files.joined(separator: " and "))") }
@@ -70,6 +73,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     try await imagePrompts.apply(to: &loaded, plan: plan, in: context)
     if let strength = strength ?? loaded.pipeline.usual?(task).strength { task = withStrength(strength, task) }
     var request = try request(prompt, task, for: loaded)
+    request.seed = drawn.seed ?? kept?.seed ?? request.seed
     self.prompt.warn(of: loaded, progress)
     (request.imagePrompts, request.frameWindows) = (pictures, windows)
     request.controls = try await controls.load(as: model.weights, plan: plan, in: context)
@@ -83,7 +87,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     }
     if let plan { progress.tell("\(plan), \(try await plan.time(steps: request.steps, in: context)).") }
     fitToModel(&request, loaded.pipeline, progress)
-    return Ready(model: loaded, request: request, written: written, plan: plan, context: context)
+    return Ready(model: loaded, request: request, written: written, plan: plan, kept: kept, context: context)
   }
 
   /// Loads a model and chooses its scheduler.
@@ -174,18 +178,6 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     return sampling.resizeMode != nil || picture.width * picture.height > 4 * own.width * own.height
   }
 
-  /// Draws, says how far it is, and warns of what the model does not read.
-  func images(of ready: Ready, _ progress: Progress) async throws -> [GeneratedImage] {
-    var isFirst = true
-    return try await ready.model.pipeline.images(for: ready.request, in: ready.context) { step in
-      if isFirst { for truncation in step.truncations { tell(truncation, progress) } }
-      isFirst = false
-      progress.step(step)
-    } phase: {
-      progress.phase($0)
-    }
-  }
-
   /// Warns that a prompt is cut, and shows the beginning of the part that is left out.
   func tell(_ truncation: PromptTruncation, _ progress: Progress) {
     let shown = truncation.dropped.count > 200 ? truncation.dropped.prefix(200) + " …" : truncation.dropped[...]
@@ -256,7 +248,6 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     let words = self.prompt
     var request = model.request(try words.prompt(prompt, second: words.prompt2, for: model))
     request.task = task
-    request.seed = drawn.seed ?? request.seed
     request.negativePrompts =
       try words.negativePrompt.map {
         [try words.prompt($0, second: words.negativePrompt2, isNegative: true, for: model)]
@@ -310,25 +301,31 @@ extension DrawingOptions where Drawn == PictureOptions {
   ) async throws {
     if needsPrompt { try prompt.checkIsGiven() }
     try drawn.output.check(count: drawn.count)
-    let progress = Progress(keepsOutputFree: drawn.output.isStandardOutput)
+    try drawn.keeping.check(refiner: refining.refiner)
+    let progress = Progress(keepsOutputFree: drawn.output.isStandardOutput, isJSON: drawn.keeping.json)
     do {
       var ready = try await ready(
         reading: files, strength: strength, imagePrompts: own(), loadNoise: drawn.seeds.loadNoise, progress, task())
       if let refiner { try await refine(&ready, with: refiner, progress) }
       let images = try await images(of: ready, progress)
-      progress.end(try write(images, ready))
+      let (sentence, files) = try write(images, ready)
+      drawn.keeping.forget()
+      try progress.end(sentence, files)
     } catch {
       progress.clear()
       throw error
     }
   }
 
-  /// - Returns: a sentence about what was written.
-  private func write(_ images: [GeneratedImage], _ ready: Ready) throws -> String {
+  /// - Parameter settings: that are written into pictures, after all others.
+  /// - Returns: a sentence about what was written, and the same for other programs.
+  func write(
+    _ images: [GeneratedImage], _ ready: Ready, settings: [GenerationParameters.Setting] = []
+  ) throws -> (String, DrawnFiles) {
     let output = drawn.output, files = output.pictures(images.count)
     try Signals.whole {
       for (image, file) in zip(images, files) {
-        try output.write(Picture(image.image), to: file, parameters: parameters(of: image, ready).text)
+        try output.write(Picture(image.image), to: file, parameters: parameters(of: image, ready, settings).text)
       }
       if let path = output.saveLatents {
         try writeTensor("latents", withChannelsFirst(Tensor.concatenated(images.map(\.latents), axis: 0)), to: path)
@@ -341,10 +338,15 @@ extension DrawingOptions where Drawn == PictureOptions {
       output.isStandardOutput
       ? ["-"] : files.map { $0.relativePath.hasPrefix("./") ? String($0.relativePath.dropFirst(2)) : $0.relativePath }
     let shape = images.first?.image.shape ?? [0, 0, 0, 0]
-    return "\(names.joined(separator: ", ")): \(shape[2])×\(shape[1]), seed \(ready.request.seed)"
+    return (
+      "\(names.joined(separator: ", ")): \(shape[2])×\(shape[1]), seed \(ready.request.seed)",
+      DrawnFiles(files: names, width: shape[2], height: shape[1], seed: ready.request.seed)
+    )
   }
 
-  private func parameters(of image: GeneratedImage, _ ready: Ready) -> GenerationParameters {
+  private func parameters(
+    of image: GeneratedImage, _ ready: Ready, _ settings: [GenerationParameters.Setting]
+  ) -> GenerationParameters {
     var request = ready.request
     if request.numbersSeeds { request.seed &+= UInt64(image.index) }
     // Where one seed draws the noise of all pictures of a batch, the picture's index is needed, too.
@@ -353,7 +355,7 @@ extension DrawingOptions where Drawn == PictureOptions {
       ? [] : [.init("Batch size", "\(request.imagesPerPrompt)"), .init("Batch pos", "\(image.index)")]
     return parameters(
       prompt: ready.written, width: image.image.shape[2], height: image.image.shape[1], request: request, model: ready.model,
-      others: batch)
+      others: batch + settings)
   }
 }
 

@@ -12,9 +12,9 @@ import LatentDiffusion
     version: "ldm \(version), kernels \(KernelSet.active)",
     subcommands: [
       Txt2Img.self, Img2Img.self, Inpaint.self, Outpaint.self, Edit.self, Variation.self, Depth2Img.self, Upscale.self, Unconditional.self,
-      Class2Img.self, MorphCommand.self, Txt2Video.self, Video2Video.self, Img2Video.self, Train.self, Encode.self, Decode.self, Canny.self,
+      Class2Img.self, HiRes.self, Grid.self, Batch.self, Show.self, MorphCommand.self, Txt2Video.self, Video2Video.self, Img2Video.self, Train.self, Encode.self, Decode.self, Canny.self,
       Tokenize.self, PromptCommand.self,
-      ScheduleCommand.self, SchedulersCommand.self, Inspect.self, Convert.self, Bench.self,
+      ScheduleCommand.self, SchedulersCommand.self, Inspect.self, Convert.self, Bench.self, ManPages.self,
     ])
   static let version = "0.16.0"
 
@@ -22,7 +22,8 @@ import LatentDiffusion
     let given = CommandLineArguments.separatingEmptyValues(Array(CommandLine.arguments.dropFirst()), of: Self.self)
     if let problem = KernelSet.problem { Progress.warn(problem) }
     let work = Task {
-      var command = try parseAsRoot(ConfigFile.expanded(given))
+      let asked = try Like.expanded(ConfigFile.expanded(given), of: Self.self)
+      var command = try parseAsRoot(Defaults.expanded(asked, of: Self.self))
       if KernelSet.isDebugBuild, command is any AsyncParsableCommand {
         Progress.warn("This is a debug build, which is some ten times slower; build with -c release (make ldm does).")
       }

@@ -117,10 +117,17 @@ struct ModelOptions: ParsableArguments {
     plan: MemoryPlan? = nil, tiles: TileOptions? = nil, adapters: ModelAdapters = ModelAdapters(), in context: ExecutionContext
   ) async throws -> StableDiffusion {
     let (files, weights) = (try files, weights)
-    var model = try await context.run {
-      try StableDiffusion.load(
-        from: files.base, replacing: files.parts, weights: weights, plan: plan, adapters: adapters.adapters,
-        embeddings: adapters.embeddings, in: $0)
+    let names = [files.base] + files.parts.sorted { $0.key < $1.key }.map(\.value)
+    let description =
+      names.map(\.absoluteString) + ["\(weights?.rawValue ?? "")", "\(plan?.description ?? "")"]
+      + adapters.adapters.map { "\($0.adapter.url.absoluteString)=\($0.weight)" }
+      + adapters.embeddings.map { "\($0.name)=\($0.url?.absoluteString ?? "")" }
+    var model = try await ModelShelf.model(description.joined(separator: "\n")) {
+      try await context.run {
+        try StableDiffusion.load(
+          from: files.base, replacing: files.parts, weights: weights, plan: plan, adapters: adapters.adapters,
+          embeddings: adapters.embeddings, in: $0)
+      }
     }
     try tiles?.apply(to: &model)
     for warning in model.warnings { Progress.warn("\(warning)") }

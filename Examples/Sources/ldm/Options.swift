@@ -199,17 +199,22 @@ protocol DrawnOptions: ParsableArguments {
   func frameWindows() throws -> FrameWindows?
   /// Prompts of later frames; none without an implementation.
   var laterPrompts: [FramePrompt] { get }
+  /// What becomes of a drawing under way; without an implementation, nothing.
+  var keeping: KeepingOptions { get }
 }
 
 extension DrawnOptions {
   func frameWindows() -> FrameWindows? { nil }
   var laterPrompts: [FramePrompt] { [] }
+  var keeping: KeepingOptions { .none }
 }
 
 /// For commands that draw pictures.
 struct PictureOptions: DrawnOptions {
   @OptionGroup(title: "Sampling") var seeds: SeedOptions
   @OptionGroup(title: "Output") var output: OutputOptions
+  @OptionGroup(title: "Output") var keeping: KeepingOptions
+  @OptionGroup(title: "Sampling") var like: LikeOptions
 
   var count: Int { seeds.count }
   var seed: UInt64? { seeds.seed }
@@ -251,6 +256,11 @@ struct ShortcutOptions: ParsableArguments {
 
   @Option(
     parsing: .unconditional,
+    help: "With --step-cache: 0 reuses deep features as they were, 1 lets them go on changing as before, which is nearer to the full picture.")
+  var stepCacheOrder: Int?
+
+  @Option(
+    parsing: .unconditional,
     help: "Faster for large pictures, and a little another picture: the part of the tokens, 0…0.75, that self-attention does without.")
   var mergeTokens: Double?
 
@@ -265,12 +275,14 @@ struct ShortcutOptions: ParsableArguments {
   func validate() throws {
     guard (1...100_000).contains(forecast ?? 1) else { throw ValidationError("--forecast must be from 1 to 100000.") }
     guard (1...100_000).contains(stepCache ?? 1) else { throw ValidationError("--step-cache must be from 1 to 100000.") }
+    guard (0...1).contains(stepCacheOrder ?? 0) else { throw ValidationError("--step-cache-order must be 0 or 1.") }
+    guard stepCacheOrder == nil || stepCache != nil else { throw ValidationError("--step-cache-order goes with --step-cache.") }
     let range = Shortcuts.tokenMergingRange
     guard range.contains(mergeTokens ?? 0) else { throw ValidationError("--merge-tokens must be a number from 0 to \(range.upperBound).") }
   }
 
   func apply(to request: inout GenerationRequest) {
-    request.stepCaching = stepCache.map { StepCaching(interval: $0) }
+    request.stepCaching = stepCache.map { StepCaching(interval: $0, order: stepCacheOrder ?? 0) }
     request.tokenMerging = mergeTokens
     request.forecast = forecast.map { PredictionForecast(interval: $0) }
   }
@@ -278,7 +290,7 @@ struct ShortcutOptions: ParsableArguments {
   /// The settings that are written into pictures.
   var settings: [GenerationParameters.Setting] {
     let all = [
-      ("Step cache interval", stepCache.map { "\($0)" }), ("Token merging ratio", mergeTokens.map { "\($0)" }),
+      ("Step cache interval", stepCache.map { "\($0)" }), ("Step cache order", stepCacheOrder.map { "\($0)" }), ("Token merging ratio", mergeTokens.map { "\($0)" }),
       ("Forecast interval", forecast.map { "\($0)" }),
     ]
     return all.compactMap { name, value in value.map { .init(name, $0) } }

@@ -4,21 +4,35 @@ import Synchronization
 
 /// Shows progress: a bar on standard error if that is a terminal, otherwise a few lines on standard output. Standard error is for errors and warnings.
 final class Progress: Sendable {
+  /// What a command tells another one that runs it.
+  enum Event: Sendable {
+    case step(done: Int, count: Int)
+    case warning(String)
+    case drawn(DrawnFiles)
+  }
+
+  /// Told instead of people, where a command is run by another one.
+  @TaskLocal static var listener: (@Sendable (Event) -> Void)?
+
   private let isTerminal: Bool
+  /// Whether the result is told in JSON.
+  private let isJSON: Bool
   /// Whether nothing is shown but warnings and errors.
   private let isQuiet: Bool
   private let start = ContinuousClock.now
-  /// When the first step began.
-  private let firstStep = Mutex<ContinuousClock.Instant?>(nil)
+  /// When the steps began, and how many there had been before, in another process.
+  private let steps = Mutex<(began: ContinuousClock.Instant, before: Int?)?>(nil)
   /// Where lines go that are not warnings: standard output, unless the picture goes there.
   private let lines: FileHandle
 
   /// - Parameters:
   ///   - keepsOutputFree: whether standard output is for the picture.
   ///   - isQuiet: whether nothing is shown but errors, because another process shows it.
-  init(keepsOutputFree: Bool = false, isQuiet: Bool = false) {
+  ///   - isJSON: whether the result is told as one JSON object on standard output, and nothing else is.
+  init(keepsOutputFree: Bool = false, isQuiet: Bool = false, isJSON: Bool = false) {
     lines = keepsOutputFree ? .standardError : .standardOutput
-    (self.isQuiet, isTerminal) = (isQuiet, !isQuiet && isatty(2) == 1)
+    let isQuiet = isQuiet || Self.listener != nil
+    (self.isQuiet, self.isJSON, isTerminal) = (isQuiet, isJSON, !isQuiet && isatty(2) == 1)
   }
 
   /// Shows work that takes a moment and has no steps.
@@ -33,7 +47,7 @@ final class Progress: Sendable {
     case .encodingPicture(let done, let count): begin("Encoding the picture\(part(done, count))")
     case .encodingPrompts: begin("Encoding the prompt")
     case .denoising:
-      firstStep.withLock { $0 = .now }
+      steps.withLock { $0 = (.now, nil) }
       begin("Drawing")
     case .decoding(let done, let count): begin("Decoding\(part(done, count))")
     }
@@ -41,8 +55,9 @@ final class Progress: Sendable {
 
   func step(_ step: GenerationStep) {
     let (done, count) = (step.index + 1, step.count)
+    Self.listener?(.step(done: done, count: count))
     if isTerminal {
-      bar(done, of: count, "step \(done) of \(count), \(elapsed)\(left(done, count))")
+      bar(done, of: count, "step \(done) of \(count), \(elapsed)\(left(done, count, of: "step"))")
     } else if done == count || done * 4 / count != (done - 1) * 4 / count {
       write("step \(done) of \(count)\n", to: lines)
     }
@@ -56,7 +71,7 @@ final class Progress: Sendable {
     let (done, steps) = (batch * step.count + step.index + 1, batches * step.count)
     let names = frames.count == 1 ? "frame \(frames.upperBound)" : "frames \(frames.lowerBound + 1)–\(frames.upperBound)"
     if isTerminal {
-      bar(done, of: steps, "\(names) of \(count), step \(step.index + 1) of \(step.count), \(elapsed)\(left(done, steps))")
+      bar(done, of: steps, "\(names) of \(count), step \(step.index + 1) of \(step.count), \(elapsed)\(left(done, steps, of: "step"))")
     } else if step.index + 1 == step.count, batch + 1 == batches || (batch + 1) * 4 / batches != batch * 4 / batches {
       write("\(names) of \(count)\n", to: lines)
     }
@@ -73,18 +88,29 @@ final class Progress: Sendable {
     }
   }
 
+  /// Shows a step of a job of many, on a terminal.
+  func job(_ name: String, done: Int, of count: Int) {
+    if isTerminal { bar(done, of: count, "job \(name), step \(done) of \(count), \(elapsed)") }
+  }
+
   /// A bar, if it has room beside the text.
   private func bar(_ done: Int, of count: Int, _ text: String) {
-    let width = min(30, Self.columns - text.count - 2)
+    let width = min(30, Terminal.columns - text.count - 2)
     guard width >= 5 else { return show(text) }
     let filled = width * done / max(count, 1)
     show(String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled) + " " + text)
   }
 
-  /// The time that the remaining steps will take if they take as long as those before.
-  private func left(_ done: Int, _ count: Int) -> String {
-    guard done < count, let began = firstStep.withLock({ $0 }) else { return "" }
-    return ", \(Self.clock((ContinuousClock.now - began) / .seconds(1) / Double(done) * Double(count - done))) left"
+  /// How long a step takes, and how long the others will if they take as long.
+  private func left(_ done: Int, _ count: Int, of name: String) -> String {
+    let known = steps.withLock { steps in
+      if steps?.before == nil { steps?.before = done - 1 }
+      return steps
+    }
+    guard let known, let before = known.before, done > before else { return "" }
+    let one = (ContinuousClock.now - known.began) / .seconds(1) / Double(done - before)
+    let pace = ", \(String(format: one < 10 ? "%.2f" : "%.1f", one)) s a \(name)"
+    return done < count ? pace + ", \(Self.clock(one * Double(count - done))) left" : pace
   }
 
   private static func clock(_ seconds: Double) -> String {
@@ -103,10 +129,11 @@ final class Progress: Sendable {
   /// Prints a warning on standard error.
   func warn(_ what: String) {
     clear()
-    if !isQuiet { Progress.warn(what) }
+    if !isQuiet || Self.listener != nil { Progress.warn(what) }
   }
 
   static func warn(_ what: String) {
+    if let listener { return listener(.warning(what)) }
     var sentence = what.split(whereSeparator: \.isNewline).joined(separator: " ")
     sentence.unicodeScalars.removeAll { $0.properties.generalCategory == .control }
     try? FileHandle.standardError.write(contentsOf: Data("Warning: \(sentence)\n".utf8))
@@ -118,6 +145,16 @@ final class Progress: Sendable {
     write("\(result) (\(elapsed))\n", to: lines)
   }
 
+  /// Prints what was drawn as the last line: a sentence, or an object.
+  func end(_ result: String, _ drawn: DrawnFiles) throws {
+    var drawn = drawn
+    drawn.seconds = ((ContinuousClock.now - start) / .milliseconds(1)).rounded() / 1000
+    Self.listener?(.drawn(drawn))
+    guard isJSON, !isQuiet else { return end(result) }
+    clear()
+    try printJSON(drawn, isPretty: false)
+  }
+
   /// Removes the bar before an error is printed.
   func clear() {
     if isTerminal { write("\r\u{1B}[K", to: .standardError) }
@@ -126,17 +163,22 @@ final class Progress: Sendable {
   private var elapsed: String { String(format: "%.1f s", (ContinuousClock.now - start) / .seconds(1)) }
 
   /// Replaces the current line. The text is cut, because a line wider than the terminal could not be erased.
-  private func show(_ text: String) { write("\r\u{1B}[K\(text.prefix(max(1, Self.columns - 1)))", to: .standardError) }
-
-  /// The width of the terminal behind standard error.
-  private static var columns: Int {
-    var size = winsize()
-    return ioctl(2, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0 ? Int(size.ws_col) : 80
-  }
+  private func show(_ text: String) { write("\r\u{1B}[K\(text.prefix(max(1, Terminal.columns - 1)))", to: .standardError) }
 
   /// Ignores errors: if the reader of the progress goes away, the work continues.
   private func write(_ text: String, to handle: FileHandle) {
-    guard !isQuiet else { return }
+    guard !isQuiet, !(isJSON && handle === FileHandle.standardOutput) else { return }
     try? handle.write(contentsOf: Data(text.utf8))
   }
+}
+
+/// What a command has drawn, for other programs.
+struct DrawnFiles: Codable, Sendable {
+  /// As they were named; - is standard output.
+  let files: [String]
+  let width, height: Int
+  /// Of each clip; nil for pictures.
+  var frames: Int?
+  let seed: UInt64
+  var seconds = 0.0
 }

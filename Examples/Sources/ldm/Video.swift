@@ -9,6 +9,8 @@ struct VideoOptions: DrawnOptions {
   @OptionGroup(title: "Sampling") var seeds: SeedOptions
   @OptionGroup(title: "Frames") var windows: WindowOptions
   @OptionGroup(title: "Output") var file: ClipFileOptions
+  @OptionGroup(title: "Output") var keeping: KeepingOptions
+  @OptionGroup(title: "Sampling") var like: LikeOptions
 
   var count: Int { seeds.count }
   var seed: UInt64? { seeds.seed }
@@ -129,7 +131,7 @@ extension DrawingOptions where Drawn == VideoOptions {
     let fps = drawn.file.fps ?? rate ?? VideoOptions.usualRate
     try drawn.file.check(count: drawn.count, framesPerSecond: fps)
     guard refining.refiner == nil else { throw Failure("A refiner draws pictures; leave --refiner out for clips.") }
-    let progress = Progress()
+    let progress = Progress(isJSON: drawn.keeping.json)
     do {
       let ready = try await ready(reading: files, strength: strength, loadNoise: drawn.seeds.loadNoise, progress, task())
       if case .count(let frames) = ready.request.task.frames, let rest = ready.request.frameWindows?.incompleteFrames(of: frames), rest > 1
@@ -139,7 +141,9 @@ extension DrawingOptions where Drawn == VideoOptions {
       }
       let images = try await images(of: ready, progress)
       progress.begin("Encoding")
-      progress.end("\(try write(images, ready, framesPerSecond: fps, settings)), seed \(ready.request.seed)")
+      let (sentence, files) = try write(images, ready, framesPerSecond: fps, settings)
+      drawn.keeping.forget()
+      try progress.end("\(sentence), seed \(ready.request.seed)", files)
     } catch {
       progress.clear()
       throw error
@@ -149,7 +153,7 @@ extension DrawingOptions where Drawn == VideoOptions {
   /// The frames of a clip are pictures in a row.
   private func write(
     _ images: [GeneratedImage], _ ready: Ready, framesPerSecond fps: Double, _ settings: [GenerationParameters.Setting]
-  ) throws -> String {
+  ) throws -> (String, DrawnFiles) {
     let frames = (images.last?.frame ?? 0) + 1, count = images.count / frames
     let clips = try (0..<count).map { index in
       var clip = try Clip(images[index * frames..<(index + 1) * frames].map { Picture($0.image) }, framesPerSecond: fps)
@@ -166,7 +170,11 @@ extension DrawingOptions where Drawn == VideoOptions {
       let all = Tensor.concatenated(tensors, axis: 0)
       return all.reshaped(Shape([count, frames] + all.shape.dimensions.dropFirst()))
     }
-    return try drawn.file.files.write(
+    let files = drawn.file.files
+    let sentence = try files.write(
       clips, latents: withChannelsFirst(stacked(images.map(\.latents))), image: stacked(images.map(\.image)))
+    let written = DrawnFiles(
+      files: files.names(count), width: clips.first?.width ?? 0, height: clips.first?.height ?? 0, frames: frames, seed: ready.request.seed)
+    return (sentence, written)
   }
 }

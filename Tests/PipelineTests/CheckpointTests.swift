@@ -6,17 +6,17 @@ import Tensor
 import Testing
 
 /// A generation that is taken out between two steps and put back gives the same picture.
-@Suite struct PlaceTests {
+@Suite struct CheckpointTests {
   private func resumed(_ request: GenerationRequest, on pipeline: DiffusionPipeline, after steps: Int) async throws -> [GeneratedImage] {
     var iterator = try pipeline.generate(request).makeAsyncIterator()
-    #expect(try iterator.place == nil)
+    #expect(try iterator.checkpoint == nil)
     for _ in 0..<steps { _ = try await iterator.next() }
     // As another process would read it.
-    let data = try JSONEncoder().encode(#require(try iterator.place))
-    let place = try JSONDecoder().decode(GenerationPlace.self, from: data)
-    #expect(place.step >= steps)
+    let data = try JSONEncoder().encode(#require(try iterator.checkpoint))
+    let checkpoint = try JSONDecoder().decode(Generation.Checkpoint.self, from: data)
+    #expect(checkpoint.step >= steps)
     var images: [GeneratedImage] = [], count = 0
-    for try await event in try pipeline.generate(request, from: place) {
+    for try await event in try pipeline.generate(request, from: checkpoint) {
       switch event {
       case .step: count += 1
       case .image(let image): images.append(image)
@@ -48,12 +48,12 @@ import Testing
     }
   }
 
-  /// The place of another request, model or scheduler is refused in a sentence.
-  @Test func aPlaceOfAnotherRequestIsRefused() async throws {
+  /// The checkpoint of another request, model or scheduler is refused in a sentence.
+  @Test func aCheckpointOfAnotherRequestIsRefused() async throws {
     let request = toyRequest("a", steps: 6)
     var iterator = try toyPipeline().generate(request).makeAsyncIterator()
     _ = try await iterator.next()
-    let place = try #require(try iterator.place)
+    let checkpoint = try #require(try iterator.checkpoint)
     var wider = request, fewer = request, seeded = request
     seeded.seed &+= 1
     wider.width = 24
@@ -63,18 +63,18 @@ import Testing
     other.schedule = { steps, _ in Schedule(try EulerDiscreteScheduler(steps: steps)) }
     for (pipeline, request) in [(toyPipeline(), wider), (toyPipeline(), fewer), (toyPipeline(), seeded), (other, request)] {
       let error = await #expect(throws: GenerationError.self) {
-        for try await _ in try pipeline.generate(request, from: place) {}
+        for try await _ in try pipeline.generate(request, from: checkpoint) {}
       }
-      #expect(error?.description.hasPrefix("The saved place does not belong to this request on this model: ") == true)
+      #expect(error?.description.hasPrefix("The checkpoint does not belong to this request on this model: ") == true)
     }
   }
 
   /// A file that somebody changed throws and does not trap.
-  @Test func damagedPlacesThrow() async throws {
+  @Test func damagedCheckpointsThrow() async throws {
     let request = toyRequest("a", steps: 6)
     var iterator = try toyPipeline().generate(request).makeAsyncIterator()
     _ = try await iterator.next()
-    let data = try JSONEncoder().encode(#require(try iterator.place))
+    let data = try JSONEncoder().encode(#require(try iterator.checkpoint))
     let json = try #require(try JSONSerialization.jsonObject(with: data) as? [String: Any])
     let damages: [(String, Any)] = [
       ("step", -1), ("step", 6), ("step", Int.max), ("passes", [-1]), ("passes", [Int]()), ("noise", Data("{}".utf8).base64EncodedString()),
@@ -83,13 +83,13 @@ import Testing
     for (key, value) in damages {
       var damaged = json
       damaged[key] = value
-      let place = try JSONDecoder().decode(GenerationPlace.self, from: JSONSerialization.data(withJSONObject: damaged))
-      await #expect(throws: GenerationError.self, "\(key)") { for try await _ in try toyPipeline().generate(request, from: place) {} }
+      let checkpoint = try JSONDecoder().decode(Generation.Checkpoint.self, from: JSONSerialization.data(withJSONObject: damaged))
+      await #expect(throws: GenerationError.self, "\(key)") { for try await _ in try toyPipeline().generate(request, from: checkpoint) {} }
     }
     var latents = json
     latents["latents"] = ["shape": [1, 1 << 62, 4, 4], "elements": ""]
     #expect(throws: (any Error).self) {
-      try JSONDecoder().decode(GenerationPlace.self, from: JSONSerialization.data(withJSONObject: latents))
+      try JSONDecoder().decode(Generation.Checkpoint.self, from: JSONSerialization.data(withJSONObject: latents))
     }
   }
 }

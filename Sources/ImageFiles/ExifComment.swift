@@ -1,14 +1,11 @@
-import Foundation
-import ImageFiles
-
-/// A block of EXIF with nothing but a comment, which is where stable-diffusion-webui keeps generation parameters in WebP files: the tag `UserComment` (0x9286),
+/// A block of EXIF with nothing but a comment, which is where stable-diffusion-webui keeps generation parameters in JPEG and WebP files: the tag `UserComment` (0x9286),
 /// with the mark `UNICODE` and UTF-16.
-enum ExifComment {
+package enum ExifComment {
   private static let exifDirectory = 0x8769, userComment = 0x9286
   private static let mark = Array("UNICODE\0".utf8)
 
   /// A TIFF structure: a directory with the place of the EXIF directory, then that one with the comment. All numbers have their highest byte first.
-  static func block(_ text: String) -> [UInt8] {
+  package static func block(_ text: String) -> [UInt8] {
     let value = mark + text.utf16.flatMap { Int($0).bigEndian(bytes: 2) }
     func directory(_ tag: Int, type: Int, count: Int, value: Int) -> [UInt8] {
       [(1, 2), (tag, 2), (type, 2), (count, 4), (value, 4), (0, 4)].flatMap { $0.bigEndian(bytes: $1) }
@@ -20,7 +17,7 @@ enum ExifComment {
   }
 
   /// The comment of such a block in either order of bytes; nil if it has none. Some writers put JPEG's mark before the block.
-  static func text(of bytes: [UInt8]) -> String? {
+  package static func text(of bytes: [UInt8]) -> String? {
     let bytes = bytes.has("Exif\0\0", at: 0) ? Array(bytes.dropFirst(6)) : bytes
     let isLittle = bytes.has("II*\0", at: 0)
     guard isLittle || bytes.has("MM\0*", at: 0) else { return nil }
