@@ -60,6 +60,7 @@ test: setup ## Run all tests, also with AVX2's kernels
 	$(EXAMPLES)
 	swift build --no-color-diagnostics --package-path Benchmarks
 	Tests/CommandLine/run
+	Tests/Examples/run
 	Tests/TrainShapes/run
 	LATENTDIFFUSION_KERNELS=plain $(RUN_TESTS) --filter 'TensorTests.OperationTests|SinglePassTests'
 	LATENTDIFFUSION_KERNELS=plain Tests/CommandLine/run 1-reference
