@@ -90,8 +90,9 @@ bench-peers: setup ## Compare with other engines: make bench-peers ROWS=unet-2,m
 format: toolchain ## Format the sources
 	swift format -i -r --configuration .swift-format Package.swift Sources Tests Examples/Package.swift Examples/Sources Benchmarks
 
-lint: toolchain ## Check the format, and the lengths of lines and files
+lint: toolchain ## Check the format, the lengths of lines and files, and the code in the documents
 	Scripts/check-lengths
+	Scripts/check-documentation-code
 	swift format lint --strict -r --configuration .swift-format Package.swift Sources Tests Examples/Package.swift Examples/Sources Benchmarks
 
 docs: toolchain ## Build the documentation

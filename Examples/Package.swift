@@ -51,6 +51,7 @@ let package = Package(
       ]),
     program("TenLines"),
     program("ChosenSettings"),
+    program("MarkedPrompt"),
     program("ImageToImage"),
     program("InpaintPicture"),
     program("OutpaintPicture"),

@@ -5,10 +5,10 @@ import LatentDiffusion
 
 // Draws with a scheduler, steps and a negative prompt that are chosen, and tells of each step: ChosenSettings [MODEL].
 do {
-  let arguments = CommandLine.arguments.dropFirst()
-  var model = try StableDiffusion.load(from: arguments.first.map { URL(filePath: $0) } ?? EmojiModel.folder())
+  let folder = try CommandLine.arguments.dropFirst().first.map { URL(filePath: $0) } ?? EmojiModel.folder()
 
   // snippet: request
+  var model = try StableDiffusion.load(from: folder)
   try model.use(.dpmSolverMultistep, spacing: .karras)
   var request = model.request("red apple", seed: 7)
   request.negativePrompts = ["green apple"]
