@@ -30,11 +30,10 @@ actor Studio {
 
 // Shares a model between three who ask at the same time, one of whom goes away: SharedModel [MODEL].
 do {
-  let arguments = CommandLine.arguments.dropFirst()
-  let model = try StableDiffusion.load(from: arguments.first.map { URL(filePath: $0) } ?? EmojiModel.folder())
+  let folder = try CommandLine.arguments.dropFirst().first.map { URL(filePath: $0) } ?? EmojiModel.folder()
 
   // snippet: callers
-  let studio = Studio(model)
+  let studio = Studio(try await ExecutionContext().run { try StableDiffusion.load(from: folder, in: $0) })
   async let apple = studio.picture(of: "red apple", seed: 1)
   async let rocket = studio.picture(of: "rocket", seed: 2)
   let unwanted = Task { try await studio.picture(of: "pizza", seed: 3) }
