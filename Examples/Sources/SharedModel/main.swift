@@ -34,12 +34,12 @@ do {
 
   // snippet: callers
   let studio = Studio(try await ExecutionContext().run { try StableDiffusion.load(from: folder, in: $0) })
-  async let apple = studio.picture(of: "red apple", seed: 1)
-  async let rocket = studio.picture(of: "rocket", seed: 2)
+  let apple = Task { try await studio.picture(of: "red apple", seed: 1) }
+  let rocket = Task { try await studio.picture(of: "rocket", seed: 2) }
   let unwanted = Task { try await studio.picture(of: "pizza", seed: 3) }
   unwanted.cancel()
   do { _ = try await unwanted.value } catch is CancellationError { print("The third picture is no longer wanted.") }
-  let pictures = try await [apple.tensor(), rocket.tensor()]
+  let pictures = try await [apple.value.tensor(), rocket.value.tensor()]
   // end snippet
   try Picture(Tensor.concatenated(pictures, axis: 2)).write(to: URL(filePath: "shared.png"))
   print("The pictures are in shared.png.")
