@@ -63,6 +63,7 @@ test: setup ## Run all tests, also with AVX2's kernels
 	$(EXAMPLES)
 	swift build --no-color-diagnostics --package-path Benchmarks
 	Tests/CommandLine/run
+	Tests/Examples/run
 	Tests/TrainShapes/run
 	LATENTDIFFUSION_KERNELS=plain $(RUN_TESTS) --filter 'TensorTests.OperationTests|SinglePassTests'
 	LATENTDIFFUSION_KERNELS=plain Tests/CommandLine/run 1-reference
@@ -92,8 +93,9 @@ bench-peers: setup ## Compare with other engines: make bench-peers ROWS=unet-2,m
 format: toolchain ## Format the sources
 	swift format -i -r --configuration .swift-format Package.swift Sources Tests Examples/Package.swift Examples/Sources Benchmarks
 
-lint: toolchain ## Check the format, and the lengths of lines and files
+lint: toolchain ## Check the format, the lengths of lines and files, and the code in the documents
 	Scripts/check-lengths
+	Scripts/check-documentation-code
 	swift format lint --strict -r --configuration .swift-format Package.swift Sources Tests Examples/Package.swift Examples/Sources Benchmarks
 
 docs: toolchain ## Build the documentation

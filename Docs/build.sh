@@ -47,7 +47,13 @@ fi
 
 echo "Building the pages …"
 failed=0
-"$docc" convert Docs/LatentDiffusion.docc --fallback-display-name LatentDiffusion --fallback-bundle-identifier LatentDiffusion \
+# The articles show some of the pictures that the pages of Docs show.
+catalog=.build/docs-catalog/LatentDiffusion.docc
+rm -rf "$catalog"
+mkdir -p "${catalog%/*}"
+cp -r Docs/LatentDiffusion.docc "$catalog"
+cp Docs/Images/latent-*.png "$catalog/"
+"$docc" convert "$catalog" --fallback-display-name LatentDiffusion --fallback-bundle-identifier LatentDiffusion \
   --fallback-default-module-kind Module --additional-symbol-graph-dir "$graphs" --output-path "$output" --ide-console-output \
   >"$log" 2>&1 || failed=1
 # A parameter whose name and the sentence above say enough needs no entry of its own.

@@ -1,6 +1,13 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
+/// A program of one file that draws with the embedded model, unless it is given another one.
+func program(_ name: String, with products: [String] = []) -> Target {
+  .executableTarget(
+    name: name,
+    dependencies: (["LatentDiffusion", "EmojiModel", "ImageFiles"] + products).map { .product(name: $0, package: "LatentDiffusion") })
+}
+
 // A package of its own: it uses the library from outside, as any program does.
 let package = Package(
   name: "Examples",
@@ -33,14 +40,6 @@ let package = Package(
       ]),
     // Trains a network of its own layers.
     .executableTarget(name: "OwnNetwork", dependencies: [.product(name: "LatentDiffusionTraining", package: "LatentDiffusion")]),
-    // The program of the README.
-    .executableTarget(
-      name: "TenLines",
-      dependencies: [
-        .product(name: "LatentDiffusion", package: "LatentDiffusion"),
-        .product(name: "EmojiModel", package: "LatentDiffusion"),
-        .product(name: "ImageFiles", package: "LatentDiffusion"),
-      ]),
     // A model from nothing: `make train-shapes`.
     .executableTarget(
       name: "TrainShapes",
@@ -50,5 +49,23 @@ let package = Package(
         .product(name: "ImageFiles", package: "LatentDiffusion"),
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
+    program("TenLines"),
+    program("ChosenSettings"),
+    program("MarkedPrompt"),
+    program("ImageToImage"),
+    program("InpaintPicture"),
+    program("OutpaintPicture"),
+    program("EditPicture"),
+    program("HighResolution"),
+    program("ClipFromWords", with: ["LatentDiffusionVideoFiles"]),
+    program("Walk", with: ["LatentDiffusionVideoFiles"]),
+    program("LivePreview"),
+    program("PromptFile"),
+    program("LimitedMemory"),
+    program("SharedModel"),
+    program("LatentSpace"),
+    program("AutoencoderAlone"),
+    program("ComposedPipeline"),
+    program("OwnAutoencoder"),
   ]
 )
