@@ -5,7 +5,9 @@ extension GenerationParameters {
   /// the one that others go on from. Nil where no node is a sampler.
   init?(comfyUI text: String) {
     guard let nodes = try? JSONDecoder().decode([String: ComfyNode].self, from: Data(text.utf8)) else { return nil }
-    let samplers = nodes.filter { $0.value.inputs["positive"]?.link != nil && ["seed", "noise_seed"].contains(where: $0.value.inputs.keys.contains) }
+    let samplers = nodes.filter {
+      $0.value.inputs["positive"]?.link != nil && ["seed", "noise_seed"].contains(where: $0.value.inputs.keys.contains)
+    }
     guard let sampler = samplers.min(by: { (Int($0.key) ?? .max, $0.key) < (Int($1.key) ?? .max, $1.key) })?.value else { return nil }
     let workflow = ComfyWorkflow(nodes: nodes)
     var settings: [Setting] = []

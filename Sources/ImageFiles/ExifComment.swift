@@ -1,5 +1,5 @@
-/// A block of EXIF with nothing but a comment, which is where stable-diffusion-webui keeps generation parameters in JPEG and WebP files: the tag `UserComment` (0x9286),
-/// with the mark `UNICODE` and UTF-16.
+/// A block of EXIF with nothing but a comment, which is where stable-diffusion-webui keeps generation parameters in JPEG and WebP files: the tag
+/// `UserComment` (0x9286), with the mark `UNICODE` and UTF-16.
 package enum ExifComment {
   private static let exifDirectory = 0x8769, userComment = 0x9286
   private static let mark = Array("UNICODE\0".utf8)

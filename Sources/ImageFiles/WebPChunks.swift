@@ -30,7 +30,9 @@ struct WebPChunks {
   /// A still picture's file with a block of EXIF: its chunks behind one that says what the file has (VP8X).
   static func adding(exif block: [UInt8], to file: [UInt8]) throws(ImageFileError) -> [UInt8] {
     let header = try WebPChunks(file, name: "The picture")
-    let plain = chunks(of: file, in: 12..<file.count).filter { !["VP8X", "EXIF"].contains($0.type) }.flatMap { chunk($0.type, file[$0.payload]) }
+    let plain = chunks(of: file, in: 12..<file.count).filter { !["VP8X", "EXIF"].contains($0.type) }.flatMap {
+      chunk($0.type, file[$0.payload])
+    }
     let flags = 0x08 | (header.hasAlpha ? 0x10 : 0)
     let sides = [header.width - 1, header.height - 1].flatMap { $0.bigEndian(bytes: 3).reversed() }
     let described: [UInt8] = [UInt8(flags), 0, 0, 0] + sides

@@ -77,7 +77,8 @@ public enum CheckpointFileError: Error, Sendable, Equatable, CustomStringConvert
   public var description: String {
     switch self {
     case .noCheckpoint(let path): "\(path) is no checkpoint of a generation."
-    case .otherVersion(let path, let found): "\(path) is a checkpoint of another version (\(found)) of this program; delete it to begin anew."
+    case .otherVersion(let path, let found):
+      "\(path) is a checkpoint of another version (\(found)) of this program; delete it to begin anew."
     case .damaged(let path, let reason): "\(path) is damaged: \(reason); delete it to begin anew."
     }
   }

@@ -25,10 +25,12 @@ import Testing
     #expect(try picture.bytes(channels: 4).suffix(4) == [9, 10, 11, 255])
   }
 
-  @Test(arguments: [
-    (2, 2, nil, 0), (2, 2, nil, 5), (0, 2, nil, 3), (2, -1, nil, 3), (1 << 20, 1 << 20, nil, 3), (2, 2, 5, 3), (2, 2, Int.max, 3), (3, 2, nil, 3),
-    (2, 2, -6, 3),
-  ] as [(Int, Int, Int?, Int)])
+  @Test(
+    arguments: [
+      (2, 2, nil, 0), (2, 2, nil, 5), (0, 2, nil, 3), (2, -1, nil, 3), (1 << 20, 1 << 20, nil, 3), (2, 2, 5, 3), (2, 2, Int.max, 3),
+      (3, 2, nil, 3),
+      (2, 2, -6, 3),
+    ] as [(Int, Int, Int?, Int)])
   func whatMakesNoPictureIsAnError(width: Int, height: Int, stride: Int?, channels: Int) {
     #expect(throws: ImageFileError.self) {
       try Picture(bytes: Array(0..<12), width: width, height: height, stride: stride, channels: channels)

@@ -117,7 +117,9 @@ import Testing
     let checkpoint = try JSONDecoder().decode(Generation.Checkpoint.self, from: JSONEncoder().encode(#require(try steps.checkpoint)))
     let whole = try await model.pipeline.images(for: request)
     var others: [GeneratedImage] = []
-    for try await event in try model.pipeline.generate(request, from: checkpoint) { if case .image(let image) = event { others.append(image) } }
+    for try await event in try model.pipeline.generate(request, from: checkpoint) {
+      if case .image(let image) = event { others.append(image) }
+    }
     #expect(others.map(\.latents.elements) == whole.map(\.latents.elements))
     #expect(whole[0].image.shape == [1, 16, 16, 3])
   }

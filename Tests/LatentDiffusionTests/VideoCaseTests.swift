@@ -168,7 +168,9 @@ struct VideoCase: Decodable, Sendable, CustomTestStringConvertible {
     for _ in 0..<2 { _ = try await steps.next() }
     let checkpoint = try JSONDecoder().decode(Generation.Checkpoint.self, from: JSONEncoder().encode(#require(try steps.checkpoint)))
     var images: [GeneratedImage] = []
-    for try await event in try model.pipeline.generate(request, from: checkpoint) { if case .image(let image) = event { images.append(image) } }
+    for try await event in try model.pipeline.generate(request, from: checkpoint) {
+      if case .image(let image) = event { images.append(image) }
+    }
     #expect(images.flatMap(\.image.elements) == whole.flatMap(\.image.elements))
   }
 

@@ -6,12 +6,12 @@ struct Batch: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "batch", abstract: "Draws everything that a file of jobs asks for.",
     discussion: """
-      Each line of the file is a JSON object with the options of a command: {"prompt": "a red apple", "seed": 1}, and with "command": "img2img" those of another \
-      than txt2img. "id" names a job; without it, the number of its line does. {a|b} in a prompt makes a job of each. Each job that ends becomes one line of \
-      results.jsonl in the folder.
+      Each line of the file is a JSON object with the options of a command: {"prompt": "a red apple", "seed": 1}, and with "command": "img2img" those of \
+      another than txt2img. "id" names a job; without it, the number of its line does. {a|b} in a prompt makes a job of each. Each job that ends becomes one \
+      line of results.jsonl in the folder.
 
-      The same command goes on where it was stopped, in the middle of a picture, too. Several processes can share a folder, also on several machines: no job is \
-      done twice. Job arrays of Slurm and indexed jobs of Kubernetes share the jobs out by themselves.
+      The same command goes on where it was stopped, in the middle of a picture, too. Several processes can share a folder, also on several machines: no \
+      job is done twice. Job arrays of Slurm and indexed jobs of Kubernetes share the jobs out by themselves.
 
       Example: ldm batch jobs.jsonl --output pictures -- --model models/sd15 --steps 25
       """)
@@ -19,7 +19,8 @@ struct Batch: AsyncParsableCommand {
   @Argument(help: "The file of jobs; - reads them from standard input.")
   var jobs: String
 
-  @Option(name: [.customShort("o"), .long], parsing: .unconditional, help: "The folder for pictures and results. It is made if there is none.")
+  @Option(
+    name: [.customShort("o"), .long], parsing: .unconditional, help: "The folder for pictures and results. It is made if there is none.")
   var output: String
 
   @Option(
@@ -29,7 +30,9 @@ struct Batch: AsyncParsableCommand {
       valueName: "I/N"))
   var shard: JobShard?
 
-  @Option(parsing: .unconditional, help: "Into how many parts jobs are shared out where the environment of Kubernetes names only the part's number.")
+  @Option(
+    parsing: .unconditional,
+    help: "Into how many parts jobs are shared out where the environment of Kubernetes names only the part's number.")
   var shards: Int?
 
   @Argument(parsing: .postTerminator, help: "Options for all jobs, after --. Those of a job count more.")
@@ -108,7 +111,9 @@ struct JobShard: ExpressibleByArgument {
 
   init?(argument: String) {
     let parts = argument.split(separator: "/", omittingEmptySubsequences: false).map { Int($0) }
-    guard parts.count == 2, let index = parts[0], let count = parts[1], count > 0, count <= 1_000_000, (0..<count).contains(index) else { return nil }
+    guard parts.count == 2, let index = parts[0], let count = parts[1], count > 0, count <= 1_000_000, (0..<count).contains(index) else {
+      return nil
+    }
     (self.index, self.count) = (index, count)
   }
 
@@ -122,7 +127,8 @@ struct JobShard: ExpressibleByArgument {
       (index, self.count) = (place % count, count)
     } else if let completion = number("JOB_COMPLETION_INDEX"), completion >= 0 {
       guard let count = shards else {
-        throw Failure("JOB_COMPLETION_INDEX says which part of the jobs this is, but not of how many; add --shards with the completions of the Job.")
+        throw Failure(
+          "JOB_COMPLETION_INDEX says which part of the jobs this is, but not of how many; add --shards with the completions of the Job.")
       }
       (index, self.count) = (completion % count, count)
     } else if let shards {

@@ -26,7 +26,9 @@ struct BatchJob: Sendable {
       guard let found = FileManager.default.contents(atPath: path) else { throw Failure("The jobs in \(path) cannot be read.") }
       data = found
     }
-    guard data.count <= mostBytes else { throw Failure("\(path) is longer than \(mostBytes >> 20) MiB; split it into several files of jobs.") }
+    guard data.count <= mostBytes else {
+      throw Failure("\(path) is longer than \(mostBytes >> 20) MiB; split it into several files of jobs.")
+    }
     var jobs: [BatchJob] = [], names: [String: Int] = [:]
     for (number, line) in data.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated() {
       guard line.contains(where: { !" \t\r".utf8.contains($0) }) else { continue }
@@ -53,7 +55,9 @@ struct BatchJob: Sendable {
     }
     let command = try text("command") ?? "txt2img", name = try text("id") ?? String(format: "%05d", number), output = try text("output")
     for file in [name, output].compactMap(\.self) where file.contains("/") || file.hasPrefix(".") || file.utf8.count > 200 {
-      throw Failure("\(file) in line \(number) of \(path) cannot name a file in the folder of --output: it has a / or begins with a dot, or is too long.")
+      throw Failure(
+        "\(file) in line \(number) of \(path) cannot name a file in the folder of --output: it has a / or begins with a dot, or is too long."
+      )
     }
     for taken in ["checkpoint", "json", "preview"] where object[taken] != nil {
       throw Failure("Line \(number) of \(path) has \(taken), which is for a command alone; ldm batch keeps checkpoints by itself.")

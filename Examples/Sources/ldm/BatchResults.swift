@@ -91,7 +91,9 @@ final class BatchResults: Sendable {
   /// - Throws: a `Failure` on file systems without locks.
   func claim(_ job: Int) throws -> Bool {
     if lock(job, F_WRLCK) { return true }
-    guard [EACCES, EAGAIN].contains(errno) else { throw Failure("The file system of \(results.deletingLastPathComponent().relativePath) has no locks.") }
+    guard [EACCES, EAGAIN].contains(errno) else {
+      throw Failure("The file system of \(results.deletingLastPathComponent().relativePath) has no locks.")
+    }
     return false
   }
 
@@ -110,7 +112,9 @@ final class BatchResults: Sendable {
     let end = lseek(file, 0, SEEK_END)
     if end > 0 { _ = pread(file, &last, 1, end - 1) }
     let line = Array(((last == UInt8(ascii: "\n") ? "" : "\n") + (try result.line()) + "\n").utf8)
-    guard write(file, line, line.count) == line.count, fsync(file) == 0 else { throw Failure("\(path) cannot be written; its disk may be full.") }
+    guard write(file, line, line.count) == line.count, fsync(file) == 0 else {
+      throw Failure("\(path) cannot be written; its disk may be full.")
+    }
   }
 
   private func lock(_ byte: Int, _ type: Int32, waits: Bool = false) -> Bool {

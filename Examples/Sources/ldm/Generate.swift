@@ -301,7 +301,7 @@ extension DrawingOptions where Drawn == PictureOptions {
   ) async throws {
     if needsPrompt { try prompt.checkIsGiven() }
     try drawn.output.check(count: drawn.count)
-    try drawn.keeping.check(refiner: refining.refiner)
+    try drawn.keeping.check(refiner: refining.refiner, usesOutput: drawn.output.isStandardOutput)
     let progress = Progress(keepsOutputFree: drawn.output.isStandardOutput, isJSON: drawn.keeping.json)
     do {
       var ready = try await ready(

@@ -22,7 +22,8 @@ struct Grid: AsyncParsableCommand {
   @Option(parsing: .unconditionalSingleValue, help: "A number of steps. Several can be given.") var steps: [Int] = []
   @Option(parsing: .unconditionalSingleValue, help: "How closely to follow the prompt. Several can be given.") var guidance: [Double] = []
   @Option(
-    parsing: .unconditionalSingleValue, help: "What everything random follows from. Several can be given; without any, a random one for all pictures.",
+    parsing: .unconditionalSingleValue,
+    help: "What everything random follows from. Several can be given; without any, a random one for all pictures.",
     transform: SeedOptions.parsed)
   var seed: [UInt64] = []
   @Option(
@@ -160,7 +161,9 @@ struct ContactSheet {
     let top = (head.map(\.count).max() ?? 0) * Lettering.height + (head.isEmpty ? 0 : gap)
     let width = left + gap + columns * (cell.width + gap), height = top + gap + pictures.count * (cell.height + gap)
     guard width <= Picture.largestSide, height <= Picture.largestSide, width * height <= Picture.largestPixelCount else {
-      throw Failure("The grid would have \(width)×\(height) pixels, and sides of at most \(Picture.largestSide) can be read; draw fewer or smaller pictures.")
+      throw Failure(
+        "The grid would have \(width)×\(height) pixels, and sides of at most \(Picture.largestSide) can be read; draw fewer or smaller pictures."
+      )
     }
     var canvas = Canvas(width: width, height: height)
     func x(_ column: Int) -> Int { left + gap + column * (cell.width + gap) }

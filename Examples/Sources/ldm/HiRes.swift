@@ -23,7 +23,8 @@ struct HiRes: AsyncParsableCommand {
   @Option(parsing: .unconditional, help: "Steps of which the second pass runs its part. Without it, those of the first pass.")
   var secondSteps: Int?
 
-  @Option(help: "What enlarges: the picture's pixels (lanczos), or its latents (latent), which takes a strength of 0.6 or more to become sharp.")
+  @Option(
+    help: "What enlarges: the picture's pixels (lanczos), or its latents (latent), which takes a strength of 0.6 or more to become sharp.")
   var enlarge = Enlarging.lanczos
 
   enum Enlarging: String, CaseIterable, ExpressibleByArgument { case lanczos, latent }
@@ -56,7 +57,9 @@ struct HiRes: AsyncParsableCommand {
   }
 
   /// The request of the second pass.
-  private func second(_ ready: DrawingOptions<PromptOptions, PictureOptions>.Ready, over small: [GeneratedImage]) throws -> GenerationRequest {
+  private func second(_ ready: DrawingOptions<PromptOptions, PictureOptions>.Ready, over small: [GeneratedImage]) throws
+    -> GenerationRequest
+  {
     let pipeline = ready.model.pipeline, multiple = pipeline.sideMultiple
     var request = ready.request
     func enlarged(_ side: Int) -> Int { max(multiple, Int((Double(side) * scale / Double(multiple)).rounded()) * multiple) }

@@ -26,7 +26,11 @@ struct KeepingOptions: ParsableArguments {
     return options
   }
 
-  func check(refiner: String?) throws {
+  /// - Parameter usesOutput: whether a picture goes to standard output.
+  func check(refiner: String?, usesOutput: Bool = false) throws {
+    if json, usesOutput {
+      throw Failure("--json tells the result on standard output, so a picture cannot go there; give --output the name of a file.")
+    }
     if checkpoint != nil, refiner != nil {
       throw Failure("A checkpoint is of one model's steps, so it does not go with --refiner; leave one of them out.")
     }
@@ -101,14 +105,17 @@ extension DrawingOptions {
   /// - Throws: a `Failure` where a checkpoint belongs to another command.
   private func check(_ kept: KeepingOptions.Kept, _ notes: [String: String]) throws {
     guard kept.notes != notes else { return }
-    let (old, new) = (GenerationParameters(parsing: kept.notes["parameters"] ?? ""), GenerationParameters(parsing: notes["parameters"] ?? ""))
+    let (old, new) = (
+      GenerationParameters(parsing: kept.notes["parameters"] ?? ""), GenerationParameters(parsing: notes["parameters"] ?? "")
+    )
     var difference = "its model is \(kept.notes["model"] ?? "another one")"
     if old.prompt != new.prompt || old.negativePrompt != new.negativePrompt { difference = "its prompts are others" }
     for name in (old.settings + new.settings).map(\.name) where old[name] != new[name] {
       difference = "its \(name) is \(old[name] ?? "not given") and not \(new[name] ?? "left out")"
     }
     throw Failure(
-      "\(drawn.keeping.checkpoint ?? "") is the checkpoint of another command: \(difference). Delete it to begin anew, or give another --checkpoint.")
+      "\(drawn.keeping.checkpoint ?? "") is the checkpoint of another command: \(difference). Delete it to begin anew, or give another --checkpoint."
+    )
   }
 }
 

@@ -12,7 +12,8 @@ import LatentDiffusion
     version: "ldm \(version), kernels \(KernelSet.active)",
     subcommands: [
       Txt2Img.self, Img2Img.self, Inpaint.self, Outpaint.self, Edit.self, Variation.self, Depth2Img.self, Upscale.self, Unconditional.self,
-      Class2Img.self, HiRes.self, Grid.self, Batch.self, Show.self, MorphCommand.self, Txt2Video.self, Video2Video.self, Img2Video.self, Train.self, Encode.self, Decode.self, Canny.self,
+      Class2Img.self, HiRes.self, Grid.self, Batch.self, Show.self, MorphCommand.self, Txt2Video.self, Video2Video.self, Img2Video.self,
+      Train.self, Encode.self, Decode.self, Canny.self,
       Tokenize.self, PromptCommand.self,
       ScheduleCommand.self, SchedulersCommand.self, Inspect.self, Convert.self, Bench.self, ManPages.self,
     ])

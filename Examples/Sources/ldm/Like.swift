@@ -7,17 +7,21 @@ import LatentDiffusion
 enum Like {
   /// Our options by the names of the settings in a picture.
   private static let options = [
-    "Steps": "--steps", "CFG scale": "--guidance", "Seed": "--seed", "Beta schedule": "--betas", "Timestep spacing": "--timesteps", "Eta": "--eta",
+    "Steps": "--steps", "CFG scale": "--guidance", "Seed": "--seed", "Beta schedule": "--betas", "Timestep spacing": "--timesteps",
+    "Eta": "--eta",
     "Sigma churn": "--s-churn", "Sigma tmin": "--s-tmin", "Sigma tmax": "--s-tmax", "Sigma noise": "--s-noise", "Prompt 2": "--prompt-2",
-    "Negative prompt 2": "--negative-prompt-2", "Profile": "--profile", "Step cache interval": "--step-cache", "Step cache order": "--step-cache-order",
+    "Negative prompt 2": "--negative-prompt-2", "Profile": "--profile", "Step cache interval": "--step-cache",
+    "Step cache order": "--step-cache-order",
     "Token merging ratio": "--merge-tokens", "Forecast interval": "--forecast", "Guidance rescale": "--guidance-rescale",
     "Guidance interval": "--guidance-interval", "PAG scale": "--pag-scale", "PAG layers": "--pag-layers",
     "PAG adaptive scale": "--pag-adaptive-scale", "APG": "--apg", "Dynamic thresholding": "--dynamic-thresholding", "FreeU": "--freeu",
-    "Original size": "--original-size", "Crop": "--crop", "Target size": "--target-size", "Negative original size": "--negative-original-size",
+    "Original size": "--original-size", "Crop": "--crop", "Target size": "--target-size",
+    "Negative original size": "--negative-original-size",
     "Negative crop": "--negative-crop", "Negative target size": "--negative-target-size", "Aesthetic score": "--aesthetic-score",
     "Negative aesthetic score": "--negative-aesthetic-score", "Denoising strength": "--strength", "Batch size": "--count",
     "Frames": "--frames", "Frames per second": "--fps", "Context length": "--context-length", "Context stride": "--context-stride",
-    "Motion bucket": "--motion-bucket", "Noise augmentation": "--noise-aug", "Min guidance": "--min-guidance", "Decode chunk": "--decode-chunk",
+    "Motion bucket": "--motion-bucket", "Noise augmentation": "--noise-aug", "Min guidance": "--min-guidance",
+    "Decode chunk": "--decode-chunk",
   ]
 
   /// - Throws: a `Failure` for a file that does not say how it was made.
@@ -42,7 +46,8 @@ enum Like {
   }
 
   /// Takes a setting; false where no option of the command stands for it.
-  private static func taken(_ setting: GenerationParameters.Setting, of all: GenerationParameters, _ add: (String, String?) -> Bool) -> Bool {
+  private static func taken(_ setting: GenerationParameters.Setting, of all: GenerationParameters, _ add: (String, String?) -> Bool) -> Bool
+  {
     let value = setting.value
     switch setting.name {
     case "Size":
@@ -53,7 +58,9 @@ enum Like {
       return add("--scheduler", kind.rawValue) && (spacing.map { all["Schedule type"] != nil || add("--spacing", $0.rawValue) } ?? true)
     case "Schedule type":
       // The webui and ComfyUI have names for the usual spacing, too.
-      guard let spacing = SigmaSpacing(rawValue: value.lowercased()) else { return ["automatic", "normal", "uniform"].contains(value.lowercased()) }
+      guard let spacing = SigmaSpacing(rawValue: value.lowercased()) else {
+        return ["automatic", "normal", "uniform"].contains(value.lowercased())
+      }
       return add("--spacing", spacing.rawValue)
     case "Timesteps", "Sigmas": return add("--\(setting.name.lowercased())", value.replacing(" ", with: ","))
     case "RNG": return add("--noise", value == "NV" ? "gpu" : "cpu")

@@ -41,10 +41,13 @@ struct ManPage {
     let positional = arguments.filter { $0.kind == "positional" }.map { ($0.isOptional ?? false) ? "[\($0.value)]" : $0.value }
     var lines = [
       ".TH \(title.uppercased()) 1 \"\" \"ldm \(LDM.version)\"", ".SH NAME", "\(title) \\- \(Self.escaped(command.abstract ?? ""))",
-      ".SH SYNOPSIS", ".B \(name)", Self.escaped(((commands.isEmpty ? [] : ["COMMAND"]) + positional + ["[OPTIONS]"]).joined(separator: " ")),
+      ".SH SYNOPSIS", ".B \(name)",
+      Self.escaped(((commands.isEmpty ? [] : ["COMMAND"]) + positional + ["[OPTIONS]"]).joined(separator: " ")),
     ]
     if let discussion = command.discussion {
-      lines += [".SH DESCRIPTION"] + discussion.split(separator: "\n", omittingEmptySubsequences: false).map { $0.isEmpty ? ".PP" : Self.escaped(String($0)) }
+      lines +=
+        [".SH DESCRIPTION"]
+        + discussion.split(separator: "\n", omittingEmptySubsequences: false).map { $0.isEmpty ? ".PP" : Self.escaped(String($0)) }
     }
     if !commands.isEmpty {
       lines += [".SH COMMANDS"] + commands.flatMap { [".TP", ".B \($0.commandName)", Self.escaped($0.abstract ?? "")] }
@@ -52,7 +55,9 @@ struct ManPage {
     if !arguments.isEmpty { lines.append(".SH OPTIONS") }
     for argument in arguments {
       let names = argument.spellings.map { $0 + (argument.kind == "option" ? " " + argument.value : "") }
-      lines += [".TP", ".B " + Self.escaped(names.isEmpty ? argument.value : names.joined(separator: ", ")), Self.escaped(argument.abstract ?? "")]
+      lines += [
+        ".TP", ".B " + Self.escaped(names.isEmpty ? argument.value : names.joined(separator: ", ")), Self.escaped(argument.abstract ?? ""),
+      ]
     }
     lines += [".SH SEE ALSO", others.map { ".BR \($0) (1)" }.joined(separator: "\n")]
     text = lines.joined(separator: "\n") + "\n"

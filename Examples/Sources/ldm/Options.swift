@@ -256,7 +256,8 @@ struct ShortcutOptions: ParsableArguments {
 
   @Option(
     parsing: .unconditional,
-    help: "With --step-cache: 0 reuses deep features as they were, 1 lets them go on changing as before, which is nearer to the full picture.")
+    help:
+      "With --step-cache: 0 reuses deep features as they were, 1 lets them go on changing as before, which is nearer to the full picture.")
   var stepCacheOrder: Int?
 
   @Option(
@@ -290,7 +291,8 @@ struct ShortcutOptions: ParsableArguments {
   /// The settings that are written into pictures.
   var settings: [GenerationParameters.Setting] {
     let all = [
-      ("Step cache interval", stepCache.map { "\($0)" }), ("Step cache order", stepCacheOrder.map { "\($0)" }), ("Token merging ratio", mergeTokens.map { "\($0)" }),
+      ("Step cache interval", stepCache.map { "\($0)" }), ("Step cache order", stepCacheOrder.map { "\($0)" }),
+      ("Token merging ratio", mergeTokens.map { "\($0)" }),
       ("Forecast interval", forecast.map { "\($0)" }),
     ]
     return all.compactMap { name, value in value.map { .init(name, $0) } }

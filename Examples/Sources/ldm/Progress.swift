@@ -22,15 +22,15 @@ final class Progress: Sendable {
   private let start = ContinuousClock.now
   /// When the steps began, and how many there had been before, in another process.
   private let steps = Mutex<(began: ContinuousClock.Instant, before: Int?)?>(nil)
-  /// Where lines go that are not warnings: standard output, unless the picture goes there.
-  private let lines: FileHandle
+  /// Where lines go that are not warnings: standard output, unless the picture goes there. Nil where the result alone is told.
+  private let lines: FileHandle?
 
   /// - Parameters:
   ///   - keepsOutputFree: whether standard output is for the picture.
   ///   - isQuiet: whether nothing is shown but errors, because another process shows it.
   ///   - isJSON: whether the result is told as one JSON object on standard output, and nothing else is.
   init(keepsOutputFree: Bool = false, isQuiet: Bool = false, isJSON: Bool = false) {
-    lines = keepsOutputFree ? .standardError : .standardOutput
+    lines = isJSON ? nil : keepsOutputFree ? .standardError : .standardOutput
     let isQuiet = isQuiet || Self.listener != nil
     (self.isQuiet, self.isJSON, isTerminal) = (isQuiet, isJSON, !isQuiet && isatty(2) == 1)
   }
@@ -166,9 +166,9 @@ final class Progress: Sendable {
   private func show(_ text: String) { write("\r\u{1B}[K\(text.prefix(max(1, Terminal.columns - 1)))", to: .standardError) }
 
   /// Ignores errors: if the reader of the progress goes away, the work continues.
-  private func write(_ text: String, to handle: FileHandle) {
-    guard !isQuiet, !(isJSON && handle === FileHandle.standardOutput) else { return }
-    try? handle.write(contentsOf: Data(text.utf8))
+  private func write(_ text: String, to handle: FileHandle?) {
+    guard !isQuiet else { return }
+    try? handle?.write(contentsOf: Data(text.utf8))
   }
 }
 

@@ -72,7 +72,8 @@ final class TerminalPreview: Sendable {
   private func kitty(_ picture: Picture) -> String {
     let (columns, rows) = size(of: picture)
     guard let data = try? picture.pngData() else { return "" }
-    let text = Array(data.base64EncodedString().utf8), pieces = stride(from: 0, to: text.count, by: 4096).map { text[$0..<min($0 + 4096, text.count)] }
+    let text = Array(data.base64EncodedString().utf8),
+      pieces = stride(from: 0, to: text.count, by: 4096).map { text[$0..<min($0 + 4096, text.count)] }
     let drawing = pieces.enumerated().map { index, piece in
       let head = index == 0 ? "a=T,f=100,i=31,q=2,C=1,c=\(columns),r=\(rows)," : ""
       return "\u{1B}_G\(head)m=\(index + 1 < pieces.count ? 1 : 0);\(String(decoding: piece, as: UTF8.self))\u{1B}\\"
@@ -111,7 +112,8 @@ enum Terminal {
     return ioctl(2, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0 ? Int(size.ws_col) : 80
   }
 
-  /// What it answers to the question for its device attributes: 4 among them says that it shows sixels. Nothing if it does not answer within a fifth of a second.
+  /// What it answers to the question for its device attributes: 4 among them says that it shows sixels. Nothing if it does not answer within a fifth of a
+  /// second.
   static func attributes() -> [Substring] {
     let terminal = open("/dev/tty", O_RDWR | O_NOCTTY)
     guard terminal >= 0 else { return [] }
