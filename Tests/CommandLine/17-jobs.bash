@@ -25,26 +25,26 @@ rm -rf made && mkdir made
 
 # The seed that nobody gave is that of the checkpoint, and Ctrl-C leaves one.
 set -m
-"$ldm" txt2img --prompt "a red apple" --steps 900 --checkpoint kept.safetensors --output made/x.png >out 2>err </dev/null &
-sleep 1.5
+"$ldm" txt2img --prompt "a red apple" --steps 250 --checkpoint kept.safetensors --output made/x.png >out 2>err </dev/null &
+sleep 0.7
 kill -INT $!
 wait $! 2>/dev/null
 set +m
 holds "Ctrl-C leaves a checkpoint" [ -s kept.safetensors ]
 cp kept.safetensors other.safetensors
-works txt2img --prompt "a red apple" --steps 900 --checkpoint kept.safetensors --output x.png
+works txt2img --prompt "a red apple" --steps 250 --checkpoint kept.safetensors --output x.png
 cp other.safetensors kept.safetensors
-works txt2img --prompt "a red apple" --steps 900 --checkpoint kept.safetensors --output y.png
+works txt2img --prompt "a red apple" --steps 250 --checkpoint kept.safetensors --output y.png
 same x.png y.png
 cp other.safetensors kept.safetensors
-refused 1 "checkpoint of another command: its prompts are others" txt2img --prompt "a green apple" --steps 900 --checkpoint kept.safetensors --output made/x.png
-refused 1 "its Steps is 900 and not 20" txt2img --prompt "a red apple" --steps 20 --checkpoint kept.safetensors --output made/x.png
-refused 1 "its Scheduler|its Sampler" txt2img --prompt "a red apple" --steps 900 --scheduler ddim --checkpoint kept.safetensors --output made/x.png
+refused 1 "checkpoint of another command: its prompts are others" txt2img --prompt "a green apple" --steps 250 --checkpoint kept.safetensors --output made/x.png
+refused 1 "its Steps is 250 and not 20" txt2img --prompt "a red apple" --steps 20 --checkpoint kept.safetensors --output made/x.png
+refused 1 "its Scheduler|its Sampler" txt2img --prompt "a red apple" --steps 250 --scheduler euler --checkpoint kept.safetensors --output made/x.png
 refused 1 "is no checkpoint" "${apple[@]}" --checkpoint whole.safetensors --output made/x.png
 refused 1 "no folder" "${apple[@]}" --checkpoint none/kept.safetensors --output made/x.png
 refused 1 "does not go with --refiner" "${apple[@]}" --refiner "$emoji" --checkpoint k.safetensors --output made/x.png
 head -c 3000 other.safetensors >kept.safetensors
-refused 1 "kept.safetensors" txt2img --prompt "a red apple" --steps 900 --checkpoint kept.safetensors --output made/x.png
+refused 1 "kept.safetensors" txt2img --prompt "a red apple" --steps 250 --checkpoint kept.safetensors --output made/x.png
 rm -f kept.safetensors
 
 # The result for other programs.
@@ -141,7 +141,7 @@ holds "a file that is gone is drawn again" [ -s pictures/flower.jpg ]
 head -n 4 jobs.jsonl >three.jsonl
 works batch three.jsonl --output pictures
 holds "nothing is left to do" [ ! -s out ]
-works batch three.jsonl --output other -- --scheduler ddim
+works batch three.jsonl --output other -- --scheduler euler
 differ pictures/00001.png other/00001.png
 
 # Several processes share a folder, one of them is killed, and no job is done twice.

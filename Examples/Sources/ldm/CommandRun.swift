@@ -16,20 +16,19 @@ struct CommandRun {
   init(_ words: [String]) throws {
     let name = words.first ?? ""
     guard let type = Self.drawing.first(where: { $0.configuration.commandName == name }) else {
-      let names = Self.drawing.compactMap(\.configuration.commandName).joined(separator: ", ")
+      let names = Self.drawing.compactMap { $0.configuration.commandName }.joined(separator: ", ")
       throw Failure("\(name) is no command that draws; those are \(names).")
     }
-    do {
-      let given = CommandLineArguments.separatingEmptyValues(words, of: LDM.self)
-      let parsed = try LDM.parseAsRoot(Like.expanded(given, of: LDM.self))
-      guard let command = parsed as? any AsyncParsableCommand, Swift.type(of: command) == type else {
-        throw Failure("\(words.joined(separator: " ")) draws nothing.")
-      }
-      self.command = command
-    } catch let failure as Failure {
-      throw failure
-    } catch {
-      throw Failure(LDM.message(for: error).split(whereSeparator: \.isNewline).joined(separator: " "))
+    let given = CommandLineArguments.separatingEmptyValues(words, of: LDM.self)
+    let expanded = try Like.expanded(given, of: LDM.self)
+    command = try Self.parsed(type, Array(expanded.dropFirst()))
+  }
+
+  private static func parsed(
+    _ type: any AsyncParsableCommand.Type, _ words: [String]
+  ) throws -> any AsyncParsableCommand {
+    do { return try type.parse(words) } catch {
+      throw Failure(type.message(for: error).split(whereSeparator: \.isNewline).joined(separator: " "))
     }
   }
 
@@ -38,16 +37,15 @@ struct CommandRun {
   /// - Throws: what the command throws.
   func drawn(_ told: @escaping @Sendable (_ done: Int, _ count: Int) -> Void) async throws -> (files: DrawnFiles, warnings: [String]) {
     let found = Mutex((files: DrawnFiles?.none, warnings: [String]()))
-    var command = command
-    try await Progress.$listener.withValue({ event in
+    let listener = Progress.Listener { event in
       switch event {
       case .step(let done, let count): told(done, count)
       case .warning(let warning): found.withLock { $0.warnings.append(warning) }
       case .drawn(let files): found.withLock { $0.files = files }
       }
-    }) {
-      try await command.run()
     }
+    var command = command
+    try await Progress.$listener.withValue(listener) { try await command.run() }
     let (files, warnings) = found.withLock { $0 }
     guard let files else { throw Failure("The command has not told what it drew.") }
     return (files, warnings)

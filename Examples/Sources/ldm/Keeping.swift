@@ -123,8 +123,12 @@ extension Tensor {
   /// What a preview shows: the pictures of `[N, h, w, C]`, or the frames of the first clip of `[N, F, h, w, C]`, side by side. Of many, eight that are evenly
   /// spread.
   var strip: Tensor {
-    let shown = shape.rank == 5 ? rows(0..<1).reshaped(Shape(shape.dimensions.dropFirst())) : self
+    let shown = shape.rank == 5 ? rows(0..<1).reshaped(Shape(Array(shape.dimensions.dropFirst()))) : self
     let count = shown.shape[0], most = min(count, 8)
-    return Tensor.concatenated((0..<most).map { shown.rows($0 * count / most..<$0 * count / most + 1) }, axis: 2)
+    let pictures = (0..<most).map { index in
+      let place = index * count / most
+      return shown.rows(place..<place + 1)
+    }
+    return Tensor.concatenated(pictures, axis: 2)
   }
 }

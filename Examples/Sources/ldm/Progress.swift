@@ -12,7 +12,12 @@ final class Progress: Sendable {
   }
 
   /// Told instead of people, where a command is run by another one.
-  @TaskLocal static var listener: (@Sendable (Event) -> Void)?
+  @TaskLocal static var listener: Listener?
+
+  final class Listener: Sendable {
+    let tell: @Sendable (Event) -> Void
+    init(_ tell: @escaping @Sendable (Event) -> Void) { self.tell = tell }
+  }
 
   private let isTerminal: Bool
   /// Whether the result is told in JSON.
@@ -55,7 +60,7 @@ final class Progress: Sendable {
 
   func step(_ step: GenerationStep) {
     let (done, count) = (step.index + 1, step.count)
-    Self.listener?(.step(done: done, count: count))
+    Self.listener?.tell(.step(done: done, count: count))
     if isTerminal {
       bar(done, of: count, "step \(done) of \(count), \(elapsed)\(left(done, count, of: "step"))")
     } else if done == count || done * 4 / count != (done - 1) * 4 / count {
@@ -133,7 +138,7 @@ final class Progress: Sendable {
   }
 
   static func warn(_ what: String) {
-    if let listener { return listener(.warning(what)) }
+    if let listener { return listener.tell(.warning(what)) }
     var sentence = what.split(whereSeparator: \.isNewline).joined(separator: " ")
     sentence.unicodeScalars.removeAll { $0.properties.generalCategory == .control }
     try? FileHandle.standardError.write(contentsOf: Data("Warning: \(sentence)\n".utf8))
@@ -149,7 +154,7 @@ final class Progress: Sendable {
   func end(_ result: String, _ drawn: DrawnFiles) throws {
     var drawn = drawn
     drawn.seconds = ((ContinuousClock.now - start) / .milliseconds(1)).rounded() / 1000
-    Self.listener?(.drawn(drawn))
+    Self.listener?.tell(.drawn(drawn))
     guard isJSON, !isQuiet else { return end(result) }
     clear()
     try printJSON(drawn, isPretty: false)
