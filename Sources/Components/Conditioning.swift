@@ -256,6 +256,8 @@ public struct ConditioningRequest: Sendable {
   public var startsFromPicture: Bool
   /// How closely to follow the prompts, where a request says it.
   public var guidance: Double?
+  /// Tokens of the longest text in the generation. compel puts empty texts behind shorter ones, up to it; nil and in other profiles: each has its own.
+  public var length: Int?
 
   /// - Parameters:
   ///   - prompts: a row of conditioning is made of each.

@@ -10,12 +10,13 @@ extension Conditioning {
 
   /// The length that texts of these lengths are brought to where they go through a predictor together.
   ///
-  /// - Parameter profile: in the webui the shorter ones repeat their last state. Otherwise whole texts are repeated until they are equally long, as in ComfyUI:
+  /// - Parameter profile: in the webui the shorter ones repeat their last state. compel's have empty texts behind them already
+  ///   (`ConditioningRequest.length`). Otherwise whole texts are repeated until they are equally long, as in ComfyUI:
   ///   what attends to a text twice sees the same as in one that stands there once.
   /// - Throws: `ComponentError.differentConditionings` where repeating would make the texts far longer.
   public static func commonLength(_ lengths: [Int], profile: PromptProfile) throws(ComponentError) -> Int {
     let longest = lengths.max() ?? 0
-    guard profile != .webui, !lengths.contains(0) else { return longest }
+    guard profile != .webui, profile != .compel, !lengths.contains(0) else { return longest }
     var common = 1
     for length in lengths {
       common = common / greatestCommonDivisor(common, length) * length

@@ -26,7 +26,7 @@ extension PromptProfile {
   /// - Parameter device: nil: the program's own choice, which is a GPU for the webui and for ComfyUI's steps.
   public func noise(on device: NoiseDevice? = nil) -> (start: NoiseGenerator, steps: NoiseGenerator?) {
     switch self {
-    case .diffusers: ({ (device ?? .cpu).source(seed: $0) }, nil)
+    case .diffusers, .compel: ({ (device ?? .cpu).source(seed: $0) }, nil)
     case .webui: ({ (device ?? .gpu).source(seed: $0) }, nil)
     case .comfy:
       (

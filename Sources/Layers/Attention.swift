@@ -97,6 +97,41 @@ public struct Attention: Sendable {
     try out(toV(x, in: context), adding: residual, in: context)
   }
 
+  /// Attention of each token to itself and to earlier ones, of which some are seen by none.
+  ///
+  /// - Parameters:
+  ///   - x: `[N, L, channels]`.
+  ///   - mask: `[N][L]`: which tokens are seen.
+  ///   - residual: `[N, L, channels]`, added to the result.
+  /// - Returns: `[N, L, channels]`.
+  /// - Precondition: the mask has a value for each token, and the first one of each sequence is seen.
+  /// - Throws: `CancellationError`.
+  public func callAsFunction(_ x: Tensor, seeing mask: [[Bool]], adding residual: Tensor, in context: ExecutionContext) throws -> Tensor {
+    let length = x.shape[1], (queries, tokens) = (try toQ(x, in: context), try projected(x, in: context))
+    precondition(mask.count == x.shape[0] && mask.allSatisfy { $0.count == length && $0[0] }, "A mask for \(x.shape).")
+    func rows(_ tensor: Tensor, _ places: some Sequence<Int>) throws -> Tensor {
+      let rows = try tensor.reshaped([mask.count * length, inner]).rows(at: Array(places), in: context)
+      return rows.reshaped([1, rows.shape[0], inner])
+    }
+    var (parts, order): ([Tensor], [Int]) = ([], [])
+    for (index, mask) in mask.enumerated() {
+      let all = index * length..<(index + 1) * length, seen = all.filter { mask[$0 - all.lowerBound] }
+      // Tokens in a row that are not seen see the same seen ones.
+      let unseen = Dictionary(grouping: all.filter { !mask[$0 - all.lowerBound] }) { place in seen.count { $0 < place } }
+      for (own, others, causal) in [(seen, seen[...], true)] + unseen.map({ ($0.value, seen.prefix($0.key), false) }) {
+        parts.append(
+          try Tensor.attention(
+            queries: rows(queries, own), keys: rows(tokens.keys, others), values: rows(tokens.values, others), heads: heads, scale: scale,
+            causal: causal, precision: precision, in: context))
+        order += own
+      }
+    }
+    var places = Array(repeating: 0, count: order.count)
+    for (place, token) in order.enumerated() { places[token] = place }
+    let mixed = try Tensor.concatenated(parts, axis: 1, in: context).reshaped([order.count, inner]).rows(at: places, in: context)
+    return try out(mixed.reshaped(queries.shape), adding: residual, in: context)
+  }
+
   /// The last projection. The result of the reference's module is without the residual.
   private func out(_ mixed: Tensor, adding residual: Tensor?, in context: ExecutionContext) throws -> Tensor {
     if isObserved, let observer = context.observer { observer(path, try toOut(mixed, in: context)) }

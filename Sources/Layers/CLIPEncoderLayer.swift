@@ -62,9 +62,17 @@ public struct CLIPEncoderLayer: Sendable {
   }
 
   /// `[N, L, hidden]` → the same shape.
+  ///
+  /// - Parameter mask: `[N][L]` of a causal layer: which tokens others see, the first one among them; nil: all.
   /// - Throws: `CancellationError`.
-  public func callAsFunction(_ x: Tensor, in context: ExecutionContext) throws -> Tensor {
-    let attended = try selfAttention(layerNorm1(x, in: context), causal: causal, adding: x, in: context)
+  public func callAsFunction(_ x: Tensor, seeing mask: [[Bool]]? = nil, in context: ExecutionContext) throws -> Tensor {
+    let normalized = try layerNorm1(x, in: context)
+    let attended =
+      if let mask {
+        try selfAttention(normalized, seeing: mask, adding: x, in: context)
+      } else {
+        try selfAttention(normalized, causal: causal, adding: x, in: context)
+      }
     let hidden = try fc1(layerNorm2(attended, in: context), activation: activation, in: context)
     let result = try fc2(hidden, adding: attended, in: context)
     context.observer?(path, result)

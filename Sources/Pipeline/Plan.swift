@@ -135,8 +135,15 @@ struct Plan: Sendable {
     }
   }
 
+  /// The tokens of the longest text of compel, which all others get; nil where there is none.
+  private var compelLength: Int? {
+    (scripts.values.flatMap { $0.flatMap(\.prompts) } + request.laterPrompts.map(\.prompt)).filter { $0.profile == .compel }
+      .compactMap(pipeline.conditioner.length(of:)).max()
+  }
+
   private func extent() throws -> GenerationExtent {
     // The tokens of each row's text, where they are not as many for all.
+    let compelLength = compelLength
     let lengths = try guidance.rows.filter { !$0.isPerturbed }.flatMap { row -> [Int?] in
       guard let scripts = scripts[row.text] else {
         return [(row.text == .prompt ? request.conditioning : request.negativeConditioning)?.length]
@@ -144,7 +151,8 @@ struct Plan: Sendable {
       return try (0..<(scripts.map(\.parts.count).max() ?? 1)).map { number in
         let texts = scripts.map { $0.part(number).texts.values }
         let own = texts.compactMap { $0.compactMap { pipeline.conditioner.length(of: $0) }.max() }
-        return own.isEmpty ? nil : try Conditioning.commonLength(own, profile: texts[0][0].profile)
+        guard !own.isEmpty else { return nil }
+        return try max(compelLength ?? 0, Conditioning.commonLength(own, profile: texts[0][0].profile))
       }
     }
     let most = Dictionary(grouping: lengths) { $0 }.values.map(\.count).max() ?? 1
@@ -409,7 +417,7 @@ extension Plan {
       prompts, size: size, isNegative: isNegative, isAbsent: isNegative && request.negativePrompts.isEmpty,
       sizes: request.sizes, negativeSizes: request.negativeSizes,
       startsFromPicture: request.task.source(scale: pipeline.autoencoder.spatialScale) != .nothing)
-    asked.guidance = request.guidance
+    (asked.guidance, asked.length) = (request.guidance, compelLength)
     let result = try pipeline.conditioner.condition(asked, in: context)
     try result.check()
     guard result.rows == prompts.count else {

@@ -34,17 +34,21 @@ public struct CLIPTextConditioner: TextConditioner {
   public var readsMarks: Bool { true }
 
   public func length(of prompt: Prompt) -> Int? {
-    tokenizer.tokens(of: prompt.text, profile: prompt.profile).chunks.count * tokenizer.maximumLength
+    // What cannot be read is an error where it is.
+    let tokens = try? tokenizer.tokens(of: prompt.text, profile: prompt.profile)
+    return (tokens?.places.count ?? 1) * tokenizer.maximumLength
   }
 
-  /// - Throws: `CLIPTextError`, `CancellationError`, `ComponentError` for weights whose states are no numbers.
+  /// - Throws: `CLIPTextError`, `CancellationError`, `ComponentError` for weights whose states are no numbers and for what `CompelPrompt` does not read.
   public func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning {
+    let least = request.places(of: tokenizer.maximumLength, by: self)
     // Texts that end at different layers cannot go through the tower together.
-    try .byDepth(request.prompts, in: context) { prompts, skippedLayers in
+    return try .byDepth(request.prompts, in: context) { prompts, skippedLayers in
       if let profile = prompts.first?.profile, profile != .diffusers {
         return try model.weighted(
-          prompts.map { tokenizer.tokens(of: $0.text, profile: profile) }, chunks: prompts.map { _ in 1 }, profile: profile, by: tokenizer,
-          skippedLayers: skippedLayers, states: { isNormalized ? $0.lastHiddenState : $0.unnormalized }, in: context)
+          prompts.map { try tokenizer.tokens(of: $0.text, profile: profile) },
+          chunks: prompts.map { _ in profile == .compel ? least : 1 }, profile: profile, by: tokenizer, skippedLayers: skippedLayers,
+          states: { isNormalized ? $0.lastHiddenState : $0.unnormalized }, in: context)
       }
       let output = try model(prompts.map { tokenizer.encodePadded($0.text) }, skippedLayers: skippedLayers, in: context)
       return Conditioning(
@@ -53,14 +57,23 @@ public struct CLIPTextConditioner: TextConditioner {
   }
 }
 
+extension ConditioningRequest {
+  /// The places of so many tokens that each text of compel has at least: as many as the longest of the generation.
+  func places(of length: Int, by conditioner: some TextConditioner) -> Int {
+    max(self.length ?? 0, prompts.filter { $0.profile == .compel }.compactMap(conditioner.length(of:)).max() ?? 0) / max(length, 1)
+  }
+}
+
 extension CLIPTokenizer {
   /// - Parameter text: the one of the prompt's that this tokenizer reads.
   func truncation(of prompt: Prompt, _ text: String) -> PromptTruncation? {
-    guard prompt.profile != .diffusers else {
-      return truncation(of: text).map { PromptTruncation(prompt: prompt, dropped: $0.dropped, tokens: $0.tokens, limit: $0.limit) }
-    }
-    let tokens = tokens(of: text, profile: prompt.profile)
-    guard !tokens.dropped.isEmpty else { return nil }
+    guard prompt.profile != .diffusers else { return plainTruncation(of: prompt, text) }
+    guard let tokens = try? tokens(of: text, profile: prompt.profile), !tokens.dropped.isEmpty else { return nil }
     return PromptTruncation(prompt: prompt, dropped: decode(tokens.dropped), tokens: tokens.count, limit: tokens.kept)
+  }
+
+  /// The same of a text without marks.
+  func plainTruncation(of prompt: Prompt, _ text: String) -> PromptTruncation? {
+    truncation(of: text).map { PromptTruncation(prompt: prompt, dropped: $0.dropped, tokens: $0.tokens, limit: $0.limit) }
   }
 }

@@ -9,6 +9,8 @@ public enum CLIPTextError: Error, Sendable, Equatable, CustomStringConvertible {
   case tokenOutOfRange(id: Int, vocabulary: Int)
   /// No tokens, texts of different lengths, or more tokens than positions.
   case wrongLength(found: Int, maximum: Int)
+  /// A mask of another shape than the texts, or one that leaves a text's first token out, so that it would see nothing.
+  case wrongMask
   /// More layers to skip than there are.
   case tooFewLayers(skipped: Int, layers: Int)
 
@@ -18,6 +20,7 @@ public enum CLIPTextError: Error, Sendable, Equatable, CustomStringConvertible {
       "The token \(id) is beyond the text encoder's vocabulary of \(vocabulary): tokenizer and text encoder do not belong together."
     case .wrongLength(let found, let maximum):
       "The text encoder takes prompts of equal length, from 1 to \(maximum) tokens, but was given \(found)."
+    case .wrongMask: "The text encoder's mask must have a value for each token, and the first token of a text must be seen."
     case .tooFewLayers(let skipped, let layers):
       "\(skipped) layers cannot be skipped: the text encoder has \(layers)."
     }
@@ -77,24 +80,28 @@ public struct CLIPTextModel: ModelComponent {
 
   /// - Parameters:
   ///   - ids: of N texts, all of the same length up to `max_position_embeddings`.
+  ///   - mask: for each text which of its tokens others see (`attention_mask`), the first one among them; nil: all.
   ///   - skippedLayers: how many of the last layers to skip (`clip_skip`).
   ///   - end: the token whose first state a text is pooled at; nil: what the configuration says.
   /// - Throws: `CLIPTextError`, `CancellationError`.
-  public func callAsFunction(_ ids: [[Int]], skippedLayers: Int = 0, end: Int? = nil, in context: ExecutionContext) throws -> Output {
+  public func callAsFunction(
+    _ ids: [[Int]], mask: [[Bool]]? = nil, skippedLayers: Int = 0, end: Int? = nil, in context: ExecutionContext
+  ) throws -> Output {
     let length = ids.first?.count ?? 0
     guard (1...configuration.positions).contains(length), ids.allSatisfy({ $0.count == length }) else {
       throw CLIPTextError.wrongLength(found: length, maximum: configuration.positions)
     }
+    if let mask, mask.count != ids.count || !mask.allSatisfy({ $0.count == length && $0[0] }) { throw CLIPTextError.wrongMask }
     guard (0...layers.count).contains(skippedLayers) else {
       throw CLIPTextError.tooFewLayers(skipped: skippedLayers, layers: layers.count)
     }
     var x = try embed(ids, in: context)
     context.observer?("embeddings", x)
-    for layer in layers.dropLast(skippedLayers) { x = try layer(x, in: context) }
+    for layer in layers.dropLast(skippedLayers) { x = try layer(x, seeing: mask, in: context) }
     let states = x, normalizedStates = try finalLayerNorm(x, in: context)
     var normalized = normalizedStates
     if textProjection != nil, skippedLayers > 0 {
-      for layer in layers.suffix(skippedLayers) { x = try layer(x, in: context) }
+      for layer in layers.suffix(skippedLayers) { x = try layer(x, seeing: mask, in: context) }
       normalized = try finalLayerNorm(x, in: context)
     }
     let ends = try ids.enumerated().map { index, text in

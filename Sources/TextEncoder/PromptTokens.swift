@@ -10,15 +10,39 @@ public struct PromptTokens: Sendable, Equatable {
     public let weights: [Double]
     /// Those of the prompt itself.
     public let content: Range<Int>
+    /// Those of texts that count less than 1, each in one range: compel encodes a chunk once more without each. Of other profiles none.
+    public let lessened: [Range<Int>]
+
+    init(tokens: [Int], weights: [Double], content: Range<Int>, lessened: [Range<Int>] = []) {
+      (self.tokens, self.weights, self.content, self.lessened) = (tokens, weights, content, lessened)
+    }
 
     /// Whether a token has a weight.
     var isWeighted: Bool { weights.contains { $0 != 1 } }
+  }
+
+  /// What stands beside others.
+  public struct Place: Sendable, Equatable {
+    /// What each of its chunks counts, which are blended; one of 1 where there is nothing to blend.
+    public let shares: [Double]
+    /// How far its states are from those of an empty text; 1 is where they are.
+    public let weight: Double
   }
 
   /// In their order, at least one.
   public let chunks: [Chunk]
   /// Tokens that are left out, since there is no room for them.
   public let dropped: [Int]
+  /// The chunks side by side. Only compel blends some and weighs others.
+  public let places: [Place]
+  /// The tokens that the pooled state is of: the first chunk's, or of compel's the whole text's with its marks.
+  public let pooled: [Int]
+
+  init(chunks: [Chunk], dropped: [Int], places: [Place]? = nil, pooled: [Int]? = nil) {
+    (self.chunks, self.dropped) = (chunks, dropped)
+    self.places = places ?? chunks.map { _ in Place(shares: [1], weight: 1) }
+    self.pooled = pooled ?? chunks.first?.tokens ?? []
+  }
 
   /// Tokens of the whole prompt, without begins, ends and padding.
   public var count: Int { kept + dropped.count }
@@ -63,16 +87,19 @@ extension CLIPTokenizer {
   /// Cuts a prompt into tokens, weighs them and puts them into chunks, as the program does whose profile it has.
   ///
   /// diffusers reads one chunk. The webui ends a chunk at `BREAK`, and where one is full behind the last comma, if that is among its last 20 tokens. ComfyUI
-  /// keeps texts of fewer than 8 tokens with one weight together. Vectors of a learned word stay together in both. At most 100 chunks are read.
+  /// keeps texts of fewer than 8 tokens with one weight together. Vectors of a learned word stay together in both. At most 100 chunks are read. compel reads
+  /// one chunk of each text that is blended or stands beside others.
   ///
   /// - Parameter text: with the profile's marks.
   /// - Returns: chunks, and what is left out.
+  /// - Throws: what `CompelPrompt` throws with the profile `compel`, and nothing with the others.
   /// - Complexity: grows with the length of the text.
-  public func tokens(of text: String, profile: PromptProfile) -> PromptTokens {
+  public func tokens(of text: String, profile: PromptProfile) throws(ComponentError) -> PromptTokens {
     switch profile {
-    case .diffusers: return plainTokens(of: text)
-    case .webui: return webUITokens(of: text)
-    case .comfy: return comfyTokens(of: text)
+    case .diffusers: plainTokens(of: text)
+    case .webui: try webUITokens(of: text)
+    case .comfy: try comfyTokens(of: text)
+    case .compel: try compelTokens(of: text)
     }
   }
 
@@ -84,10 +111,10 @@ extension CLIPTokenizer {
     return PromptTokens(chunks: [chunk], dropped: Array(truncatesRight ? all.dropFirst(kept) : all.dropLast(kept)))
   }
 
-  private func webUITokens(of text: String) -> PromptTokens {
+  private func webUITokens(of text: String) throws(ComponentError) -> PromptTokens {
     var filling = ChunkFilling(self), comma: Int?
     let commaToken = groups(of: ",").first?.tokens.first
-    for part in PromptProfile.webui.weightedTexts(text) {
+    for part in try PromptProfile.webui.weightedTexts(text) {
       guard !part.isChunkBreak else {
         filling.endChunk()
         comma = nil
@@ -115,9 +142,9 @@ extension CLIPTokenizer {
   /// How many tokens of the webui's chunks are moved on, so that the next one begins behind a comma.
   private static let commaBacktrack = 20
 
-  private func comfyTokens(of text: String) -> PromptTokens {
+  private func comfyTokens(of text: String) throws(ComponentError) -> PromptTokens {
     var filling = ChunkFilling(self)
-    for part in PromptProfile.comfy.weightedTexts(text) {
+    for part in try PromptProfile.comfy.weightedTexts(text) {
       // What stands between learned words belongs together.
       var runs: [(tokens: [Int], isLearned: Bool)] = []
       for group in groups(of: part.text.replacing(Self.embeddingMark, with: "")) {
@@ -131,6 +158,32 @@ extension CLIPTokenizer {
     }
     filling.endChunk()
     return filling.result
+  }
+
+  private func compelTokens(of text: String) throws(ComponentError) -> PromptTokens {
+    let parts = try CompelPrompt(text).parts
+    let read = parts.flatMap { $0.blend.map { compelChunk(of: $0.texts) } }
+    return PromptTokens(
+      chunks: read.map(\.chunk), dropped: read.flatMap(\.dropped),
+      places: parts.map { PromptTokens.Place(shares: $0.blend.map(\.share), weight: $0.weight) },
+      pooled: plainTokens(of: text).pooled)
+  }
+
+  private func compelChunk(of texts: [WeightedText]) -> (chunk: PromptTokens.Chunk, dropped: [Int]) {
+    let room = max(1, maximumLength - 2), length = room + 2
+    var (tokens, weights, lessened): ([Int], [Double], [Range<Int>]) = ([], [], [])
+    for text in texts {
+      let own = groups(of: text.text).flatMap(\.tokens), start = 1 + tokens.count
+      // compel cuts each text, and counts the end to a text that is cut by those before it.
+      if text.weight < 1, !own.isEmpty, start <= room { lessened.append(start..<min(start + min(own.count, room), length)) }
+      tokens += own
+      weights += Array(repeating: text.weight, count: own.count)
+    }
+    let kept = min(tokens.count, room), padding = Array(repeating: padTokenID, count: room - kept)
+    let chunk = PromptTokens.Chunk(
+      tokens: [bosTokenID] + tokens[..<kept] + [eosTokenID] + padding,
+      weights: [1] + weights[..<kept] + Array(repeating: 1, count: 1 + room - kept), content: 1..<1 + kept, lessened: lessened)
+    return (chunk, Array(tokens[kept...]))
   }
 
   /// Learned words are known wherever a text has them, so that ComfyUI's mark before them says nothing.

@@ -39,16 +39,20 @@ struct WeightedStates {
       default: return states
       }
     }
-    states = Tensor.concatenated(places, axis: 1)
+    states = try Self.checked(Tensor.concatenated(places, axis: 1))
     pooled = Tensor.concatenated(try prompts.map { try read($0[0].tokens).pooled }, axis: 0)
+  }
+
+  /// - Throws: `ComponentError.outOfRange` for what is no number.
+  static func checked(_ states: Tensor) throws(ComponentError) -> Tensor {
     guard states.isFinite else {
-      throw ComponentError.outOfRange(
-        component: "The text encoder", option: "weights on words", value: "larger ones", allowed: "that leave numbers")
+      throw .outOfRange(component: "The text encoder", option: "weights on words", value: "larger ones", allowed: "that leave numbers")
     }
+    return states
   }
 
   /// Each token's state times its weight.
-  private static func weighted(_ states: Tensor, by chunks: [PromptTokens.Chunk]) -> Tensor {
+  static func weighted(_ states: Tensor, by chunks: [PromptTokens.Chunk]) -> Tensor {
     let features = states.shape.columns, weights = chunks.flatMap { $0.weights.map { Float($0) } }
     var place = 0
     return states.map { state in
@@ -82,12 +86,15 @@ extension CLIPTextModel {
   ///
   /// - Parameters:
   ///   - texts: one for each prompt, all with the same profile, which is not diffusers'.
-  ///   - chunks: the least that each prompt has; the webui's prompts get as many as the longest.
+  ///   - chunks: the least that each prompt has; the webui's and compel's prompts get as many as the longest.
   ///   - features: what of the tower's result the states are.
   func weighted(
     _ texts: [PromptTokens], chunks least: [Int], profile: PromptProfile, by tokenizer: CLIPTokenizer, skippedLayers: Int,
-    states: (Output) -> Tensor, in context: ExecutionContext
+    states: @escaping (Output) -> Tensor, in context: ExecutionContext
   ) throws -> Conditioning {
+    if profile == .compel {
+      return try compel(texts, places: least, by: tokenizer, skippedLayers: skippedLayers, states: states, in: context)
+    }
     func part(_ texts: [[PromptTokens.Chunk]]) throws -> Conditioning {
       let result = try WeightedStates(texts, profile: profile, empty: tokenizer.emptyChunk.tokens) { tokens in
         let output = try self([tokens], skippedLayers: skippedLayers, end: tokenizer.eosTokenID, in: context)

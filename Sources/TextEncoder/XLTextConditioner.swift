@@ -48,7 +48,9 @@ public struct XLTextConditioner: TextConditioner {
     for (tower, text) in zip(towers, texts(prompt)) {
       if let cut = tower.tokenizer?.truncation(of: prompt, text) { return cut }
     }
-    return nil
+    // The pooled state of compel's prompts is that of the text with its marks.
+    guard prompt.profile == .compel, let text = texts(prompt).prefix(towers.count).last else { return nil }
+    return towers.last?.tokenizer?.plainTruncation(of: prompt, text)
   }
 
   public var readsMarks: Bool { true }
@@ -57,7 +59,7 @@ public struct XLTextConditioner: TextConditioner {
 
   /// As many as the text has that has most.
   private func chunks(_ prompt: Prompt) -> Int {
-    zip(towers, texts(prompt)).map { $0.tokenizer?.tokens(of: $1, profile: prompt.profile).chunks.count ?? 1 }.max() ?? 1
+    zip(towers, texts(prompt)).map { (try? $0.tokenizer?.tokens(of: $1, profile: prompt.profile))?.places.count ?? 1 }.max() ?? 1
   }
 
   /// A text for each tower.
@@ -68,12 +70,14 @@ public struct XLTextConditioner: TextConditioner {
 
   /// - Throws: `CLIPTextError`, `CancellationError`; `ComponentError.unsupported` for a score that the model is not told, and for a target size that it is not.
   public func condition(_ request: ConditioningRequest, in context: ExecutionContext) throws -> Conditioning {
-    let sizeInputs = try sizeInputs(request)
+    let sizeInputs = try sizeInputs(request), least = request.places(of: towers.last?.length ?? 1, by: self)
     var result =
       zerosForAbsent && isAbsent(request)
       ? zeros(request.prompts.count)
       : try .byDepth(request.prompts, in: context) { prompts, skippedLayers in
-        if let profile = prompts.first?.profile, profile != .diffusers { return try weighted(prompts, profile, skippedLayers, in: context) }
+        if let profile = prompts.first?.profile, profile != .diffusers {
+          return try weighted(prompts, profile, skippedLayers, atLeast: least, in: context)
+        }
         let outputs = try towers.enumerated().map { index, tower in
           // Layers are counted from the one before the last.
           try tower.model(prompts.map { tower.ids(texts($0)[index]) }, skippedLayers: skippedLayers + 1, in: context)
@@ -88,7 +92,7 @@ public struct XLTextConditioner: TextConditioner {
   /// The webui takes any empty negative prompt for none; ComfyUI reads it.
   private func isAbsent(_ request: ConditioningRequest) -> Bool {
     switch request.prompts.first?.profile ?? .diffusers {
-    case .diffusers: request.isAbsent
+    case .diffusers, .compel: request.isAbsent
     case .webui: request.isNegative && request.prompts.allSatisfy { $0.text.isEmpty && ($0.second ?? "").isEmpty }
     case .comfy: false
     }
@@ -96,16 +100,16 @@ public struct XLTextConditioner: TextConditioner {
 
   /// Prompts in chunks, of which both texts have as many.
   private func weighted(
-    _ prompts: [Prompt], _ profile: PromptProfile, _ skippedLayers: Int, in context: ExecutionContext
+    _ prompts: [Prompt], _ profile: PromptProfile, _ skippedLayers: Int, atLeast least: Int, in context: ExecutionContext
   ) throws -> Conditioning {
     let parts = try towers.enumerated().map { index, tower in
       guard let tokenizer = tower.tokenizer else {
         throw ComponentError.missingInput(component: "The text conditioner", argument: "a tokenizer")
       }
       return try tower.model.weighted(
-        prompts.map { tokenizer.tokens(of: texts($0)[index], profile: profile) }, chunks: prompts.map(chunks), profile: profile,
-        by: tokenizer,
-        skippedLayers: skippedLayers + 1, states: \.unnormalized, in: context)
+        prompts.map { try tokenizer.tokens(of: texts($0)[index], profile: profile) },
+        chunks: prompts.map { max(profile == .compel ? least : 1, chunks($0)) },
+        profile: profile, by: tokenizer, skippedLayers: skippedLayers + 1, states: \.unnormalized, in: context)
     }
     let states = try Tensor.concatenated(parts.flatMap(\.contexts), axis: -1, in: context)
     return Conditioning(hiddenStates: states, pooled: parts.last?.pooled)

@@ -8,6 +8,8 @@ image file.safetensors --lora loras/style.safetensors=0.8
 differ plain.safetensors file.safetensors
 image tag.safetensors --prompt "a <lora:style:0.8>cat" --lora-folder loras
 same file.safetensors tag.safetensors
+image named.safetensors --profile compel --prompt "a withLora(style, 0.8)cat" --lora-folder loras
+same file.safetensors named.safetensors
 image both.safetensors --lora loras/style.safetensors=0.8 --lora loras/other=1.safetensors
 image tags.safetensors --prompt "<lora:style:0.8>a cat<lora:other=1>" --lora-folder loras
 same both.safetensors tags.safetensors
@@ -17,6 +19,7 @@ image word.safetensors --prompt "a moon cat" --embedding moon="$adapters/embeddi
 differ plain.safetensors word.safetensors
 rm -f made/*
 refused 1 "no nope in loras, which has: other=1, style" "${draw[@]}" --prompt "a <lora:nope:1>" --lora-folder loras
+refused 1 "no nope in loras, which has: other=1, style" "${draw[@]}" --profile compel --prompt "a withLora(nope)" --lora-folder loras
 refused 1 "needs --lora-folder" "${draw[@]}" --prompt "a <lora:style:1>"
 refused 1 "<lora:style:x>" "${draw[@]}" --prompt "a <lora:style:x>" --lora-folder loras
 refused 1 "there is no such file" "${draw[@]}" --lora loras/none.safetensors=1

@@ -25,6 +25,20 @@ works "${said[@]}" -p "a cat" --negative-prompt "(dog:1.3)" --profile webui --no
 works "${said[@]}" -p "a cat" --negative-prompt "(dog:1.3)" -o said-away-plain.png --save-image-tensor said-away-plain.safetensors
 differ said-away.safetensors said-away-plain.safetensors
 
+# compel: its weights, what is blended, what stands side by side, and LoRAs of the prompt.
+for text in "a cat++" "a (cat)0.5" '("a cat", "a dog").blend(1, 0.5)' '("a cat", "a dog").and()'; do
+  works "${said[@]}" -p "$text" --profile compel -o said-compel.png --save-image-tensor said-compel.safetensors
+  differ said-plain.safetensors said-compel.safetensors
+done
+works "${said[@]}" -p "a cat" --profile compel -o said-compel.png --save-image-tensor said-compel.safetensors
+same said-plain.safetensors said-compel.safetensors
+works "${said[@]}" -p '("a cat", "a dog").and()' --negative-prompt "(rain)1.2" --profile compel --memory-limit 1GB -o said-compel.png
+works "${said[@]}" --model "$models/sdxl" -p '("a cat", "a dog").and(1, 0.5)' --prompt-2 "cat-" --profile compel -o said-xl.png
+refused 1 "swap" "${said[@]}" -p "a cat.swap(dog)" --profile compel -o made/x.png
+refused 1 "lora-folder" "${said[@]}" -p "a cat withLora(style, 0.5)" --profile compel -o made/x.png
+refused 1 "LoRA" "${said[@]}" -p "a cat" --negative-prompt "withLora(style)" --profile compel -o made/x.png
+refused 1 "blend" "${said[@]}" -p '("a", "b").blend(1)' --profile compel -o made/x.png
+
 # Long prompts: read in chunks, or cut and told.
 long=$(printf 'a cat on the table, %.0s' $(seq 12))
 for profile in webui comfy; do
@@ -68,6 +82,12 @@ works tokenize --model "$models/sd1" --words --json --profile webui "a (photo:1.
 is_json out
 works tokenize --model "$models/sd1" --profile webui "cat BREAK dog"
 says '^\[\[912,'
+works tokenize --model "$models/sd1" --words --profile compel 'a (photo)1.5 of a cat-'
+says "^    1     1.5  photo: "
+says "^    1     0.9  cat: "
+works tokenize --model "$models/sd1" --profile compel '("cat", "dog").and()'
+says '^\[\[912,'
+refused 1 "swap" tokenize --model "$models/sd1" --profile compel 'cat.swap(dog)'
 warns "left out" tokenize --model "$models/sd1" --words "$long"
 says "^    –"
 refused 64 "goes with --words" tokenize --json cat

@@ -66,6 +66,13 @@ works prompt --json --profile webui --schedule --steps 10 'a [b:c:0.5]'
 says '\[\[5,"a b"\],\[10,"a c"\]\]'
 works prompt --json --profile webui --composition 'a :1.5 AND b'
 says '\[\["a",1\.5\],\[" b",1\]\]'
+works prompt --json --profile compel 'a (cat)1.5 b'
+says '\[\["a",1\],\["cat",1\.5\],\["b",1\]\]'
+works prompt --json --profile compel --composition '("a", "b++").blend(1, 3)'
+says '\[\[\[\[\[\["a",1\]\],0\.25\],\[\[\["b",1\.21[0-9]*\]\],0\.75\]\],1\]\]'
+works prompt --profile compel --composition '("a (c)2", "b").and(1, 0.5)'
+says '^  1.0 \(a\)1.0 \(c\)2.0$'
+refused 1 "cross-attention control" prompt --profile compel 'cat.swap(dog)'
 works prompt --profile webui '(cat:1.3)'
 says "1.3 cat"
 refused 64 "either --schedule or --composition" prompt --schedule --composition a

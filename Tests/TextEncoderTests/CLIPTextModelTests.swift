@@ -44,12 +44,35 @@ import LatentDiffusionWeights
     expectClose(skipped.lastHiddenState, try expected("penultimate_normed"), tolerance: Self.tolerance, "penultimate_normed")
   }
 
-  @Test func refusesWhatIsNoToken() throws {
+  private static func sd1() throws -> CLIPTextModel {
     let files = try ModelFiles(ReferenceModel("sd1").folder)
     let json = try #require(try files.configuration(of: "text_encoder"))
-    let text = try LoadReport.load(from: files.weights(of: "text_encoder"), in: ExecutionContext()) {
+    return try LoadReport.load(from: files.weights(of: "text_encoder"), in: ExecutionContext()) {
       try CLIPTextModel(CLIPTextConfiguration(json: json), weights: $0)
     }.component
+  }
+
+  /// Masks against transformers are in `PromptConditioningTests`. Here: each text has its own, and what a mask hides changes nothing else.
+  @Test func masks() throws {
+    let text = try Self.sd1(), ids = [[912, 5, 6, 7, 8, 9], [912, 5, 60, 7, 8, 90]]
+    func states(_ ids: [[Int]], _ mask: [[Bool]]?) throws -> Tensor { try text(ids, mask: mask, in: ExecutionContext()).lastHiddenState }
+    let seen = [[true, true, false, true, false, false], [true, false, false, true, true, false]]
+    let both = try states(ids, seen)
+    for row in 0..<2 { expectClose(both.rows(row..<row + 1), try states([ids[row]], [seen[row]]), tolerance: 1e-5, "text \(row)") }
+    expectClose(try states(ids, seen.map { $0.map { _ in true } }), try states(ids, nil), tolerance: 1e-5, "all")
+    #expect(zip(both.elements, try states(ids, nil).elements).contains { abs($0 - $1) > 1e-3 })
+    let hidden = try states([[912, 5, 600, 7, 80, 90]], [seen[0]]), width = both.shape.columns
+    for place in [0, 1, 3] {
+      let (a, b) = (both.elements[place * width..<(place + 1) * width], hidden.elements[place * width..<(place + 1) * width])
+      #expect(zip(a, b).allSatisfy { abs($0 - $1) < 1e-5 }, "token \(place)")
+    }
+    for mask in [[seen[0]], [seen[0], [true]], [seen[0], [false] + seen[1].dropFirst()]] {
+      #expect(throws: CLIPTextError.wrongMask) { try states(ids, mask) }
+    }
+  }
+
+  @Test func refusesWhatIsNoToken() throws {
+    let text = try Self.sd1()
     for ids in [[[-1]], [[1 << 40]], [[]], [], [[1, 2], [1]], [Array(repeating: 1, count: 1000)]] {
       #expect(throws: CLIPTextError.self) { try text(ids, in: ExecutionContext()) }
     }

@@ -61,7 +61,7 @@ import TextEncoder
     for given in cases {
       let profile = try #require(PromptProfile(rawValue: given.profile))
       for (text, chunks) in zip(given.texts, given.chunks) {
-        let found = tokenizer.tokens(of: text, profile: profile)
+        let found = try tokenizer.tokens(of: text, profile: profile)
         #expect(found.chunks.map(\.tokens) == chunks.map(\.tokens), "\(given.key) \(text)")
         #expect(found.chunks.map(\.weights) == chunks.map(\.weights), "\(given.key) \(text)")
         #expect(found.dropped == [] && found.count == found.chunks.reduce(0) { $0 + $1.content.count })
@@ -76,13 +76,64 @@ import TextEncoder
     }
   }
 
+  private struct Batch: Decodable {
+    let model, key: String
+    let skipped: Int
+    let texts: [String]
+  }
+
+  @Test(
+    .compares("weights, blends and prompts side by side of compel", in: .architectures, with: "compel"), arguments: ["sd1", "sd2", "sdxl"])
+  func equalsCompel(_ name: String) throws {
+    let folder = fixtures.appending(path: "prompts")
+    let batches = try JSONDecoder().decode([Batch].self, from: Data(contentsOf: folder.appending(path: "compel-states.json")))
+      .filter { $0.model == name }
+    let tensors = try readTensors(folder.appending(path: "compel-\(name).safetensors"))
+    let conditioner = try Self.conditioner(name)
+    #expect(batches.count > 20)
+    for given in batches {
+      let prompts = given.texts.map { Prompt($0, skippedLayers: given.skipped, profile: .compel) }
+      let found = try Self.condition(prompts, by: conditioner)
+      expectClose(found.contexts[0], try #require(tensors["\(given.key).states"]), tolerance: 1e-4, "\(given.key) \(given.texts)")
+      #expect(prompts.compactMap(conditioner.length(of:)).max() == found.length)
+      if let pooled = tensors["\(given.key).pooled"] {
+        expectClose(try #require(found.pooled), pooled, tolerance: 1e-4, "\(given.key) pooled")
+      }
+    }
+  }
+
+  /// What compel puts behind shorter texts is an empty one, whatever else is drawn.
+  @Test func placesOfCompel() throws {
+    let conditioner = try Self.conditioner("sd1"), tokenizer = try #require(conditioner.textEncoders["text_encoder"]?.tokenizer)
+    var request = ConditioningRequest([Prompt("a cat", profile: .compel)], size: PixelSize(width: 32, height: 32))
+    let own = try conditioner.condition(request, in: ExecutionContext()).contexts[0]
+    request.length = 3 * own.shape[1]
+    let long = try conditioner.condition(request, in: ExecutionContext()).contexts[0]
+    request.prompts[0].text = ""
+    request.length = nil
+    let empty = try conditioner.condition(request, in: ExecutionContext()).contexts[0]
+    #expect(long.elements == Tensor.concatenated([own, empty, empty], axis: 1).elements)
+    let tokens = try tokenizer.tokens(of: "(\"a (cat)0.5 (photo)0.7\", \"snow\").blend(1, 3)", profile: .compel)
+    #expect(tokens.chunks.map(\.lessened) == [[2..<3, 3..<4], []] && tokens.places.map(\.shares) == [[0.25, 0.75]])
+    #expect(tokenizer.words(of: tokens).map(\.text).prefix(3) == ["a", "cat", "photo"])
+    let cut = Prompt("(" + String(repeating: "the ", count: 25) + ")0.9", profile: .compel)
+    #expect(conditioner.truncation(of: cut)?.dropped == "the the the" && conditioner.truncation(of: cut)?.limit == 22)
+    // The pooled state of SDXL is that of the text with its marks.
+    let marked = Prompt(String(repeating: "the ", count: 20) + "(cat)1.2", profile: .compel)
+    #expect(conditioner.truncation(of: marked) == nil)
+    #expect(try Self.conditioner("sdxl").truncation(of: marked) != nil)
+    for text in ["cat.swap(dog)", "a withLora(b)", "(a)" + String(repeating: "9", count: 50), "(a)" + String(repeating: "9", count: 400)] {
+      #expect(throws: ComponentError.self) { try Self.condition([Prompt(text, profile: .compel)], by: conditioner) }
+    }
+  }
+
   /// Marks in a plain prompt are letters, and a plain prompt with another profile is read the same.
   @Test func plainPrompts() throws {
     let conditioner = try Self.conditioner("sd1")
     let plain = try Self.condition(["a (cat:1.5)"], by: conditioner),
       marked = try Self.condition([Prompt("a (cat:1.5)", profile: .webui)], by: conditioner)
     #expect(plain.contexts[0].elements != marked.contexts[0].elements)
-    for profile in [PromptProfile.webui, .comfy] {
+    for profile in [PromptProfile.webui, .comfy, .compel] {
       let same = try Self.condition([Prompt("a cat", profile: profile)], by: conditioner)
       #expect(same.contexts[0].elements == (try Self.condition(["a cat"], by: conditioner)).contexts[0].elements)
     }
@@ -120,7 +171,7 @@ import TextEncoder
     let conditioner = try Self.conditioner("sd1"), tokenizer = try #require(conditioner.textEncoders["text_encoder"]?.tokenizer)
     let text = String(repeating: "the ", count: 22 * PromptTokens.mostChunks) + "of a"
     for profile in [PromptProfile.webui, .comfy] {
-      let tokens = tokenizer.tokens(of: text, profile: profile)
+      let tokens = try tokenizer.tokens(of: text, profile: profile)
       #expect(tokens.chunks.count == PromptTokens.mostChunks && tokens.dropped.count == tokens.count - 22 * PromptTokens.mostChunks)
       let told = conditioner.truncation(of: Prompt(text, profile: profile))
       #expect(told?.dropped == "of a" && told?.limit == 22 * PromptTokens.mostChunks)
@@ -129,20 +180,20 @@ import TextEncoder
       #expect(lost.map(\.text) == ["of", "a"] && lost.flatMap(\.tokens) == tokens.dropped)
     }
     #expect(throws: ComponentError.self) { try Self.condition([Prompt("(cat:1e300)", profile: .comfy)], by: conditioner) }
-    #expect(tokenizer.tokens(of: String(repeating: "BREAK ", count: 100_000), profile: .webui).chunks.count == PromptTokens.mostChunks)
+    #expect(try tokenizer.tokens(of: String(repeating: "BREAK ", count: 100_000), profile: .webui).chunks.count == PromptTokens.mostChunks)
   }
 
   @Test func words() throws {
     let tokenizer = try #require(try Self.conditioner("sd1").textEncoders["text_encoder"]?.tokenizer)
-    let words = tokenizer.words(of: tokenizer.tokens(of: "a (photo:1.5) BREAK [cat]", profile: .webui))
+    let words = try tokenizer.words(of: tokenizer.tokens(of: "a (photo:1.5) BREAK [cat]", profile: .webui))
     #expect(words.map(\.text) == ["a", "photo", "cat"] && words.map(\.chunk) == [0, 0, 1])
     #expect(words.map(\.weight) == [1, 1.5, 1 / 1.1])
-    let plain = tokenizer.words(of: tokenizer.tokens(of: String(repeating: "the ", count: 23) + "of", profile: .diffusers))
+    let plain = try tokenizer.words(of: tokenizer.tokens(of: String(repeating: "the ", count: 23) + "of", profile: .diffusers))
     #expect(plain.count { $0.chunk == 0 } == 22 && plain.suffix(2).map(\.text) == ["the", "of"] && plain.last?.chunk == nil)
   }
 
   @Test func clipSkips() throws {
-    #expect(try PromptProfile.diffusers.skippedLayers(clipSkip: 1) == 1)
+    #expect(try PromptProfile.diffusers.skippedLayers(clipSkip: 1) == 1 && PromptProfile.compel.skippedLayers(clipSkip: 1) == 1)
     #expect(try [0, 1, 2, 3].map { try PromptProfile.webui.skippedLayers(clipSkip: $0) } == [0, 0, 1, 2])
     #expect(try [0, -1, -2].map { try PromptProfile.comfy.skippedLayers(clipSkip: $0) } == [0, 0, 1])
     #expect(

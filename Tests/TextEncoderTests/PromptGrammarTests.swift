@@ -41,8 +41,8 @@ import Testing
       func expect(_ found: [WeightedText], _ expected: [Pair], _ name: String) {
         #expect(found.map { Pair($0.text, $0.weight) } == expected, "\(name) of \(given.text.debugDescription)")
       }
-      expect(PromptProfile.webui.weightedTexts(given.text), given.webui, "webui")
-      expect(PromptProfile.comfy.weightedTexts(given.text), given.comfy, "comfy")
+      try expect(PromptProfile.webui.weightedTexts(given.text), given.webui, "webui")
+      try expect(PromptProfile.comfy.weightedTexts(given.text), given.comfy, "comfy")
       expect(PromptProfile.webui.composition(given.text), given.composition, "composition")
       guard let schedule = given.schedule else { continue }
       let found = try PromptProfile.webui.schedule(given.text, steps: 10).map { Pair($0.text, Double($0.lastStep)) }
@@ -52,24 +52,24 @@ import Testing
 
   @Test func plainTextIsPlain() throws {
     let text = "a (red:1.2) [apple|pear] AND BREAK"
-    #expect(PromptProfile.diffusers.weightedTexts(text) == [WeightedText(text)])
+    #expect(try PromptProfile.diffusers.weightedTexts(text) == [WeightedText(text)])
     #expect(PromptProfile.diffusers.composition(text) == [WeightedText(text)])
     #expect(try PromptProfile.diffusers.schedule(text, steps: 5).map(\.text) == [text])
   }
 
   /// What ends the run of the original, or makes pictures of no numbers, is text.
   @Test func numbersThatAreNone() throws {
-    #expect(PromptProfile.webui.weightedTexts("(a:1.2.3)") == [WeightedText("a:1.2.3", weight: 1.1)])
-    #expect(PromptProfile.webui.weightedTexts("(a:nan)") == [WeightedText("a:nan", weight: 1.1)])
+    #expect(try PromptProfile.webui.weightedTexts("(a:1.2.3)") == [WeightedText("a:1.2.3", weight: 1.1)])
+    #expect(try PromptProfile.webui.weightedTexts("(a:nan)") == [WeightedText("a:nan", weight: 1.1)])
     for written in ["nan", "inf", "1e999", "-Infinity"] {
-      #expect(PromptProfile.comfy.weightedTexts("(a:\(written))") == [WeightedText("a:\(written)", weight: 1.1)])
+      #expect(try PromptProfile.comfy.weightedTexts("(a:\(written))") == [WeightedText("a:\(written)", weight: 1.1)])
     }
     #expect(try PromptProfile.webui.schedule("[a:b:1e999]", steps: 4).map(\.text) == ["a"])
     #expect(try PromptProfile.webui.schedule("[a:b:-1e999]", steps: 4).map(\.text) == ["b"])
   }
 
-  @Test func breaksAreParts() {
-    let parts = PromptProfile.webui.weightedTexts("a BREAK b")
+  @Test func breaksAreParts() throws {
+    let parts = try PromptProfile.webui.weightedTexts("a BREAK b")
     #expect(parts.map(\.isChunkBreak) == [false, true, false])
   }
 
@@ -80,8 +80,8 @@ import Testing
   func longPrompts(_ unit: String) throws {
     let text = String(repeating: unit, count: 1_000_000 / unit.utf8.count)
     for prompt in [text, text + String(repeating: unit.contains("(") ? ")" : ":1]", count: 300_000)] {
-      #expect(!PromptProfile.webui.weightedTexts(prompt).isEmpty)
-      #expect(!PromptProfile.comfy.weightedTexts(prompt).isEmpty)
+      #expect(try !PromptProfile.webui.weightedTexts(prompt).isEmpty)
+      #expect(try !PromptProfile.comfy.weightedTexts(prompt).isEmpty)
       #expect(!PromptProfile.webui.composition(prompt).isEmpty)
       #expect(try !PromptProfile.webui.schedule(prompt, steps: 3).isEmpty)
     }

@@ -16,8 +16,8 @@ struct AdapterOptions: ParsableArguments {
     parsing: .unconditional,
     help:
       """
-      A folder of LoRAs for <lora:name:0.8> in the prompt, where name is a file's without its extension. They are taken out of the prompt. Other prompts \
-      cannot have any, since a LoRA changes the model for all of them.
+      A folder of LoRAs for <lora:name:0.8> in the prompt, where name is a file's without its extension; with --profile compel also for \
+      withLora(name, 0.8). They are taken out of the prompt. Other prompts cannot have any, since a LoRA changes the model for all of them.
       """
   )
   var loraFolder: String?
@@ -66,8 +66,8 @@ struct AdapterOptions: ParsableArguments {
       embeddings: try embedding.map { try TextualInversion(contentsOf: URL(filePath: $0.path), name: $0.name) })
   }
 
-  /// The prompt without its `<lora:name:weight>`, and the files that these name.
-  func taken(from prompt: String) throws -> (prompt: String, loras: [Lora]) {
+  /// The prompt without its `<lora:name:weight>`, and compel's without `withLora(name, weight)`; and the files that these name.
+  func taken(from prompt: String, profile: PromptProfile) throws -> (prompt: String, loras: [Lora]) {
     var (rest, loras) = (prompt[...], [Lora]())
     var text = ""
     while let start = rest.firstRange(of: Self.tagStart) {
@@ -76,7 +76,10 @@ struct AdapterOptions: ParsableArguments {
       loras.append(try tagged(String(rest[start.upperBound..<end])))
       rest = rest[rest.index(after: end)...]
     }
-    return (text + rest, loras)
+    text += rest
+    guard profile == .compel else { return (text, loras) }
+    let named = try CompelPrompt.takingLoras(from: text)
+    return (named.text, try loras + named.loras.map { try lora($0.name, weight: $0.weight, mark: "withLora(\($0.name))") })
   }
 
   /// Refuses `<lora:…>` where it would be read as words, as webui does in a negative prompt.
@@ -99,12 +102,19 @@ struct AdapterOptions: ParsableArguments {
     guard let weight = parts.count == 1 ? 1 : Double(parts[1]), weight.isFinite, parts.count < 3 else {
       throw Failure("<lora:\(tag)> in the prompt must be <lora:name> or <lora:name:weight>, where weight is a number such as 0.8.")
     }
-    guard let loraFolder else { throw Failure("<lora:\(tag)> in the prompt needs --lora-folder, the folder of the file \(parts[0]).") }
-    let files = try Self.files(in: loraFolder), found = files.filter { Self.name($0) == parts[0] }
+    return try lora(parts[0], weight: weight, mark: "<lora:\(tag)>")
+  }
+
+  /// - Parameters:
+  ///   - name: a file's without its extension.
+  ///   - mark: as it stands in the prompt.
+  private func lora(_ name: String, weight: Double, mark: String) throws -> Lora {
+    guard let loraFolder else { throw Failure("\(mark) in the prompt needs --lora-folder, the folder of the file \(name).") }
+    let files = try Self.files(in: loraFolder), found = files.filter { Self.name($0) == name }
     guard let file = found.first, found.count == 1 else {
       let names = files.isEmpty ? "no LoRA" : Set(files.map(Self.name)).sorted().joined(separator: ", ")
       let problem = found.isEmpty ? "There is no" : "There are \(found.count) files called"
-      throw Failure("\(problem) \(parts[0]) in \(loraFolder), which has: \(names).")
+      throw Failure("\(problem) \(name) in \(loraFolder), which has: \(names).")
     }
     return Lora(path: file.path(percentEncoded: false), weight: weight)
   }

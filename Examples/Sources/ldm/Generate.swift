@@ -59,7 +59,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     let pictures = try own() + imagePrompts.prompts()
     let noise = try loadNoise.map { try readLatents($0, names: ["noise"], ofClips: task.frames != .picture) }
     let written = try self.prompt.text()
-    let (prompt, tagged) = try self.adapters.taken(from: written)
+    let (prompt, tagged) = try self.adapters.taken(from: written, profile: self.prompt.profile)
     let adapters = try self.adapters.adapted(by: tagged)
     let context = model.context
     progress.begin("Loading \(model.name)")
@@ -240,8 +240,8 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     guard profile != .diffusers, let files = try? model.files,
       let tokenizer = try? StableDiffusion.tokenizer(from: files.base, replacing: files.parts)
     else { return nil }
-    let chunks = [text, prompt.negativePrompt ?? ""].map { tokenizer.tokens(of: $0, profile: profile).chunks.count }
-    return (profile.composition(text).count, (chunks.max() ?? 1) * tokenizer.maximumLength)
+    let places = [text, prompt.negativePrompt ?? ""].map { (try? tokenizer.tokens(of: $0, profile: profile))?.places.count ?? 1 }
+    return (profile.composition(text).count, (places.max() ?? 1) * tokenizer.maximumLength)
   }
 
   private func request(_ prompt: String, _ task: any GenerationTask, for model: StableDiffusion) throws -> GenerationRequest {

@@ -9,15 +9,15 @@ extension NoiseDevice: @retroactive ExpressibleByArgument {}
 struct ReadingOptions: ParsableArguments {
   @Option(
     help:
-      "Whose conventions prompts follow: diffusers (plain text), webui or comfy. It says how marks and clip skip are read, and what draws the noise."
+      "Whose conventions prompts follow: diffusers (plain text), webui, comfy or compel. It says how marks and clip skip are read, and what draws the noise."
   )
   var profile = PromptProfile.diffusers
 
   @Option(
     parsing: .unconditional,
     help: """
-      Layers that the text encoder leaves out at its end, as the profile counts them: 1 of diffusers, for the prompt alone, is 2 of webui and -2 of comfy, \
-      for all prompts.
+      Layers that the text encoder leaves out at its end, as the profile counts them: 1 of diffusers, for the prompt alone, is 1 of compel, 2 of webui and \
+      -2 of comfy, for all prompts.
       """)
   var clipSkip = 0
 
@@ -47,7 +47,7 @@ extension WordOptions {
   var readingSettings: [GenerationParameters.Setting] {
     let number =
       switch profile {
-      case .diffusers: clipSkip + 1
+      case .diffusers, .compel: clipSkip + 1
       case .webui: clipSkip
       case .comfy: -clipSkip
       }

@@ -6,7 +6,8 @@ struct Tokenize: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "tokenize", abstract: "Prints the padded token ids of a text as a JSON array.",
     discussion: """
-      With a profile other than diffusers it is an array of such arrays, one for each chunk.
+      With a profile other than diffusers it is an array of such arrays, one for each chunk. With compel it is one for each text that is blended or stands \
+      beside others.
 
       ldm tokenize --words --profile webui "a (red:1.2) apple"
       """)
@@ -30,7 +31,7 @@ struct Tokenize: ParsableCommand {
 
   func run() throws {
     let tokenizer = try StableDiffusion.tokenizer(from: model.files.base, replacing: model.files.parts)
-    let tokens = tokenizer.tokens(of: text, profile: profile)
+    let tokens = try tokenizer.tokens(of: text, profile: profile)
     guard words else {
       return try profile == .diffusers
         ? printJSON(tokens.chunks[0].tokens, isPretty: false) : printJSON(tokens.chunks.map(\.tokens), isPretty: false)
