@@ -10,6 +10,8 @@ struct Bench: AsyncParsableCommand {
       whole step with AdamW: of LoRAs of rank 16, of the whole U-Net, or of the autoencoder. The inputs are noise, and a first pass (of a \
       picture, its first two steps and its decoding) is not counted. --json prints one line: \
       {"peak_bytes": …, "seconds": [one a repeat]}.
+
+      Example: ldm bench --pass picture --steps 20 --json
       """)
   @OptionGroup var model: ModelOptions
   @OptionGroup var memory: MemoryOptions

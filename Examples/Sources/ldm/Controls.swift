@@ -112,7 +112,10 @@ struct ControlOptions: ParsableArguments {
 
 struct Canny: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "canny", abstract: "Draws the edges of a picture, for ControlNets and adapters that were made for them.")
+    commandName: "canny", abstract: "Draws the edges of a picture, for ControlNets and adapters that were made for them.",
+    discussion: """
+      Example: ldm canny --image photo.jpg --output edges.png
+      """)
 
   @Option(parsing: .unconditional, help: "The picture: PNG, JPEG or WebP.") var image: String
   @Option(name: [.customShort("o"), .long], parsing: .unconditional, help: "Where the edges go: a .png, .jpg or .webp file.") var output:

@@ -12,6 +12,8 @@ struct Convert: AsyncParsableCommand {
       The forms: f32; f16 and bf16, half of it; \
       q8 and q4_0, 8 and 4 bits in blocks of 32 with a common scale where the picture bears it, and 16 bits elsewhere. Other programs read \
       such blocks from GGUF files only.
+
+      Example: ldm convert models/sd15 models/sd15-q8 --to q8
       """)
 
   @Argument(help: "A folder in diffusers' layout, or a .safetensors, .gguf or .ckpt file.")

@@ -3,7 +3,10 @@ import LatentDiffusion
 
 struct Edit: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "edit", abstract: "Changes a picture as the prompt says, with a model made for it (InstructPix2Pix).")
+    commandName: "edit", abstract: "Changes a picture as the prompt says, with a model made for it (InstructPix2Pix).",
+    discussion: """
+      Example: ldm edit --model models/instruct-pix2pix --prompt "make it winter" --image photo.jpg -o winter.png
+      """)
   @OptionGroup var options: GenerateOptions
 
   @Option(parsing: .unconditional, help: "The picture: PNG, JPEG or WebP.")
@@ -23,7 +26,10 @@ struct Edit: AsyncParsableCommand {
 
 struct Depth2Img: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "depth2img", abstract: "Draws a picture over another one and keeps its depths, with a model made for it.")
+    commandName: "depth2img", abstract: "Draws a picture over another one and keeps its depths, with a model made for it.",
+    discussion: """
+      Example: ldm depth2img --model models/sd2-depth --prompt "a bronze statue" --image photo.jpg --depth depth.png -o statue.png
+      """)
   @OptionGroup var options: GenerateOptions
 
   @Option(parsing: .unconditional, help: "The picture to start from: PNG, JPEG or WebP.")

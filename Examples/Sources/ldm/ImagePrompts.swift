@@ -92,7 +92,11 @@ struct ImagePromptOptions: ParsableArguments {
 struct Variation: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "variation", abstract: "Draws variations of a picture, with a model made for it (unCLIP, image variations).",
-    discussion: "The picture is described to the model by its image encoder: only its content comes back. unCLIP takes a prompt, too.")
+    discussion: """
+      The picture is described to the model by its image encoder: only its content comes back. unCLIP takes a prompt, too.
+
+      Example: ldm variation --model models/sd-image-variations --image photo.jpg -o another.png
+      """)
   @OptionGroup var options: GenerateOptions
 
   @Option(parsing: .unconditional, help: "The picture: PNG, JPEG or WebP.")

@@ -10,6 +10,8 @@ struct Img2Video: AsyncParsableCommand {
     discussion: """
       The model reads no words. Frames a second are one of its inputs: --fps, or 7. Without --width and --height the clip has 1024×576 pixels, whatever the \
       picture has.
+
+      Example: ldm img2video --model models/stable-video-diffusion --image photo.jpg --frames 14 -o clip.webp
       """)
   @OptionGroup var options: DrawingOptions<NoWords, VideoOptions>
 

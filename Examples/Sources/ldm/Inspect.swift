@@ -10,6 +10,8 @@ struct Inspect: AsyncParsableCommand {
       """
       With --memory-limit it says instead how a picture would be made within it. The exit status is 0 where there is a model at all; \
       what is wrong with a component stands in its "problem".
+
+      Example: ldm inspect models/sd15.safetensors
       """
   )
 

@@ -7,7 +7,11 @@ import LatentDiffusionVideoFiles
 struct Encode: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "encode", abstract: "Turns a picture into latents.",
-    discussion: "The most likely latents, scaled as the noise predictor takes them. The sides must be multiples of the model's scale.")
+    discussion: """
+      The most likely latents, scaled as the noise predictor takes them. The sides must be multiples of the model's scale.
+
+      Example: ldm encode --image apple.png --save-latents apple.safetensors
+      """)
   @OptionGroup var model: ModelOptions
   @OptionGroup var tiles: TileOptions
 
@@ -34,7 +38,11 @@ struct Encode: AsyncParsableCommand {
 }
 
 struct Decode: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "decode", abstract: "Turns latents into pictures or clips.")
+  static let configuration = CommandConfiguration(
+    commandName: "decode", abstract: "Turns latents into pictures or clips.",
+    discussion: """
+      Example: ldm decode --latents apple.safetensors -o apple.png
+      """)
   @OptionGroup var model: ModelOptions
   @OptionGroup var tiles: TileOptions
 

@@ -153,6 +153,8 @@ struct MorphCommand: AsyncParsableCommand {
     discussion: """
       At a keyframe stands the picture that ldm txt2img draws of its prompt and seed. Between two, noise is interpolated on a sphere, and what the text \
       encoder says on a straight line.
+
+      Example: ldm morph --prompt "red apple" --prompt sunflower --seed 0 --frames 48 --ping-pong -o walk.webp
       """)
   @OptionGroup var options: DrawingOptions<MorphWords, MorphOptions>
 

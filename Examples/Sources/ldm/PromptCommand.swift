@@ -9,6 +9,8 @@ struct PromptCommand: ParsableCommand {
       ldm prompt --profile webui "a (red:1.2) [apple|pear]"
       ldm prompt --profile webui --schedule --steps 20 --json "a [cat:dog:0.5]"
       ldm prompt --profile compel --composition '("a (cat)1.2", "a dog").blend(1, 0.5)'
+
+      Example: ldm prompt --profile webui --schedule --steps 20 "a [cat:dog:0.5]"
       """)
 
   @Option(help: "Whose marks they are: diffusers has none, and all is plain text.")

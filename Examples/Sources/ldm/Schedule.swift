@@ -4,7 +4,10 @@ import LatentDiffusion
 
 struct ScheduleCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "schedule", abstract: "Prints a scheduler's timesteps and sigmas as JSON.")
+    commandName: "schedule", abstract: "Prints a scheduler's timesteps and sigmas as JSON.",
+    discussion: """
+      Example: ldm schedule --scheduler dpmpp-2m --spacing karras --steps 20
+      """)
 
   @OptionGroup var options: SchedulerOptions
 
@@ -53,7 +56,10 @@ struct ScheduleCommand: ParsableCommand {
 
 struct SchedulersCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "schedulers", abstract: "Lists the schedulers, what each is good for, and the spacings that it takes.")
+    commandName: "schedulers", abstract: "Lists the schedulers, what each is good for, and the spacings that it takes.",
+    discussion: """
+      Example: ldm schedulers
+      """)
 
   @Flag(help: "As JSON.") var json = false
 

@@ -10,6 +10,8 @@ struct Tokenize: ParsableCommand {
       beside others.
 
       ldm tokenize --words --profile webui "a (red:1.2) apple"
+
+      Example: ldm tokenize --profile webui --words "a (red:1.2) apple"
       """)
   @OptionGroup var model: ModelOptions
 

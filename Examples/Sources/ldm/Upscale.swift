@@ -8,6 +8,8 @@ struct Upscale: AsyncParsableCommand {
     discussion: """
       A latent upscaler doubles the sides. It takes a picture, which is resampled to sides that the model can double, or the latents of one. Other upscalers \
       take a picture as it is.
+
+      Example: ldm upscale --model models/x4-upscaler --prompt "a castle" --image small.png -o large.png
       """)
   @OptionGroup var options: GenerateOptions
 

@@ -21,7 +21,10 @@ struct VideoOptions: DrawnOptions {
 struct Txt2Video: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "txt2video",
-    abstract: "Draws a clip from words, with motion modules (AnimateDiff) or with a text-to-video model (ModelScope).")
+    abstract: "Draws a clip from words, with motion modules (AnimateDiff) or with a text-to-video model (ModelScope).",
+    discussion: """
+      Example: ldm txt2video --model models/sd15 --motion-module models/motion --prompt "a cat runs" --scheduler ddim --betas linear -o cat.webp
+      """)
   @OptionGroup var options: DrawingOptions<PromptOptions, VideoOptions>
 
   @Option(
@@ -57,7 +60,10 @@ struct Video2Video: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "video2video",
     abstract:
-      "Draws a clip over another one, with motion modules (AnimateDiff) or with a text-to-video model (ModelScope).")
+      "Draws a clip over another one, with motion modules (AnimateDiff) or with a text-to-video model (ModelScope).",
+    discussion: """
+      Example: ldm video2video --model models/sd15 --motion-module models/motion --prompt "a cat runs" --video clip.webp --strength 0.6 -o cat.webp
+      """)
   @OptionGroup var options: DrawingOptions<PromptOptions, VideoOptions>
 
   @Option(

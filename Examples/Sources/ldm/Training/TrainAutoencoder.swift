@@ -10,6 +10,8 @@ struct TrainAutoencoder: AsyncParsableCommand {
     discussion: """
       The result is a folder with the whole model. Of a model in a single file, it is the autoencoder alone, for --vae. Captions are not needed. Samples are \
       pictures of the data beside what the autoencoder makes of them.
+
+      Example: ldm train autoencoder --data pictures --output models/mine --steps 1000
       """)
 
   @OptionGroup(title: "Model") var base: BaseModelOptions

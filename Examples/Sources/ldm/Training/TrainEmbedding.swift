@@ -8,6 +8,8 @@ struct TrainEmbedding: AsyncParsableCommand {
     discussion: """
       All networks stay as they are. The file has a few vectors and is used with --embedding WORD=FILE. Captions must have the word; pictures without a \
       caption get "a photo of WORD", or what --default-caption says.
+
+      Example: ldm train embedding --word "<my-cat>" --initial-text cat --data pictures --output my-cat.safetensors
       """)
 
   @OptionGroup var training: NoiseTraining

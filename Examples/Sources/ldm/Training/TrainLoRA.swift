@@ -8,7 +8,11 @@ extension TrainedLowRank.Keys: @retroactive ExpressibleByArgument {}
 struct TrainLoRA: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "lora", abstract: "Teaches a model something new by a small file beside it.",
-    discussion: "The model stays as it is, in whatever form its weights are. The file is used with --lora, here and in other programs.")
+    discussion: """
+      The model stays as it is, in whatever form its weights are. The file is used with --lora, here and in other programs.
+
+      Example: ldm train lora --model models/sd15 --data pictures --rank 16 --steps 1000 --output my.safetensors
+      """)
 
   @OptionGroup var training: NoiseTraining
 

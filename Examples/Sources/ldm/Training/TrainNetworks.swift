@@ -45,7 +45,11 @@ extension TrainedComponents {
 struct TrainUNet: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "unet", abstract: "Teaches a model's whole U-Net, from where it is or from nothing.",
-    discussion: "The result is a folder with the whole model. Of a model in a single file, it is the U-Net alone, for --unet.")
+    discussion: """
+      The result is a folder with the whole model. Of a model in a single file, it is the U-Net alone, for --unet.
+
+      Example: ldm train unet --model models/sd15 --data pictures --output models/mine
+      """)
 
   @OptionGroup var training: NoiseTraining
   @OptionGroup var beginning: BeginningOptions
@@ -64,8 +68,11 @@ struct TrainUNet: AsyncParsableCommand {
 struct TrainTextEncoder: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "text-encoder", abstract: "Teaches a model's whole text encoders, from where they are or from nothing.",
-    discussion:
-      "The result is a folder with the whole model. Of a model in a single file, it is the text encoders alone, for --text-encoder.")
+    discussion: """
+      The result is a folder with the whole model. Of a model in a single file, it is the text encoders alone, for --text-encoder.
+
+      Example: ldm train text-encoder --model models/sd15 --data pictures --output models/mine
+      """)
 
   @OptionGroup var training: NoiseTraining
   @OptionGroup var beginning: BeginningOptions
