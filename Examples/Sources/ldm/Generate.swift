@@ -358,3 +358,24 @@ extension DrawingOptions where Drawn == PictureOptions {
       others: batch + settings)
   }
 }
+
+extension GenerationTask {
+  /// The size of the picture that the task starts from; nil if there is none.
+  fileprivate var size: PixelSize? { if case .pixels(let size) = source(scale: 1) { size } else { nil } }
+}
+
+/// The same task with so much of the steps, where it has a strength.
+private func withStrength(_ strength: Double, _ task: any GenerationTask) -> any GenerationTask {
+  switch task {
+  case var task as ImageToImage:
+    task.strength = strength
+    return task
+  case var task as Inpainting:
+    task.strength = strength
+    return task
+  case var task as VideoToVideo:
+    task.strength = strength
+    return task
+  default: return task
+  }
+}

@@ -126,24 +126,3 @@ struct Class2Img: AsyncParsableCommand {
 func checkStrength(_ strength: Double?) throws {
   guard (0...1).contains(strength ?? 1) else { throw ValidationError("--strength must be a number from 0 to 1.") }
 }
-
-extension GenerationTask {
-  /// The size of the picture that the task starts from; nil if there is none.
-  fileprivate var size: PixelSize? { if case .pixels(let size) = source(scale: 1) { size } else { nil } }
-}
-
-/// The same task with so much of the steps, where it has a strength.
-private func withStrength(_ strength: Double, _ task: any GenerationTask) -> any GenerationTask {
-  switch task {
-  case var task as ImageToImage:
-    task.strength = strength
-    return task
-  case var task as Inpainting:
-    task.strength = strength
-    return task
-  case var task as VideoToVideo:
-    task.strength = strength
-    return task
-  default: return task
-  }
-}
