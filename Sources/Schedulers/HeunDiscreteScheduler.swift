@@ -23,11 +23,8 @@ public struct HeunDiscreteScheduler: Scheduler {
   ///   - steps: at most `num_train_timesteps`.
   /// - Throws: `SchedulerError`.
   public init(_ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int) throws(SchedulerError) {
-    var defaults = NoiseTable.Defaults(betaStart: 0.00085, betaEnd: 0.012)
-    defaults.schedules += [.exponential]
-    defaults.rescales = false
-    let table = try NoiseTable(configuration, defaults: defaults)
-    try table.check(steps: steps, for: "Heun")
+    let table = try NoiseTable(
+      twoPredictions: configuration, steps: steps, scheduler: .heun, schedules: BetaSchedule.common + [.exponential])
     prediction = try PredictionType(configuration)
     clipping = try Clipping(configuration, clips: false, thresholds: false)
     let single = try NoiseSchedule(

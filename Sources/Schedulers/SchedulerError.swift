@@ -27,7 +27,7 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
   /// A spacing of timesteps would change nothing, as a scheduler's timesteps follow σ, which has a spacing of its own.
   case idleSpacing(String, scheduler: SchedulerKind, beside: String)
   /// A number of steps that the scheduler cannot make.
-  case unusableSteps(Int, scheduler: String, needed: String)
+  case unusableSteps(Int, scheduler: SchedulerKind, needed: String)
   /// A step beyond the table.
   case stepOutOfRange(Int, count: Int)
   /// The prediction does not have the shape of the sample.
@@ -65,7 +65,7 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
       "The spacing \(spacing) changes nothing, as the timesteps of \(scheduler.rawValue) follow its σ where those have the spacing \(other); "
         + "leave one of them out."
     case .unusableSteps(let steps, let scheduler, let needed):
-      "\(scheduler) cannot make \(steps) steps; ask for \(needed)."
+      "The scheduler \(scheduler.rawValue) cannot make \(steps) steps; ask for \(needed)."
     case .stepOutOfRange(let step, let count):
       "Step \(step) does not exist; the scheduler has \(count) steps, counted from 0."
     case .shapeMismatch(let sample, let prediction):

@@ -171,7 +171,7 @@ import Testing
       }
     }
     let warmUp = #expect(throws: SchedulerError.self) { try PNDMScheduler(steps: 3) }
-    #expect(warmUp?.description == "PNDM cannot make 3 steps; ask for 4 or more, or set skip_prk_steps.")
+    #expect(warmUp?.description == "The scheduler pndm cannot make 3 steps; ask for 4 or more, or set skip_prk_steps in its configuration.")
     #expect(throws: SchedulerError.self) { try LCMScheduler(steps: 30, strength: 0.5) }
     #expect(throws: SchedulerError.self) { try DPMSolverMultistepScheduler(steps: 1000) }
     #expect(throws: SchedulerError.self) { try DDIMScheduler(try configuration(#"{"steps_offset": 1}"#), steps: 1000) }
