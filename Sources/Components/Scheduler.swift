@@ -10,6 +10,9 @@ public protocol Scheduler: Sendable, Codable {
   /// Predictions that one step of the user's count takes: 2 for Heun's method. What image-to-image leaves out at the start are whole steps.
   var order: Int { get }
   /// Whether a step looks at one prediction alone, and goes to α′ x₀ + σ′ ε with its clean sample x₀ and its noise ε, or to less noise and some that is drawn.
+  /// Whether predictions have twice the sample's channels, of which the second half says the variance of the noise that a step adds (`variance_type`
+  /// `learned`). False without an implementation: that half is left out then, where a network predicts it.
+  var takesVariance: Bool { get }
   /// Then ε may come from another prediction than x₀ (CFG++). False without an implementation.
   var putsNoiseBack: Bool { get }
   /// α′: what the clean sample is multiplied by in the result of a step. Without an implementation, the next level's α.
@@ -18,7 +21,7 @@ public protocol Scheduler: Sendable, Codable {
   ///
   /// - Parameters:
   ///   - sample: the latents at `step`, unscaled, any shape.
-  ///   - prediction: the predictor's answer at `timesteps[step]`, of the same shape.
+  ///   - prediction: the predictor's answer at `timesteps[step]`, of the same shape, or with twice the channels where `takesVariance`.
   ///   - noise: where a stochastic scheduler draws its noise; a deterministic one does not touch it.
   /// - Throws: `SchedulerError` where `step` is out of range.
   mutating func advance(_ sample: Tensor, prediction: Tensor, at step: Int, noise: inout any NoiseSource) throws -> StepResult
@@ -27,6 +30,7 @@ public protocol Scheduler: Sendable, Codable {
 extension Scheduler {
   public var order: Int { 1 }
   public var putsNoiseBack: Bool { false }
+  public var takesVariance: Bool { false }
   public func signal(after step: Int) -> Float { schedule.levels[step + 1].alpha }
   /// The timestep given to the predictor at each step; its count is the number of predictions.
   public var timesteps: [Float] { schedule.timesteps }

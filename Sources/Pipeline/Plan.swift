@@ -68,7 +68,11 @@ struct Plan: Sendable {
     guard (0..<schedule.endStep).contains(schedule.firstStep), request.task.hasSteps(of: request.steps) else {
       throw GenerationError.noStepsLeft(steps: request.steps, strength: request.task.strength)
     }
-    let promptSteps = request.steps * (schedule.scheduler.order == 2 ? 2 : 1)
+    guard !schedule.scheduler.takesVariance || predictor.outputChannels == 2 * pipeline.autoencoder.latentChannels else {
+      throw ComponentError.unsupported(
+        component: "This network", option: "prediction of a variance, which the scheduler's variance_type asks for")
+    }
+    let promptSteps = request.steps * schedule.scheduler.order
     func scripts(_ prompts: [Prompt], isNegative: Bool) throws -> [PromptScript] {
       try prompts.map { try PromptScript($0, steps: promptSteps, isNegative: isNegative) }
     }
@@ -116,6 +120,9 @@ struct Plan: Sendable {
       throw .unsupported(component: "A guidance that does not look at the prompt", option: "perturbed attention")
     }
     if request.forecast != nil, schedule.scheduler.order > 1 {
+    if request.forecast != nil, schedule.scheduler.takesVariance {
+      throw .unsupported(component: "A scheduler that takes variances", option: "forecasts")
+    }
       throw .unsupported(component: "A scheduler that corrects each step by a second prediction", option: "forecasts")
     }
   }
@@ -314,8 +321,10 @@ extension DiffusionPipeline {
   fileprivate func checkChannels(for task: any GenerationTask) throws(GenerationError) {
     let (channels, found) = (autoencoder.latentChannels, predictor.inputChannels)
     let expected = task.inputChannels(latentChannels: channels)
-    guard predictor.outputChannels == channels else {
-      throw .modelDoesNotFit(task: task.name, inputChannels: found, expected: "predictions of \(channels) channels, as the autoencoder has")
+    guard [channels, 2 * channels].contains(predictor.outputChannels) else {
+      throw .modelDoesNotFit(
+        task: task.name, inputChannels: found,
+        expected: "predictions of \(channels) channels, as the autoencoder has, or with their variance of \(2 * channels)")
     }
     guard expected.contains(found) else {
       throw .modelDoesNotFit(task: task.name, inputChannels: found, expected: expected.map(String.init).joined(separator: " or "))

@@ -251,11 +251,3 @@ extension SchedulerConfiguration {
   /// - Throws: `SchedulerError`.
   public func alphasCumprod() throws(SchedulerError) -> [Float] { try NoiseTable(self, defaults: NoiseTable.Defaults()).alphasCumprod }
 }
-
-extension SchedulerConfiguration {
-  /// - Throws: `SchedulerError.unusableValue` for a network that predicts its variance, too, which the solver does not read.
-  func refuseLearnedVariance() throws(SchedulerError) {
-    guard let variance = varianceType, variance.hasPrefix("learned") else { return }
-    throw .unusableValue(key: "variance_type", found: "\"\(variance.prefix(80))\"", needed: "absent: learned variances are not read")
-  }
-}
