@@ -7,12 +7,13 @@ import Tensor
 public protocol Scheduler: Sendable, Codable {
   /// The timestep of each step, and how much noise a sample has there.
   var schedule: NoiseSchedule { get }
-  /// Predictions that one step of the user's count takes: 2 for Heun's method. What image-to-image leaves out at the start are whole steps.
+  /// Predictions that one step of the user's count takes: 2 for Heun's method. The last steps may take fewer. What image-to-image leaves out at the
+  /// start are whole steps.
   var order: Int { get }
-  /// Whether a step looks at one prediction alone, and goes to α′ x₀ + σ′ ε with its clean sample x₀ and its noise ε, or to less noise and some that is drawn.
   /// Whether predictions have twice the sample's channels, of which the second half says the variance of the noise that a step adds (`variance_type`
   /// `learned`). False without an implementation: that half is left out then, where a network predicts it.
   var takesVariance: Bool { get }
+  /// Whether a step looks at one prediction alone, and goes to α′ x₀ + σ′ ε with its clean sample x₀ and its noise ε, or to less noise and some that is drawn.
   /// Then ε may come from another prediction than x₀ (CFG++). False without an implementation.
   var putsNoiseBack: Bool { get }
   /// α′: what the clean sample is multiplied by in the result of a step. Without an implementation, the next level's α.
@@ -29,8 +30,8 @@ public protocol Scheduler: Sendable, Codable {
 
 extension Scheduler {
   public var order: Int { 1 }
-  public var putsNoiseBack: Bool { false }
   public var takesVariance: Bool { false }
+  public var putsNoiseBack: Bool { false }
   public func signal(after step: Int) -> Float { schedule.levels[step + 1].alpha }
   /// The timestep given to the predictor at each step; its count is the number of predictions.
   public var timesteps: [Float] { schedule.timesteps }

@@ -22,7 +22,7 @@ struct Plan: Sendable {
   let frames: Int?
   /// What the text encoder does not read of the prompts.
   let truncations: [PromptTruncation]
-  /// Steps as prompts that change count them: those that evaluate the predictor twice count twice.
+  /// Steps as prompts that change count them: those that evaluate the predictor twice count twice, and so on.
   let promptSteps: Int
   /// Told what is under way.
   let phase: @Sendable (GenerationPhase) -> Void
@@ -119,11 +119,11 @@ struct Plan: Sendable {
     if perturbed != nil, !guidance.rows.contains(GuidanceRow(.prompt)) {
       throw .unsupported(component: "A guidance that does not look at the prompt", option: "perturbed attention")
     }
-    if request.forecast != nil, schedule.scheduler.order > 1 {
     if request.forecast != nil, schedule.scheduler.takesVariance {
       throw .unsupported(component: "A scheduler that takes variances", option: "forecasts")
     }
       throw .unsupported(component: "A scheduler that corrects each step by a second prediction", option: "forecasts")
+    if request.forecast != nil, schedule.scheduler.order > 1 {
     }
   }
 

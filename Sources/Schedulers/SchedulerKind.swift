@@ -26,6 +26,8 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
   case dpmSolver3MSDE = "dpmpp-3m-sde"
   /// RES (Zhang et al. 2023) and ER-SDE (Cui et al. 2023), as ComfyUI has them.
   case resMultistep = "res-multistep", erSDE = "er-sde"
+  /// Heun's method that goes back to more noise (Xu et al. 2023), as the webui has it, and one that looks two steps ahead, as ComfyUI has it.
+  case restart, heunPP2 = "heunpp2"
   /// DPM-Solver++ in groups of steps (Lu et al. 2022).
   case dpmSolverSinglestep = "dpmpp-singlestep"
   /// DEIS (Zhang and Chen 2022), SA-Solver (Xue et al. 2023).
@@ -79,7 +81,7 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
     case .lcm: "LCMScheduler"
     case .kdpm2: "KDPM2DiscreteScheduler"
     case .kdpm2Ancestral: "KDPM2AncestralDiscreteScheduler"
-    case .dpmSolver2SAncestral, .dpmSolver3MSDE, .resMultistep, .erSDE: nil
+    case .dpmSolver2SAncestral, .dpmSolver3MSDE, .resMultistep, .erSDE, .restart, .heunPP2: nil
     case .dpmSolverSDE: "DPMSolverSDEScheduler"
     case .dpmSolverSinglestep: "DPMSolverSinglestepScheduler"
     case .deis: "DEISMultistepScheduler"
@@ -100,6 +102,7 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
     case .ddpm, .ddim, .pndm, .lcm, .tcd, .ipndm, .cmStochasticIterative, .ddimInverse: []
     case .edmEuler, .edmDPMSolverMultistep: SigmaSpacing.allCases.filter { !$0.readsTable && $0 != .lu }
     case .dpmSolverMultistepInverse: [.karras, .exponential, .beta]
+    case .restart: [.karras]
     case .dpmSolverMultistep: SigmaSpacing.allCases
     default: SigmaSpacing.allCases.filter { $0 != .lu }
     }
@@ -123,7 +126,7 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
   private var settings: Set<String> {
     let steps: Set<String> =
       switch self {
-      case .ddpm, .ddim, .pndm, .ipndm, .ddimInverse, .dpmSolverMultistepInverse: []
+      case .restart, .ddpm, .ddim, .pndm, .ipndm, .ddimInverse, .dpmSolverMultistepInverse: []
       case .lcm, .tcd: ["timesteps"]
       case .edmEuler, .edmDPMSolverMultistep, .cmStochasticIterative: ["sigmas"]
       default: ["sigmas", "timesteps"]
@@ -208,6 +211,8 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
     case .cmStochasticIterative: return try CMStochasticIterativeScheduler(configuration, steps: steps)
     case .ddimInverse: return try DDIMInverseScheduler(configuration, steps: steps)
     case .dpmSolverMultistepInverse: return try DPMSolverMultistepScheduler(inverse: configuration, steps: steps)
+    case .restart: return try HeunDiscreteScheduler(restart: configuration, steps: steps)
+    case .heunPP2: return try HeunPP2Scheduler(configuration, steps: steps)
     }
   }
 }
