@@ -68,22 +68,4 @@ extension SchedulerKind {
     case .dpmSolverMultistepInverse: "from a picture to its noise, in fewer steps"
     }
   }
-
-  /// The scheduler and the spacing of a name as people write it: `Euler a`, `DPM++ 2M Karras`, `dpmpp-2m-karras`. Cases, hyphens and spaces do not matter.
-  /// - Returns: nil where there is no such name.
-  public static func named(_ name: String) -> (kind: SchedulerKind, spacing: SigmaSpacing?)? {
-    let words = plain(name)
-    func kind(_ words: String) -> SchedulerKind? { allCases.first { plain($0.rawValue) == words || plain($0.label) == words } }
-    if let kind = kind(words) { return (kind, nil) }
-    for spacing in SigmaSpacing.allCases {
-      for ending in [plain(spacing.rawValue), spacing == .ddimUniform ? "ddim" : plain(spacing.rawValue)] where words.hasSuffix(ending) {
-        if let kind = kind(String(words.dropLast(ending.count))) { return (kind, spacing) }
-      }
-    }
-    return nil
-  }
-
-  private static func plain(_ name: String) -> String {
-    name.lowercased().replacing("++", with: "pp").filter { $0.isLetter || $0.isNumber }
-  }
 }

@@ -8,6 +8,8 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
   case missingClassName
   /// There is no scheduler of this name.
   case unknownScheduler(String)
+  /// A sampler of other programs that is left out here.
+  case leftOut(String)
   /// A model's own scheduler cannot be used; `others` can, with its configuration.
   case unusableOwn(className: String?, reason: String, others: [String])
   /// A key has a value that is none of those known.
@@ -45,6 +47,9 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
       "There is no scheduler named \"\(name.prefix(80))\"; known are \(SchedulerKind.names)."
     case .unusableOwn(let className, let reason, let others):
       "The model's own scheduler\(className.map { ", \($0.prefix(80))," } ?? "") cannot be used. \(reason) "
+    case .leftOut(let name):
+      "\"\(name.prefix(80))\" is not among the schedulers, as it makes steps of its own choice; dpmpp-2m and dpmpp-singlestep solve the same equation in as "
+        + "many steps as are asked for."
         + "Choose another for it: \(others.joined(separator: ", "))."
     case .unknownValue(let key, let found, let known):
       "\(key) is \"\(found.prefix(80))\" in the scheduler's configuration; known are \(known.joined(separator: ", "))."

@@ -118,6 +118,92 @@ import Testing
     }
   }
 
+  /// Names of other programs, with what they say of a solver's algorithm.
+  @Test func namesOfOtherPrograms() throws {
+    let sde = SolverAlgorithm(type: "sde-dpmsolver++", solver: "midpoint"), heun = SolverAlgorithm(type: "sde-dpmsolver++", solver: "heun")
+    let names: [(String, NamedScheduler)] = [
+      ("dpmpp-2m", NamedScheduler(.dpmSolverMultistep)), ("dpmpp-2m-karras", NamedScheduler(.dpmSolverMultistep, .karras)),
+      ("DPM++ 2M", NamedScheduler(.dpmSolverMultistep, nil, .deterministic)),
+      ("DPM++ 2M SDE", NamedScheduler(.dpmSolverMultistep, nil, sde)), ("dpmpp_2m_sde", NamedScheduler(.dpmSolverMultistep, nil, sde)),
+      ("DPM++ 2M SDE Karras", NamedScheduler(.dpmSolverMultistep, .karras, sde)),
+      ("DPM++ 2M SDE Exponential", NamedScheduler(.dpmSolverMultistep, .exponential, sde)),
+      ("DPM++ 2M SDE Heun", NamedScheduler(.dpmSolverMultistep, nil, heun)),
+      ("dpmpp-2m-sde-heun-karras", NamedScheduler(.dpmSolverMultistep, .karras, heun)),
+      ("Euler a", NamedScheduler(.eulerAncestral)), ("euler_ancestral", NamedScheduler(.eulerAncestral)),
+      ("EulerAncestralDiscreteScheduler", NamedScheduler(.eulerAncestral)), ("dpm_2", NamedScheduler(.kdpm2)),
+      ("dpm_2_ancestral", NamedScheduler(.kdpm2Ancestral)), ("dpmpp_2s_ancestral", NamedScheduler(.dpmSolver2SAncestral)),
+      ("dpmpp_3m_sde", NamedScheduler(.dpmSolver3MSDE)), ("res_multistep", NamedScheduler(.resMultistep)),
+      ("uni_pc_bh2", NamedScheduler(.uniPC, nil, SolverAlgorithm(solver: "bh2"))), ("Restart", NamedScheduler(.restart)),
+      ("DPM++ SDE Karras", NamedScheduler(.dpmSolverSDE, .karras)), ("Euler SGM Uniform", NamedScheduler(.euler, .sgmUniform)),
+      ("Euler Align Your Steps XL", NamedScheduler(.euler, .alignYourStepsXL)), ("euler-gits", NamedScheduler(.euler, .gits)),
+    ]
+    for (name, expected) in names {
+      let named = try NamedScheduler(name)
+      #expect(named == expected, "\(name)")
+      // Where the name has the spacing, nothing is lost.
+      if named.spacing == nil || named.spacing == .karras && named.kind == .dpmSolverMultistep {
+        #expect(try NamedScheduler(named.name) == named, "\(name)")
+      }
+    }
+    for name in ["DPM fast", "dpm_adaptive"] { #expect(throws: SchedulerError.leftOut(name)) { try NamedScheduler(name) } }
+    for name in ["best", "karras", "", "resmultistep ancestral"] {
+      #expect(throws: SchedulerError.unknownScheduler(name)) { try NamedScheduler(name) }
+    }
+    var configuration = SchedulerConfiguration()
+    configuration.solverType = "heun"
+    configuration.use(SolverAlgorithm(type: "dpmsolver++"))
+    #expect(configuration.algorithmType == "dpmsolver++" && configuration.solverType == "heun")
+  }
+
+  /// What a file says of another solver's algorithm means nothing to one that does not have it, and DEIS and UniPC refuse what diffusers refuses.
+  @Test func algorithmsOfOtherSolvers() throws {
+    func made(_ kind: SchedulerKind, _ json: String) throws -> [Float] {
+      var scheduler = try kind.make(configuration: configuration(json), steps: 5)
+      var (sample, noise) = (Pseudo.noise, Pseudo.Source() as any NoiseSource)
+      for step in scheduler.timesteps.indices {
+        let prediction = Pseudo.predict(sample, timestep: scheduler.timesteps[step])
+        sample = try scheduler.advance(sample, prediction: prediction, at: step, noise: &noise).sample
+      }
+      return sample.elements
+    }
+    let dpm = #""_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "#
+    #expect(try made(.saSolver, "{\(dpm) \"dpmsolver++\"}") == made(.saSolver, "{}"))
+    #expect(try made(.dpmSolverMultistepInverse, "{\(dpm) \"sde-dpmsolver++\"}") == made(.dpmSolverMultistepInverse, "{}"))
+    let sa = #"{"_class_name": "SASolverScheduler", "algorithm_type": "noise_prediction"}"#
+    #expect(try made(.dpmSolverMultistep, sa) == made(.dpmSolverMultistep, "{}"))
+    #expect(try made(.deis, #"{"algorithm_type": "dpmsolver++", "solver_type": "midpoint"}"#) == made(.deis, "{}"))
+    #expect(try made(.uniPC, #"{"solver_p": null}"#) == made(.uniPC, "{}"))
+    let refused: [(SchedulerKind, String)] = [
+      (.saSolver, #"{"_class_name": "SASolverScheduler", "algorithm_type": "dpmsolver++"}"#), (.saSolver, "{\(dpm) \"fast\"}"),
+      (.dpmSolverMultistep, #"{"algorithm_type": "data_prediction"}"#), (.deis, #"{"algorithm_type": "sde-dpmsolver++"}"#),
+      (.deis, #"{"solver_type": "euler"}"#), (.uniPC, #"{"solver_p": ["diffusers", "DDIMScheduler"]}"#),
+    ]
+    for (kind, json) in refused { #expect(throws: SchedulerError.self, "\(kind) \(json)") { try made(kind, json) } }
+  }
+
+  /// The webui's way: from 20 steps up, nine are made again, from 36 up a quarter twice.
+  @Test func restartsGoBackToMoreNoise() throws {
+    for (steps, restarts) in [(19, 0), (20, 1), (35, 1), (36, 2), (50, 2)] {
+      let scheduler = try SchedulerKind.restart.make(configuration: configuration(#"{"beta_schedule": "scaled_linear"}"#), steps: steps)
+      #expect(scheduler.timesteps.count == 2 * steps - 1)
+      #expect(zip(scheduler.sigmas, scheduler.sigmas.dropFirst()).count { $0 < $1 } == restarts, "\(steps)")
+    }
+  }
+
+  @Test func gitsHasATableForEachCount() throws {
+    func sigmas(_ steps: Int) throws -> [Float] {
+      let configuration = try SchedulerKind.euler.spacing(SchedulerConfiguration(), sigmas: .gits, timesteps: nil)
+      return try SchedulerKind.euler.make(configuration: configuration, steps: steps).sigmas
+    }
+    #expect(try sigmas(1) == [14.61464119, 0])
+    #expect(try sigmas(2) == [14.61464119, 0.803307, 0])
+    #expect(try sigmas(4) == [14.61464119, 2.36326075, 0.92192322, 0.36617002, 0])
+    // ComfyUI interpolates the logarithms of 20 steps' for more.
+    let (twenty, more) = (try sigmas(20), try sigmas(40))
+    #expect(more.count == 41 && compare(stride(from: 0, to: 40, by: 2).map { more[$0] }, twenty.dropLast()).error < 1e-6)
+    #expect(abs(more[1] - (14.61464119 * 7.49001646 as Float).squareRoot()) < 1e-4)
+  }
+
   @Test func keepsEachClassesDefaults() throws {
     let empty = SchedulerConfiguration()
     let last = try Dictionary(
