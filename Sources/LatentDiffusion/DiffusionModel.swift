@@ -102,7 +102,7 @@ public struct DiffusionModel: Sendable {
     defaults = try GenerationDefaults(json: files.generationDefaults)
     pipeline = DiffusionPipeline(
       predictor: assembly.predictor, autoencoder: assembly.autoencoder, conditioner: assembly.conditioner,
-      schedule: { _, _ in throw SchedulerError.missingClassName })
+      schedule: { _, _, _ in throw SchedulerError.missingClassName })
     pipeline.imageConditioners = assembly.imageConditioners
     pipeline.usual = { [defaults, predictor = assembly.predictor] task in
       var usual = family.usualSettings(for: task, predictor: predictor)
@@ -162,8 +162,10 @@ public struct DiffusionModel: Sendable {
     let choice = schedulerKind.map {
       SchedulerChoice(kind: $0, configuration: schedulerConfiguration, isExchanged: isSchedulerExchanged)
     }
-    pipeline.schedule = { [family, schedulerProblem, predictor = pipeline.predictor] steps, task in
-      guard let choice else { throw schedulerProblem ?? .missingClassName }
+    pipeline.schedule = { [family, schedulerProblem, predictor = pipeline.predictor] steps, task, sampling in
+      guard var choice else { throw schedulerProblem ?? .missingClassName }
+      choice.configuration.sampling = sampling.before(choice.configuration.sampling)
+      try choice.kind.check(choice.configuration.sampling)
       var schedule = try family.schedule(choice, steps: steps, for: task, predictor: predictor)
       schedule.trainingSteps = choice.configuration.trainTimesteps ?? schedule.trainingSteps
       return schedule

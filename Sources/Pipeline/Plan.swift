@@ -64,7 +64,8 @@ struct Plan: Sendable {
     let drawing = try request.frameWindows.map { try network.drawing(in: $0) } ?? network
     predictor = drawing
     perturbed = try request.perturbedAttention.map { try drawing.changed(by: .perturbedAttention($0.layers)) }
-    schedule = try pipeline.schedule(request.steps, request.task).limited(from: request.denoisingStart, to: request.denoisingEnd)
+    schedule = try pipeline.schedule(request.steps, request.task, request.sampling)
+      .limited(from: request.denoisingStart, to: request.denoisingEnd)
     guard (0..<schedule.endStep).contains(schedule.firstStep), request.task.hasSteps(of: request.steps) else {
       throw GenerationError.noStepsLeft(steps: request.steps, strength: request.task.strength)
     }
@@ -122,8 +123,8 @@ struct Plan: Sendable {
     if request.forecast != nil, schedule.scheduler.takesVariance {
       throw .unsupported(component: "A scheduler that takes variances", option: "forecasts")
     }
-      throw .unsupported(component: "A scheduler that corrects each step by a second prediction", option: "forecasts")
     if request.forecast != nil, schedule.scheduler.order > 1 {
+      throw .unsupported(component: "A scheduler that corrects each step by a second prediction", option: "forecasts")
     }
   }
 

@@ -22,6 +22,8 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
   case conflictingSettings(String, String)
   /// A setting of a run that a scheduler has no use for.
   case missingSetting(String, scheduler: SchedulerKind)
+  /// A setting of a run that changes nothing without another.
+  case idleSetting(String, without: String)
   /// Keys that exclude each other are all on.
   case conflictingKeys([String])
   /// A scheduler does not have a spacing that somebody asks for; `known` have it.
@@ -45,11 +47,11 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
       "The scheduler's configuration has no _class_name; name a scheduler: \(SchedulerKind.names)."
     case .unknownScheduler(let name):
       "There is no scheduler named \"\(name.prefix(80))\"; known are \(SchedulerKind.names)."
-    case .unusableOwn(let className, let reason, let others):
-      "The model's own scheduler\(className.map { ", \($0.prefix(80))," } ?? "") cannot be used. \(reason) "
     case .leftOut(let name):
       "\"\(name.prefix(80))\" is not among the schedulers, as it makes steps of its own choice; dpmpp-2m and dpmpp-singlestep solve the same equation in as "
         + "many steps as are asked for."
+    case .unusableOwn(let className, let reason, let others):
+      "The model's own scheduler\(className.map { ", \($0.prefix(80))," } ?? "") cannot be used. \(reason) "
         + "Choose another for it: \(others.joined(separator: ", "))."
     case .unknownValue(let key, let found, let known):
       "\(key) is \"\(found.prefix(80))\" in the scheduler's configuration; known are \(known.joined(separator: ", "))."
@@ -61,6 +63,8 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
       "\(one) and \(other) were both given; leave one of them out."
     case .missingSetting(let name, let scheduler):
       "The scheduler \(scheduler.rawValue) has no use for \(name); leave it out or choose another scheduler."
+    case .idleSetting(let name, let other):
+      "\(name) changes nothing without \(other); give both or none."
     case .conflictingKeys(let keys):
       "The scheduler's configuration turns on \(keys.joined(separator: " and ")); keep one of them."
     case .missingSpacing(let spacing, let scheduler, let known):

@@ -141,6 +141,18 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
     }
   }
 
+  /// Says before anything is computed whether the settings of a run change something.
+  /// - Throws: `SchedulerError.conflictingSettings`, `missingSetting`, `idleSetting`.
+  public func check(_ sampling: SamplingSettings) throws(SchedulerError) {
+    let asked = sampling.names
+    guard !asked.contains("sigmas") || !asked.contains("timesteps") else { throw .conflictingSettings("sigmas", "timesteps") }
+    if let name = asked.first(where: { !settings.contains($0) }) { throw .missingSetting(name, scheduler: self) }
+    // Without churn Euler's method draws no noise, and RES draws none without η.
+    let drawing = self == .resMultistep ? "eta" : "s_churn"
+    guard self == .resMultistep || settings.contains(drawing), !asked.contains(drawing) else { return }
+    if let name = asked.first(where: { ["s_noise", "s_tmin", "s_tmax"].contains($0) }) { throw .idleSetting(name, without: drawing) }
+  }
+
   /// A configuration with the spacings that somebody asks for; nil leaves what it says.
   ///
   /// - Parameters:
@@ -180,9 +192,7 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
   ///   - steps: as the scheduler's own initialiser takes them.
   /// - Throws: `SchedulerError`.
   public func make(configuration: SchedulerConfiguration, steps: Int) throws(SchedulerError) -> any Scheduler {
-    let asked = configuration.sampling.names
-    guard !asked.contains("sigmas") || !asked.contains("timesteps") else { throw .conflictingSettings("sigmas", "timesteps") }
-    if let name = asked.first(where: { !settings.contains($0) }) { throw .missingSetting(name, scheduler: self) }
+    try check(configuration.sampling)
     switch self {
     case .ddpm: return try DDPMScheduler(configuration, steps: steps)
     case .ddim: return try DDIMScheduler(configuration, steps: steps)
@@ -201,6 +211,8 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
     case .dpmSolver3MSDE: return try DPMSolver3MSDEScheduler(configuration, steps: steps)
     case .resMultistep: return try RESMultistepScheduler(configuration, steps: steps)
     case .erSDE: return try ERSDEScheduler(configuration, steps: steps)
+    case .restart: return try HeunDiscreteScheduler(restart: configuration, steps: steps)
+    case .heunPP2: return try HeunPP2Scheduler(configuration, steps: steps)
     case .dpmSolverSinglestep: return try DPMSolverSinglestepScheduler(configuration, steps: steps)
     case .deis: return try DEISMultistepScheduler(configuration, steps: steps)
     case .saSolver: return try SASolverScheduler(configuration, steps: steps)
@@ -211,8 +223,6 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
     case .cmStochasticIterative: return try CMStochasticIterativeScheduler(configuration, steps: steps)
     case .ddimInverse: return try DDIMInverseScheduler(configuration, steps: steps)
     case .dpmSolverMultistepInverse: return try DPMSolverMultistepScheduler(inverse: configuration, steps: steps)
-    case .restart: return try HeunDiscreteScheduler(restart: configuration, steps: steps)
-    case .heunPP2: return try HeunPP2Scheduler(configuration, steps: steps)
     }
   }
 }

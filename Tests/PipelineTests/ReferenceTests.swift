@@ -66,7 +66,7 @@ import Testing
     let kind = try SchedulerKind(of: configuration)
     var pipeline = reference.pipeline { try kind.make(configuration: configuration, steps: $0) }
     if reference.task == "lcm-img2img" {
-      pipeline.schedule = { steps, task in Schedule(try LCMScheduler(configuration, steps: steps, strength: task.strength)) }
+      pipeline.schedule = { steps, task, _ in Schedule(try LCMScheduler(configuration, steps: steps, strength: task.strength)) }
     }
     let spread = reference.latents.map(abs).max() ?? 1
     compare(try await pipeline.images(for: reference.request), reference, tolerance: 2e-5 * max(1, spread))
