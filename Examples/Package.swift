@@ -38,6 +38,14 @@ let package = Package(
         .product(name: "EmojiModel", package: "LatentDiffusion"),
         .product(name: "ImageFiles", package: "LatentDiffusion"),
       ]),
+    // Changes a picture of the embedded model by its noise.
+    .executableTarget(
+      name: "EditByInversion",
+      dependencies: [
+        .product(name: "LatentDiffusion", package: "LatentDiffusion"),
+        .product(name: "EmojiModel", package: "LatentDiffusion"),
+        .product(name: "ImageFiles", package: "LatentDiffusion"),
+      ]),
     // Trains a network of its own layers.
     .executableTarget(name: "OwnNetwork", dependencies: [.product(name: "LatentDiffusionTraining", package: "LatentDiffusion")]),
     // A model from nothing: `make train-shapes`.

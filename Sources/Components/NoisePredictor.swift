@@ -4,7 +4,7 @@ import Tensor
 public protocol NoisePredictor: Sendable {
   /// Channels of the input: 4 for text-to-image, 9 for inpainting, 8 for instruction editing.
   var inputChannels: Int { get }
-  /// Channels of the prediction, those of the latents.
+  /// Channels of the prediction: those of the latents, or twice as many with their variance.
   var outputChannels: Int { get }
   /// Every side of the latents must be a multiple of this.
   var sideMultiple: Int { get }

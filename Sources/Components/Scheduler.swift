@@ -7,8 +7,12 @@ import Tensor
 public protocol Scheduler: Sendable, Codable {
   /// The timestep of each step, and how much noise a sample has there.
   var schedule: NoiseSchedule { get }
-  /// Predictions that one step of the user's count takes: 2 for Heun's method. What image-to-image leaves out at the start are whole steps.
+  /// Predictions that one step of the user's count takes: 2 for Heun's method. The last steps may take fewer. What image-to-image leaves out at the
+  /// start are whole steps.
   var order: Int { get }
+  /// Whether predictions have twice the sample's channels, of which the second half says the variance of the noise that a step adds (`variance_type`
+  /// `learned`). False without an implementation: that half is left out then, where a network predicts it.
+  var takesVariance: Bool { get }
   /// Whether a step looks at one prediction alone, and goes to α′ x₀ + σ′ ε with its clean sample x₀ and its noise ε, or to less noise and some that is drawn.
   /// Then ε may come from another prediction than x₀ (CFG++). False without an implementation.
   var putsNoiseBack: Bool { get }
@@ -18,7 +22,7 @@ public protocol Scheduler: Sendable, Codable {
   ///
   /// - Parameters:
   ///   - sample: the latents at `step`, unscaled, any shape.
-  ///   - prediction: the predictor's answer at `timesteps[step]`, of the same shape.
+  ///   - prediction: the predictor's answer at `timesteps[step]`, of the same shape, or with twice the channels where `takesVariance`.
   ///   - noise: where a stochastic scheduler draws its noise; a deterministic one does not touch it.
   /// - Throws: `SchedulerError` where `step` is out of range.
   mutating func advance(_ sample: Tensor, prediction: Tensor, at step: Int, noise: inout any NoiseSource) throws -> StepResult
@@ -26,6 +30,7 @@ public protocol Scheduler: Sendable, Codable {
 
 extension Scheduler {
   public var order: Int { 1 }
+  public var takesVariance: Bool { false }
   public var putsNoiseBack: Bool { false }
   public func signal(after step: Int) -> Float { schedule.levels[step + 1].alpha }
   /// The timestep given to the predictor at each step; its count is the number of predictions.

@@ -118,7 +118,7 @@ public struct DiffusionModel: Sendable {
     defaults = try GenerationDefaults(json: files.generationDefaults)
     pipeline = DiffusionPipeline(
       predictor: assembly.predictor, autoencoder: assembly.autoencoder, conditioner: assembly.conditioner,
-      schedule: { _, _ in throw SchedulerError.missingClassName })
+      schedule: { _, _, _ in throw SchedulerError.missingClassName })
     pipeline.imageConditioners = assembly.imageConditioners
     pipeline.usual = { [defaults, predictor = assembly.predictor] task in
       var usual = family.usualSettings(for: task, predictor: predictor)
@@ -144,17 +144,19 @@ public struct DiffusionModel: Sendable {
   ///   - timesteps: where its timesteps lie; nil for what the model's file says.
   ///   - betas: how the noise of the training grew; nil for what the model's file says. Motion modules were trained with `linear`, whatever the model was
   ///     that they are added to.
-  ///   - sampling: η, churn, and steps that are given one by one; nil leaves what it has.
+  ///   - sampling: η, churn, and steps that are given one by one; nil leaves what it has. A request's own go before.
+  ///   - algorithm: of a solver that has several; nil for what the model's file says.
   /// - Throws: `SchedulerError` where the scheduler does not have a spacing or a table, or there is none to keep.
   public mutating func use(
     _ kind: SchedulerKind? = nil, spacing: SigmaSpacing? = nil, timesteps: TimestepSpacing? = nil, betas: BetaSchedule? = nil,
-    sampling: SamplingSettings? = nil
+    sampling: SamplingSettings? = nil, algorithm: SolverAlgorithm? = nil
   ) throws(SchedulerError) {
     guard let used = kind ?? schedulerKind else { throw schedulerProblem ?? .missingClassName }
     var configuration = try used.spacing(ownConfiguration, sigmas: spacing, timesteps: timesteps)
     configuration.betaSchedule = betas?.rawValue ?? configuration.betaSchedule
     configuration.sampling = sampling ?? schedulerConfiguration.sampling
-    if betas != nil || configuration.sampling != SamplingSettings() {
+    if let algorithm { configuration.use(algorithm) }
+    if betas != nil || algorithm != nil || configuration.sampling != SamplingSettings() {
       do { _ = try used.make(configuration: configuration, steps: configuration.sampling.count ?? 4) } catch SchedulerError.unusableSteps {}
     }
     schedulerConfiguration = configuration
@@ -176,8 +178,10 @@ public struct DiffusionModel: Sendable {
     let choice = schedulerKind.map {
       SchedulerChoice(kind: $0, configuration: schedulerConfiguration, isExchanged: isSchedulerExchanged)
     }
-    pipeline.schedule = { [family, schedulerProblem, predictor = pipeline.predictor] steps, task in
-      guard let choice else { throw schedulerProblem ?? .missingClassName }
+    pipeline.schedule = { [family, schedulerProblem, predictor = pipeline.predictor] steps, task, sampling in
+      guard var choice else { throw schedulerProblem ?? .missingClassName }
+      choice.configuration.sampling = sampling.before(choice.configuration.sampling)
+      try choice.kind.check(choice.configuration.sampling)
       var schedule = try family.schedule(choice, steps: steps, for: task, predictor: predictor)
       schedule.trainingSteps = choice.configuration.trainTimesteps ?? schedule.trainingSteps
       return schedule

@@ -155,7 +155,7 @@ public struct SchedulerChoice: Sendable {
   /// Which.
   public let kind: SchedulerKind
   /// The model's, which may be another scheduler's.
-  public let configuration: SchedulerConfiguration
+  public internal(set) var configuration: SchedulerConfiguration
   /// Whether it takes the place of the one that the configuration is for.
   public let isExchanged: Bool
 }

@@ -73,7 +73,7 @@ struct DenoisingLoop: Sendable {
       sample: step.sample + scheduler.signal(after: self.step) * (original - replaced), predictedOriginal: original)
   }
 
-  /// `[N, h, w, C]` for each row of the guidance in this step.
+  /// `[N, h, w, C]` for each row of the guidance in this step, with twice the channels where the scheduler takes variances.
   private mutating func predict(in context: ExecutionContext) throws -> [Tensor] {
     let count = latents.shape[0], stage = passes.stage(at: step - firstStep)
     var predictions = Array(repeating: latents, count: stage.count)
@@ -83,12 +83,16 @@ struct DenoisingLoop: Sendable {
       let prediction = try pass.predictor.predict(
         input(pass.rows), timestep: scheduler.timesteps[step], conditioning: pass.conditioning(at: step),
         memory: &memories[index], in: context)
-      let expected = Shape([pass.rows.count * count] + latents.shape.dimensions.dropFirst())
+      let channels = latents.shape.columns, places = latents.shape.dimensions.dropFirst().dropLast()
+      let expected = Shape([pass.rows.count * count] + places + [pass.predictor.outputChannels])
       guard prediction.shape == expected else {
         throw ComponentError.unexpectedShape(
           component: "The pipeline", argument: "predictions", expected: expected.description, found: prediction.shape)
       }
-      for (row, place) in pass.places.enumerated() { predictions[place] = prediction.rows(row * count..<(row + 1) * count) }
+      // What a network predicts of the variance is left out where the scheduler does not take it.
+      let isWhole = scheduler.takesVariance || prediction.shape.columns == channels
+      let taken = isWhole ? prediction : prediction.channels(0..<channels)
+      for (row, place) in pass.places.enumerated() { predictions[place] = taken.rows(row * count..<(row + 1) * count) }
     }
     return stage.combined(predictions)
   }

@@ -1,4 +1,5 @@
 import LatentDiffusionComponents
+import Schedulers
 import Tensor
 
 /// Latent diffusion out of three components and a scheduler, for any `GenerationTask`.
@@ -20,8 +21,8 @@ public struct DiffusionPipeline: Sendable {
   public var conditioner: any TextConditioner
   /// What makes pictures of a request into what guides the predictor beside the prompts, one for each of `GenerationRequest.imagePrompts`.
   public var imageConditioners: [any ImageConditioner] = []
-  /// Makes the schedule of a generation from a number of steps and the task, which says how many of them are run.
-  public var schedule: @Sendable (_ steps: Int, _ task: any GenerationTask) throws -> Schedule
+  /// Makes the schedule of a generation from a number of steps, the task, which says how many of them are run, and what the request says of them.
+  public var schedule: @Sendable (_ steps: Int, _ task: any GenerationTask, _ sampling: SamplingSettings) throws -> Schedule
   /// The size of pictures that start from nothing and for which the request names none; nil: what the predictor was trained on.
   public var defaultSize: PixelSize?
   /// What steps and guidance a request gets that names none; nil: the defaults of diffusers' pipelines.
@@ -42,13 +43,17 @@ public struct DiffusionPipeline: Sendable {
   /// Whether previews are decoded and then averaged, in their true colours: for decoders that take no longer than a step. `latentPreview` goes before.
   public var decodesPreviews = false
 
-  /// - Parameter scheduler: makes the scheduler for a number of steps; what it throws, a generation throws.
+  /// - Parameter scheduler: makes the scheduler for a number of steps; what it throws, a generation throws. Requests whose `sampling` says something are
+  ///   refused.
   public init(
     predictor: any NoisePredictor, autoencoder: any LatentAutoencoder, conditioner: any TextConditioner,
     scheduler: @escaping @Sendable (_ steps: Int) throws -> any Scheduler
   ) {
-    self.init(predictor: predictor, autoencoder: autoencoder, conditioner: conditioner) { steps, task in
-      Schedule(try scheduler(steps), steps: steps, strength: task.strength)
+    self.init(predictor: predictor, autoencoder: autoencoder, conditioner: conditioner) { steps, task, sampling in
+      guard sampling == SamplingSettings() else {
+        throw ComponentError.unsupported(component: "This pipeline's scheduler", option: "setting that a request changes")
+      }
+      return Schedule(try scheduler(steps), steps: steps, strength: task.strength)
     }
   }
 
@@ -56,7 +61,7 @@ public struct DiffusionPipeline: Sendable {
   ///   throws.
   public init(
     predictor: any NoisePredictor, autoencoder: any LatentAutoencoder, conditioner: any TextConditioner,
-    schedule: @escaping @Sendable (_ steps: Int, _ task: any GenerationTask) throws -> Schedule
+    schedule: @escaping @Sendable (_ steps: Int, _ task: any GenerationTask, _ sampling: SamplingSettings) throws -> Schedule
   ) {
     self.predictor = predictor
     self.autoencoder = autoencoder

@@ -1,4 +1,5 @@
 import LatentDiffusionComponents
+import Schedulers
 import Tensor
 
 /// What to draw and how. A value: change a field and generate again.
@@ -27,9 +28,11 @@ public struct GenerationRequest: Sendable {
   public var controls: [Control] = []
   /// Pictures of each prompt.
   public var imagesPerPrompt = 1
-  /// Steps of the scheduler; image-to-image leaves out some of them. Until it is set: what is usual for the task.
+  /// η, churn, and steps that are given one by one, in the place of what the scheduler's configuration says. What is nil is left to that.
+  public var sampling = SamplingSettings()
+  /// Steps of the scheduler; image-to-image leaves out some of them. Until it is set: as many as `sampling` lists, or else what is usual for the task.
   public var steps: Int {
-    get { chosenSteps ?? usualNow.steps }
+    get { chosenSteps ?? sampling.count ?? usualNow.steps }
     set { chosenSteps = newValue }
   }
   /// How far the prediction is pushed from the negative prompt to the prompt (`guidance_scale`, w in Imagen's equation 2);

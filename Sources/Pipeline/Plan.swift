@@ -22,7 +22,7 @@ struct Plan: Sendable {
   let frames: Int?
   /// What the text encoder does not read of the prompts.
   let truncations: [PromptTruncation]
-  /// Steps as prompts that change count them: those that evaluate the predictor twice count twice.
+  /// Steps as prompts that change count them: those that evaluate the predictor twice count twice, and so on.
   let promptSteps: Int
   /// Told what is under way.
   let phase: @Sendable (GenerationPhase) -> Void
@@ -64,11 +64,16 @@ struct Plan: Sendable {
     let drawing = try request.frameWindows.map { try network.drawing(in: $0) } ?? network
     predictor = drawing
     perturbed = try request.perturbedAttention.map { try drawing.changed(by: .perturbedAttention($0.layers)) }
-    schedule = try pipeline.schedule(request.steps, request.task).limited(from: request.denoisingStart, to: request.denoisingEnd)
+    schedule = try pipeline.schedule(request.steps, request.task, request.sampling)
+      .limited(from: request.denoisingStart, to: request.denoisingEnd)
     guard (0..<schedule.endStep).contains(schedule.firstStep), request.task.hasSteps(of: request.steps) else {
       throw GenerationError.noStepsLeft(steps: request.steps, strength: request.task.strength)
     }
-    let promptSteps = request.steps * (schedule.scheduler.order == 2 ? 2 : 1)
+    guard !schedule.scheduler.takesVariance || predictor.outputChannels == 2 * pipeline.autoencoder.latentChannels else {
+      throw ComponentError.unsupported(
+        component: "This network", option: "prediction of a variance, which the scheduler's variance_type asks for")
+    }
+    let promptSteps = request.steps * schedule.scheduler.order
     func scripts(_ prompts: [Prompt], isNegative: Bool) throws -> [PromptScript] {
       try prompts.map { try PromptScript($0, steps: promptSteps, isNegative: isNegative) }
     }
@@ -114,6 +119,9 @@ struct Plan: Sendable {
     }
     if perturbed != nil, !guidance.rows.contains(GuidanceRow(.prompt)) {
       throw .unsupported(component: "A guidance that does not look at the prompt", option: "perturbed attention")
+    }
+    if request.forecast != nil, schedule.scheduler.takesVariance {
+      throw .unsupported(component: "A scheduler that takes variances", option: "forecasts")
     }
     if request.forecast != nil, schedule.scheduler.order > 1 {
       throw .unsupported(component: "A scheduler that corrects each step by a second prediction", option: "forecasts")
@@ -324,8 +332,10 @@ extension DiffusionPipeline {
   fileprivate func checkChannels(for task: any GenerationTask) throws(GenerationError) {
     let (channels, found) = (autoencoder.latentChannels, predictor.inputChannels)
     let expected = task.inputChannels(latentChannels: channels)
-    guard predictor.outputChannels == channels else {
-      throw .modelDoesNotFit(task: task.name, inputChannels: found, expected: "predictions of \(channels) channels, as the autoencoder has")
+    guard [channels, 2 * channels].contains(predictor.outputChannels) else {
+      throw .modelDoesNotFit(
+        task: task.name, inputChannels: found,
+        expected: "predictions of \(channels) channels, as the autoencoder has, or with their variance of \(2 * channels)")
     }
     guard expected.contains(found) else {
       throw .modelDoesNotFit(task: task.name, inputChannels: found, expected: expected.map(String.init).joined(separator: " or "))

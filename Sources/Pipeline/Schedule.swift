@@ -28,10 +28,9 @@ public struct Schedule: Sendable {
     func cutoff(_ part: Double) -> Float { Float((Double(trainingSteps) - part * Double(trainingSteps)).rounded(.toNearestOrEven)) }
     if let start {
       let cutoff = cutoff(start)
-      var left = timesteps.count { $0 < cutoff }
-      // Both predictions of a step belong together.
-      if scheduler.order == 2, left.isMultiple(of: 2) { left = min(timesteps.count, left + 1) }
-      result.firstStep = timesteps.count - left
+      // All predictions of a step belong together.
+      let order = max(scheduler.order, 1)
+      result.firstStep = timesteps.count { $0 >= cutoff } / order * order
     }
     if let end {
       let cutoff = cutoff(end)
@@ -47,6 +46,8 @@ public struct Schedule: Sendable {
   ///   - strength: 0…1.
   public init(_ scheduler: any Scheduler, steps: Int, strength: Double) {
     let kept = min(Int(Double(steps) * strength), steps)
-    self.init(scheduler, firstStep: (steps - kept) * scheduler.order)
+    let first = (steps - kept) * scheduler.order
+    // The last steps of a scheduler can take fewer predictions than the others.
+    self.init(scheduler, firstStep: kept > 0 ? min(first, scheduler.timesteps.count - 1) : first)
   }
 }

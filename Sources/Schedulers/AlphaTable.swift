@@ -1,7 +1,7 @@
 import LatentDiffusionComponents
 import Tensor
 
-/// The training table of a sampler whose samples are x = √ᾱ x₀ + √(1 − ᾱ) ε: DDPM, DDIM, PNDM, LCM.
+/// The training table of a sampler whose samples are x = √ᾱ x₀ + √(1 − ᾱ) ε.
 struct AlphaTable: Sendable, Codable {
   /// ᾱ of each training timestep.
   private let alphasCumprod: [Float]
@@ -22,10 +22,11 @@ struct AlphaTable: Sendable, Codable {
 
   /// The schedule of some training timesteps.
   /// - Parameter prediction: what is predicted. A timestep without signal cannot be denoised from a prediction of its noise.
-  func schedule(_ timesteps: [Int], prediction: PredictionType, scheduler: String) throws(SchedulerError) -> NoiseSchedule {
+  func schedule(_ timesteps: [Int], prediction: PredictionType, scheduler: SchedulerKind) throws(SchedulerError) -> NoiseSchedule {
     guard timesteps.allSatisfy(alphasCumprod.indices.contains) else {
       throw .unusableSteps(
-        timesteps.count, scheduler: scheduler, needed: "fewer, as with steps_offset the first is beyond the last trained")
+        timesteps.count, scheduler: scheduler,
+        needed: "fewer, as its first timestep, moved by steps_offset, lies beyond the last one trained")
     }
     guard prediction != .epsilon || timesteps.allSatisfy({ alphasCumprod[$0] > 0 }) else {
       throw .unusableValue(key: "prediction_type", found: "epsilon", needed: "v_prediction or sample with rescale_betas_zero_snr")

@@ -18,10 +18,7 @@ public struct CMStochasticIterativeScheduler: Scheduler {
   ///   - steps: how many predictions, at most `num_train_timesteps`.
   /// - Throws: `SchedulerError`.
   public init(_ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int) throws(SchedulerError) {
-    let trained = try configuration.count(.trainTimesteps, configuration.trainTimesteps, default: 40, in: 2...NoiseTable.longest)
-    guard 1...trained ~= steps else {
-      throw .unusableSteps(steps, scheduler: "CM", needed: "1 to num_train_timesteps, \(trained)")
-    }
+    let trained = try configuration.trainTimesteps(default: 40, atLeast: 2, steps: steps, scheduler: .cmStochasticIterative)
     let data = try configuration.number(.sigmaData, configuration.sigmaData, default: 0.5, in: 1e-6...1e6)
     let limits = try SigmaLimits(configuration, largest: 80, smallest: 0.002)
     let rho = Double(try configuration.number(.rho, configuration.rho, default: 7, in: 0.1...100))

@@ -4,7 +4,7 @@ extension NoiseTable {
   /// Source: `set_timesteps` of diffusers' `LCMScheduler` and `TCDScheduler`.
   /// - Parameter strength: above 0, at most 1: how far into the noise the first timestep lies, for image-to-image that makes all its steps.
   func consistencyTimesteps(
-    _ configuration: SchedulerConfiguration, steps: Int, strength: Double = 1, scheduler: String
+    _ configuration: SchedulerConfiguration, steps: Int, strength: Double = 1, scheduler: SchedulerKind
   ) throws(SchedulerError) -> [Int] {
     guard strength > 0, strength <= 1 else {
       throw .unusableValue(key: "strength", found: "\(strength)", needed: "above 0 and at most 1")
@@ -23,7 +23,8 @@ extension NoiseTable {
     let teacher = (1...originalSteps).prefix(Int(Double(originalSteps) * strength)).map { $0 * stride - 1 }
     guard steps >= 1, steps <= teacher.count else {
       throw .unusableSteps(
-        steps, scheduler: scheduler, needed: "1 to original_inference_steps · strength, \(teacher.count)")
+        steps, scheduler: scheduler,
+        needed: "1 to \(teacher.count), the steps of its teacher (original_inference_steps) that the strength leaves")
     }
     // Places in the teacher's table: floor(i · count / steps).
     let step = Double(teacher.count) / Double(steps)

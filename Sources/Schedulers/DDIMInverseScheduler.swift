@@ -18,7 +18,7 @@ public struct DDIMInverseScheduler: Scheduler {
   /// - Throws: `SchedulerError`.
   public init(_ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int) throws(SchedulerError) {
     let table = try NoiseTable(configuration, defaults: NoiseTable.Defaults())
-    try table.check(steps: steps, for: "DDIM inverse")
+    try table.check(steps: steps, for: .ddimInverse)
     prediction = try PredictionType(configuration)
     clipping = try Clipping(configuration, clips: true, thresholds: false)
     let spaced = try SpacedTimesteps(configuration, default: .leading, trainTimesteps: table.trainTimesteps)
@@ -29,7 +29,7 @@ public struct DDIMInverseScheduler: Scheduler {
     alphas = AlphaTable(table, setsAlphaToOne: configuration.setAlphaToOne ?? true)
     // A step leads from a stride before its timestep up to it, and the network is told where it leads.
     stride = table.trainTimesteps / steps
-    let reached = try alphas.schedule(timesteps, prediction: prediction, scheduler: "DDIM inverse").levels.dropLast()
+    let reached = try alphas.schedule(timesteps, prediction: prediction, scheduler: .ddimInverse).levels.dropLast()
     let start = NoiseLevel(alphaCumprod: alphas[Float((timesteps.first ?? 0) - stride)])
     guard prediction != .sample || start.sigma > 0 else {
       throw .unusableValue(key: "prediction_type", found: "sample", needed: "epsilon or v_prediction, as no noise is there to begin with")

@@ -21,7 +21,7 @@ public struct DDIMScheduler: Scheduler {
   /// - Throws: `SchedulerError`.
   public init(_ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int) throws(SchedulerError) {
     let table = try NoiseTable(configuration, defaults: NoiseTable.Defaults())
-    try table.check(steps: steps, for: "DDIM")
+    try table.check(steps: steps, for: .ddim)
     prediction = try PredictionType(configuration)
     clipping = try Clipping(configuration, clips: true)
     stride = table.trainTimesteps / steps
@@ -29,7 +29,7 @@ public struct DDIMScheduler: Scheduler {
     let spaced = try SpacedTimesteps(configuration, default: .leading, trainTimesteps: table.trainTimesteps)
     alphas = AlphaTable(table, setsAlphaToOne: configuration.setAlphaToOne ?? true)
     schedule = try alphas.schedule(
-      spaced.reachingZero(steps: steps, rounded: true).map { Int($0) }, prediction: prediction, scheduler: "DDIM")
+      spaced.reachingZero(steps: steps, rounded: true).map { Int($0) }, prediction: prediction, scheduler: .ddim)
   }
 
   public mutating func advance(

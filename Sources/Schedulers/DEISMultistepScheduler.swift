@@ -5,7 +5,7 @@ import Tensor
 /// Integration of the diffusion ODE with the polynomial through the last predictions of ε in log ρ, ρ = σ/α: DEIS of first to third order.
 ///
 /// Source: Zhang and Chen, "Fast sampling of diffusion models with exponential integrator", arXiv 2204.13902 (log ρ); diffusers' `DEISMultistepScheduler`.
-/// Flow matching is refused.
+/// Flow matching is refused. As in diffusers, the names of other solvers in `algorithm_type` and `solver_type` stand for its own.
 public struct DEISMultistepScheduler: Scheduler {
   public let schedule: NoiseSchedule
   private let prediction: PredictionType
@@ -23,14 +23,16 @@ public struct DEISMultistepScheduler: Scheduler {
     var defaults = NoiseTable.Defaults()
     defaults.rescales = false
     let table = try NoiseTable(configuration, defaults: defaults)
-    try table.check(steps: steps, for: "DEIS")
+    try table.check(steps: steps, for: .deis)
     prediction = try PredictionType(configuration)
     clipping = try Clipping(configuration, clips: nil)
+    _ = try configuration.algorithm(default: DPMSolverAlgorithm.deis, among: [.deis, .plain, .plusPlus], of: .deis)
+    _ = try configuration.choice(.solverType, configuration.solverType, default: DPMSolverType.logrho)
     let order = try configuration.count(.solverOrder, configuration.solverOrder, default: 2, in: 1...3)
     history = MultistepHistory(capacity: order)
     let spacing = try SigmaSpacing(configuration)
     schedule = try NoiseSchedule(
-      solver: configuration, steps: steps, table: table, scheduler: "DEIS",
+      solver: configuration, steps: steps, table: table, scheduler: .deis,
       options: SolverOptions(
         spacing: spacing, final: .sigmaMin, rounded: spacing == .karras, endsWithSpacing: true, needsDistinct: order > 1))
     lowersOrder = configuration.lowerOrderFinal ?? true && schedule.timesteps.count < 15

@@ -18,23 +18,17 @@ public struct DPMSolver2SAncestralScheduler: Scheduler {
   ///   - steps: at most `num_train_timesteps`. All but the last take two predictions.
   /// - Throws: `SchedulerError`.
   public init(_ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int) throws(SchedulerError) {
-    let table = try NoiseTable(kDiffusion: configuration, steps: steps, scheduler: "DPM++ 2S a")
+    let table = try NoiseTable(kDiffusion: configuration, steps: steps, scheduler: .dpmSolver2SAncestral)
     prediction = try PredictionType(configuration)
     let eta = try configuration.eta(default: 1)
     self.eta = eta
     noiseScale = try configuration.noiseScale()
-    let single = try NoiseSchedule(
-      karras: configuration, steps: steps, table: table, options: KarrasOptions(spacing: try SigmaSpacing(configuration)))
-    let sigmas = single.levels.map(\.sigma).dropLast()
-    schedule = single.interleaved(with: zip(sigmas, sigmas.dropFirst()).map { Self.middle($0, $1, eta) }, of: table)
+    schedule = try NoiseSchedule(
+      twoPredictions: configuration, steps: steps, table: table, options: KarrasOptions(spacing: try SigmaSpacing(configuration))
+    ) { AncestralStep(from: $0, to: $1, eta: eta).middle }
   }
 
   public var order: Int { 2 }
-
-  /// Halfway in log σ to where the ODE's part of the step ends.
-  private static func middle(_ sigma: Float, _ next: Float, _ eta: Float) -> Float {
-    exp((log(sigma) + log(AncestralStep(from: sigma, to: next, eta: eta).down)) / 2)
-  }
 
   public mutating func advance(
     _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
@@ -44,7 +38,7 @@ public struct DPMSolver2SAncestralScheduler: Scheduler {
       self.start = nil
       let (sigma, next) = (schedule.levels[step - 1].sigma, schedule.levels[step].sigma)
       let way = AncestralStep(from: sigma, to: next, eta: eta)
-      let original = prediction.original(sample, output, sigma: Self.middle(sigma, next, eta))
+      let original = prediction.original(sample, output, sigma: way.middle)
       let mean = move(start, original, from: sigma, to: way.down)
       return StepResult(sample: mean + noise.normal(like: sample) * (noiseScale * way.up), predictedOriginal: original)
     }
@@ -54,21 +48,12 @@ public struct DPMSolver2SAncestralScheduler: Scheduler {
       return StepResult(sample: sample + (sample - original) / sigma * (next - sigma), predictedOriginal: original)
     }
     start = sample
-    return StepResult(sample: move(sample, original, from: sigma, to: Self.middle(sigma, next, eta)), predictedOriginal: original)
+    let middle = AncestralStep(from: sigma, to: next, eta: eta).middle
+    return StepResult(sample: move(sample, original, from: sigma, to: middle), predictedOriginal: original)
   }
 
   /// A step of the ODE in log σ by one prediction of x₀.
   private func move(_ sample: Tensor, _ original: Tensor, from sigma: Float, to next: Float) -> Tensor {
     (next / sigma) * sample - expm1(log(next) - log(sigma)) * original
-  }
-}
-
-extension NoiseTable {
-  /// The table of a sampler that diffusers does not have: with the defaults of Euler's, whose samples it shares.
-  init(kDiffusion configuration: SchedulerConfiguration, steps: Int, scheduler: String) throws(SchedulerError) {
-    var defaults = NoiseTable.Defaults()
-    defaults.keepsSignal = true
-    try self.init(configuration, defaults: defaults)
-    try check(steps: steps, for: scheduler)
   }
 }

@@ -19,13 +19,11 @@ public struct DPMSolver3MSDEScheduler: Scheduler {
   ///   - steps: how many predictions, at most `num_train_timesteps`.
   /// - Throws: `SchedulerError`.
   public init(_ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int) throws(SchedulerError) {
-    let table = try NoiseTable(kDiffusion: configuration, steps: steps, scheduler: "DPM++ 3M SDE")
     prediction = try PredictionType(configuration)
     eta = try configuration.eta(default: 1)
     noiseScale = try configuration.noiseScale()
     path = try BrownianPath(configuration)
-    schedule = try NoiseSchedule(
-      karras: configuration, steps: steps, table: table, options: KarrasOptions(spacing: try SigmaSpacing(configuration)))
+    schedule = try NoiseSchedule(kDiffusion: configuration, steps: steps, scheduler: .dpmSolver3MSDE)
   }
 
   public mutating func advance(

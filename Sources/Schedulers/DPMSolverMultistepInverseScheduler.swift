@@ -13,15 +13,14 @@ extension DPMSolverMultistepScheduler {
     var defaults = NoiseTable.Defaults()
     defaults.rescales = false
     let table = try NoiseTable(configuration, defaults: defaults)
-    try table.check(steps: steps, for: "DPM-Solver inverse")
-    try configuration.refuseLearnedVariance()
-    let algorithm: DPMSolverAlgorithm = try configuration.choice(
-      .algorithmType, configuration.algorithmType, default: .plusPlus, among: [.plusPlus, .plain, .deis])
+    try table.check(steps: steps, for: .dpmSolverMultistepInverse)
+    let algorithm: DPMSolverAlgorithm = try configuration.algorithm(
+      default: .plusPlus, among: [.plusPlus, .plain, .deis], of: .dpmSolverMultistepInverse)
     let spacing = try SigmaSpacing(configuration)
     let schedule = try NoiseSchedule(
-      solver: configuration, steps: steps, table: table, scheduler: "DPM-Solver inverse",
+      solver: configuration, steps: steps, table: table, scheduler: .dpmSolverMultistepInverse,
       options: SolverOptions(
-        spacing: spacing, final: .sigmaMin, leastLambda: Float(configuration.lambdaMinClipped ?? -.infinity), rounded: spacing == .karras,
+        spacing: spacing, final: .sigmaMin, leastLambda: configuration.leastLambda, rounded: spacing == .karras,
         endsWithSpacing: true, needsDistinct: true, rises: true))
     try self.init(configuration, schedule: schedule, preconditioning: nil, algorithm: algorithm, endsAtZero: false)
   }

@@ -5,7 +5,7 @@ import Tensor
 /// A multistep solver of the diffusion ODE (or SDE) in λ: DPM-Solver++ 2M and its relatives of first to third order.
 ///
 /// Source: Lu, Zhou, Bao, Chen, Li and Zhu, "DPM-Solver++: fast solver for guided sampling of diffusion probabilistic models",
-/// arXiv 2211.01095; diffusers' `DPMSolverMultistepScheduler`. Learned variances and flow matching are refused.
+/// arXiv 2211.01095; diffusers' `DPMSolverMultistepScheduler`. Flow matching is refused.
 public struct DPMSolverMultistepScheduler: Scheduler {
   public let schedule: NoiseSchedule
   private let prediction: PredictionType
@@ -29,12 +29,11 @@ public struct DPMSolverMultistepScheduler: Scheduler {
     var defaults = NoiseTable.Defaults()
     defaults.keepsSignal = true
     let table = try NoiseTable(configuration, defaults: defaults)
-    try table.check(steps: steps, for: "DPM-Solver")
-    try configuration.refuseLearnedVariance()
+    try table.check(steps: steps, for: .dpmSolverMultistep)
     prediction = try PredictionType(configuration)
     preconditioning = nil
     clipping = try Clipping(configuration, clips: nil)
-    algorithm = try configuration.choice(.algorithmType, configuration.algorithmType, default: .plusPlus)
+    algorithm = try configuration.algorithm(default: .plusPlus, of: .dpmSolverMultistep)
     solver = try configuration.choice(.solverType, configuration.solverType, default: .midpoint)
     let solverOrder = try configuration.count(.solverOrder, configuration.solverOrder, default: 2, in: 1...3)
     let final = try FinalSigma(configuration)
@@ -47,11 +46,10 @@ public struct DPMSolverMultistepScheduler: Scheduler {
     history = MultistepHistory(capacity: solverOrder)
     let spacing = try SigmaSpacing(configuration, lu: true)
     let rounded = (spacing == .karras || spacing == .lu) && configuration.betaSchedule != BetaSchedule.squaredCosine.rawValue
-    let leastLambda = configuration.lambdaMinClipped ?? -.infinity
     schedule = try NoiseSchedule(
-      solver: configuration, steps: steps, table: table, scheduler: "DPM-Solver",
+      solver: configuration, steps: steps, table: table, scheduler: .dpmSolverMultistep,
       options: SolverOptions(
-        spacing: spacing, final: final, leastLambda: Float(leastLambda), rounded: rounded, endsWithSpacing: false,
+        spacing: spacing, final: final, leastLambda: configuration.leastLambda, rounded: rounded, endsWithSpacing: false,
         needsDistinct: solverOrder > 1))
     let lowersOrder = configuration.lowerOrderFinal ?? true && schedule.timesteps.count < 15
     lastIsFirstOrder = configuration.eulerAtFinal ?? false || lowersOrder || final == .zero

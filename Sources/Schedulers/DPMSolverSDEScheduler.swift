@@ -23,19 +23,14 @@ public struct DPMSolverSDEScheduler: Scheduler {
   ///   - steps: at most `num_train_timesteps`. All but the last take two predictions.
   /// - Throws: `SchedulerError`.
   public init(_ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int) throws(SchedulerError) {
-    var defaults = NoiseTable.Defaults(betaStart: 0.00085, betaEnd: 0.012)
-    defaults.rescales = false
-    let table = try NoiseTable(configuration, defaults: defaults)
-    try table.check(steps: steps, for: "DPM-Solver SDE")
+    let table = try NoiseTable(twoPredictions: configuration, steps: steps, scheduler: .dpmSolverSDE)
     prediction = try PredictionType(configuration)
     eta = try configuration.eta(default: 1)
     noiseScale = try configuration.noiseScale()
     let spacing = try SigmaSpacing(configuration)
-    let single = try NoiseSchedule(
-      karras: configuration, steps: steps, table: table,
-      options: KarrasOptions(spacing: spacing, hasLimits: spacing != .karras, isDouble: true))
-    let sigmas = single.levels.map(\.sigma).dropLast()
-    schedule = single.interleaved(with: zip(sigmas, sigmas.dropFirst()).map(Self.middle), of: table)
+    schedule = try NoiseSchedule(
+      twoPredictions: configuration, steps: steps, table: table,
+      options: KarrasOptions(spacing: spacing, hasLimits: spacing != .karras, isDouble: true), middle: Self.middle)
     path = try BrownianPath(configuration)
   }
 

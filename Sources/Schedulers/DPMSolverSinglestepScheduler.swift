@@ -3,8 +3,8 @@ import Tensor
 
 /// DPM-Solver in groups of steps: the first of a group is of first order, and each further one goes from the group's start by all of its predictions.
 ///
-/// Source: Lu et al., "DPM-Solver: a fast ODE solver", arXiv 2206.00927, and arXiv 2211.01095; diffusers' `DPMSolverSinglestepScheduler`. Learned
-/// variances and flow matching are refused.
+/// Source: Lu et al., "DPM-Solver: a fast ODE solver", arXiv 2206.00927, and arXiv 2211.01095; diffusers' `DPMSolverSinglestepScheduler`. Flow
+/// matching is refused.
 public struct DPMSolverSinglestepScheduler: Scheduler {
   public let schedule: NoiseSchedule
   private let prediction: PredictionType
@@ -26,12 +26,11 @@ public struct DPMSolverSinglestepScheduler: Scheduler {
     var defaults = NoiseTable.Defaults()
     defaults.rescales = false
     let table = try NoiseTable(configuration, defaults: defaults)
-    try table.check(steps: steps, for: "DPM-Solver singlestep")
-    try configuration.refuseLearnedVariance()
+    try table.check(steps: steps, for: .dpmSolverSinglestep)
     prediction = try PredictionType(configuration)
     clipping = try Clipping(configuration, clips: nil)
-    algorithm = try configuration.choice(
-      .algorithmType, configuration.algorithmType, default: .plusPlus, among: [.plusPlus, .plain, .stochasticPlusPlus, .deis])
+    algorithm = try configuration.algorithm(
+      default: .plusPlus, among: [.plusPlus, .plain, .stochasticPlusPlus, .deis], of: .dpmSolverSinglestep)
     solver = try configuration.choice(.solverType, configuration.solverType, default: .midpoint)
     let order = try configuration.count(.solverOrder, configuration.solverOrder, default: 2, in: 1...3)
     let final = try FinalSigma(configuration)
@@ -45,9 +44,9 @@ public struct DPMSolverSinglestepScheduler: Scheduler {
     endsAtZero = final == .zero
     let spacing = try SigmaSpacing(configuration)
     schedule = try NoiseSchedule(
-      solver: configuration, steps: steps, table: table, scheduler: "DPM-Solver singlestep",
+      solver: configuration, steps: steps, table: table, scheduler: .dpmSolverSinglestep,
       options: SolverOptions(
-        spacing: spacing, final: final, leastLambda: Float(configuration.lambdaMinClipped ?? -.infinity), rounded: spacing == .karras,
+        spacing: spacing, final: final, leastLambda: configuration.leastLambda, rounded: spacing == .karras,
         endsWithSpacing: false, needsDistinct: order > 1, isEven: true))
     // Groups that are not whole need lower orders at the end, and so does a step to σ = 0.
     lowersOrder = configuration.lowerOrderFinal ?? false || !schedule.timesteps.count.isMultiple(of: order) || endsAtZero

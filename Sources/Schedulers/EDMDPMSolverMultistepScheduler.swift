@@ -9,13 +9,13 @@ extension DPMSolverMultistepScheduler {
   ///   - steps: how many predictions, at most `num_train_timesteps`.
   /// - Throws: `SchedulerError`.
   public init(edm configuration: SchedulerConfiguration, steps: Int) throws(SchedulerError) {
-    let algorithm: DPMSolverAlgorithm = try configuration.choice(
-      .algorithmType, configuration.algorithmType, default: .plusPlus, among: [.plusPlus, .stochasticPlusPlus, .deis])
+    let algorithm: DPMSolverAlgorithm = try configuration.algorithm(
+      default: .plusPlus, among: [.plusPlus, .stochasticPlusPlus, .deis], of: .edmDPMSolverMultistep)
     guard algorithm != .stochasticPlusPlus || configuration.solverOrder ?? 2 < 3 else {
       throw .unusableValue(key: "solver_order", found: "3", needed: "1 or 2 with algorithm_type sde-dpmsolver++ of EDM")
     }
     let preconditioning = try EDMPreconditioning(configuration)
-    let schedule = try NoiseSchedule(edm: configuration, steps: steps, preconditioning: preconditioning, scheduler: "EDM DPM-Solver")
+    let schedule = try NoiseSchedule(edm: configuration, steps: steps, preconditioning: preconditioning, scheduler: .edmDPMSolverMultistep)
     try self.init(
       configuration, schedule: schedule, preconditioning: preconditioning, algorithm: algorithm,
       endsAtZero: FinalSigma(configuration) == .zero)

@@ -16,7 +16,7 @@ public struct EDMEulerScheduler: Scheduler {
   public init(_ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int) throws(SchedulerError) {
     preconditioning = try EDMPreconditioning(configuration)
     churn = try Churn(configuration)
-    schedule = try NoiseSchedule(edm: configuration, steps: steps, preconditioning: preconditioning, scheduler: "EDM Euler")
+    schedule = try NoiseSchedule(edm: configuration, steps: steps, preconditioning: preconditioning, scheduler: .edmEuler)
   }
 
   public mutating func advance(

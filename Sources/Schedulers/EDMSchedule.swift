@@ -35,19 +35,16 @@ extension NoiseSchedule {
   ///
   /// Source: `set_timesteps` of diffusers' `EDMEulerScheduler` and `EDMDPMSolverMultistepScheduler`.
   init(
-    edm configuration: SchedulerConfiguration, steps: Int, preconditioning: EDMPreconditioning, scheduler: String
+    edm configuration: SchedulerConfiguration, steps: Int, preconditioning: EDMPreconditioning, scheduler: SchedulerKind
   ) throws(SchedulerError) {
-    let trained = try configuration.count(
-      .trainTimesteps, configuration.trainTimesteps, default: 1000, in: 1...NoiseTable.longest)
-    guard 1...trained ~= steps else {
-      throw .unusableSteps(steps, scheduler: scheduler, needed: "1 to num_train_timesteps, \(trained)")
-    }
+    _ = try configuration.trainTimesteps(default: 1000, steps: steps, scheduler: scheduler)
     let limits = try SigmaLimits(configuration, largest: 80, smallest: 0.002)
     let rho = Double(try configuration.number(.rho, configuration.rho, default: 7, in: 0.1...100))
     let own: EDMSpacing = try configuration.choice(.sigmaSchedule, configuration.sigmaSchedule, default: .karras)
     let spacing = configuration.spacing ?? (own == .karras ? .karras : .exponential)
     guard !spacing.readsTable else {
-      throw .unusableSetting("spacing", found: spacing.rawValue, needed: "karras or exponential, as \(scheduler) has no table of training")
+      throw .unusableSetting(
+        "spacing", found: spacing.rawValue, needed: "karras or exponential, as \(scheduler.rawValue) has no table of training")
     }
     let spaced = spacing.sigmas(from: limits.largest, to: limits.smallest, count: steps, rho: rho)
     let sigmas = try (configuration.customSigmas(steps: steps) ?? spaced).map { Float($0) }

@@ -18,11 +18,9 @@ public struct ERSDEScheduler: Scheduler {
   ///   - steps: how many predictions, at most `num_train_timesteps`.
   /// - Throws: `SchedulerError`.
   public init(_ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int) throws(SchedulerError) {
-    let table = try NoiseTable(kDiffusion: configuration, steps: steps, scheduler: "ER-SDE")
     prediction = try PredictionType(configuration)
     noiseScale = try configuration.noiseScale()
-    schedule = try NoiseSchedule(
-      karras: configuration, steps: steps, table: table, options: KarrasOptions(spacing: try SigmaSpacing(configuration)))
+    schedule = try NoiseSchedule(kDiffusion: configuration, steps: steps, scheduler: .erSDE)
   }
 
   public mutating func advance(

@@ -20,7 +20,7 @@ public struct EulerAncestralDiscreteScheduler: Scheduler {
     var defaults = NoiseTable.Defaults()
     defaults.keepsSignal = true
     let table = try NoiseTable(configuration, defaults: defaults)
-    try table.check(steps: steps, for: "Euler ancestral")
+    try table.check(steps: steps, for: .eulerAncestral)
     prediction = try PredictionType(configuration)
     eta = try configuration.eta(default: 1)
     noiseScale = try configuration.noiseScale()

@@ -26,7 +26,7 @@ public struct EulerDiscreteScheduler: Scheduler {
     var defaults = NoiseTable.Defaults()
     defaults.keepsSignal = true
     let table = try NoiseTable(configuration, defaults: defaults)
-    try table.check(steps: steps, for: "Euler")
+    try table.check(steps: steps, for: .euler)
     prediction = try PredictionType(configuration)
     churn = try Churn(configuration)
     let timestepType = try configuration.choice(.timestepType, configuration.timestepType, default: TimestepType.discrete)

@@ -23,11 +23,8 @@ public struct HeunDiscreteScheduler: Scheduler {
   ///   - steps: at most `num_train_timesteps`.
   /// - Throws: `SchedulerError`.
   public init(_ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int) throws(SchedulerError) {
-    var defaults = NoiseTable.Defaults(betaStart: 0.00085, betaEnd: 0.012)
-    defaults.schedules += [.exponential]
-    defaults.rescales = false
-    let table = try NoiseTable(configuration, defaults: defaults)
-    try table.check(steps: steps, for: "Heun")
+    let table = try NoiseTable(
+      twoPredictions: configuration, steps: steps, scheduler: .heun, schedules: BetaSchedule.common + [.exponential])
     prediction = try PredictionType(configuration)
     clipping = try Clipping(configuration, clips: false, thresholds: false)
     let single = try NoiseSchedule(
@@ -38,7 +35,11 @@ public struct HeunDiscreteScheduler: Scheduler {
       initialNoiseScale: single.initialNoiseScale)
   }
 
+  /// The same on another table, in which every step but the last stands twice, with the σ that it starts and ends with.
+  init(_ schedule: NoiseSchedule, prediction: PredictionType) { (self.schedule, self.prediction, clipping) = (schedule, prediction, .none) }
+
   public var order: Int { 2 }
+
   public mutating func advance(
     _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
   ) throws -> StepResult {
@@ -51,7 +52,12 @@ public struct HeunDiscreteScheduler: Scheduler {
       self.start = nil
       let mean = (start.derivative + derivative) / 2
       let sigmaStep = sigma - schedule.levels[step - 1].sigma
-      return StepResult(sample: start.sample + mean * sigmaStep, predictedOriginal: original)
+      let end = start.sample + mean * sigmaStep
+      // Where the next step starts with more noise than this one ends with, that noise is fresh.
+      let next = schedule.levels[step + 1].sigma
+      guard next > sigma else { return StepResult(sample: end, predictedOriginal: original) }
+      let added = noise.normal(like: sample) * (next * next - sigma * sigma).squareRoot()
+      return StepResult(sample: end + added, predictedOriginal: original)
     }
     let sigmaStep = schedule.levels[step + 1].sigma - sigma
     start = Start(sample: sample, derivative: derivative)

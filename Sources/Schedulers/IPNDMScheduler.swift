@@ -15,8 +15,7 @@ public struct IPNDMScheduler: Scheduler {
   ///   - steps: how many predictions, at most `num_train_timesteps`.
   /// - Throws: `SchedulerError`.
   public init(_ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int) throws(SchedulerError) {
-    let trained = try configuration.count(.trainTimesteps, configuration.trainTimesteps, default: 1000, in: 1...NoiseTable.longest)
-    guard 1...trained ~= steps else { throw .unusableSteps(steps, scheduler: "IPNDM", needed: "1 to num_train_timesteps, \(trained)") }
+    _ = try configuration.trainTimesteps(default: 1000, steps: steps, scheduler: .ipndm)
     var sigmas = NoiseTable.equalSteps(from: 1, to: 0, count: steps + 1).map { sin($0 * Float.pi / 2) }.map { $0 * $0 }
     if let own = configuration.trainedBetas {
       guard own.count == steps + 1, own.allSatisfy({ 0...1 ~= $0 }) else {

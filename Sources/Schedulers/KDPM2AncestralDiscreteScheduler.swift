@@ -1,4 +1,3 @@
-import Foundation
 import LatentDiffusionComponents
 import Tensor
 
@@ -19,27 +18,18 @@ public struct KDPM2AncestralDiscreteScheduler: Scheduler {
   ///   - steps: at most `num_train_timesteps`. All but the last take two predictions.
   /// - Throws: `SchedulerError`.
   public init(_ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int) throws(SchedulerError) {
-    var defaults = NoiseTable.Defaults(betaStart: 0.00085, betaEnd: 0.012)
-    defaults.rescales = false
-    let table = try NoiseTable(configuration, defaults: defaults)
-    try table.check(steps: steps, for: "KDPM2 ancestral")
+    let table = try NoiseTable(twoPredictions: configuration, steps: steps, scheduler: .kdpm2Ancestral)
     prediction = try PredictionType(configuration)
     let eta = try configuration.eta(default: 1)
     self.eta = eta
     noiseScale = try configuration.noiseScale()
-    let single = try NoiseSchedule(
-      karras: configuration, steps: steps, table: table,
-      options: KarrasOptions(spacing: try SigmaSpacing(configuration), roundsKarras: true))
-    let sigmas = single.levels.map(\.sigma).dropLast()
-    schedule = single.interleaved(with: zip(sigmas, sigmas.dropFirst()).map { Self.middle($0, $1, eta) }, of: table)
+    schedule = try NoiseSchedule(
+      twoPredictions: configuration, steps: steps, table: table,
+      options: KarrasOptions(spacing: try SigmaSpacing(configuration), roundsKarras: true)
+    ) { AncestralStep(from: $0, to: $1, eta: eta).middle }
   }
 
   public var order: Int { 2 }
-
-  /// Halfway in log σ to where the ODE's part of the step ends.
-  private static func middle(_ sigma: Float, _ next: Float, _ eta: Float) -> Float {
-    exp((log(sigma) + log(AncestralStep(from: sigma, to: next, eta: eta).down)) / 2)
-  }
 
   public mutating func advance(
     _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
@@ -48,14 +38,14 @@ public struct KDPM2AncestralDiscreteScheduler: Scheduler {
     if let start, step > 0 {
       self.start = nil
       let (sigma, next) = (schedule.levels[step - 1].sigma, schedule.levels[step].sigma)
-      let (middle, way) = (Self.middle(sigma, next, eta), AncestralStep(from: sigma, to: next, eta: eta))
-      let original = prediction.original(sample, output, sigma: middle)
-      let mean = start + (sample - original) / middle * (way.down - sigma)
+      let way = AncestralStep(from: sigma, to: next, eta: eta)
+      let original = prediction.original(sample, output, sigma: way.middle)
+      let mean = start + (sample - original) / way.middle * (way.down - sigma)
       return StepResult(sample: mean + noise.normal(like: sample) * (noiseScale * way.up), predictedOriginal: original)
     }
     let (sigma, next) = (schedule.levels[step].sigma, schedule.levels[step + 1].sigma)
     let original = prediction.original(sample, output, sigma: sigma)
-    let middle = next > 0 ? Self.middle(sigma, next, eta) : 0
+    let middle = next > 0 ? AncestralStep(from: sigma, to: next, eta: eta).middle : 0
     start = sample
     return StepResult(sample: sample + (sample - original) / sigma * (middle - sigma), predictedOriginal: original)
   }

@@ -1,4 +1,3 @@
-import Foundation
 import LatentDiffusionComponents
 import Tensor
 
@@ -17,22 +16,14 @@ public struct KDPM2DiscreteScheduler: Scheduler {
   ///   - steps: at most `num_train_timesteps`. All but the last take two predictions.
   /// - Throws: `SchedulerError`.
   public init(_ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int) throws(SchedulerError) {
-    var defaults = NoiseTable.Defaults(betaStart: 0.00085, betaEnd: 0.012)
-    defaults.rescales = false
-    let table = try NoiseTable(configuration, defaults: defaults)
-    try table.check(steps: steps, for: "KDPM2")
+    let table = try NoiseTable(twoPredictions: configuration, steps: steps, scheduler: .kdpm2)
     prediction = try PredictionType(configuration)
-    let single = try NoiseSchedule(
-      karras: configuration, steps: steps, table: table,
-      options: KarrasOptions(spacing: try SigmaSpacing(configuration), roundsKarras: true))
-    let sigmas = single.levels.map(\.sigma).dropLast()
-    schedule = single.interleaved(with: zip(sigmas, sigmas.dropFirst()).map(Self.middle), of: table)
+    schedule = try NoiseSchedule(
+      twoPredictions: configuration, steps: steps, table: table,
+      options: KarrasOptions(spacing: try SigmaSpacing(configuration), roundsKarras: true), middle: halfway)
   }
 
   public var order: Int { 2 }
-
-  /// Halfway in log σ.
-  private static func middle(_ sigma: Float, _ next: Float) -> Float { exp((log(sigma) + log(next)) / 2) }
 
   public mutating func advance(
     _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
@@ -41,13 +32,13 @@ public struct KDPM2DiscreteScheduler: Scheduler {
     if let start, step > 0 {
       self.start = nil
       let (sigma, next) = (schedule.levels[step - 1].sigma, schedule.levels[step].sigma)
-      let middle = Self.middle(sigma, next)
+      let middle = halfway(sigma, next)
       let original = prediction.original(sample, output, sigma: middle)
       return StepResult(sample: start + (sample - original) / middle * (next - sigma), predictedOriginal: original)
     }
     let (sigma, next) = (schedule.levels[step].sigma, schedule.levels[step + 1].sigma)
     let original = prediction.original(sample, output, sigma: sigma)
-    let middle = next > 0 ? Self.middle(sigma, next) : 0
+    let middle = next > 0 ? halfway(sigma, next) : 0
     start = sample
     return StepResult(sample: sample + (sample - original) / sigma * (middle - sigma), predictedOriginal: original)
   }

@@ -23,7 +23,7 @@ struct KarrasOptions {
 }
 
 extension NoiseSchedule {
-  /// The table of a sampler in Karras' form, x = x₀ + σ ε: Euler, Euler ancestral, Heun, LMS.
+  /// The table of a sampler in Karras' form, x = x₀ + σ ε.
   ///
   /// Source: `set_timesteps`, `scale_model_input` and `add_noise` of diffusers' `EulerDiscreteScheduler` and its siblings.
   init(
@@ -61,10 +61,25 @@ extension NoiseSchedule {
 }
 
 extension NoiseSchedule {
+  /// The same of a sampler that diffusers does not have, with the defaults of Euler's.
+  init(kDiffusion configuration: SchedulerConfiguration, steps: Int, scheduler: SchedulerKind) throws(SchedulerError) {
+    let table = try NoiseTable(kDiffusion: configuration, steps: steps, scheduler: scheduler)
+    try self.init(karras: configuration, steps: steps, table: table, options: KarrasOptions(spacing: try SigmaSpacing(configuration)))
+  }
+
   /// The table of a sampler in Karras' form with a second prediction in each step but the last, at a σ on the way. As in diffusers, the σ that stands
   /// there is the one at the step's end.
-  /// - Parameter middles: σ of those predictions.
-  func interleaved(with middles: [Float], of table: NoiseTable) -> NoiseSchedule {
+  /// - Parameter middle: σ of the second prediction in a step between two σ.
+  init(
+    twoPredictions configuration: SchedulerConfiguration, steps: Int, table: NoiseTable, options: KarrasOptions,
+    middle: (Float, Float) -> Float
+  ) throws(SchedulerError) {
+    let single = try NoiseSchedule(karras: configuration, steps: steps, table: table, options: options)
+    let sigmas = single.levels.map(\.sigma).dropLast()
+    self = single.interleaved(with: zip(sigmas, sigmas.dropFirst()).map(middle), of: table)
+  }
+
+  private func interleaved(with middles: [Float], of table: NoiseTable) -> NoiseSchedule {
     let trained = SigmaTable(table)
     let between = middles.map { Float(trained.timestep(at: Double($0))) }
     return NoiseSchedule(
@@ -83,13 +98,19 @@ struct AncestralStep {
   let down: Float
   /// σ_up, where σ_down² + σ_up² = σ_{i+1}².
   let up: Float
+  /// Halfway in log σ to where the ODE's part of the step ends.
+  let middle: Float
 
   /// - Parameter eta: how much of the noise is fresh, 0…1.
   init(from sigma: Float, to next: Float, eta: Float = 1) {
     up = min(next, eta * (next * next * (sigma * sigma - next * next) / (sigma * sigma)).squareRoot())
     down = (next * next - up * up).squareRoot()
+    middle = halfway(sigma, down)
   }
 }
+
+/// The σ halfway between two in log σ.
+func halfway(_ sigma: Float, _ next: Float) -> Float { exp((log(sigma) + log(next)) / 2) }
 
 /// The largest and smallest σ of a spacing: the configuration's, or else the table's.
 struct SigmaLimits {

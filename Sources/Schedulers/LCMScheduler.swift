@@ -27,9 +27,9 @@ public struct LCMScheduler: Scheduler {
     prediction = try PredictionType(configuration)
     clipping = try Clipping(configuration, clips: false)
     timestepScaling = try configuration.number(.timestepScaling, configuration.timestepScaling, default: 10, in: 1e-6...1e9)
-    let timesteps = try table.consistencyTimesteps(configuration, steps: steps, strength: strength, scheduler: "LCM")
+    let timesteps = try table.consistencyTimesteps(configuration, steps: steps, strength: strength, scheduler: .lcm)
     alphas = AlphaTable(table, setsAlphaToOne: true)
-    schedule = try alphas.schedule(timesteps, prediction: prediction, scheduler: "LCM")
+    schedule = try alphas.schedule(timesteps, prediction: prediction, scheduler: .lcm)
   }
 
   public mutating func advance(

@@ -18,7 +18,7 @@ public struct LMSDiscreteScheduler: Scheduler {
     var defaults = NoiseTable.Defaults()
     defaults.rescales = false
     let table = try NoiseTable(configuration, defaults: defaults)
-    try table.check(steps: steps, for: "LMS")
+    try table.check(steps: steps, for: .lms)
     prediction = try PredictionType(configuration)
     let spacing = try SigmaSpacing(configuration)
     // The class reads sigma_min and sigma_max for all spacings but Karras'.

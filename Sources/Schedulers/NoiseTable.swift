@@ -66,11 +66,7 @@ struct NoiseTable: Sendable {
   }
 
   /// Throws where there are more steps than training timesteps, or none.
-  func check(steps: Int, for scheduler: String) throws(SchedulerError) {
-    guard 1...trainTimesteps ~= steps else {
-      throw .unusableSteps(steps, scheduler: scheduler, needed: "1 to \(trainTimesteps), the timesteps it was trained on")
-    }
-  }
+  func check(steps: Int, for scheduler: SchedulerKind) throws(SchedulerError) { try scheduler.check(steps: steps, of: trainTimesteps) }
 
   /// σ_t = √((1 − ᾱ_t)/ᾱ_t) for each training timestep.
   var sigmas: [Float] { alphasCumprod.map(Self.sigma) }
@@ -150,5 +146,43 @@ struct NoiseTable: Sendable {
       return scaled * scaled
     }
     return bars.indices.map { 1 - ($0 == 0 ? bars[0] : bars[$0] / bars[$0 - 1]) }
+  }
+}
+
+extension NoiseTable {
+  /// The table of a sampler that diffusers does not have: with the defaults of Euler's, whose samples it shares.
+  init(kDiffusion configuration: SchedulerConfiguration, steps: Int, scheduler: SchedulerKind) throws(SchedulerError) {
+    var defaults = NoiseTable.Defaults()
+    defaults.keepsSignal = true
+    try self.init(configuration, defaults: defaults)
+    try check(steps: steps, for: scheduler)
+  }
+
+  /// The table of diffusers' samplers with two predictions a step.
+  init(
+    twoPredictions configuration: SchedulerConfiguration, steps: Int, scheduler: SchedulerKind,
+    schedules: [BetaSchedule] = BetaSchedule.common
+  ) throws(SchedulerError) {
+    try self.init(
+      configuration, defaults: Defaults(betaStart: 0.00085, betaEnd: 0.012, schedules: schedules, rescales: false))
+    try check(steps: steps, for: scheduler)
+  }
+}
+
+extension SchedulerKind {
+  /// Throws where there are more steps than training timesteps, or none.
+  fileprivate func check(steps: Int, of trained: Int) throws(SchedulerError) {
+    guard 1...trained ~= steps else {
+      throw .unusableSteps(steps, scheduler: self, needed: "1 to \(trained), the timesteps it was trained on")
+    }
+  }
+}
+
+extension SchedulerConfiguration {
+  /// `num_train_timesteps` of a scheduler that has no table of training.
+  func trainTimesteps(default standard: Int, atLeast least: Int = 1, steps: Int, scheduler: SchedulerKind) throws(SchedulerError) -> Int {
+    let trained = try count(.trainTimesteps, trainTimesteps, default: standard, in: least...NoiseTable.longest)
+    try scheduler.check(steps: steps, of: trained)
+    return trained
   }
 }

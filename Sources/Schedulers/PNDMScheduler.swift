@@ -33,7 +33,7 @@ public struct PNDMScheduler: Scheduler {
     var defaults = NoiseTable.Defaults()
     defaults.rescales = false
     let table = try NoiseTable(configuration, defaults: defaults)
-    try table.check(steps: steps, for: "PNDM")
+    try table.check(steps: steps, for: .pndm)
     prediction = try PredictionType(configuration)
     stride = table.trainTimesteps / steps
     let spaced = try SpacedTimesteps(configuration, default: .leading, trainTimesteps: table.trainTimesteps)
@@ -42,7 +42,9 @@ public struct PNDMScheduler: Scheduler {
       warmUp = []
       if steps > 1 { timesteps.insert(timesteps[1], at: 1) }
     } else {
-      guard steps >= 4 else { throw .unusableSteps(steps, scheduler: "PNDM", needed: "4 or more, or set skip_prk_steps") }
+      guard steps >= 4 else {
+        throw .unusableSteps(steps, scheduler: .pndm, needed: "4 or more, or set skip_prk_steps in its configuration")
+      }
       // Each of the first three steps looks at its start, twice at its middle, and at its end.
       let half = stride / 2
       let runge = (0..<3).flatMap { step -> [Int] in
@@ -53,7 +55,7 @@ public struct PNDMScheduler: Scheduler {
       timesteps = runge + timesteps.dropFirst(3)
     }
     alphas = AlphaTable(table, setsAlphaToOne: configuration.setAlphaToOne ?? false)
-    schedule = try alphas.schedule(timesteps, prediction: prediction, scheduler: "PNDM")
+    schedule = try alphas.schedule(timesteps, prediction: prediction, scheduler: .pndm)
   }
 
   public mutating func advance(

@@ -19,12 +19,10 @@ public struct RESMultistepScheduler: Scheduler {
   ///   - steps: how many predictions, at most `num_train_timesteps`.
   /// - Throws: `SchedulerError`.
   public init(_ configuration: SchedulerConfiguration = SchedulerConfiguration(), steps: Int) throws(SchedulerError) {
-    let table = try NoiseTable(kDiffusion: configuration, steps: steps, scheduler: "RES")
     prediction = try PredictionType(configuration)
     eta = try configuration.eta(default: 0)
     noiseScale = try configuration.noiseScale()
-    schedule = try NoiseSchedule(
-      karras: configuration, steps: steps, table: table, options: KarrasOptions(spacing: try SigmaSpacing(configuration)))
+    schedule = try NoiseSchedule(kDiffusion: configuration, steps: steps, scheduler: .resMultistep)
   }
 
   public mutating func advance(

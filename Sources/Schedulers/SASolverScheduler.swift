@@ -7,7 +7,7 @@ import Tensor
 /// τ says how much noise a step has. It is `SamplingSettings.eta`, or else 1 at the timesteps from 200 to 800 and 0 elsewhere, as in diffusers.
 ///
 /// Source: Xue et al., "SA-Solver: stochastic Adams solver for fast sampling of diffusion models", arXiv 2309.05019; diffusers' `SASolverScheduler`.
-/// Learned variances and flow matching are refused.
+/// Flow matching is refused.
 public struct SASolverScheduler: Scheduler {
   /// `algorithm_type`.
   enum Algorithm: String, CaseIterable, Codable {
@@ -43,11 +43,10 @@ public struct SASolverScheduler: Scheduler {
     var defaults = NoiseTable.Defaults()
     defaults.rescales = false
     let table = try NoiseTable(configuration, defaults: defaults)
-    try table.check(steps: steps, for: "SA-Solver")
-    try configuration.refuseLearnedVariance()
+    try table.check(steps: steps, for: .saSolver)
     prediction = try PredictionType(configuration)
     clipping = try Clipping(configuration, clips: nil)
-    let algorithm: Algorithm = try configuration.choice(.algorithmType, configuration.algorithmType, default: .data)
+    let algorithm: Algorithm = try configuration.algorithm(default: .data, of: .saSolver)
     predictsOriginal = algorithm == .data
     guard predictsOriginal || clipping == .none else {
       throw .unusableValue(key: "thresholding", found: "true", needed: "false with algorithm_type noise_prediction")
@@ -59,9 +58,9 @@ public struct SASolverScheduler: Scheduler {
     history = MultistepHistory(capacity: max(predictorOrder, correctorOrder - 1))
     let spacing = try SigmaSpacing(configuration)
     schedule = try NoiseSchedule(
-      solver: configuration, steps: steps, table: table, scheduler: "SA-Solver",
+      solver: configuration, steps: steps, table: table, scheduler: .saSolver,
       options: SolverOptions(
-        spacing: spacing, final: .sigmaMin, leastLambda: Float(configuration.lambdaMinClipped ?? -.infinity), rounded: spacing == .karras,
+        spacing: spacing, final: .sigmaMin, leastLambda: configuration.leastLambda, rounded: spacing == .karras,
         endsWithSpacing: true, needsDistinct: true))
   }
 

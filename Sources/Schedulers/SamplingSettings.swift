@@ -31,6 +31,16 @@ public struct SamplingSettings: Sendable, Equatable {
 
   /// How many steps are given one by one; nil where none are.
   public var count: Int? { (sigmas ?? timesteps)?.count }
+
+  /// These, and where they are nil others.
+  public func before(_ others: SamplingSettings) -> SamplingSettings {
+    var result = self
+    (result.eta, result.churn, result.noiseScale) = (eta ?? others.eta, churn ?? others.churn, noiseScale ?? others.noiseScale)
+    (result.churnMinimum, result.churnMaximum) = (churnMinimum ?? others.churnMinimum, churnMaximum ?? others.churnMaximum)
+    // Steps by σ and by timestep exclude each other.
+    if count == nil { (result.timesteps, result.sigmas) = (others.timesteps, others.sigmas) }
+    return result
+  }
 }
 
 extension SchedulerConfiguration {

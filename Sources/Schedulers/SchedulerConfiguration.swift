@@ -42,7 +42,7 @@ public struct SchedulerConfiguration: Sendable, Equatable {
   public var useLuLambdas: Bool?
   /// Whether noise levels are those of flow matching, which no scheduler here reads (`use_flow_sigmas`).
   public var useFlowSigmas: Bool?
-  /// `sigma_min`, in place of the table's smallest for Karras, exponential and beta sigmas.
+  /// `sigma_min`, in place of the table's smallest for spacings of σ.
   public var sigmaMin: Double?
   /// `sigma_max`, in place of the table's largest.
   public var sigmaMax: Double?
@@ -50,7 +50,7 @@ public struct SchedulerConfiguration: Sendable, Equatable {
   public var finalSigmasType: String?
   /// `set_alpha_to_one`: no noise is left after the last step.
   public var setAlphaToOne: Bool?
-  /// `original_inference_steps`: steps of the teacher that LCM was distilled from.
+  /// `original_inference_steps`: steps of the teacher that a model was distilled from (LCM, TCD).
   public var originalInferenceSteps: Int?
   /// `timestep_scaling` (LCM).
   public var timestepScaling: Double?
@@ -72,20 +72,22 @@ public struct SchedulerConfiguration: Sendable, Equatable {
   public var varianceType: String?
   /// `skip_prk_steps`: no Runge–Kutta warm-up (PNDM).
   public var skipPRKSteps: Bool?
-  /// `algorithm_type` (DPM-Solver).
+  /// `algorithm_type` (DPM-Solver, DEIS, SA-Solver).
   public var algorithmType: String?
   /// `solver_type` (DPM-Solver, DEIS, UniPC).
   public var solverType: String?
-  /// `solver_order` (DPM-Solver, UniPC).
+  /// `solver_order` (DPM-Solver, DEIS, UniPC).
   public var solverOrder: Int?
-  /// `lower_order_final` (DPM-Solver, UniPC).
+  /// `lower_order_final` (DPM-Solver, DEIS, UniPC, SA-Solver).
   public var lowerOrderFinal: Bool?
   /// `euler_at_final` (DPM-Solver).
   public var eulerAtFinal: Bool?
-  /// `lambda_min_clipped` (DPM-Solver).
+  /// `lambda_min_clipped` (DPM-Solver, SA-Solver).
   public var lambdaMinClipped: Double?
   /// `predict_x0` (UniPC).
   public var predictX0: Bool?
+  /// `solver_p`: a solver in the place of UniPC's predictor. What it is is not read.
+  public var solverP: UnreadValue?
   /// `disable_corrector`: the steps after which UniPC does not correct.
   public var disableCorrector: [Int]?
   /// `predictor_order` (SA-Solver).
@@ -141,6 +143,11 @@ public struct SchedulerConfiguration: Sendable, Equatable {
   }
 }
 
+/// A value of a file that is there, whatever it is.
+public struct UnreadValue: Sendable, Equatable, Decodable {
+  public init(from decoder: any Decoder) {}
+}
+
 extension SchedulerConfiguration: Decodable {
   enum CodingKeys: String, CodingKey {
     case className = "_class_name"
@@ -180,6 +187,7 @@ extension SchedulerConfiguration: Decodable {
     case eulerAtFinal = "euler_at_final"
     case lambdaMinClipped = "lambda_min_clipped"
     case predictX0 = "predict_x0"
+    case solverP = "solver_p"
     case disableCorrector = "disable_corrector"
     case predictorOrder = "predictor_order"
     case correctorOrder = "corrector_order"
@@ -203,6 +211,17 @@ extension SchedulerConfiguration {
       throw .unknownValue(key: key.rawValue, found: value, known: known.map(\.rawValue))
     }
     return choice
+  }
+
+  /// `algorithm_type`. What a file of another class says is an algorithm of that solver. Where this one does not have it, it takes its own default;
+  /// diffusers refuses such an exchange.
+  func algorithm<Algorithm: RawRepresentable<String> & CaseIterable>(
+    default standard: Algorithm, among known: [Algorithm] = Array(Algorithm.allCases), of scheduler: SchedulerKind
+  ) throws(SchedulerError) -> Algorithm where Algorithm: Equatable {
+    let isOthers = className != nil && className != scheduler.className
+    let all = DPMSolverAlgorithm.allCases.map(\.rawValue) + SASolverScheduler.Algorithm.allCases.map(\.rawValue)
+    if isOthers, let algorithmType, all.contains(algorithmType), !known.map(\.rawValue).contains(algorithmType) { return standard }
+    return try choice(.algorithmType, algorithmType, default: standard, among: known)
   }
 
   /// A finite number within a range, as float32.
@@ -231,12 +250,4 @@ extension SchedulerConfiguration {
   /// ᾱ of each training timestep, with the defaults of diffusers' `DDPMScheduler`.
   /// - Throws: `SchedulerError`.
   public func alphasCumprod() throws(SchedulerError) -> [Float] { try NoiseTable(self, defaults: NoiseTable.Defaults()).alphasCumprod }
-}
-
-extension SchedulerConfiguration {
-  /// - Throws: `SchedulerError.unusableValue` for a network that predicts its variance, too, which the solver does not read.
-  func refuseLearnedVariance() throws(SchedulerError) {
-    guard let variance = varianceType, variance.hasPrefix("learned") else { return }
-    throw .unusableValue(key: "variance_type", found: "\"\(variance.prefix(80))\"", needed: "absent: learned variances are not read")
-  }
 }

@@ -19,6 +19,8 @@ extension SchedulerKind {
     case .dpmSolver3MSDE: "DPM++ 3M SDE"
     case .resMultistep: "RES multistep"
     case .erSDE: "ER SDE"
+    case .restart: "Restart"
+    case .heunPP2: "Heun++ 2"
     case .dpmSolverSinglestep: "DPM++ singlestep"
     case .deis: "DEIS"
     case .saSolver: "SA-Solver"
@@ -52,6 +54,8 @@ extension SchedulerKind {
     case .dpmSolver3MSDE: "rich in detail from many steps; 30 and more, best with exponential"
     case .resMultistep: "smooth pictures from few steps, 10 to 20"
     case .erSDE: "detail with noise between; 15 to 30 steps"
+    case .restart: "exact, with a way back to more noise, two predictions a step; 20 to 40 steps"
+    case .heunPP2: "exact, three predictions a step; 8 to 15 steps"
     case .dpmSolverSinglestep: "unguided pictures; 10 to 20 steps"
     case .deis: "few steps, 8 to 20"
     case .saSolver: "detail from few steps with noise between; 10 to 30"
@@ -63,23 +67,5 @@ extension SchedulerKind {
     case .ddimInverse: "from a picture to its noise, for editing by inversion"
     case .dpmSolverMultistepInverse: "from a picture to its noise, in fewer steps"
     }
-  }
-
-  /// The scheduler and the spacing of a name as people write it: `Euler a`, `DPM++ 2M Karras`, `dpmpp-2m-karras`. Cases, hyphens and spaces do not matter.
-  /// - Returns: nil where there is no such name.
-  public static func named(_ name: String) -> (kind: SchedulerKind, spacing: SigmaSpacing?)? {
-    let words = plain(name)
-    func kind(_ words: String) -> SchedulerKind? { allCases.first { plain($0.rawValue) == words || plain($0.label) == words } }
-    if let kind = kind(words) { return (kind, nil) }
-    for spacing in SigmaSpacing.allCases {
-      for ending in [plain(spacing.rawValue), spacing == .ddimUniform ? "ddim" : plain(spacing.rawValue)] where words.hasSuffix(ending) {
-        if let kind = kind(String(words.dropLast(ending.count))) { return (kind, spacing) }
-      }
-    }
-    return nil
-  }
-
-  private static func plain(_ name: String) -> String {
-    name.lowercased().replacing("++", with: "pp").filter { $0.isLetter || $0.isNumber }
   }
 }

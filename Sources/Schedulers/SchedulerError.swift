@@ -8,6 +8,8 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
   case missingClassName
   /// There is no scheduler of this name.
   case unknownScheduler(String)
+  /// A sampler of other programs that is left out here.
+  case leftOut(String)
   /// A model's own scheduler cannot be used; `others` can, with its configuration.
   case unusableOwn(className: String?, reason: String, others: [String])
   /// A key has a value that is none of those known.
@@ -20,6 +22,8 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
   case conflictingSettings(String, String)
   /// A setting of a run that a scheduler has no use for.
   case missingSetting(String, scheduler: SchedulerKind)
+  /// A setting of a run that changes nothing without another.
+  case idleSetting(String, without: String)
   /// Keys that exclude each other are all on.
   case conflictingKeys([String])
   /// A scheduler does not have a spacing that somebody asks for; `known` have it.
@@ -27,7 +31,7 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
   /// A spacing of timesteps would change nothing, as a scheduler's timesteps follow σ, which has a spacing of its own.
   case idleSpacing(String, scheduler: SchedulerKind, beside: String)
   /// A number of steps that the scheduler cannot make.
-  case unusableSteps(Int, scheduler: String, needed: String)
+  case unusableSteps(Int, scheduler: SchedulerKind, needed: String)
   /// A step beyond the table.
   case stepOutOfRange(Int, count: Int)
   /// The prediction does not have the shape of the sample.
@@ -43,6 +47,9 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
       "The scheduler's configuration has no _class_name; name a scheduler: \(SchedulerKind.names)."
     case .unknownScheduler(let name):
       "There is no scheduler named \"\(name.prefix(80))\"; known are \(SchedulerKind.names)."
+    case .leftOut(let name):
+      "\"\(name.prefix(80))\" is not among the schedulers, as it makes steps of its own choice; dpmpp-2m and dpmpp-singlestep solve the same equation in as "
+        + "many steps as are asked for."
     case .unusableOwn(let className, let reason, let others):
       "The model's own scheduler\(className.map { ", \($0.prefix(80))," } ?? "") cannot be used. \(reason) "
         + "Choose another for it: \(others.joined(separator: ", "))."
@@ -56,6 +63,8 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
       "\(one) and \(other) were both given; leave one of them out."
     case .missingSetting(let name, let scheduler):
       "The scheduler \(scheduler.rawValue) has no use for \(name); leave it out or choose another scheduler."
+    case .idleSetting(let name, let other):
+      "\(name) changes nothing without \(other); give both or none."
     case .conflictingKeys(let keys):
       "The scheduler's configuration turns on \(keys.joined(separator: " and ")); keep one of them."
     case .missingSpacing(let spacing, let scheduler, let known):
@@ -65,7 +74,7 @@ public enum SchedulerError: Error, Sendable, Equatable, CustomStringConvertible 
       "The spacing \(spacing) changes nothing, as the timesteps of \(scheduler.rawValue) follow its σ where those have the spacing \(other); "
         + "leave one of them out."
     case .unusableSteps(let steps, let scheduler, let needed):
-      "\(scheduler) cannot make \(steps) steps; ask for \(needed)."
+      "The scheduler \(scheduler.rawValue) cannot make \(steps) steps; ask for \(needed)."
     case .stepOutOfRange(let step, let count):
       "Step \(step) does not exist; the scheduler has \(count) steps, counted from 0."
     case .shapeMismatch(let sample, let prediction):

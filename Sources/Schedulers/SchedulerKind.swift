@@ -26,6 +26,8 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
   case dpmSolver3MSDE = "dpmpp-3m-sde"
   /// RES (Zhang et al. 2023) and ER-SDE (Cui et al. 2023), as ComfyUI has them.
   case resMultistep = "res-multistep", erSDE = "er-sde"
+  /// Heun's method that goes back to more noise (Xu et al. 2023), as the webui has it, and one that looks two steps ahead, as ComfyUI has it.
+  case restart, heunPP2 = "heunpp2"
   /// DPM-Solver++ in groups of steps (Lu et al. 2022).
   case dpmSolverSinglestep = "dpmpp-singlestep"
   /// DEIS (Zhang and Chen 2022), SA-Solver (Xue et al. 2023).
@@ -79,7 +81,7 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
     case .lcm: "LCMScheduler"
     case .kdpm2: "KDPM2DiscreteScheduler"
     case .kdpm2Ancestral: "KDPM2AncestralDiscreteScheduler"
-    case .dpmSolver2SAncestral, .dpmSolver3MSDE, .resMultistep, .erSDE: nil
+    case .dpmSolver2SAncestral, .dpmSolver3MSDE, .resMultistep, .erSDE, .restart, .heunPP2: nil
     case .dpmSolverSDE: "DPMSolverSDEScheduler"
     case .dpmSolverSinglestep: "DPMSolverSinglestepScheduler"
     case .deis: "DEISMultistepScheduler"
@@ -100,6 +102,7 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
     case .ddpm, .ddim, .pndm, .lcm, .tcd, .ipndm, .cmStochasticIterative, .ddimInverse: []
     case .edmEuler, .edmDPMSolverMultistep: SigmaSpacing.allCases.filter { !$0.readsTable && $0 != .lu }
     case .dpmSolverMultistepInverse: [.karras, .exponential, .beta]
+    case .restart: [.karras]
     case .dpmSolverMultistep: SigmaSpacing.allCases
     default: SigmaSpacing.allCases.filter { $0 != .lu }
     }
@@ -123,7 +126,7 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
   private var settings: Set<String> {
     let steps: Set<String> =
       switch self {
-      case .ddpm, .ddim, .pndm, .ipndm, .ddimInverse, .dpmSolverMultistepInverse: []
+      case .restart, .ddpm, .ddim, .pndm, .ipndm, .ddimInverse, .dpmSolverMultistepInverse: []
       case .lcm, .tcd: ["timesteps"]
       case .edmEuler, .edmDPMSolverMultistep, .cmStochasticIterative: ["sigmas"]
       default: ["sigmas", "timesteps"]
@@ -136,6 +139,18 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
     case .erSDE, .cmStochasticIterative: return steps.union(["s_noise"])
     default: return steps
     }
+  }
+
+  /// Says before anything is computed whether the settings of a run change something.
+  /// - Throws: `SchedulerError.conflictingSettings`, `missingSetting`, `idleSetting`.
+  public func check(_ sampling: SamplingSettings) throws(SchedulerError) {
+    let asked = sampling.names
+    guard !asked.contains("sigmas") || !asked.contains("timesteps") else { throw .conflictingSettings("sigmas", "timesteps") }
+    if let name = asked.first(where: { !settings.contains($0) }) { throw .missingSetting(name, scheduler: self) }
+    // Without churn Euler's method draws no noise, and RES draws none without η.
+    let drawing = self == .resMultistep ? "eta" : "s_churn"
+    guard self == .resMultistep || settings.contains(drawing), !asked.contains(drawing) else { return }
+    if let name = asked.first(where: { ["s_noise", "s_tmin", "s_tmax"].contains($0) }) { throw .idleSetting(name, without: drawing) }
   }
 
   /// A configuration with the spacings that somebody asks for; nil leaves what it says.
@@ -177,9 +192,7 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
   ///   - steps: as the scheduler's own initialiser takes them.
   /// - Throws: `SchedulerError`.
   public func make(configuration: SchedulerConfiguration, steps: Int) throws(SchedulerError) -> any Scheduler {
-    let asked = configuration.sampling.names
-    guard !asked.contains("sigmas") || !asked.contains("timesteps") else { throw .conflictingSettings("sigmas", "timesteps") }
-    if let name = asked.first(where: { !settings.contains($0) }) { throw .missingSetting(name, scheduler: self) }
+    try check(configuration.sampling)
     switch self {
     case .ddpm: return try DDPMScheduler(configuration, steps: steps)
     case .ddim: return try DDIMScheduler(configuration, steps: steps)
@@ -198,6 +211,8 @@ public enum SchedulerKind: String, CaseIterable, Sendable {
     case .dpmSolver3MSDE: return try DPMSolver3MSDEScheduler(configuration, steps: steps)
     case .resMultistep: return try RESMultistepScheduler(configuration, steps: steps)
     case .erSDE: return try ERSDEScheduler(configuration, steps: steps)
+    case .restart: return try HeunDiscreteScheduler(restart: configuration, steps: steps)
+    case .heunPP2: return try HeunPP2Scheduler(configuration, steps: steps)
     case .dpmSolverSinglestep: return try DPMSolverSinglestepScheduler(configuration, steps: steps)
     case .deis: return try DEISMultistepScheduler(configuration, steps: steps)
     case .saSolver: return try SASolverScheduler(configuration, steps: steps)

@@ -33,6 +33,8 @@ public enum SigmaSpacing: String, CaseIterable, Sendable, Codable {
   case alignYourStepsXL = "align-your-steps-xl"
   /// Optimised for Stable Video Diffusion.
   case alignYourStepsVideo = "align-your-steps-svd"
+  /// Optimised for Stable Diffusion 1 with 2 to 20 steps (arXiv 2405.11326), for more interpolated in log σ.
+  case gits
 
   /// Whether it needs a training table.
   var readsTable: Bool { [.sgmUniform, .simple, .ddimUniform].contains(self) }
@@ -79,6 +81,8 @@ public enum SigmaSpacing: String, CaseIterable, Sendable, Codable {
       return Self.linearQuadratic(count).map { (1 - $0) * largest }
     case .alignYourSteps, .alignYourStepsXL, .alignYourStepsVideo:
       return Self.interpolated(optimised, count: count + 1).dropLast()
+    case .gits:
+      return Self.interpolated(GITSLevels.sigmas(steps: count), count: count + 1).dropLast()
     case .sgmUniform, .simple, .ddimUniform:
       if let table { return table.sigmas(self, from: largest, to: smallest, count: count) }
       fallthrough

@@ -22,11 +22,11 @@ struct SolverOptions {
 }
 
 extension NoiseSchedule {
-  /// The table of a solver of the diffusion ODE in λ = log(α/σ), on samples x = α x₀ + σ ε with α² + σ² = 1: DPM-Solver, UniPC.
+  /// The table of a solver of the diffusion ODE in λ = log(α/σ), on samples x = α x₀ + σ ε with α² + σ² = 1.
   ///
   /// Source: `set_timesteps` and `add_noise` of diffusers' `DPMSolverMultistepScheduler` and `UniPCMultistepScheduler`.
   init(
-    solver configuration: SchedulerConfiguration, steps: Int, table: NoiseTable, scheduler: String, options: SolverOptions
+    solver configuration: SchedulerConfiguration, steps: Int, table: NoiseTable, scheduler: SchedulerKind, options: SolverOptions
   ) throws(SchedulerError) {
     guard configuration.useFlowSigmas != true else {
       throw .unusableValue(key: "use_flow_sigmas", found: "true", needed: "false: flow matching is not read")
@@ -65,6 +65,11 @@ extension NoiseSchedule {
     let levels = (ratios + [options.final == .zero ? 0 : final]).map { NoiseLevel(ratio: $0) }
     self.init(timesteps: timesteps.map { Float($0) }, levels: levels)
   }
+}
+
+extension SchedulerConfiguration {
+  /// The smallest λ of a timestep that is kept.
+  var leastLambda: Float { Float(lambdaMinClipped ?? -.infinity) }
 }
 
 extension NoiseTable {

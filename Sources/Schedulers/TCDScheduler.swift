@@ -25,7 +25,7 @@ public struct TCDScheduler: Scheduler {
     gamma = configuration.sampling.eta ?? 0.3
     alphas = AlphaTable(table, setsAlphaToOne: configuration.setAlphaToOne ?? true)
     schedule = try alphas.schedule(
-      table.consistencyTimesteps(configuration, steps: steps, scheduler: "TCD"), prediction: prediction, scheduler: "TCD")
+      table.consistencyTimesteps(configuration, steps: steps, scheduler: .tcd), prediction: prediction, scheduler: .tcd)
   }
 
   public mutating func advance(

@@ -5,7 +5,7 @@ import Tensor
 /// A predictor and corrector of one family: each step is corrected with the prediction that the next step makes anyway.
 ///
 /// Source: Zhao, Bai, Rao, Zhou and Lu, "UniPC: a unified predictor-corrector framework for fast sampling of diffusion models",
-/// arXiv 2302.04867; diffusers' `UniPCMultistepScheduler`. Flow matching and other solvers as predictor are not supported.
+/// arXiv 2302.04867; diffusers' `UniPCMultistepScheduler`. Flow matching and other solvers as predictor (`solver_p`) are refused.
 public struct UniPCMultistepScheduler: Scheduler {
   /// `solver_type`: B(h), the paper's free function of the step.
   enum Solver: String, CaseIterable, Codable {
@@ -47,7 +47,10 @@ public struct UniPCMultistepScheduler: Scheduler {
     var defaults = NoiseTable.Defaults()
     defaults.keepsSignal = true
     let table = try NoiseTable(configuration, defaults: defaults)
-    try table.check(steps: steps, for: "UniPC")
+    try table.check(steps: steps, for: .uniPC)
+    guard configuration.solverP == nil else {
+      throw .unusableValue(key: "solver_p", found: "another solver", needed: "absent: only its own predictor is used")
+    }
     prediction = try PredictionType(configuration)
     predictsOriginal = configuration.predictX0 ?? true
     clipping = predictsOriginal ? try Clipping(configuration, clips: nil) : .none
@@ -63,7 +66,7 @@ public struct UniPCMultistepScheduler: Scheduler {
     history = MultistepHistory(capacity: solverOrder)
     let spacing = try SigmaSpacing(configuration)
     schedule = try NoiseSchedule(
-      solver: configuration, steps: steps, table: table, scheduler: "UniPC",
+      solver: configuration, steps: steps, table: table, scheduler: .uniPC,
       options: SolverOptions(
         spacing: spacing, final: final, rounded: spacing == .karras, endsWithSpacing: true, needsDistinct: solverOrder > 1))
   }

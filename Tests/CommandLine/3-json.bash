@@ -14,7 +14,7 @@ number='-?[0-9]+(\.[0-9]+)?(e-?[0-9]+)?'
 level="($number|\"inf\")"
 table="^\{\"sigmas\":\[($level(,$level)*)?\],\"timesteps\":\[$number(,$number)*\]\}\$"
 for scheduler in ddpm ddim pndm lms euler euler-a heun dpmpp-2m dpmpp-2m-karras unipc lcm dpm2 dpm2-a dpmpp-2s-a dpmpp-sde dpmpp-3m-sde res-multistep er-sde \
-  dpmpp-singlestep deis sa-solver tcd edm-euler edm-dpmpp-2m ipndm ddim-inverse dpmpp-2m-inverse; do
+  restart heunpp2 dpmpp-singlestep deis sa-solver tcd edm-euler edm-dpmpp-2m ipndm ddim-inverse dpmpp-2m-inverse; do
   for steps in 1 2 7 50; do
     [ "$scheduler$steps" = pndm1 ] || [ "$scheduler$steps" = pndm2 ] && continue # its Runge-Kutta steps need more
     works schedule --scheduler $scheduler --steps $steps

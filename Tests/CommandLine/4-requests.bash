@@ -13,16 +13,27 @@ refused 64 "seed" "${draw[@]}" --seed 18446744073709551616 --output made/x.png
 refused 64 "guidance" "${draw[@]}" --guidance nan --output made/x.png
 refused 64 "guidance" "${draw[@]}" --guidance -1 --output made/x.png
 refused 64 "guidance" "${draw[@]}" --guidance inf --output made/x.png
-refused 64 "scheduler.*dpmpp-2m-karras" "${draw[@]}" --scheduler best --output made/x.png
+refused 64 "scheduler.*no scheduler named.*best.*dpmpp-2m" "${draw[@]}" --scheduler best --output made/x.png
 for scheduler in ddpm ddim pndm lcm; do
   refused 64 "The scheduler $scheduler does not have the spacing karras; those that have it are lms, euler, euler-a, heun, dpmpp-2m, unipc" \
     "${draw[@]}" --scheduler $scheduler --spacing karras --output made/x.png
 done
 refused 64 "euler does not have the spacing lu; those that have it are dpmpp-2m" "${draw[@]}" --scheduler euler --spacing lu --output made/x.png
-refused 1 "ddim has no use for sigmas" schedule --scheduler ddim --sigmas 9,3,1
-refused 1 "sigmas is a list that does not fall" schedule --scheduler euler --sigmas 3,9,1
-refused 1 "eta is 1.5; it must be a number from 0.0 to 1.0" schedule --scheduler euler-a --eta 1.5 --steps 3
-refused 1 "dpm2 has no use for eta" schedule --scheduler dpm2 --eta 0.5 --steps 3
+refused 64 "ddim has no use for sigmas" schedule --scheduler ddim --sigmas 9,3,1
+refused 64 "sigmas is a list that does not fall" schedule --scheduler euler --sigmas 3,9,1
+refused 64 "eta is 1.5; it must be a number from 0.0 to 1.0" schedule --scheduler euler-a --eta 1.5 --steps 3
+refused 64 "dpm2 has no use for eta" "${draw[@]}" --model missing --scheduler dpm2 --eta 0.5 --output made/x.png
+refused 64 "s_tmin changes nothing without s_churn" "${draw[@]}" --scheduler euler --s-tmin 1 --output made/x.png
+# What only the model's own scheduler can say.
+refused 1 "ddim has no use for s_churn" "${draw[@]}" --s-churn 5 --output made/x.png
+for name in "DPM++ 2M SDE Heun Exponential" dpmpp_2m_sde dpmpp-2m-sde-karras euler_ancestral EulerAncestralDiscreteScheduler uni_pc_bh2 Restart heunpp2; do
+  works schedule --scheduler "$name" --steps 4
+done
+refused 64 "DPM adaptive. is not among the schedulers" schedule --scheduler "DPM adaptive" --steps 4
+works "${draw[@]}" --scheduler "DPM++ 2M SDE Karras" --steps 3 --output sde.png
+holds "the picture does not say its scheduler" grep -aq "Sampler: dpmpp-2m-sde-karras" sde.png
+works schedule --scheduler euler --spacing gits --steps 4
+says '"sigmas":\[14\.6146[0-9]*,2\.3632[0-9]*,0\.9219[0-9]*,0\.3661[0-9]*,0\]'
 works schedule --scheduler "DPM++ 2M SGM Uniform" --steps 4
 works schedule --scheduler euler --timesteps 999,600,300
 says '"timesteps":\[999,600,300\]'

@@ -41,7 +41,7 @@ import Testing
     #expect(model.predictionType == .epsilon)
     let sample = Tensor([0.5, -1]), prediction = Tensor([0.25, 1])
     func next() throws -> [Float] {
-      var scheduler = try model.pipeline.schedule(4, TextToImage()).scheduler
+      var scheduler = try model.pipeline.schedule(4, TextToImage(), SamplingSettings()).scheduler
       var noise: any NoiseSource = TorchGenerator(seed: 0)
       return try scheduler.advance(sample, prediction: prediction, at: 0, noise: &noise).sample.elements
     }
@@ -66,7 +66,7 @@ import Testing
 
   @Test func spacingsAreAskedForOneByOne() throws {
     var model = try StableDiffusion.load(from: ReferenceModel("sd1").folder)
-    func timesteps() throws -> [Float] { try model.pipeline.schedule(10, TextToImage()).scheduler.timesteps }
+    func timesteps() throws -> [Float] { try model.pipeline.schedule(10, TextToImage(), SamplingSettings()).scheduler.timesteps }
     let own = try timesteps()
     // The model's own scheduler stays what it is; only its timesteps lie elsewhere.
     try model.use(timesteps: .trailing)

@@ -95,7 +95,7 @@ extension PipelineCase {
     if model == "lcm", pipeline == "image-to-image" {
       // The fixture is what the general image-to-image pipeline makes of a consistency model: it leaves steps out, as with any model.
       let (kind, configuration) = (try #require(loaded.schedulerKind), loaded.schedulerConfiguration)
-      loaded.pipeline.schedule = { steps, task in
+      loaded.pipeline.schedule = { steps, task, _ in
         Schedule(try kind.make(configuration: configuration, steps: steps), steps: steps, strength: task.strength)
       }
     }

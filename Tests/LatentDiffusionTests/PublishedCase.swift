@@ -128,7 +128,7 @@ extension PublishedCase {
     let json = try JSONEncoder().encode(#require(schedulers["scheduler"]))
     let configuration = try SchedulerConfiguration(json: json)
     let kind = try SchedulerKind(of: configuration), isConsistent = pipeline == "LatentConsistencyModelImg2ImgPipeline"
-    let schedule: @Sendable (Int, any GenerationTask) throws -> Schedule = { steps, task in
+    let schedule: @Sendable (Int, any GenerationTask, SamplingSettings) throws -> Schedule = { steps, task, _ in
       // The others leave steps out of all that are made.
       if isConsistent { return Schedule(try LCMScheduler(configuration, steps: steps, strength: task.strength)) }
       return Schedule(try kind.make(configuration: configuration, steps: steps), steps: steps, strength: task.strength)

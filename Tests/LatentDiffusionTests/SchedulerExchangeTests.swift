@@ -37,12 +37,44 @@ import Testing
       if let exchanged = reference.exchanged { try model.use(SchedulerKind(named: exchanged)) }
       let name = "\(String(decoding: json, as: UTF8.self)), \(reference.task), \(reference.exchanged ?? "as it is")"
 
-      var scheduler = try model.pipeline.schedule(10, task(reference.task)).scheduler
+      var scheduler = try model.pipeline.schedule(10, task(reference.task), SamplingSettings()).scheduler
       #expect(scheduler.timesteps == reference.timesteps, "\(name)")
       var noise: any NoiseSource = TorchGenerator(seed: 0)
       let next = try scheduler.advance(sample, prediction: prediction, at: 0, noise: &noise).sample
       expectClose(next.elements, reference.next, tolerance: 1e-5, name)
     }
+  }
+
+  /// A request's settings go before those that the model has, and mean what they mean there.
+  @Test func requestsHaveSettingsOfTheirOwn() async throws {
+    let model = try StableDiffusion.load(from: ReferenceModel("sd1").folder)
+    func latents(_ kind: SchedulerKind, _ ofModel: SamplingSettings?, _ ofRequest: SamplingSettings) async throws -> [Float] {
+      var model = model
+      try model.use(kind, sampling: ofModel)
+      var request = model.request("a cat", seed: 3)
+      (request.width, request.height, request.guidance, request.sampling) = (16, 16, 1, ofRequest)
+      if ofRequest.count == nil { request.steps = 3 }
+      return try await model.pipeline.images(for: request)[0].latents.elements
+    }
+    var (one, other, churn, steps) = (SamplingSettings(), SamplingSettings(), SamplingSettings(), SamplingSettings())
+    (one.eta, other.eta, churn.churn, churn.noiseScale, steps.sigmas) = (1, 0.5, 20, 1.1, [14, 3, 0.5])
+    let none = SamplingSettings()
+    #expect(try await latents(.ddim, nil, one) == latents(.ddim, one, none))
+    #expect(try await latents(.ddim, one, other) == latents(.ddim, other, none))
+    #expect(try await latents(.ddim, nil, other) != latents(.ddim, nil, none))
+    #expect(try await latents(.euler, nil, churn) == latents(.euler, churn, none))
+    // As many steps as are listed.
+    #expect(try await latents(.euler, nil, steps) != latents(.euler, nil, none))
+    await #expect(throws: SchedulerError.missingSetting("eta", scheduler: .euler)) { try await latents(.euler, nil, one) }
+    churn.churn = nil
+    await #expect(throws: SchedulerError.idleSetting("s_noise", without: "s_churn")) { try await latents(.euler, nil, churn) }
+    // A pipeline whose scheduler is made of steps alone says so.
+    let plain = DiffusionPipeline(
+      predictor: model.pipeline.predictor, autoencoder: model.pipeline.autoencoder, conditioner: model.pipeline.conditioner
+    ) { try DDIMScheduler(steps: $0) }
+    var request = model.request("a cat", seed: 3)
+    request.sampling = one
+    #expect(throws: ComponentError.self) { try plain.generate(request) }
   }
 
   private func task(_ name: String) -> any GenerationTask {

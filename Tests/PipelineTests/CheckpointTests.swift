@@ -35,7 +35,7 @@ import Testing
   @Test(arguments: SchedulerKind.allCases, tasks.keys.sorted())
   func everySchedulerGoesOn(_ kind: SchedulerKind, task: String) async throws {
     var pipeline = toyPipeline()
-    pipeline.schedule = { steps, task in
+    pipeline.schedule = { steps, task, _ in
       Schedule(try kind.make(configuration: SchedulerConfiguration(), steps: steps), steps: steps, strength: task.strength)
     }
     var request = toyRequest("a", "b", steps: 8, task: try #require(Self.tasks[task]))
@@ -60,7 +60,7 @@ import Testing
     wider.height = 20
     fewer.steps = 5
     var other = toyPipeline()
-    other.schedule = { steps, _ in Schedule(try EulerDiscreteScheduler(steps: steps)) }
+    other.schedule = { steps, _, _ in Schedule(try EulerDiscreteScheduler(steps: steps)) }
     for (pipeline, request) in [(toyPipeline(), wider), (toyPipeline(), fewer), (toyPipeline(), seeded), (other, request)] {
       let error = await #expect(throws: GenerationError.self) {
         for try await _ in try pipeline.generate(request, from: checkpoint) {}

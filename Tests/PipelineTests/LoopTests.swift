@@ -185,7 +185,7 @@ import Testing
         _ sample: Tensor, prediction: Tensor, at step: Int, noise: inout any NoiseSource
       ) throws -> StepResult { StepResult(sample: step == 1 ? sample / 0 : sample) }
     }
-    pipeline.schedule = { _, _ in Schedule(Breaking()) }
+    pipeline.schedule = { _, _, _ in Schedule(Breaking()) }
     await #expect(throws: GenerationError.diverged(step: 1)) { _ = try await pipeline.images(for: toyRequest("a")) }
   }
 

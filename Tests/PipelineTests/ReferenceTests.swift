@@ -43,9 +43,9 @@ import Testing
   static let schedulerCases = cases.filter { $0.schedulerConfiguration != nil }
 
   @Test func allCasesAreHere() throws {
-    #expect(try Self.file().cases.count == 51)
+    #expect(try Self.file().cases.count == 53)
     #expect(Self.toyCases.count == 19)
-    #expect(Self.schedulerCases.count == 32)
+    #expect(Self.schedulerCases.count == 34)
   }
 
   @Test(.compares("Pipelines of toy components", in: .tasks, with: "diffusers", unit: .absolute), arguments: toyCases)
@@ -66,10 +66,30 @@ import Testing
     let kind = try SchedulerKind(of: configuration)
     var pipeline = reference.pipeline { try kind.make(configuration: configuration, steps: $0) }
     if reference.task == "lcm-img2img" {
-      pipeline.schedule = { steps, task in Schedule(try LCMScheduler(configuration, steps: steps, strength: task.strength)) }
+      pipeline.schedule = { steps, task, _ in Schedule(try LCMScheduler(configuration, steps: steps, strength: task.strength)) }
     }
     let spread = reference.latents.map(abs).max() ?? 1
     compare(try await pipeline.images(for: reference.request), reference, tolerance: 2e-5 * max(1, spread))
+  }
+
+  /// What a network predicts of its variance is left out where the scheduler does not take it, and a scheduler that takes it wants it.
+  @Test func variancesAreTakenOrLeftOut() async throws {
+    var learned = SchedulerConfiguration()
+    learned.varianceType = "learned_range"
+    for (kind, isTaken) in [(SchedulerKind.ddpm, true), (.ddim, false), (.dpmSolverMultistep, false), (.heun, false)] {
+      func pipeline(_ predictor: any NoisePredictor) -> DiffusionPipeline {
+        DiffusionPipeline(predictor: predictor, autoencoder: ToyAutoencoder(), conditioner: ToyConditioner()) { [learned] in
+          try kind.make(configuration: learned, steps: $0)
+        }
+      }
+      let with = try await pipeline(VariancePredictor()).images(for: toyRequest("a"))
+      guard !isTaken else {
+        #expect(throws: ComponentError.self) { try pipeline(ToyPredictor()).generate(toyRequest("a")) }
+        continue
+      }
+      let without = try await pipeline(ToyPredictor()).images(for: toyRequest("a"))
+      #expect(with[0].latents.elements == without[0].latents.elements)
+    }
   }
 
   private func compare(_ images: [GeneratedImage], _ reference: Case, tolerance: Float) {
@@ -125,8 +145,9 @@ import Testing
 extension ReferenceTests.Case {
   func pipeline(scheduler: @escaping @Sendable (Int) throws -> any Scheduler) -> DiffusionPipeline {
     let channels = task == "inpaint9" ? 9 : task == "edit" ? 8 : 4
+    let toy = ToyPredictor(inputChannels: channels, embedsGuidance: task.hasPrefix("lcm"))
     return DiffusionPipeline(
-      predictor: ToyPredictor(inputChannels: channels, embedsGuidance: task.hasPrefix("lcm")), autoencoder: ToyAutoencoder(),
+      predictor: self.scheduler == "ddpm-learned-range" ? VariancePredictor(base: toy) : toy, autoencoder: ToyAutoencoder(),
       conditioner: ToyConditioner(), scheduler: scheduler)
   }
 

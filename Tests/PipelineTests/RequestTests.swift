@@ -96,7 +96,7 @@ import Testing
     }
     // A scheduler may have more timesteps than steps: inpainting refuses all the same, as diffusers does.
     var more = toyPipeline()
-    more.schedule = { steps, task in Schedule(ToyScheduler(steps: steps + 1), steps: steps, strength: task.strength) }
+    more.schedule = { steps, task, _ in Schedule(ToyScheduler(steps: steps + 1), steps: steps, strength: task.strength) }
     let (image, mask) = (toyImage(width: 8, height: 8), toyMask(width: 8, height: 8))
     refused(.noStepsLeft(steps: 4, strength: 0.2), by: more) { $0.task = Inpainting(image: image, mask: mask, strength: 0.2) }
     var request = toyRequest("a", task: ImageToImage(.pixels(image), strength: 0.2))

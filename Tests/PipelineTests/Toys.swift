@@ -62,6 +62,19 @@ struct ToyPredictor: NoisePredictor {
   }
 }
 
+/// The same with a variance in as many channels more: 0.3 of what is predicted, and 0.1.
+struct VariancePredictor: NoisePredictor {
+  var base = ToyPredictor()
+  var inputChannels: Int { base.inputChannels }
+  var outputChannels: Int { 2 * base.outputChannels }
+  var sampleSize: Int? { base.sampleSize }
+
+  func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor {
+    let predicted = try base.predict(latents, timestep: timestep, conditioning: conditioning, in: context)
+    return Tensor.concatenated([predicted, predicted.map { 0.3 * $0 + 0.1 }], axis: -1)
+  }
+}
+
 /// The mean of every square of pixels through a small matrix, and back by repeating pixels.
 struct ToyAutoencoder: LatentAutoencoder {
   var spatialScale = 4

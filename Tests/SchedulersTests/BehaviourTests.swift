@@ -81,11 +81,13 @@ import Testing
     expectClose(plain.elements, (expected.channelsFirst() * scale).elements, tolerance: 1e-5)
   }
 
-  @Test func someTakeTwoPredictionsAStep() throws {
-    let twice: Set<SchedulerKind> = [.heun, .kdpm2, .kdpm2Ancestral, .dpmSolverSDE, .dpmSolver2SAncestral]
+  @Test func someTakeSeveralPredictionsAStep() throws {
+    let twice: Set<SchedulerKind> = [.heun, .restart, .kdpm2, .kdpm2Ancestral, .dpmSolverSDE, .dpmSolver2SAncestral]
     for kind in SchedulerKind.allCases {
       let scheduler = try kind.make(configuration: SchedulerConfiguration(), steps: 5)
-      #expect(scheduler.order == (twice.contains(kind) ? 2 : 1))
+      #expect(scheduler.order == (kind == .heunPP2 ? 3 : twice.contains(kind) ? 2 : 1))
+      // The last step takes one prediction, Heun++'s last but one two.
+      if scheduler.order > 1 { #expect(scheduler.timesteps.count == (kind == .heunPP2 ? 12 : 9)) }
     }
   }
 }

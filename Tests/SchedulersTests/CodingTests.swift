@@ -35,7 +35,7 @@ import Testing
     case "stochastic": (configuration.solverOrder, configuration.algorithmType) = (3, "sde-dpmsolver++")
     default: configuration.solverOrder = 3
     }
-    let deterministic: [SchedulerKind] = [.dpmSolverMultistepInverse, .saSolver, .edmDPMSolverMultistep]
+    let deterministic: [SchedulerKind] = [.dpmSolverMultistepInverse, .saSolver, .edmDPMSolverMultistep, .deis]
     if words == "stochastic", deterministic.contains(kind) {
       // It has no such algorithm, or not of the third order.
       #expect(throws: SchedulerError.self) { try kind.make(configuration: configuration, steps: 9) }

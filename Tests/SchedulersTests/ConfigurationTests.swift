@@ -54,7 +54,8 @@ import Testing
   @Test func namesAndClasses() throws {
     let names = [
       "ddpm", "ddim", "pndm", "lms", "euler", "euler-a", "heun", "dpmpp-2m", "unipc", "lcm", "dpm2", "dpm2-a", "dpmpp-2s-a", "dpmpp-sde",
-      "dpmpp-3m-sde", "res-multistep", "er-sde", "dpmpp-singlestep", "deis", "sa-solver", "tcd", "edm-euler", "edm-dpmpp-2m", "ipndm", "cm",
+      "dpmpp-3m-sde", "res-multistep", "er-sde", "restart", "heunpp2", "dpmpp-singlestep", "deis", "sa-solver", "tcd", "edm-euler",
+      "edm-dpmpp-2m", "ipndm", "cm",
       "ddim-inverse",
       "dpmpp-2m-inverse",
     ]
@@ -117,6 +118,92 @@ import Testing
     }
   }
 
+  /// Names of other programs, with what they say of a solver's algorithm.
+  @Test func namesOfOtherPrograms() throws {
+    let sde = SolverAlgorithm(type: "sde-dpmsolver++", solver: "midpoint"), heun = SolverAlgorithm(type: "sde-dpmsolver++", solver: "heun")
+    let names: [(String, NamedScheduler)] = [
+      ("dpmpp-2m", NamedScheduler(.dpmSolverMultistep)), ("dpmpp-2m-karras", NamedScheduler(.dpmSolverMultistep, .karras)),
+      ("DPM++ 2M", NamedScheduler(.dpmSolverMultistep, nil, .deterministic)),
+      ("DPM++ 2M SDE", NamedScheduler(.dpmSolverMultistep, nil, sde)), ("dpmpp_2m_sde", NamedScheduler(.dpmSolverMultistep, nil, sde)),
+      ("DPM++ 2M SDE Karras", NamedScheduler(.dpmSolverMultistep, .karras, sde)),
+      ("DPM++ 2M SDE Exponential", NamedScheduler(.dpmSolverMultistep, .exponential, sde)),
+      ("DPM++ 2M SDE Heun", NamedScheduler(.dpmSolverMultistep, nil, heun)),
+      ("dpmpp-2m-sde-heun-karras", NamedScheduler(.dpmSolverMultistep, .karras, heun)),
+      ("Euler a", NamedScheduler(.eulerAncestral)), ("euler_ancestral", NamedScheduler(.eulerAncestral)),
+      ("EulerAncestralDiscreteScheduler", NamedScheduler(.eulerAncestral)), ("dpm_2", NamedScheduler(.kdpm2)),
+      ("dpm_2_ancestral", NamedScheduler(.kdpm2Ancestral)), ("dpmpp_2s_ancestral", NamedScheduler(.dpmSolver2SAncestral)),
+      ("dpmpp_3m_sde", NamedScheduler(.dpmSolver3MSDE)), ("res_multistep", NamedScheduler(.resMultistep)),
+      ("uni_pc_bh2", NamedScheduler(.uniPC, nil, SolverAlgorithm(solver: "bh2"))), ("Restart", NamedScheduler(.restart)),
+      ("DPM++ SDE Karras", NamedScheduler(.dpmSolverSDE, .karras)), ("Euler SGM Uniform", NamedScheduler(.euler, .sgmUniform)),
+      ("Euler Align Your Steps XL", NamedScheduler(.euler, .alignYourStepsXL)), ("euler-gits", NamedScheduler(.euler, .gits)),
+    ]
+    for (name, expected) in names {
+      let named = try NamedScheduler(name)
+      #expect(named == expected, "\(name)")
+      // Where the name has the spacing, nothing is lost.
+      if named.spacing == nil || named.spacing == .karras && named.kind == .dpmSolverMultistep {
+        #expect(try NamedScheduler(named.name) == named, "\(name)")
+      }
+    }
+    for name in ["DPM fast", "dpm_adaptive"] { #expect(throws: SchedulerError.leftOut(name)) { try NamedScheduler(name) } }
+    for name in ["best", "karras", "", "resmultistep ancestral"] {
+      #expect(throws: SchedulerError.unknownScheduler(name)) { try NamedScheduler(name) }
+    }
+    var configuration = SchedulerConfiguration()
+    configuration.solverType = "heun"
+    configuration.use(SolverAlgorithm(type: "dpmsolver++"))
+    #expect(configuration.algorithmType == "dpmsolver++" && configuration.solverType == "heun")
+  }
+
+  /// What a file says of another solver's algorithm means nothing to one that does not have it, and DEIS and UniPC refuse what diffusers refuses.
+  @Test func algorithmsOfOtherSolvers() throws {
+    func made(_ kind: SchedulerKind, _ json: String) throws -> [Float] {
+      var scheduler = try kind.make(configuration: configuration(json), steps: 5)
+      var (sample, noise) = (Pseudo.noise, Pseudo.Source() as any NoiseSource)
+      for step in scheduler.timesteps.indices {
+        let prediction = Pseudo.predict(sample, timestep: scheduler.timesteps[step])
+        sample = try scheduler.advance(sample, prediction: prediction, at: step, noise: &noise).sample
+      }
+      return sample.elements
+    }
+    let dpm = #""_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "#
+    #expect(try made(.saSolver, "{\(dpm) \"dpmsolver++\"}") == made(.saSolver, "{}"))
+    #expect(try made(.dpmSolverMultistepInverse, "{\(dpm) \"sde-dpmsolver++\"}") == made(.dpmSolverMultistepInverse, "{}"))
+    let sa = #"{"_class_name": "SASolverScheduler", "algorithm_type": "noise_prediction"}"#
+    #expect(try made(.dpmSolverMultistep, sa) == made(.dpmSolverMultistep, "{}"))
+    #expect(try made(.deis, #"{"algorithm_type": "dpmsolver++", "solver_type": "midpoint"}"#) == made(.deis, "{}"))
+    #expect(try made(.uniPC, #"{"solver_p": null}"#) == made(.uniPC, "{}"))
+    let refused: [(SchedulerKind, String)] = [
+      (.saSolver, #"{"_class_name": "SASolverScheduler", "algorithm_type": "dpmsolver++"}"#), (.saSolver, "{\(dpm) \"fast\"}"),
+      (.dpmSolverMultistep, #"{"algorithm_type": "data_prediction"}"#), (.deis, #"{"algorithm_type": "sde-dpmsolver++"}"#),
+      (.deis, #"{"solver_type": "euler"}"#), (.uniPC, #"{"solver_p": ["diffusers", "DDIMScheduler"]}"#),
+    ]
+    for (kind, json) in refused { #expect(throws: SchedulerError.self, "\(kind) \(json)") { try made(kind, json) } }
+  }
+
+  /// The webui's way: from 20 steps up, nine are made again, from 36 up a quarter twice.
+  @Test func restartsGoBackToMoreNoise() throws {
+    for (steps, restarts) in [(19, 0), (20, 1), (35, 1), (36, 2), (50, 2)] {
+      let scheduler = try SchedulerKind.restart.make(configuration: configuration(#"{"beta_schedule": "scaled_linear"}"#), steps: steps)
+      #expect(scheduler.timesteps.count == 2 * steps - 1)
+      #expect(zip(scheduler.sigmas, scheduler.sigmas.dropFirst()).count { $0 < $1 } == restarts, "\(steps)")
+    }
+  }
+
+  @Test func gitsHasATableForEachCount() throws {
+    func sigmas(_ steps: Int) throws -> [Float] {
+      let configuration = try SchedulerKind.euler.spacing(SchedulerConfiguration(), sigmas: .gits, timesteps: nil)
+      return try SchedulerKind.euler.make(configuration: configuration, steps: steps).sigmas
+    }
+    #expect(try sigmas(1) == [14.61464119, 0])
+    #expect(try sigmas(2) == [14.61464119, 0.803307, 0])
+    #expect(try sigmas(4) == [14.61464119, 2.36326075, 0.92192322, 0.36617002, 0])
+    // ComfyUI interpolates the logarithms of 20 steps' for more.
+    let (twenty, more) = (try sigmas(20), try sigmas(40))
+    #expect(more.count == 41 && compare(stride(from: 0, to: 40, by: 2).map { more[$0] }, twenty.dropLast()).error < 1e-6)
+    #expect(abs(more[1] - (14.61464119 * 7.49001646 as Float).squareRoot()) < 1e-4)
+  }
+
   @Test func keepsEachClassesDefaults() throws {
     let empty = SchedulerConfiguration()
     let last = try Dictionary(
@@ -171,7 +258,7 @@ import Testing
       }
     }
     let warmUp = #expect(throws: SchedulerError.self) { try PNDMScheduler(steps: 3) }
-    #expect(warmUp?.description == "PNDM cannot make 3 steps; ask for 4 or more, or set skip_prk_steps.")
+    #expect(warmUp?.description == "The scheduler pndm cannot make 3 steps; ask for 4 or more, or set skip_prk_steps in its configuration.")
     #expect(throws: SchedulerError.self) { try LCMScheduler(steps: 30, strength: 0.5) }
     #expect(throws: SchedulerError.self) { try DPMSolverMultistepScheduler(steps: 1000) }
     #expect(throws: SchedulerError.self) { try DDIMScheduler(try configuration(#"{"steps_offset": 1}"#), steps: 1000) }
@@ -187,6 +274,11 @@ import Testing
     #expect(throws: SchedulerError.self) { try DDIMScheduler(noSignal, steps: 10) }
   }
 
+  /// The first prediction of each of three steps.
+  private func firstPredictions(_ scheduler: any Scheduler) -> [Int] {
+    (0..<3).map { min($0 * scheduler.order, scheduler.timesteps.count - 1) }
+  }
+
   /// Steps can be given one by one, by σ or by timestep. They fall, and there are as many as steps.
   @Test func stepsAreGivenOneByOne() throws {
     func configuration(sigmas: [Double]?, timesteps: [Double]?) -> SchedulerConfiguration {
@@ -198,14 +290,14 @@ import Testing
     for kind in SchedulerKind.allCases {
       let bySigma: [SchedulerKind] = [.edmEuler, .edmDPMSolverMultistep, .cmStochasticIterative],
         byTimestep: [SchedulerKind] = [.lcm, .tcd]
-      let neither: [SchedulerKind] = [.ddpm, .ddim, .pndm, .ipndm, .ddimInverse, .dpmSolverMultistepInverse]
+      let neither: [SchedulerKind] = [.restart, .ddpm, .ddim, .pndm, .ipndm, .ddimInverse, .dpmSolverMultistepInverse]
       if neither.contains(kind) || byTimestep.contains(kind) {
         #expect(throws: SchedulerError.missingSetting("sigmas", scheduler: kind)) {
           try kind.make(configuration: configuration(sigmas: sigmas, timesteps: nil), steps: 3)
         }
       } else {
         let made = try kind.make(configuration: configuration(sigmas: sigmas, timesteps: nil), steps: 3)
-        let first = stride(from: 0, to: made.timesteps.count, by: made.order).map { made.sigmas[$0] }
+        let first = firstPredictions(made).map { made.sigmas[$0] }
         #expect(compare(first, [10, 3, 0.5]).error < 1e-5, "\(kind): \(first)")
       }
       if neither.contains(kind) || bySigma.contains(kind) {
@@ -214,7 +306,7 @@ import Testing
         }
       } else {
         let made = try kind.make(configuration: configuration(sigmas: nil, timesteps: timesteps), steps: 3)
-        #expect(stride(from: 0, to: made.timesteps.count, by: made.order).map { made.timesteps[$0] } == [900, 500, 20], "\(kind)")
+        #expect(firstPredictions(made).map { made.timesteps[$0] } == [900, 500, 20], "\(kind)")
         #expect(throws: SchedulerError.self) { try kind.make(configuration: configuration(sigmas: nil, timesteps: timesteps), steps: 4) }
       }
     }
@@ -256,9 +348,11 @@ import Testing
       do {
         let changed = try end(settings)
         used.append(name)
+        #expect(changed != usual, "\(name)")
+      } catch SchedulerError.idleSetting(let idle, let other) {
         // Without churn Euler's method draws nothing, and so does RES without η.
-        let needsAnother = name == "s_noise" && [.euler, .edmEuler, .resMultistep].contains(kind)
-        #expect((changed == usual) == needsAnother, "\(name)")
+        used.append(name)
+        #expect(idle == "s_noise" && other == (kind == .resMultistep ? "eta" : "s_churn"))
       } catch SchedulerError.missingSetting(let missing, let scheduler) {
         #expect(missing == name && scheduler == kind)
       }

@@ -82,6 +82,9 @@ enum Pseudo {
     sample * 0.5 + pattern * (timestep * 0.001) * 0.5
   }
 
+  /// What a network that learned its variance says of it.
+  static let variance = pattern.map { $0 * 0.5 + 0.9 }
+
   struct Source: NoiseSource {
     var position = 0
 

@@ -63,14 +63,15 @@ import Testing
     var original: Tensor?
     var worst = expectClose(sample, expected.samples[0], tolerance: tolerance, "start, \(expected.name)").error
     for (step, target) in zip(begin..<scheduler.timesteps.count, expected.samples.dropFirst()) {
-      let prediction = Pseudo.predict(scheduler.scaleInput(sample, at: step), timestep: scheduler.timesteps[step])
+      let predicted = Pseudo.predict(scheduler.scaleInput(sample, at: step), timestep: scheduler.timesteps[step])
+      let prediction = scheduler.takesVariance ? Tensor.concatenated([predicted, Pseudo.variance], axis: -1) : predicted
       let result = try scheduler.advance(sample, prediction: prediction, at: step, noise: &noise)
       (sample, original) = (result.sample, result.predictedOriginal)
       worst = max(worst, expectClose(sample, target, tolerance: tolerance, "step \(step), \(expected.name)").error)
     }
-    let predicted = try #require(original)
+    let found = try #require(original)
     if let target = expected.original {
-      expectClose(predicted, target, tolerance: tolerance, "predicted original, \(expected.name)")
+      expectClose(found, target, tolerance: tolerance, "predicted original, \(expected.name)")
     }
     return worst
   }

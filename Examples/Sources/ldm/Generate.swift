@@ -103,7 +103,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     if scheduling.choosesAny {
       try loaded.use(
         scheduling.scheduler?.kind, spacing: scheduling.sigmaSpacing, timesteps: scheduling.timestepSpacing, betas: scheduling.betas,
-        sampling: scheduling.settings)
+        sampling: scheduling.settings, algorithm: scheduling.scheduler?.algorithm)
     }
     return loaded
   }
@@ -280,7 +280,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
       }
     return GenerationParameters(
       prompt: written, negativePrompt: prompt.negativePrompt ?? "", steps: request.steps,
-      sampler: loaded.schedulerKind.map { SchedulerName($0, scheduling.sigmaSpacing).description } ?? "",
+      sampler: loaded.schedulerKind.map { NamedScheduler($0, scheduling.sigmaSpacing, scheduling.scheduler?.algorithm).name } ?? "",
       guidanceScale: Float(request.guidance),
       seed: request.seed, width: width, height: height, model: model.name, strength: strength.map { Float($0) },
       others: self.model.parts.settings + scheduling.writtenSettings + prompt.settings + prompt.readingSettings + sampling.settings

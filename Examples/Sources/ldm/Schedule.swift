@@ -41,6 +41,7 @@ struct ScheduleCommand: ParsableCommand {
     var spaced = try kind.spacing(configuration, sigmas: options.sigmaSpacing, timesteps: options.timestepSpacing)
     spaced.betaSchedule = options.betas?.rawValue ?? spaced.betaSchedule
     spaced.sampling = options.settings ?? spaced.sampling
+    if let algorithm = options.scheduler?.algorithm { spaced.use(algorithm) }
     let made = try kind.make(configuration: spaced, steps: count ?? 1)
     try printJSON(Table(timesteps: made.timesteps, sigmas: made.sigmas), isPretty: false)
   }
@@ -76,11 +77,26 @@ struct SchedulersCommand: ParsableCommand {
         timesteps: $0.timestepSpacings.map(\.rawValue))
     }
     if json { return try printJSON(rows, isPretty: true) }
-    for row in rows {
-      print("\(row.name) (\(row.label)): \(row.purpose)")
-      if !row.spacings.isEmpty { print("  --spacing \(row.spacings.joined(separator: ", "))") }
+    for kind in SchedulerKind.allCases {
+      print("\(kind.rawValue) (\(kind.label)): \(kind.purpose)" + spacings(of: kind))
     }
+    print(
+      """
+
+      --spacing is any of \(list(SigmaSpacing.allCases)), where nothing else is said.
+      --scheduler also takes the webui's names ("DPM++ 2M SDE Karras", "Euler a"), ComfyUI's (dpmpp_2m_sde, euler_ancestral) and diffusers' classes.
+      """)
   }
+
+  /// What a scheduler has in place of all spacings.
+  private func spacings(of kind: SchedulerKind) -> String {
+    let (own, others) = (kind.sigmaSpacings, SigmaSpacing.allCases.filter { !kind.sigmaSpacings.contains($0) })
+    if own.isEmpty { return "; no --spacing" }
+    if others.isEmpty { return "" }
+    return own.count < others.count ? "; --spacing \(list(own))" : "; any --spacing but \(list(others))"
+  }
+
+  private func list(_ spacings: [SigmaSpacing]) -> String { spacings.map(\.rawValue).joined(separator: ", ") }
 }
 
 /// Prints a value as JSON on standard output.

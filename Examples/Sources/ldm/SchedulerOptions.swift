@@ -6,29 +6,6 @@ extension SigmaSpacing: @retroactive ExpressibleByArgument {}
 extension TimestepSpacing: @retroactive ExpressibleByArgument {}
 extension BetaSchedule: @retroactive ExpressibleByArgument {}
 
-/// A scheduler as a command line names it: `dpmpp-2m-karras` is `dpmpp-2m` with Karras' spacing.
-struct SchedulerName: ExpressibleByArgument, CustomStringConvertible {
-  let kind: SchedulerKind
-  /// Nil if the name does not include one.
-  let spacing: SigmaSpacing?
-
-  init(_ kind: SchedulerKind, _ spacing: SigmaSpacing?) { (self.kind, self.spacing) = (kind, spacing) }
-
-  init?(argument: String) {
-    guard let (kind, spacing) = SchedulerKind.named(argument) else { return nil }
-    (self.kind, self.spacing) = (kind, spacing)
-  }
-
-  private static let karras = "dpmpp-2m-karras"
-
-  /// The spacing is left out where no name of this library includes it.
-  var description: String { kind == .dpmSolverMultistep && spacing == .karras ? Self.karras : kind.rawValue }
-
-  static var allValueStrings: [String] {
-    SchedulerKind.allCases.flatMap { $0 == .dpmSolverMultistep ? [$0.rawValue, karras] : [$0.rawValue] }
-  }
-}
-
 /// Where the steps lie: a spacing's name, or timesteps with commas between.
 enum TimestepChoice: ExpressibleByArgument {
   case spacing(TimestepSpacing)
@@ -64,9 +41,12 @@ struct SchedulerOptions: ParsableArguments {
     parsing: .unconditional,
     help: """
       The scheduler (ldm schedulers lists them). Without it, the one that the model's files name. dpmpp-2m-karras is short for dpmpp-2m with --spacing \
-      karras, and the webui's names, "DPM++ 2M Karras", are understood.
-      """)
-  var scheduler: SchedulerName?
+      karras. The names of the webui, "DPM++ 2M SDE Karras", of ComfyUI, dpmpp_2m_sde, and of diffusers' classes are understood.
+      """,
+    transform: { name in
+      do { return try NamedScheduler(name) } catch { throw ValidationError("\(error)") }
+    })
+  var scheduler: NamedScheduler?
 
   @Option(
     parsing: .unconditional,
@@ -94,7 +74,10 @@ struct SchedulerOptions: ParsableArguments {
     help: "How much of the noise is fresh, 0 to 1: eta of DDIM, of samplers with an a and of SDE solvers, gamma of TCD, tau of SA-Solver.")
   var eta: Double?
 
-  @Option(parsing: .unconditional, help: "How much noise Euler's method adds before its steps (Karras' S_churn).") var sChurn: Double?
+  @Option(
+    parsing: .unconditional,
+    help: "How much noise Euler's method adds before its steps (Karras' S_churn). Without it, that method takes none of the next three.")
+  var sChurn: Double?
   @Option(parsing: .unconditional, help: "What fresh noise is multiplied by.") var sNoise: Double?
   @Option(parsing: .unconditional, help: "--s-churn counts from this noise level up.") var sTmin: Double?
   @Option(parsing: .unconditional, help: "--s-churn counts up to this noise level.") var sTmax: Double?
@@ -126,12 +109,20 @@ struct SchedulerOptions: ParsableArguments {
   func validate() throws {
     guard let scheduler else { return }
     if let own = scheduler.spacing, let spacing, spacing != own {
-      throw ValidationError(
-        "\(scheduler.kind.rawValue)-\(own.rawValue) has the spacing \(own.rawValue); for another, ask for --scheduler \(scheduler.kind.rawValue)."
-      )
+      let name = scheduler.kind.rawValue
+      throw ValidationError("\(name)-\(own.rawValue) has the spacing \(own.rawValue); for another, ask for --scheduler \(name).")
     }
     // Errors that no file can change are reported before one is read.
-    do { _ = try scheduler.kind.spacing(SchedulerConfiguration(), sigmas: sigmaSpacing, timesteps: timestepSpacing) } catch {
+    do {
+      var configuration = try scheduler.kind.spacing(SchedulerConfiguration(), sigmas: sigmaSpacing, timesteps: timestepSpacing)
+      guard var settings else { return }
+      try scheduler.kind.check(settings)
+      // Which timesteps there are, the model says.
+      settings.timesteps = nil
+      configuration.sampling = settings
+      _ = try scheduler.kind.make(configuration: configuration, steps: settings.count ?? 20)
+    } catch SchedulerError.unusableSteps {
+    } catch {
       throw ValidationError("\(error)")
     }
   }

@@ -85,7 +85,7 @@ public struct StableDiffusionFamily: ModelFamily {
 
   static func check(_ unet: any NoisePredictor, autoencoder: any LatentAutoencoder) throws {
     try ConfigurationCheck("unet").require(
-      unet.outputChannels == autoencoder.latentChannels, "out_channels",
+      [1, 2].contains { unet.outputChannels == $0 * autoencoder.latentChannels }, "out_channels",
       "it is \(unet.outputChannels), but the autoencoder's latents have \(autoencoder.latentChannels) channels")
   }
 

@@ -25,8 +25,9 @@ torch.set_grad_enabled(False)
 class ToyUNet(torch.nn.Module):
     dtype, device = torch.float32, torch.device("cpu")
 
-    def __init__(self, in_channels=4, time_cond_proj_dim=None):
+    def __init__(self, in_channels=4, time_cond_proj_dim=None, predicts_variance=False):
         super().__init__()
+        self.predicts_variance = predicts_variance
         self.config = FrozenDict(
             dict(in_channels=in_channels, sample_size=5, time_cond_proj_dim=time_cond_proj_dim)
         )
@@ -40,7 +41,7 @@ class ToyUNet(torch.nn.Module):
         if timestep_cond is not None:
             # With four numbers the embedding is sin(1000 w), sin(0.1 w), and their cosines.
             result = result + 0.25 * timestep_cond[:, 1][:, None, None, None]
-        return (result,)
+        return (torch.cat([result, 0.3 * result + 0.1], dim=1) if self.predicts_variance else result,)
 
 
 class ToyVAE(torch.nn.Module):
@@ -125,13 +126,15 @@ REAL = {
     "unipc": ("UniPCMultistepScheduler", dict(steps_offset=1)),
     "lcm": ("LCMScheduler", dict(steps_offset=1, clip_sample=False, set_alpha_to_one=True)),
 }
+# A network that predicts its variance, too.
+LEARNED = {"ddpm-learned-range": ("DDPMScheduler", dict(steps_offset=1, clip_sample=False, variance_type="learned_range"))}
 TOYS = {"toy": dict(), "toy-stirred": dict(stir=0.25), "toy-second-order": dict(order=2)}
 
 
 def scheduler(name):
     if name in TOYS:
         return ToyScheduler(**TOYS[name]), None
-    kind, options = REAL[name]
+    kind, options = (REAL | LEARNED)[name]
     made = getattr(diffusers, kind)(**TRAINING, **options)
     # `lambda_min_clipped` is minus infinity by default, which JSON cannot hold.
     finite = {key: value for key, value in made.config.items() if not isinstance(value, float) or math.isfinite(value)}
@@ -157,7 +160,7 @@ def run(task, scheduler_name, **options):
     case.update(options)
     kind, channels = PIPELINES[task]
     is_lcm = task.startswith("lcm")
-    unet = ToyUNet(channels, 4 if is_lcm else None)
+    unet = ToyUNet(channels, 4 if is_lcm else None, predicts_variance=scheduler_name in LEARNED)
     made, case["schedulerConfiguration"] = scheduler(scheduler_name)
     others = dict(image_encoder=None) if not task.startswith("edit") else {}
     pipeline = kind(
@@ -230,6 +233,9 @@ for name in REAL:
     cases.append(run("txt2img", name, steps=steps))
     cases.append(run("img2img", name, steps=steps, strength=0.5))
     cases.append(run("inpaint", name, steps=steps, strength=0.7))
+for name in LEARNED:
+    cases.append(run("txt2img", name, steps=6, prompts=["a cat", "two dogs"], negativePrompts=["", "bad"]))
+    cases.append(run("inpaint", name, steps=6, strength=0.7))
 
 photo = (image(23, 13) * 255).round().astype(np.uint8)
 resized = np.asarray(PIL.Image.fromarray(photo).resize((20, 12), PIL.Image.Resampling.LANCZOS))

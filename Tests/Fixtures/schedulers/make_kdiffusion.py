@@ -2,7 +2,7 @@
 
     pip install torch==2.13.0 diffusers==0.42.1 scipy torchsde==0.2.6 torchdiffeq tqdm
     pip install --no-deps k-diffusion==0.1.1.post1
-    python make_kdiffusion.py
+    python make_kdiffusion.py [KIND…]
 
 Samples are those that the model is asked about, and the last. Spacings that k-diffusion does not have are computed here from their definitions.
 """
@@ -105,6 +105,10 @@ def spaced(name, steps):
         slope = threshold / linear - 2 * difference / rest**2
         then = [square * i * i + slope * i + square * linear**2 for i in range(linear, steps)]
         return np.array([(1 - x) * high for x in first + then])
+    if name == "gits":
+        # Numbers of ComfyUI's table for the coefficient 1.2, those of 20 steps for all above.
+        levels = GITS.get(steps, GITS[20])
+        return np.array(loglinear(levels, steps + 1)[:-1])
     tables = diffusers.schedulers.AysSchedules
     table = {
         "align-your-steps": tables["StableDiffusionSigmas"][:-1] + [0.029],
@@ -114,6 +118,11 @@ def spaced(name, steps):
     return np.array(loglinear(table, steps + 1)[:-1])
 
 
+GITS = {
+    4: [14.61464119, 2.36326075, 0.92192322, 0.36617002, 0.02916753],
+    20: [14.61464119, 7.49001646, 4.65472794, 3.07277966, 2.19988537, 1.61558151, 1.24153244, 0.95350921, 0.74807048, 0.59516323, 0.50118381, 0.41087446,
+         0.34370604, 0.29807833, 0.25053367, 0.22545385, 0.19894916, 0.17026083, 0.13792117, 0.09824532, 0.02916753],
+}  # fmt: skip
 SPACINGS = [
     None, "karras", "exponential", "polyexponential", "beta", "kl-optimal", "sgm-uniform", "simple", "ddim-uniform", "linear-quadratic",
     "align-your-steps", "align-your-steps-xl", "align-your-steps-svd",
@@ -185,6 +194,53 @@ def er_sde(model, x, sigmas, noise_sampler, s_noise=1.0, disable=None):
     return x
 
 
+def karras(high, low, count):
+    return (high ** (1 / 7) + np.linspace(0, 1, count) * (low ** (1 / 7) - high ** (1 / 7))) ** 7
+
+
+def restart(model, x, sigmas, noise_sampler, disable=None):
+    """The definition of the webui's `restart_sampler` without a list, in double precision: k-diffusion has none."""
+    one, values = x.new_ones([x.shape[0]]), [float(s) for s in sigmas]
+    steps = len(values) - 1
+    way = list(zip(values, values[1:]))
+    if steps >= 20:
+        length, times = (9, 1) if steps < 36 else (steps // 4, 2)
+        values = [*karras(values[0], values[-2], steps - length * times), 0.0]
+        bottom, top = (int(np.argmin(np.abs(np.array(values) - s))) for s in (0.1, 2.0))
+        way = list(zip(values, values[1:]))
+        again = karras(values[top], values[bottom], length + 1)
+        assert top < bottom
+        way[bottom:bottom] = list(zip(again, again[1:])) * times
+    assert len(way) == steps
+    before = None
+    for sigma, end in way:
+        if before is not None and before < sigma - 1e-9:
+            x = x + noise_sampler() * math.sqrt(sigma**2 - before**2)
+        slope = (x - model(x, sigma * one)) / sigma
+        reached = x + slope * (end - sigma)
+        if end > 0:
+            slope = (slope + (reached - model(reached, end * one)) / end) / 2
+            reached = x + slope * (end - sigma)
+        x, before = reached, end
+    return x
+
+
+def heunpp2(model, x, sigmas, noise_sampler, disable=None):
+    """The definition of ComfyUI's `heunpp2` without churn, in double precision: k-diffusion has none."""
+    one, values = x.new_ones([x.shape[0]]), [float(s) for s in sigmas]
+    for i in range(len(values) - 1):
+        ahead = [s for s in values[i : i + 3] if s > 0]
+        slopes, reached = [], x
+        for k, sigma in enumerate(ahead):
+            slopes.append((reached - model(reached, sigma * one)) / sigma)
+            if k + 1 < len(ahead):
+                reached = reached + slopes[k] * (ahead[k + 1] - sigma)
+        weights = [s / (len(ahead) * values[0]) for s in ahead[1:]]
+        slope = (1 - sum(weights)) * slopes[0] + sum(w * s for w, s in zip(weights, slopes[1:]))
+        x = x + slope * (values[i + 1] - values[i])
+    return x
+
+
 def run(function, spacing, steps, kind="epsilon", begin=0, **options):
     sigmas = torch.from_numpy(np.concatenate([spaced(spacing, steps), [0.0]]).astype(np.float32))
     torch.manual_seed(common.SEED)
@@ -206,15 +262,24 @@ def run(function, spacing, steps, kind="epsilon", begin=0, **options):
 def main():
     kinds = {
         "dpmpp-2s-a": sampling.sample_dpmpp_2s_ancestral, "dpmpp-3m-sde": sampling.sample_dpmpp_3m_sde, "res-multistep": res_multistep,
-        "er-sde": er_sde,
+        "er-sde": er_sde, "restart": restart, "heunpp2": heunpp2,
     }  # fmt: skip
-    for name, function in kinds.items():
+    for name in sys.argv[1:] or kinds:
+        function = kinds[name]
         # k-diffusion's third order needs a step before the one to nothing.
         counts = (2, 3, 7, 10) if name == "dpmpp-3m-sde" else (1, 2, 3, 7, 10)
         results = [run(function, None, n, kind) for n in counts for kind in ("epsilon", "v_prediction")]
         results += [run(function, spacing, n) for spacing in SPACINGS for n in counts if n != 7]
+        if function is heunpp2:
+            results += [run(function, "gits", n) for n in (4, 20, 24)]
+        if function is restart:
+            # Its spacing is Karras', and shows itself from 20 steps up.
+            results = [run(function, None, n, kind) for n in (1, 2, 7, 20, 25, 36) for kind in ("epsilon", "v_prediction")]
+            results += [run(function, "karras", n) for n in (1, 2, 3, 7, 19, 20, 36)]
         options = [{"eta": eta, "s_noise": s} for eta in (0.0, 0.5, 1.0) for s in (1.0, 1.003)]
-        results += [run(function, "karras", 8, **keys) for keys in ([{"s_noise": 1.003}] if function is er_sde else options)]
+        if function in (er_sde, restart, heunpp2):
+            options = [{"s_noise": 1.003}] if function is er_sde else []
+        results += [run(function, "karras", 8, **keys) for keys in options]
         offset = 0
         for case, samples in results:
             assert np.isfinite(samples).all(), case

@@ -60,6 +60,10 @@ def predict(x, t):
     return x * 0.5 + PATTERN * (t.to(torch.float32) * 0.001) * 0.5
 
 
+# What a network that learned its variance says of it: above 0, and as a place between two variances within their ends and beyond.
+VARIANCE = PATTERN * 0.5 + 0.9
+
+
 STABLE_DIFFUSION = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -125,10 +129,15 @@ def thresholded():
     ]
 
 
+LEARNED = ("learned", "learned_range")
+
+
 def ddpm():
     cases = common() + clipped() + thresholded()
     cases += [(sd(variance_type=v), 6, {}) for v in ("fixed_small", "fixed_small_log", "fixed_large")]
     cases += [(sd(beta_schedule=s), 6, {}) for s in ("sigmoid", "laplace")]
+    cases += [(sd(variance_type=v, prediction_type=p), n, {}) for v in LEARNED for p in ("epsilon", "v_prediction") for n in (1, 6)]
+    cases += [(sd(variance_type=v, timestep_spacing="trailing", **THRESHOLD), 8, {"begin": 3}) for v in LEARNED]
     return cases
 
 
@@ -372,7 +381,10 @@ def run(cls, config, steps, keywords):
     extra |= keywords.get("churn", {})
     torch.manual_seed(SEED)
     for t in timesteps:
-        result = scheduler.step(predict(scheduler.scale_model_input(x, t), t), t, x, **extra)
+        output = predict(scheduler.scale_model_input(x, t), t)
+        if config.get("variance_type") in LEARNED:
+            output = torch.cat([output, VARIANCE], dim=1)
+        result = scheduler.step(output, t, x, **extra)
         x = result.prev_sample
         samples.append(x)
     original = getattr(result, "pred_original_sample", getattr(result, "denoised", None))
