@@ -81,8 +81,8 @@ import Testing
       "a.swap(", "a.swap(b) ", "withLora(", "withLora(a) ", "(a)1", "(a).attend(", "\n", "   ", "(\"a\",", "((a)+", "((a)+ ", "1", "\"a\n",
     ])
   func longPrompts(_ unit: String) {
-    let text = String(repeating: unit, count: 200_000 / unit.utf8.count)
-    for prompt in [text, text + String(repeating: ")", count: 60_000), "(" + text + ")+", "\"" + text + "\"+", "(" + text + ").blend(1)"] {
+    let text = String(repeating: unit, count: 100_000 / unit.utf8.count)
+    for prompt in [text, text + String(repeating: ")", count: 30_000), "(" + text + ")+", "\"" + text + "\"+", "(" + text + ").blend(1)"] {
       // Read or refused.
       #expect((try? CompelPrompt.takingLoras(from: prompt))?.text.isEmpty != true)
     }
