@@ -43,6 +43,7 @@ extension GenerationRequest {
         "\(guidance)", "\(guidanceRescale)", "\(guidanceInterval as Any)", "\(perturbedAttention as Any)", "\(freeU as Any)",
         guidanceMethod.map(written) ?? "")
     }
+    tell("noise settings") { $0.add("\(sampling)") }
     tell("short cuts") { $0.add("\(shortcuts)", "\(forecast as Any)") }
     return result
   }

@@ -36,7 +36,8 @@ import Testing
     let checkpoint = try #require(try steps.checkpoint)
     let changes: [(String, (inout GenerationRequest) -> Void)] = [
       ("prompts", { $0.prompts = ["a green apple"] }), ("negative prompts", { $0.negativePrompts = [] }), ("guidance", { $0.guidance = 3 }),
-      ("short cuts", { $0.stepCaching = nil }), ("task", { $0.task = ImageToImage(.latents(Tensor(shape: [1, 16, 16, 4])), strength: 1) }),
+      ("short cuts", { $0.stepCaching = nil }), ("noise settings", { $0.sampling.eta = 0.5 }),
+      ("task", { $0.task = ImageToImage(.latents(Tensor(shape: [1, 16, 16, 4])), strength: 1) }),
       ("guidance", { $0.freeU = FreeU(b1: 1.1, b2: 1.1, s1: 0.9, s2: 0.9) }), ("pictures", { $0.noise = Tensor(shape: [1, 16, 16, 4]) }),
     ]
     for (part, change) in changes {
