@@ -102,10 +102,19 @@ refused 64 "--scale" hires --prompt a --scale 1 --output made/x.png
 refused 64 "--scale" hires --prompt a --scale nan --output made/x.png
 refused 64 "--checkpoint" hires --prompt a --checkpoint k.safetensors --output made/x.png
 
+# A text that no JPEG can hold is told, and the picture is there.
+head -c 40000 /dev/zero | tr '\0' a >prompt
+timeout 30 "$ldm" txt2img --prompt - --steps 1 --output x.jpg <prompt >out 2>err
+holds "a long text is told: $(tail -n 1 err | head -c 200)" grep -q "does not say how it was made: the text is too long" err
+holds "its picture is there" [ -s x.jpg ]
+
 # A grid.
 works grid --prompt "a {red|green} apple" --seed 1 --seed 2 --seed 3 --output grid.png -- --steps 2
 says '^grid.png: [0-9]+×[0-9]+, 2 × 3 pictures'
 works grid --prompt sunflower --scheduler euler --scheduler ddim --steps 2 --steps 3 --output grid.png -- --seed 7
+cp grid.png before.png
+works grid --prompt sunflower --scheduler euler --scheduler ddim --steps 2 --steps 3 --output grid.png -- --seed 7
+same grid.png before.png
 works grid --command img2img --prompt sunflower --vary "strength=0.4|0.8" --seed 1 --plain --output grid.png -- --image like.png --steps 4
 is_png grid.png 152 80
 works grid --prompt "日本 \\{a|b} 🍎 with a long label that is broken into several lines" --seed 1 --seed 2 --output grid.png -- --steps 1
@@ -143,6 +152,17 @@ works batch three.jsonl --output pictures
 holds "nothing is left to do" [ ! -s out ]
 works batch three.jsonl --output other -- --scheduler euler
 differ pictures/00001.png other/00001.png
+
+# A job that was changed while it was under way begins anew, and a walk is a job, too.
+for steps in 400 3; do
+  echo "{\"command\": \"txt2img\", \"id\": \"changed\", \"prompt\": \"a\", \"seed\": 1, \"steps\": $steps}" >one.jsonl
+  timeout -s KILL 1.5 "$ldm" batch one.jsonl --output changed >out 2>err </dev/null
+done
+works batch one.jsonl --output changed
+is_png changed/changed.png 64 64
+echo '{"command": "morph", "prompt": ["a red apple", "sunflower"], "frames": 3, "seed": [1], "steps": 2}' >one.jsonl
+works batch one.jsonl --output changed
+says '"files":\["00001.webp"\],"frames":3'
 
 # Several processes share a folder, one of them is killed, and no job is done twice.
 for ((job = 0; job < 24; job++)); do echo "{\"prompt\": \"a red apple\", \"seed\": $job, \"steps\": 8}"; done >many.jsonl

@@ -88,7 +88,7 @@ struct Batch: AsyncParsableCommand {
     // It may have ended between the two.
     try book.refresh()
     if book.isDone(job, in: folder) { return .known }
-    let checkpoint = folder.appending(path: ".\(job.id).checkpoint").path(percentEncoded: false)
+    let checkpoint = folder.appending(path: ".\(job.id).\(job.digest).checkpoint").path(percentEncoded: false)
     var ended = BatchResult(job: job.id, digest: job.digest, status: .done)
     do {
       let run = try CommandRun(job.words(in: folder, checkpoint: checkpoint))

@@ -20,7 +20,7 @@ struct CommandRun {
       throw Failure("\(name) is no command that draws; those are \(names).")
     }
     let given = CommandLineArguments.separatingEmptyValues(words, of: LDM.self)
-    let expanded = try Like.expanded(given, of: LDM.self)
+    let expanded = try Defaults.expanded(Like.expanded(given, of: LDM.self), of: LDM.self)
     command = try Self.parsed(type, Array(expanded.dropFirst()))
   }
 

@@ -81,7 +81,10 @@ struct Grid: AsyncParsableCommand {
     _ = try PictureFormat(extensionOf: url)
     try checkWritable(url)
     var axes = axes
-    if seed.isEmpty { axes[axes.count - 1] = Axis("seed", ["\(UInt64.random(in: 0...UInt64(UInt32.max)))"]) }
+    let names = (common + vary.map { "--" + $0.name }).map { $0.prefix { $0 != "=" } }
+    if seed.isEmpty, !names.contains("--seed"), !names.contains("--like") {
+      axes[axes.count - 1] = Axis("seed", ["\(UInt64.random(in: 0...UInt64(UInt32.max)))"])
+    }
     let many = axes.filter { $0.values.count > 1 }, fixed = axes.filter { $0.values.count == 1 }.flatMap { $0.words(0) }
     // One axis alone goes across.
     let down = many.count == 2 ? many[0] : Axis("", []), across = many.last ?? Axis("", [])

@@ -187,7 +187,10 @@ struct MorphCommand: AsyncParsableCommand {
       let written = try drawn.file.files.write(
         [clip], latents: withChannelsFirst(Tensor.concatenated(frames.map(\.latents), axis: 0)),
         image: Tensor.concatenated(frames.compactMap(\.image), axis: 0))
-      progress.end("\(written), seed\(seeds.count == 1 ? "" : "s") \(seeds.map(\.description).joined(separator: ", "))")
+      try progress.end(
+        "\(written), seed\(seeds.count == 1 ? "" : "s") \(seeds.map(\.description).joined(separator: ", "))",
+        DrawnFiles(
+          files: drawn.file.files.names(1), width: clip.width, height: clip.height, frames: clip.frames.count, seed: ready.request.seed))
     } catch {
       progress.clear()
       throw error

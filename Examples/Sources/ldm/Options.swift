@@ -343,7 +343,13 @@ struct OutputOptions: ParsableArguments {
   /// Writes a picture to its file, or to standard output.
   /// - Parameter parameters: a text that tells how the picture was made.
   func write(_ picture: Picture, to file: URL, parameters: String? = nil) throws {
-    guard isStandardOutput else { return try picture.write(to: file, parameters: parameters) }
+    guard isStandardOutput else {
+      do { return try picture.write(to: file, parameters: parameters) } catch ImageFileError.notEncodable {
+        // A picture that took long must not be lost for a text that is too long for its format.
+        try picture.write(to: file)
+        return Progress.warn("\(file.relativePath) does not say how it was made: the text is too long for its format.")
+      }
+    }
     let data = try picture.pngData(parameters: parameters)
     do { try FileHandle.standardOutput.write(contentsOf: data) } catch { throw Failure("Standard output cannot be written.") }
   }
