@@ -29,6 +29,7 @@ enum Like {
     guard let name = arguments.first, let (path, rest) = taken(from: Array(arguments.dropFirst())),
       let known = CommandLineArguments.commands(of: command)[name], known.contains("--like")
     else { return arguments }
+    guard !path.isEmpty else { throw ValidationError("--like must be the name of a picture.") }
     let parameters = try GenerationParameters.found(in: path)
     var words: [String] = [], left: [String] = []
     func add(_ option: String, _ value: String?) -> Bool {
@@ -54,8 +55,7 @@ enum Like {
       let sides = value.split(separator: "x").map(String.init)
       return sides.count == 2 && add("--width", sides[0]) && add("--height", sides[1])
     case "Sampler":
-      guard let (kind, spacing) = SchedulerKind.named(value) else { return false }
-      return add("--scheduler", kind.rawValue) && (spacing.map { all["Schedule type"] != nil || add("--spacing", $0.rawValue) } ?? true)
+      return (try? NamedScheduler(value)) != nil && add("--scheduler", value)
     case "Schedule type":
       // The webui and ComfyUI have names for the usual spacing, too.
       guard let spacing = SigmaSpacing(rawValue: value.lowercased()) else {
