@@ -21,6 +21,7 @@ PROMPTS = ["a red apple", "a green apple", "grinning face", "a smiling cat", "su
 VARIANTS = [
     [],
     *(["--step-cache", str(n)] for n in (2, 3, 5)),
+    *(["--step-cache", str(n), "--step-cache-order", "1"] for n in (2, 3)),
     *(["--forecast", str(n)] for n in (2, 3, 4)),
     *(["--forecast", str(n), "--step-cache", str(m)] for n in (2, 3) for m in (2, 3)),
     *(["--guidance-interval", f"0,{part}"] for part in (0.5, 0.8)),

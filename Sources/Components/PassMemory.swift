@@ -31,7 +31,7 @@ public struct PassMemory: Sendable {
   public var passSeed: UInt64 { seed &+ UInt64(passes) &* 0xD1B5_4A32_D192_ED03 }
 
   /// Whether the next pass reuses what a whole one left, as step caching says.
-  public var reusesFeatures: Bool { shortcuts.stepCaching.map { !$0.isWhole(passes) } ?? false }
+  public var reusesFeatures: Bool { shortcuts.stepCaching.map { !passes.isMultiple(of: max($0.interval, 1)) } ?? false }
 
   /// How many skips the next pass computes before it takes the deep features; nil: all, since it is a whole one.
   public var computedSkips: Int? { reusesFeatures ? shortcuts.stepCaching.map { $0.branch + 1 } : nil }

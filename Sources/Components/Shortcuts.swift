@@ -28,21 +28,14 @@ public struct StepCaching: Sendable, Hashable {
   /// 0: passes between take the features as the last whole one left them, as DeepCache does. 1: they take them as they would be if they went on changing with
   /// the timestep as between the last two whole passes (the idea of Liu et al. 2025, "TaylorSeer", arXiv:2503.06923): nearer, and twice the memory.
   public var order: Int
-  /// Passes at the start that are whole, at least 1: what the picture will be is decided there.
-  public var warmUp: Int
 
   /// - Parameters:
   ///   - interval: every so many passes one is whole.
   ///   - branch: layers of the way down that every pass computes.
   ///   - order: 0 or 1.
-  ///   - warmUp: passes at the start that are whole, at least 1.
-  public init(interval: Int, branch: Int = 0, order: Int = 0, warmUp: Int = 1) {
+  public init(interval: Int, branch: Int = 0, order: Int = 0) {
     self.interval = interval
     self.branch = branch
     self.order = order
-    self.warmUp = warmUp
   }
-
-  /// Whether a pass is whole, counted from 0.
-  func isWhole(_ pass: Int) -> Bool { pass < max(1, warmUp) || (pass - max(1, warmUp) + 1).isMultiple(of: max(interval, 1)) }
 }

@@ -215,7 +215,6 @@ extension GenerationRequest {
     try checkNumber("The height", height ?? 1, in: 1...Self.maximumPixels)
     try checkNumber("The preview interval", previewInterval ?? 1, in: 1...Int.max)
     try checkNumber("The interval of step caching", stepCaching?.interval ?? 1, in: 1...100_000)
-    try checkNumber("The warm-up of step caching", stepCaching?.warmUp ?? 1, in: 1...100_000)
     try checkNumber("The order of step caching", stepCaching?.order ?? 0, in: 0...1)
     try checkNumber("The branch of step caching", stepCaching?.branch ?? 0, in: 0...100_000)
     try checkNumber("Token merging", tokenMerging ?? 0, in: Shortcuts.tokenMergingRange)

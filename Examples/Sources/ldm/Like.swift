@@ -11,7 +11,7 @@ enum Like {
     "Eta": "--eta",
     "Sigma churn": "--s-churn", "Sigma tmin": "--s-tmin", "Sigma tmax": "--s-tmax", "Sigma noise": "--s-noise", "Prompt 2": "--prompt-2",
     "Negative prompt 2": "--negative-prompt-2", "Profile": "--profile", "Step cache interval": "--step-cache",
-    "Step cache order": "--step-cache-order", "Step cache warm-up": "--step-cache-warm-up",
+    "Step cache order": "--step-cache-order",
     "Token merging ratio": "--merge-tokens", "Forecast interval": "--forecast", "Guidance rescale": "--guidance-rescale",
     "Guidance interval": "--guidance-interval", "PAG scale": "--pag-scale", "PAG layers": "--pag-layers",
     "PAG adaptive scale": "--pag-adaptive-scale", "APG": "--apg", "Dynamic thresholding": "--dynamic-thresholding", "FreeU": "--freeu",

@@ -260,9 +260,6 @@ struct ShortcutOptions: ParsableArguments {
       "With --step-cache: 0 reuses deep features as they were, 1 lets them go on changing as before, which is nearer to the full picture.")
   var stepCacheOrder: Int?
 
-  @Option(parsing: .unconditional, help: "With --step-cache: so many passes at the start are whole. Without it, 1.")
-  var stepCacheWarmUp: Int?
-
   @Option(
     parsing: .unconditional,
     help: "Faster for large pictures, and a little another picture: the part of the tokens, 0…0.75, that self-attention does without.")
@@ -280,16 +277,13 @@ struct ShortcutOptions: ParsableArguments {
     guard (1...100_000).contains(forecast ?? 1) else { throw ValidationError("--forecast must be from 1 to 100000.") }
     guard (1...100_000).contains(stepCache ?? 1) else { throw ValidationError("--step-cache must be from 1 to 100000.") }
     guard (0...1).contains(stepCacheOrder ?? 0) else { throw ValidationError("--step-cache-order must be 0 or 1.") }
-    guard (1...100_000).contains(stepCacheWarmUp ?? 1) else { throw ValidationError("--step-cache-warm-up must be from 1 to 100000.") }
-    guard (stepCacheOrder, stepCacheWarmUp) == (nil, nil) || stepCache != nil else {
-      throw ValidationError("--step-cache-order and --step-cache-warm-up must be given beside --step-cache.")
-    }
+    guard stepCacheOrder == nil || stepCache != nil else { throw ValidationError("--step-cache-order must be given beside --step-cache.") }
     let range = Shortcuts.tokenMergingRange
     guard range.contains(mergeTokens ?? 0) else { throw ValidationError("--merge-tokens must be a number from 0 to \(range.upperBound).") }
   }
 
   func apply(to request: inout GenerationRequest) {
-    request.stepCaching = stepCache.map { StepCaching(interval: $0, order: stepCacheOrder ?? 0, warmUp: stepCacheWarmUp ?? 1) }
+    request.stepCaching = stepCache.map { StepCaching(interval: $0, order: stepCacheOrder ?? 0) }
     request.tokenMerging = mergeTokens
     request.forecast = forecast.map { PredictionForecast(interval: $0) }
   }
@@ -298,7 +292,6 @@ struct ShortcutOptions: ParsableArguments {
   var settings: [GenerationParameters.Setting] {
     let all = [
       ("Step cache interval", stepCache.map { "\($0)" }), ("Step cache order", stepCacheOrder.map { "\($0)" }),
-      ("Step cache warm-up", stepCacheWarmUp.map { "\($0)" }),
       ("Token merging ratio", mergeTokens.map { "\($0)" }),
       ("Forecast interval", forecast.map { "\($0)" }),
     ]
