@@ -3,10 +3,10 @@ import Foundation
 import ImageFiles
 import LatentDiffusion
 
-// Draws with three quarters of the memory that a model takes otherwise: LimitedMemory [MODEL].
+// Draws with seven tenths of the memory that a model takes otherwise: LimitedMemory [MODEL].
 do {
   let folder = try CommandLine.arguments.dropFirst().first.map { URL(filePath: $0) } ?? EmojiModel.folder()
-  let limit = try MemoryPlan(for: folder).predictedPeakBytes / 4 * 3
+  let limit = try MemoryPlan(for: folder).predictedPeakBytes / 10 * 7
 
   // snippet: plan
   let plan = try MemoryPlan(for: folder, limit: limit)  // throws with the smallest limit that would do
