@@ -25,26 +25,26 @@ rm -rf made && mkdir made
 
 # The seed that nobody gave is that of the checkpoint, and Ctrl-C leaves one.
 set -m
-"$ldm" txt2img --prompt "a red apple" --steps 250 --checkpoint kept.safetensors --output made/x.png >out 2>err </dev/null &
-sleep 0.7
+"$ldm" txt2img --prompt "a red apple" --steps 120 --checkpoint kept.safetensors --output made/x.png >out 2>err </dev/null &
+for ((wait = 0; wait < 400; wait++)); do [ -s kept.safetensors ] && break; sleep 0.05; done
 kill -INT $!
 wait $! 2>/dev/null
 set +m
 holds "Ctrl-C leaves a checkpoint" [ -s kept.safetensors ]
 cp kept.safetensors other.safetensors
-works txt2img --prompt "a red apple" --steps 250 --checkpoint kept.safetensors --output x.png
+works txt2img --prompt "a red apple" --steps 120 --checkpoint kept.safetensors --output x.png
 cp other.safetensors kept.safetensors
-works txt2img --prompt "a red apple" --steps 250 --checkpoint kept.safetensors --output y.png
+works txt2img --prompt "a red apple" --steps 120 --checkpoint kept.safetensors --output y.png
 same x.png y.png
 cp other.safetensors kept.safetensors
-refused 1 "checkpoint of another command: its prompts are others" txt2img --prompt "a green apple" --steps 250 --checkpoint kept.safetensors --output made/x.png
-refused 1 "its Steps is 250 and not 20" txt2img --prompt "a red apple" --steps 20 --checkpoint kept.safetensors --output made/x.png
-refused 1 "its Scheduler|its Sampler" txt2img --prompt "a red apple" --steps 250 --scheduler euler --checkpoint kept.safetensors --output made/x.png
+refused 1 "checkpoint of another command: its prompts are others" txt2img --prompt "a green apple" --steps 120 --checkpoint kept.safetensors --output made/x.png
+refused 1 "its Steps is 120 and not 20" txt2img --prompt "a red apple" --steps 20 --checkpoint kept.safetensors --output made/x.png
+refused 1 "its Scheduler|its Sampler" txt2img --prompt "a red apple" --steps 120 --scheduler euler --checkpoint kept.safetensors --output made/x.png
 refused 1 "is no checkpoint" "${apple[@]}" --checkpoint whole.safetensors --output made/x.png
 refused 1 "no folder" "${apple[@]}" --checkpoint none/kept.safetensors --output made/x.png
 refused 1 "does not go with --refiner" "${apple[@]}" --refiner "$emoji" --checkpoint k.safetensors --output made/x.png
 head -c 3000 other.safetensors >kept.safetensors
-refused 1 "kept.safetensors" txt2img --prompt "a red apple" --steps 250 --checkpoint kept.safetensors --output made/x.png
+refused 1 "kept.safetensors" txt2img --prompt "a red apple" --steps 120 --checkpoint kept.safetensors --output made/x.png
 rm -f kept.safetensors
 
 # The result for other programs.

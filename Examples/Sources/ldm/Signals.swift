@@ -8,21 +8,25 @@ import Synchronization
 struct Signals {
   private let sources: [any DispatchSourceSignal]
   private static let received = Atomic<Int32>(0)
+  private static let early = Atomic<Int32>(0)
   private static let writing = Mutex<Void>(())
 
   init(cancel: @escaping @Sendable () -> Void) {
     // Writing to a pipe that nobody reads is then an ordinary error.
     signal(SIGPIPE, SIG_IGN)
     sources = [SIGINT, SIGTERM].map { number in
-      signal(number, SIG_IGN)
+      // What arrives before the source listens is noted: a signal that was ignored would be lost.
+      signal(number) { Self.early.store($0, ordering: .relaxed) }
       let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-      source.setEventHandler {
+      let handle: @Sendable () -> Void = {
         let isFirst = Self.received.exchange(number, ordering: .relaxed) == 0
         cancel()
         // A second signal ends the program at once.
         let patience: DispatchTimeInterval = isFirst ? .milliseconds(700) : .milliseconds(0)
         DispatchQueue.global().asyncAfter(deadline: .now() + patience) { Self.leave(number) }
       }
+      source.setEventHandler(handler: DispatchWorkItem(block: handle))
+      source.setRegistrationHandler(handler: DispatchWorkItem { if Self.early.load(ordering: .relaxed) == number { handle() } })
       source.resume()
       return source
     }
