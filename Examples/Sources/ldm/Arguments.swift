@@ -24,6 +24,16 @@ enum CommandLineArguments {
     return result
   }
 
+  /// The value of an option, and the other arguments; nil where it is not there.
+  static func taking(_ option: String, from arguments: [String]) -> (value: String, rest: [String])? {
+    guard let index = arguments.firstIndex(where: { $0 == option || $0.hasPrefix(option + "=") }) else { return nil }
+    var rest = arguments
+    let argument = rest.remove(at: index)
+    if argument != option { return (String(argument.dropFirst(option.count + 1)), rest) }
+    guard rest.indices.contains(index) else { return nil }
+    return (rest.remove(at: index), rest)
+  }
+
   /// The names, with their dashes, of everything that takes a value, in all commands.
   private static func optionNames(of command: any ParsableCommand.Type) -> Set<String> {
     Set(dump(of: command)?.all.filter { $0.kind == "option" }.flatMap(\.spellings) ?? [])

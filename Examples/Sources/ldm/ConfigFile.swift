@@ -7,7 +7,9 @@ enum ConfigFile {
   /// `{"rank": 8, "flip": true, "sample-prompt": ["a", "b"]}` is `--rank 8 --flip --sample-prompt a --sample-prompt b`. What is false or null is left out.
   /// - Throws: a `Failure` for a file that cannot be read or is something else.
   static func expanded(_ arguments: [String]) throws -> [String] {
-    guard arguments.count > 2, arguments[0] == "train", let (path, rest) = taken(from: Array(arguments.dropFirst(2))) else {
+    guard arguments.count > 2, arguments[0] == "train",
+      let (path, rest) = CommandLineArguments.taking("--config", from: Array(arguments.dropFirst(2)))
+    else {
       return arguments
     }
     guard let data = FileManager.default.contents(atPath: path) else {
@@ -18,16 +20,6 @@ enum ConfigFile {
     }
     guard !object.keys.contains("config") else { throw Failure("\(path) names a file with options itself; write them all in one.") }
     return Array(arguments.prefix(2)) + OptionValue.words(object) + rest
-  }
-
-  /// The file's name, and the other arguments; nil where there is none.
-  private static func taken(from arguments: [String]) -> (path: String, rest: [String])? {
-    guard let index = arguments.firstIndex(where: { $0 == "--config" || $0.hasPrefix("--config=") }) else { return nil }
-    var rest = arguments
-    let argument = rest.remove(at: index)
-    if argument != "--config" { return (String(argument.dropFirst("--config=".count)), rest) }
-    guard rest.indices.contains(index) else { return nil }
-    return (rest.remove(at: index), rest)
   }
 }
 

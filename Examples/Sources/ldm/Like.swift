@@ -26,7 +26,7 @@ enum Like {
 
   /// - Throws: a `Failure` for a file that does not say how it was made.
   static func expanded(_ arguments: [String], of command: any ParsableCommand.Type) throws -> [String] {
-    guard let name = arguments.first, let (path, rest) = taken(from: Array(arguments.dropFirst())),
+    guard let name = arguments.first, let (path, rest) = CommandLineArguments.taking("--like", from: Array(arguments.dropFirst())),
       let known = CommandLineArguments.commands(of: command)[name], known.contains("--like")
     else { return arguments }
     guard !path.isEmpty else { throw ValidationError("--like must be the name of a picture.") }
@@ -78,16 +78,6 @@ enum Like {
     case "Batch pos", "Version": return true
     default: return options[setting.name].map { add($0, value) } ?? false
     }
-  }
-
-  /// The file's name, and the other arguments; nil where there is none.
-  private static func taken(from arguments: [String]) -> (path: String, rest: [String])? {
-    guard let index = arguments.firstIndex(where: { $0 == "--like" || $0.hasPrefix("--like=") }) else { return nil }
-    var rest = arguments
-    let argument = rest.remove(at: index)
-    if argument != "--like" { return (String(argument.dropFirst("--like=".count)), rest) }
-    guard rest.indices.contains(index) else { return nil }
-    return (rest.remove(at: index), rest)
   }
 }
 
