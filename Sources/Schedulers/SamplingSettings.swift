@@ -18,6 +18,7 @@ public struct SamplingSettings: Sendable, Equatable {
   /// σ of the steps, falling, in place of a spacing. What is left after the last step is 0, or the smallest σ where the scheduler ends there.
   public var sigmas: [Double]?
 
+  /// Nothing but what the configuration says.
   public init() {}
 
   /// The names of those that are not nil.
