@@ -93,9 +93,10 @@ extension DrawingOptions {
   /// What a checkpoint is compared by beside what the library compares: the model, and everything that is written into pictures.
   private func notes(on ready: Ready) -> [String: String] {
     let files = try? model.files
-    let paths = ([files?.base].compactMap(\.self) + (files?.parts ?? [:]).sorted { $0.key < $1.key }.map(\.value)).map {
-      $0.standardizedFileURL.path(percentEncoded: false)
-    }
+    let parts = [files?.base].compactMap(\.self) + (files?.parts ?? [:]).sorted { $0.key < $1.key }.map(\.value)
+    // Pictures say only the names of these, and two folders can have files of one name.
+    let beside = adapters.lora.map(\.path) + adapters.embedding.map(\.path) + [adapters.loraFolder].compactMap(\.self)
+    let paths = (parts + beside.map { URL(filePath: $0) }).map { $0.standardizedFileURL.path(percentEncoded: false) }
     let written = parameters(
       prompt: ready.written, width: ready.request.width ?? 0, height: ready.request.height ?? 0, request: ready.request, model: ready.model,
       others: [])
@@ -108,7 +109,8 @@ extension DrawingOptions {
     let (old, new) = (
       GenerationParameters(parsing: kept.notes["parameters"] ?? ""), GenerationParameters(parsing: notes["parameters"] ?? "")
     )
-    var difference = "its model is \(kept.notes["model"] ?? "another one")"
+    let own = kept.notes["model"]?.split(separator: "\n").joined(separator: " with ")
+    var difference = "its model is \(own ?? "another one")"
     if old.prompt != new.prompt || old.negativePrompt != new.negativePrompt { difference = "its prompts are others" }
     for name in (old.settings + new.settings).map(\.name) where old[name] != new[name] {
       difference = "its \(name) is \(old[name] ?? "not given") and not \(new[name] ?? "left out")"
