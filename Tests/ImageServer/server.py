@@ -29,7 +29,7 @@ def check(condition, sentence, found=None):
         passed += 1
     else:
         failed += 1
-        print(f"FAILED: {sentence}" + ("" if found is None else f" (found: {str(found)[:500]})"), flush=True)
+        print(f"FAILED: {sentence}" + ("" if found is None else f" (found: {str(found)[:6000]})"), flush=True)
     return condition
 
 

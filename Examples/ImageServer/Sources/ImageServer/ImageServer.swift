@@ -65,9 +65,11 @@ public struct ImageServer: Sendable {
       shelf: shelf, store: try JobStore(configuration.state), limits: limits, context: context, grace: configuration.grace,
       metrics: metrics,
       logger: logger)
-    let router = Router(context: BasicRequestContext.self)
-    router.add(middleware: Self.gate(configuration, metrics))
-    SystemRoutes(queue: queue, shelf: shelf, metrics: metrics, page: try PageFile.all(), description: try Resources.data("openapi.json"))
+    let router = Router(context: BasicRequestContext.self, options: .autoGenerateHeadEndpoints)
+    let description = try InterfaceDescription(
+      Resources.data("openapi.json"), limits, names: ["models": shelf.models.map(\.name), "loras": shelf.loras.map(\.name)])
+    router.add(middleware: Self.gate(configuration, metrics, description))
+    SystemRoutes(queue: queue, shelf: shelf, metrics: metrics, page: try PageFile.all(), description: description)
       .add(to: router)
     JobRoutes(queue: queue, shelf: shelf, limits: limits, version: Self.version).add(to: router)
     OpenAIRoutes(queue: queue, shelf: shelf, limits: limits).add(to: router)
@@ -99,11 +101,12 @@ public struct ImageServer: Sendable {
     try await group.run()
   }
 
-  private static func gate(_ configuration: ServerConfiguration, _ metrics: ServerMetrics) -> Gate {
+  private static func gate(_ configuration: ServerConfiguration, _ metrics: ServerMetrics, _ description: InterfaceDescription) -> Gate {
     let loopback = ["localhost", "127.0.0.1", "::1"]
     // Beyond loopback, nobody but the operator knows the machine's names.
     let isLocal = loopback.contains(configuration.host)
     let hosts = configuration.hostNames.flatMap { names in isLocal || !names.isEmpty ? Set(loopback + names + [configuration.host]) : nil }
-    return Gate(key: configuration.key, allowedOrigins: configuration.allowedOrigins, hosts: hosts, metrics: metrics)
+    return Gate(
+      key: configuration.key, allowedOrigins: configuration.allowedOrigins, hosts: hosts, metrics: metrics, description: description)
   }
 }

@@ -10,6 +10,8 @@ public struct ServerError: Error, Sendable, Equatable, CustomStringConvertible {
   public var field: String?
   /// Seconds after which the client may ask again; nil: nothing changes by waiting.
   public var retryAfter: Int?
+  /// The methods that a path has, where another one was asked for.
+  var allowed: [String] = []
 
   /// An error with these parts.
   public init(_ status: HTTPResponse.Status, _ message: String, field: String? = nil, retryAfter: Int? = nil) {
@@ -17,6 +19,11 @@ public struct ServerError: Error, Sendable, Equatable, CustomStringConvertible {
   }
 
   public var description: String { message }
+
+  init(_ status: HTTPResponse.Status, _ message: String, allowed: [String]) {
+    self.init(status, message)
+    self.allowed = allowed
+  }
 
   /// A field that has a value which it cannot have.
   static func field(_ name: String, _ message: String) -> ServerError { ServerError(.badRequest, message, field: name) }

@@ -8,8 +8,7 @@ struct SystemRoutes: Sendable {
   let shelf: ModelShelf
   let metrics: ServerMetrics
   let page: [PageFile]
-  /// JSON.
-  let description: Data
+  let description: InterfaceDescription
 
   func add(to router: Router<BasicRequestContext>) {
     router.get("/health") { _, _ in Response.json(["status": "alive"]) }
@@ -21,7 +20,8 @@ struct SystemRoutes: Sendable {
       let text = metrics.text(waiting: await queue.waitingCount, isDrawing: await queue.drawnID != nil, models: await shelf.loadedNames)
       return Response.bytes(Data(text.utf8), type: "text/plain; version=0.0.4")
     }
-    router.get("/openapi.json") { _, _ in Response.bytes(description, type: "application/json") }
+    let described = description.data
+    router.get("/openapi.json") { _, _ in Response.bytes(described, type: "application/json") }
     for file in page {
       router.get(RouterPath(file.path)) { _, _ in Response.bytes(file.data, type: file.type, headers: Self.pageHeaders) }
     }

@@ -15,6 +15,7 @@ struct Gate: RouterMiddleware {
   /// Names that a `Host` may have; nil: any.
   let hosts: Set<String>?
   let metrics: ServerMetrics
+  let description: InterfaceDescription
 
   func handle(_ request: Request, context: Context, next: (Request, Context) async throws -> Response) async throws -> Response {
     let style = ErrorStyle(of: request.uri.path)
@@ -27,7 +28,13 @@ struct Gate: RouterMiddleware {
         response = Response(status: .noContent)
       } else {
         if needsKey(request.uri.path) { try checkKey(request) }
-        response = try await next(request, context)
+        do {
+          response = try await next(request, context)
+        } catch let error as HTTPError where error.status == .notFound {
+          let methods = description.methods(of: request.uri.path)
+          guard !methods.isEmpty else { throw error }
+          throw ServerError(.methodNotAllowed, "\(request.method.rawValue) does nothing here.", allowed: methods)
+        }
       }
     } catch {
       response = style.response(to: error)
@@ -111,6 +118,7 @@ enum ErrorStyle: Sendable {
     let error = Self.serverError(error)
     var response = Response.json(body(error), status: error.status)
     if let seconds = error.retryAfter { response.headers[.retryAfter] = "\(seconds)" }
+    if !error.allowed.isEmpty { response.headers[.allow] = error.allowed.joined(separator: ", ") }
     if error.status == .unauthorized { response.headers[.wwwAuthenticate] = "Bearer" }
     if [.contentTooLarge, .requestTimeout].contains(error.status) { response.headers[.connection] = "close" }
     return response

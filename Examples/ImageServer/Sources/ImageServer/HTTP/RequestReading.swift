@@ -54,6 +54,10 @@ extension Request {
     return response
   }
 
-  /// A parameter of the query.
-  func query(_ name: String) -> String? { uri.queryParameters[Substring(name)].map { String($0) } }
+  /// The parameters of the query, which are texts.
+  var query: RequestFields {
+    var values: [String: JSONValue] = [:]
+    for (name, value) in uri.queryParameters { values[String(name)] = .text(String(value)) }
+    return RequestFields(values, readsTexts: true)
+  }
 }

@@ -53,7 +53,7 @@ extension Job {
       case let failure as ServerError: failure.status.code
       // What was asked for does not go with the model, which nobody knew before it was loaded.
       case is GenerationError, is SchedulerError, is ComponentError, is LoraTagError, is AdapterError, is ImageFileError,
-        is MemoryPlanError:
+        is MemoryPlanError, is CLIPTextError:
         400
       default: 500
       }

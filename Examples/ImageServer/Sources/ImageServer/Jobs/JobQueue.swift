@@ -73,7 +73,9 @@ actor JobQueue: Service {
   ///   - isAttended: whether the client waits for the result on its connection.
   ///   - keeps: whether the pictures go into the gallery.
   /// - Throws: `ServerError` where the request asks for more than is allowed, the queue is full, or nothing can be written down.
-  func accept(_ request: PictureRequest, _ files: RequestFiles, isAttended: Bool, keeps: Bool) throws(ServerError) -> Job {
+  func accept(
+    _ request: PictureRequest, _ files: RequestFiles, isAttended: Bool = false, keeps: Bool = true
+  ) throws(ServerError) -> Job {
     guard !isStopping else { throw .stopping }
     guard waiting.count < limits.queue else {
       metrics.count(refused: "queue")
@@ -93,6 +95,15 @@ actor JobQueue: Service {
     waiting.append(job.id)
     workArrived.yield()
     return job
+  }
+
+  /// Takes a job whose client waits for it, with all that happens to it.
+  ///
+  /// - Parameter keeps: whether the pictures go into the gallery.
+  /// - Throws: `ServerError`, as `accept`.
+  func attend(_ request: PictureRequest, _ files: RequestFiles, keeps: Bool) throws(ServerError) -> AttendedJob {
+    let job = try accept(request, files, isAttended: true, keeps: keeps)
+    return AttendedJob(id: job.id, queue: self, events: events(of: job.id, buffered: nil) ?? AsyncStream { $0.finish() })
   }
 
   /// A job, and its place among those that wait: 1 is next. Nil where nobody knows it.

@@ -54,7 +54,7 @@ struct JobRoutes: Sendable {
     var (fields, _) = try await reader.fields(of: &request)
     let (asked, files) = try pictureRequest(&fields)
     if let unknown = fields.left.first { throw ServerError.field(unknown, "There is no field \(unknown.prefix(100)).") }
-    let job = try await queue.accept(asked, files, isAttended: false, keeps: true)
+    let job = try await queue.accept(asked, files)
     return Response.json(try await answer(job.id), status: .accepted, headers: [.location: "/api/jobs/\(job.id)"])
   }
 
@@ -94,7 +94,8 @@ struct JobRoutes: Sendable {
   }
 
   private func events(of id: String, _ request: Request) async throws -> Response {
-    let wantsPreviews = request.query("previews") != "false"
+    var query = request.query
+    let wantsPreviews = try query.flag("previews") ?? true
     guard let events = await queue.events(of: id, buffered: 32) else { throw ServerError(.notFound, "There is no job of this id.") }
     return Response.events(request) { send in
       for await event in events {
@@ -114,9 +115,9 @@ struct JobRoutes: Sendable {
   // MARK: - Pictures
 
   private func gallery(_ request: Request) async throws -> Response {
-    let most = request.query("limit").flatMap { Int($0) } ?? 50
-    guard (1...200).contains(most) else { throw ServerError.field("limit", "limit must be from 1 to 200.") }
-    let found = await queue.pictures(before: request.query("before"), most: most + 1)
+    var query = request.query
+    let most = try query.integer("limit", in: 1...200) ?? 50
+    let found = await queue.pictures(before: try query.text("before"), most: most + 1)
     return Response.json(GalleryAnswer(found, most: most))
   }
 
@@ -127,7 +128,8 @@ struct JobRoutes: Sendable {
     }
     let form = PictureForm.Name.allCases.first { PictureForm(name: $0).fileExtension == url.pathExtension } ?? .png
     var headers: HTTPFields = [.cacheControl: "private, max-age=31536000, immutable"]
-    if request.query("download") != nil { headers[.contentDisposition] = "attachment; filename=\"\(url.lastPathComponent)\"" }
+    var query = request.query
+    if query.value("download") != nil { headers[.contentDisposition] = "attachment; filename=\"\(url.lastPathComponent)\"" }
     return Response.bytes(data, type: PictureForm(name: form).mediaType, headers: headers)
   }
 }

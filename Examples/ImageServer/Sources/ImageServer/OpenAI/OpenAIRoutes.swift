@@ -30,16 +30,15 @@ struct OpenAIRoutes: Sendable {
     var request = request
     let (fields, files) = try await BodyReader(limits: limits).fields(of: &request, allowsForms: edits)
     let asked = try OpenAIRequest(fields, files, edits: edits, limits, shelf)
-    let attended = AttendedJob(queue: queue, request: asked.picture, files: asked.files, keeps: asked.wantsURL)
     // A refusal has a status of its own, so it comes before a stream begins.
-    let job = try await attended.accepted()
-    return asked.stream ? stream(attended, job, asked, request) : try await answer(attended, job, asked, request)
+    let attended = try await queue.attend(asked.picture, asked.files, keeps: asked.wantsURL)
+    return asked.stream ? stream(attended, asked, request) : try await answer(attended, asked, request)
   }
 
-  private func answer(_ attended: AttendedJob, _ accepted: Job, _ asked: OpenAIRequest, _ request: Request) async throws -> Response {
+  private func answer(_ attended: AttendedJob, _ asked: OpenAIRequest, _ request: Request) async throws -> Response {
     let base = request.head.authority.map { "http://\($0)" } ?? ""
     return try await request.whileConnected {
-      let (job, pictures) = try await attended.outcome(of: accepted)
+      let (job, pictures) = try await attended.outcome()
       let kept = Dictionary(job.pictures.map { ($0.seed, $0.name) }) { first, _ in first }
       let data = try pictures.map { picture in
         guard asked.wantsURL else { return ImageData(b64Json: picture.data.base64EncodedString(), url: nil, seed: picture.seed) }
@@ -56,7 +55,7 @@ struct OpenAIRoutes: Sendable {
     }
   }
 
-  private func stream(_ attended: AttendedJob, _ accepted: Job, _ asked: OpenAIRequest, _ request: Request) -> Response {
+  private func stream(_ attended: AttendedJob, _ asked: OpenAIRequest, _ request: Request) -> Response {
     let count = asked.partialImages, format = asked.picture.format
     return Response.events(request) { send in
       let sent = PartialImages(most: count)
@@ -71,7 +70,7 @@ struct OpenAIRoutes: Sendable {
               background: "opaque", outputFormat: format.name.rawValue, partialImageIndex: partial, index: index, seed: seed)))
       }
       do {
-        _ = try await attended.outcome(of: accepted) { happened in
+        _ = try await attended.outcome { happened in
           switch happened {
           case .progress(let progress): await sent.begin(progress)
           case .preview(_, let preview):

@@ -44,16 +44,16 @@ struct WebUIRoutes: Sendable {
     var request = request
     let (fields, _) = try await BodyReader(limits: limits).fields(of: &request)
     let asked = try WebUIRequest(fields, fromPicture: fromPicture, await options.current, limits, shelf)
-    let attended = AttendedJob(queue: queue, request: asked.picture, files: asked.files, keeps: asked.saves)
-    let accepted = try await attended.accepted()
+    let attended = try await queue.attend(asked.picture, asked.files, keeps: asked.saves)
     return try await request.whileConnected {
-      let (job, pictures) = try await attended.outcome(of: accepted)
+      let (job, pictures) = try await attended.outcome()
       return Response.json(try WebUIResult(asked, job, pictures))
     }
   }
 
   private func progress(_ request: Request) async throws -> Response {
-    let wantsPicture = request.query("skip_current_image") != "true"
+    var query = request.query
+    let wantsPicture = try query.flag("skip_current_image") != true
     guard let id = await queue.drawnID, let found = await queue.job(id) else { return Response.json(WebUIProgress.idle) }
     let preview = wantsPicture ? await queue.preview : nil
     return Response.json(try WebUIProgress(found.job, found.progress ?? JobProgress(), preview, waiting: await queue.waitingCount))

@@ -7,7 +7,7 @@ import * as mask from "./mask-editor.js";
 import * as stage from "./stage.js";
 import { extension } from "./frame.js";
 import { load as loadPicture } from "./pictures.js";
-import { dataURL, picture, start } from "./start-picture.js";
+import { dataURL, picture, recall as recallPicture, start } from "./start-picture.js";
 
 const element = (id) => document.getElementById(id);
 let lastSeed = null;
@@ -171,4 +171,5 @@ async function begin() {
 }
 
 form.recall();
+recallPicture();
 begin();
