@@ -21,6 +21,7 @@ export function changed() {
 
 export function choose(newMode) {
   mode = modes.includes(newMode) ? newMode : "text";
+  form.dataset.mode = mode;
   for (const tab of tabs) {
     const chosen = tab.dataset.mode === mode;
     tab.setAttribute("aria-selected", chosen);

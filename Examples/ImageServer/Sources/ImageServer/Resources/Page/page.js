@@ -7,7 +7,7 @@ import * as mask from "./mask-editor.js";
 import * as stage from "./stage.js";
 import { extension } from "./frame.js";
 import { load as loadPicture } from "./pictures.js";
-import { dataURL, picture, start } from "./start-picture.js";
+import { dataURL, picture, recall as recallPicture, start } from "./start-picture.js";
 
 const element = (id) => document.getElementById(id);
 let lastSeed = null;
@@ -94,7 +94,7 @@ const onPictures = {
     // The picture's own seed: the request's is that of the first of several.
     form.fill({ ...asked, seed: picture.seed, count: null, left, right, top, bottom });
     choices.fillLoRAs(asked.loras ?? []);
-    form.choose(modeOf(asked));
+    form.choose(modes[asked.task] ?? "text");
     leaveViewer();
   },
   async start(picture) {
@@ -116,11 +116,7 @@ const onPictures = {
   },
 };
 
-function modeOf(asked) {
-  if (asked.extend) return "outpaint";
-  if (asked.keep_unmasked !== undefined && asked.keep_unmasked !== null) return "inpaint";
-  return asked.strength === undefined || asked.strength === null ? "text" : "image";
-}
+const modes = { "image-to-image": "image", inpainting: "inpaint", outpainting: "outpaint" };
 
 function leaveViewer() {
   gallery.close();
@@ -171,4 +167,5 @@ async function begin() {
 }
 
 form.recall();
+recallPicture();
 begin();

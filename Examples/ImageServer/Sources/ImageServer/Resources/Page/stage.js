@@ -12,12 +12,19 @@ export function listen(listeners) { on = listeners; }
 
 /** Shows how a job stands, if it is the one on the stage or takes its place. */
 export function show(job) {
+  if (takesStage(job)) showOnStage(job);
   showQueue();
-  if (shown?.id !== job.id) {
-    if (shown && isUnderWay(shown) && (shown.state === "drawing" || job.state === "waiting")) return;
-    if (!isUnderWay(job) && job.state === "cancelled") return;
-    clear();
-  }
+}
+
+/** A job takes the stage when nothing is on it that matters more. */
+function takesStage(job) {
+  if (shown?.id === job.id) return true;
+  if (shown && isUnderWay(shown)) return job.state === "drawing" && shown.state === "waiting";
+  return job.state !== "cancelled";
+}
+
+function showOnStage(job) {
+  if (shown?.id !== job.id) clear();
   shown = job;
   const underWay = isUnderWay(job);
   // Who cancels with the keyboard goes on from there.
@@ -130,19 +137,28 @@ export function drop(name) {
   element("canvas").replaceChildren(element("empty") ?? note("Pictures appear here."));
 }
 
+/** Shows the jobs that wait. An entry stays the same element while its job waits, so that it keeps the focus. */
 function showQueue() {
-  const jobs = unfinished().filter((job) => job.id !== shown?.id);
+  const jobs = unfinished().filter((job) => job.id !== shown?.id), queue = element("queue");
   element("waiting").hidden = jobs.length === 0;
-  element("queue").replaceChildren(...jobs.map((job) => {
-    const item = document.createElement("li"), words = document.createElement("span"), button = document.createElement("button");
-    words.textContent = `${job.request?.prompt || "No prompt"} – ${standing(job)}`;
-    button.type = "button";
-    button.textContent = "Cancel";
-    button.setAttribute("aria-label", `Cancel ${job.request?.prompt || "the job"}`);
-    button.addEventListener("click", () => stop(job));
-    item.append(words, button);
-    return item;
-  }));
+  const ids = new Set(jobs.map((job) => job.id));
+  for (const entry of [...queue.children]) if (!ids.has(entry.dataset.id)) entry.remove();
+  for (const job of jobs) {
+    const entry = queue.querySelector(`[data-id="${CSS.escape(job.id)}"]`) ?? queue.appendChild(queued(job));
+    const words = `${job.request?.prompt || "No prompt"} – ${standing(job)}`;
+    if (entry.firstChild.textContent !== words) entry.firstChild.textContent = words;
+  }
+}
+
+function queued(job) {
+  const entry = document.createElement("li"), button = document.createElement("button");
+  entry.dataset.id = job.id;
+  button.type = "button";
+  button.textContent = "Cancel";
+  button.setAttribute("aria-label", `Cancel ${job.request?.prompt || "the job"}`);
+  button.addEventListener("click", () => stop(job));
+  entry.append(document.createElement("span"), button);
+  return entry;
 }
 
 async function stop(job) {

@@ -12,6 +12,10 @@ export let picture = null;
 /** Calls `listener` when another picture was chosen. */
 export const onPicture = (listener) => changes.addEventListener("change", listener);
 
+const memory = "latent-diffusion.picture";
+/** Larger pictures would fill what a browser keeps for a page. */
+const remembered = 1 << 21;
+
 function show(chosen, words) {
   if (picture) URL.revokeObjectURL(picture.url);
   picture = chosen;
@@ -21,8 +25,26 @@ function show(chosen, words) {
   else element("start-picture").removeAttribute("src");
   element("start-words").textContent = words;
   element("file").value = "";
+  remember(words);
   changes.dispatchEvent(new Event("change"));
   changed();
+}
+
+/** Keeps the picture until the tab is closed, so that it survives a reload. */
+async function remember(words) {
+  sessionStorage.removeItem(memory);
+  if (!picture || picture.blob.size > remembered) return;
+  const { width, height, blob } = picture, url = await dataURL(blob);
+  sessionStorage.setItem(memory, JSON.stringify({ width, height, words, url }));
+}
+
+/** Takes the picture that was there before a reload. */
+export function recall() {
+  const stored = JSON.parse(sessionStorage.getItem(memory) ?? "null");
+  if (!stored) return;
+  const { width, height, words } = stored;
+  const blob = new Blob([Uint8Array.from(atob(stored.url.split(",")[1]), (letter) => letter.charCodeAt(0))], { type: "image/png" });
+  show({ width, height, url: URL.createObjectURL(blob), blob }, words);
 }
 
 /** Takes a file as the picture to start from. */
