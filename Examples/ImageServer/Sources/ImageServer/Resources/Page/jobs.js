@@ -72,9 +72,12 @@ async function follow() {
   if (isFollowing) return;
   isFollowing = true;
   const timer = setInterval(() => { if (unfinished().length > 1) ask().catch(() => {}); }, 2000);
-  for (let next = first(); next; next = first()) await followOne(next.id);
-  clearInterval(timer);
-  isFollowing = false;
+  try {
+    for (let next = first(); next; next = first()) await followOne(next.id);
+  } finally {
+    clearInterval(timer);
+    isFollowing = false;
+  }
 }
 
 function first() {

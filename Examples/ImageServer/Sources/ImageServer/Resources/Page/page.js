@@ -129,10 +129,15 @@ function leaveViewer() {
 function finished(job) {
   if (job.state !== "done") return;
   gallery.add(stage.picturesOf(job));
-  lastSeed = job.pictures.at(-1)?.seed ?? lastSeed;
-  element("seed-last").disabled = lastSeed === null;
+  rememberSeed();
   // A model that was loaded for it knows its defaults now.
   if (!choices.model()?.loaded) choices.reloadModels().catch(() => {});
+}
+
+/** A deleted picture's seed can still be had again. */
+function rememberSeed() {
+  lastSeed = gallery.newest()?.seed ?? lastSeed;
+  element("seed-last").disabled = lastSeed === null;
 }
 
 jobs.listen({
@@ -157,6 +162,7 @@ async function begin() {
     try {
       await choices.load();
       await Promise.all([gallery.load(), jobs.recall()]);
+      rememberSeed();
       return notice(null);
     } catch (error) {
       notice(error.status === 0 ? `${error.message} Trying again …` : error.message);
