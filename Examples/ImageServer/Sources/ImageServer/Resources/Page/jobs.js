@@ -114,5 +114,7 @@ function hear(id, event, data) {
   const job = own.get(id);
   if (event === "progress") update({ ...job, state: "drawing", position: null, progress: data });
   else if (event === "preview") on.preview(job, data.image);
-  else if (["job", "done", "failed", "cancelled"].includes(event)) update(data);
+  // A job that tells of a picture that is ready does not repeat how far the next one is.
+  else if (event === "job") update({ ...data, progress: data.progress ?? job.progress });
+  else if (["done", "failed", "cancelled"].includes(event)) update(data);
 }

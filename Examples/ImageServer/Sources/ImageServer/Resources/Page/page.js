@@ -126,9 +126,14 @@ function leaveViewer() {
 
 // Jobs
 
+function changed(job) {
+  stage.show(job);
+  // Of several pictures, each is in the gallery when it is ready.
+  if (job.pictures.length) gallery.add(stage.picturesOf(job));
+}
+
 function finished(job) {
   if (job.state !== "done") return;
-  gallery.add(stage.picturesOf(job));
   rememberSeed();
   // A model that was loaded for it knows its defaults now.
   if (!choices.model()?.loaded) choices.reloadModels().catch(() => {});
@@ -141,7 +146,7 @@ function rememberSeed() {
 }
 
 jobs.listen({
-  changed: stage.show,
+  changed,
   preview: stage.showPreview,
   finished,
   trouble: (error) => notice(error && `${error.message} Trying again …`),
