@@ -2,8 +2,8 @@ import Foundation
 
 /// The description of the interfaces (OpenAPI 3.1) with what this server is set up with: its limits and its models.
 ///
-/// In the file, `x-limit` names a limit that is written as the maximum of a number, the length of a text or of a list, and `x-names` a list of which a text must
-/// be one.
+/// In the file, `x-limit` names a limit, which is written as the maximum of a number, or as the length of a text or of a list. `x-names` names a list of which
+/// a text must be one.
 struct InterfaceDescription: Sendable {
   private let value: JSONValue
 

@@ -4,7 +4,8 @@ import { changed, keepUnlisted, mode, rememberAlso, set } from "./form.js";
 import { sizeInWords } from "./words.js";
 
 const element = (id) => document.getElementById(id);
-const tasks = { text: "text-to-image", image: "image-to-image", inpaint: "inpainting", outpaint: "outpainting" };
+/** What a model does in a mode: an outpainting is an inpainting of what is added. */
+const tasks = { text: ["text-to-image"], image: ["image-to-image"], inpaint: ["inpainting"], outpaint: ["outpainting", "inpainting"] };
 let models = [], schedulers = [], loras = [], about = null;
 
 /** The limits that the server states, or none. */
@@ -49,20 +50,28 @@ function list(id, options, usual = "") {
 /** Shows the chosen model's defaults where a field is empty. `pictureSize` is that of the picture to start from, or null. */
 export function showDefaults(pictureSize) {
   const chosen = model();
-  const size = mode === "text" ? chosen : pictureSize ?? { width: "picture’s", height: "picture’s" };
+  const size = mode === "text" ? chosen : sizeFrom(pictureSize, chosen);
   for (const [id, value] of [["steps", chosen?.steps], ["guidance", chosen?.guidance], ["width", size?.width], ["height", size?.height]]) {
     element(id).placeholder = value ?? "default";
   }
   element("strength").placeholder = mode === "inpaint" ? "1" : "0.8";
   element("scheduler").options[0].text = chosen?.scheduler ? `${schedulerLabel(chosen.scheduler)} (the model’s)` : "The model’s own";
-  hint("scheduler-hint", schedulers.find(({ name }) => name === element("scheduler").value)?.purpose);
+  const scheduler = schedulers.find(({ name }) => name === (element("scheduler").value || chosen?.scheduler));
+  hint("scheduler-hint", scheduler && `${scheduler.label}: ${scheduler.purpose}.`);
+  for (const option of element("spacing").options) option.disabled = Boolean(option.value && scheduler && !scheduler.spacings.includes(option.value));
   hint("model-hint", wordsOf(chosen));
   showVocabulary(chosen?.vocabulary ?? []);
 }
 
+/** The size that the server takes for a picture: its own, unless it is far larger than the model's. */
+function sizeFrom(picture, model) {
+  if (!picture) return { width: "picture’s", height: "picture’s" };
+  return model?.width && picture.width * picture.height > 4 * model.width * model.height ? null : picture;
+}
+
 function wordsOf(chosen) {
   if (!chosen) return null;
-  if (chosen.tasks && !chosen.tasks.includes(tasks[mode])) return `This model cannot do this; it does ${chosen.tasks.join(", ")}.`;
+  if (chosen.tasks && !tasks[mode].some((task) => chosen.tasks.includes(task))) return `This model cannot do this; it does ${chosen.tasks.join(", ")}.`;
   return chosen.width ? `Made for pictures of ${sizeInWords(chosen.width, chosen.height)} pixels.` : null;
 }
 

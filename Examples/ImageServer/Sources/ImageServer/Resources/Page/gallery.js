@@ -11,6 +11,9 @@ let pictures = [], next = null, on = {};
 /** Says what the buttons of a picture do; `fail(error)` is told what went wrong. */
 export function listen(listeners) { on = listeners; }
 
+/** The newest picture, or undefined. */
+export const newest = () => pictures[0];
+
 /** Shows the newest pictures. */
 export async function load() {
   const page = await get(`api/pictures?limit=${perPage}`);

@@ -72,9 +72,12 @@ async function follow() {
   if (isFollowing) return;
   isFollowing = true;
   const timer = setInterval(() => { if (unfinished().length > 1) ask().catch(() => {}); }, 2000);
-  for (let next = first(); next; next = first()) await followOne(next.id);
-  clearInterval(timer);
-  isFollowing = false;
+  try {
+    for (let next = first(); next; next = first()) await followOne(next.id);
+  } finally {
+    clearInterval(timer);
+    isFollowing = false;
+  }
 }
 
 function first() {
@@ -111,5 +114,7 @@ function hear(id, event, data) {
   const job = own.get(id);
   if (event === "progress") update({ ...job, state: "drawing", position: null, progress: data });
   else if (event === "preview") on.preview(job, data.image);
-  else if (["job", "done", "failed", "cancelled"].includes(event)) update(data);
+  // A job that tells of a picture that is ready does not repeat how far the next one is.
+  else if (event === "job") update({ ...data, progress: data.progress ?? job.progress });
+  else if (["done", "failed", "cancelled"].includes(event)) update(data);
 }

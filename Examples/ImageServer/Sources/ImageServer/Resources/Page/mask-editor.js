@@ -18,6 +18,7 @@ function begin() {
   mask = picture && new Mask(picture.width, picture.height);
   states = [];
   element("easel").hidden = element("mask-tools").hidden = !mask;
+  element("mask-words").textContent = "";
   if (!mask) return;
   [canvas.width, canvas.height] = [mask.width, mask.height];
   element("mask-picture").src = picture.url;

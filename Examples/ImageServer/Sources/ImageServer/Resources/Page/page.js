@@ -94,7 +94,7 @@ const onPictures = {
     // The picture's own seed: the request's is that of the first of several.
     form.fill({ ...asked, seed: picture.seed, count: null, left, right, top, bottom });
     choices.fillLoRAs(asked.loras ?? []);
-    form.choose(modeOf(asked));
+    form.choose(modes[asked.task] ?? "text");
     leaveViewer();
   },
   async start(picture) {
@@ -116,11 +116,7 @@ const onPictures = {
   },
 };
 
-function modeOf(asked) {
-  if (asked.extend) return "outpaint";
-  if (asked.keep_unmasked !== undefined && asked.keep_unmasked !== null) return "inpaint";
-  return asked.strength === undefined || asked.strength === null ? "text" : "image";
-}
+const modes = { "image-to-image": "image", inpainting: "inpaint", outpainting: "outpaint" };
 
 function leaveViewer() {
   gallery.close();
@@ -130,17 +126,27 @@ function leaveViewer() {
 
 // Jobs
 
+function changed(job) {
+  stage.show(job);
+  // Of several pictures, each is in the gallery when it is ready.
+  if (job.pictures.length) gallery.add(stage.picturesOf(job));
+}
+
 function finished(job) {
   if (job.state !== "done") return;
-  gallery.add(stage.picturesOf(job));
-  lastSeed = job.pictures.at(-1)?.seed ?? lastSeed;
-  element("seed-last").disabled = lastSeed === null;
+  rememberSeed();
   // A model that was loaded for it knows its defaults now.
   if (!choices.model()?.loaded) choices.reloadModels().catch(() => {});
 }
 
+/** A deleted picture's seed can still be had again. */
+function rememberSeed() {
+  lastSeed = gallery.newest()?.seed ?? lastSeed;
+  element("seed-last").disabled = lastSeed === null;
+}
+
 jobs.listen({
-  changed: stage.show,
+  changed,
   preview: stage.showPreview,
   finished,
   trouble: (error) => notice(error && `${error.message} Trying again …`),
@@ -161,6 +167,7 @@ async function begin() {
     try {
       await choices.load();
       await Promise.all([gallery.load(), jobs.recall()]);
+      rememberSeed();
       return notice(null);
     } catch (error) {
       notice(error.status === 0 ? `${error.message} Trying again …` : error.message);

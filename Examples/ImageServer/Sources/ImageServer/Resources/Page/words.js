@@ -28,7 +28,8 @@ function drawing(progress) {
   if (!progress) return "Starting";
   if (progress.phase !== "denoising") return phases[progress.phase] ?? "Drawing";
   const left = progress.seconds_left == null ? "" : `, ${secondsInWords(progress.seconds_left)} left`;
-  return `Step ${progress.step} of ${progress.steps}${left}`;
+  const which = progress.pictures > 1 ? `Picture ${progress.picture} of ${progress.pictures}, step` : "Step";
+  return `${which} ${progress.step} of ${progress.steps}${left}`;
 }
 
 /** What a screen reader hears of a job: what changes four times a drawing at most. */
