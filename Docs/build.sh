@@ -54,7 +54,7 @@ catalog=.build/docs-catalog/LatentDiffusion.docc
 rm -rf "$catalog"
 mkdir -p "${catalog%/*}"
 cp -r Docs/LatentDiffusion.docc "$catalog"
-cp Docs/Images/{latent-*,tutorial-*} "$catalog/"
+cp Docs/Images/{latent-*,tutorial-*,schedulers.*,sigma-spacings.*} "$catalog/"
 Scripts/write-tutorial-steps "$catalog/Tutorials"
 "$docc" convert "$catalog" --fallback-display-name LatentDiffusion --fallback-bundle-identifier LatentDiffusion \
   --fallback-default-module-kind Module --additional-symbol-graph-dir "$graphs" --output-path "$output" --ide-console-output \
