@@ -27,7 +27,8 @@ struct RememberedPictures: NoisePredictor, ModelComponent {
     configuration = try decodeConfiguration(Configuration.self, component: "RememberedPictures", from: json)
     try ConfigurationCheck("memory").require(
       (1...1024).contains(configuration.sample_size), "sample_size", "it is \(configuration.sample_size), not 1 to 1024")
-    let (pictures, elements) = (configuration.captions.count, configuration.sample_size * configuration.sample_size * 4)
+    let elements = configuration.sample_size * configuration.sample_size * 4
+    let pictures = configuration.captions.count
     likeness = try Linear(elements, pictures, weights: weights["likeness"])
     mean = try Linear(pictures, elements, bias: false, weights: weights["mean"])
     cumulative = try SchedulerConfiguration().alphasCumprod()
@@ -35,19 +36,24 @@ struct RememberedPictures: NoisePredictor, ModelComponent {
   // step: 3
 
   /// x̂₀ = Σᵢ pᵢ xᵢ with log pᵢ = -|x - α xᵢ|² / 2σ², and what the captions say, up to a constant.
-  func predict(_ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext) throws -> Tensor {
-    try check(conditioning, latents: latents.shape[0])
-    let (side, rows) = (configuration.sample_size, conditioning.rows), shape: Shape = [latents.shape[0], side, side, 4]
+  func predict(
+    _ latents: Tensor, timestep: Float, conditioning: Conditioning, in context: ExecutionContext
+  ) throws -> Tensor {
+    let (count, side, rows) = (latents.shape[0], configuration.sample_size, conditioning.rows)
+    let shape: Shape = [count, side, side, 4]
+    try check(conditioning, latents: count)
     guard latents.shape == shape else {
       throw ComponentError.unexpectedShape(
-        component: "A model that remembers pictures", argument: "latents", expected: shape.description, found: latents.shape)
+        component: "The memory", argument: "latents", expected: shape.description, found: latents.shape)
     }
-    let level = NoiseLevel(alphaCumprod: cumulative[Int(max(0, min(timestep, Float(cumulative.count - 1))))])
+    let place = Int(max(0, min(timestep, Float(cumulative.count - 1))))
+    let level = NoiseLevel(alphaCumprod: cumulative[place])
     // -|x - α xᵢ|² / 2σ² = α²/σ² (x/α · xᵢ - |xᵢ|²/2) - |x|² / 2σ²
-    let x = try latents.reshaped([latents.shape[0], side * side * 4]).scaled(by: 1 / level.alpha, in: context)
+    let x = try latents.reshaped([count, side * side * 4]).scaled(by: 1 / level.alpha, in: context)
     let found = try likeness(x, in: context).scaled(by: 1 / (level.ratio * level.ratio), in: context)
     let wanted = conditioning.contexts[0].reshaped([rows, configuration.captions.count])
-    let parts = try found.repeated(rows / latents.shape[0], in: context).adding(wanted, in: context).softmax(in: context)
+    let logarithms = try found.repeated(rows / count, in: context).adding(wanted, in: context)
+    let parts = try logarithms.softmax(in: context)
     return try mean(parts, in: context).reshaped([rows, side, side, 4])
   }
   // end step

@@ -13,7 +13,8 @@ struct OwnScheduler: Scheduler {
   init(_ configuration: SchedulerConfiguration, steps: Int) throws {
     prediction = try PredictionType(configuration)
     let cumulative = try configuration.alphasCumprod()  // ᾱ at each timestep of the training
-    let places = (0..<steps).map { Int(Double(cumulative.count - 1) * pow(1 - Double($0) / Double(steps), 1.1)) }
+    let last = Double(cumulative.count - 1)
+    let places = (0..<steps).map { Int(last * pow(1 - Double($0) / Double(steps), 1.1)) }
     let sigmas = places.map { ((1 - cumulative[$0]) / cumulative[$0]).squareRoot() } + [0]
     schedule = NoiseSchedule(
       timesteps: places.map { Float($0) }, levels: sigmas.map { NoiseLevel(karras: $0) },
@@ -21,8 +22,11 @@ struct OwnScheduler: Scheduler {
   }
 
   // step: 3
-  mutating func advance(_ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource) -> StepResult {
-    let (sigma, next) = (schedule.levels[step].sigma, schedule.levels[step + 1].sigma), variance = sigma * sigma + 1
+  mutating func advance(
+    _ sample: Tensor, prediction output: Tensor, at step: Int, noise: inout any NoiseSource
+  ) -> StepResult {
+    let (sigma, next) = (schedule.levels[step].sigma, schedule.levels[step + 1].sigma)
+    let variance = sigma * sigma + 1
     let original =
       switch prediction {
       case .epsilon: sample - sigma * output
@@ -37,7 +41,8 @@ struct OwnScheduler: Scheduler {
 // step: 4
 // Draws the same picture with a model's scheduler and with this one: OwnScheduler [MODEL].
 do {
-  let model = try StableDiffusion.load(from: CommandLine.arguments.dropFirst().first.map { URL(filePath: $0) } ?? EmojiModel.folder())
+  let folder = try CommandLine.arguments.dropFirst().first.map { URL(filePath: $0) } ?? EmojiModel.folder()
+  let model = try StableDiffusion.load(from: folder)
   // snippet: pipeline
   var pipeline = model.pipeline
   pipeline.schedule = { steps, task, _ in
