@@ -45,7 +45,9 @@ tr -d '`' <"$root/Docs/LatentDiffusion.docc/ChoosingAScheduler.md" >"$page"
 while read -r row; do
   holds "ChoosingAScheduler.md lacks the row $row" grep -qFx -- "$row" "$page"
 done < <(sed -nE 's/^([a-z0-9-]+) \((.+)\): (.*)$/| \1 | \2 | \3 |/p' out | sed -E 's/; (any |no )?--spacing.* \|$/ |/')
-holds "ChoosingAScheduler.md has rows of other schedulers" test "$(grep -c '^| [a-z0-9-]* | .* | .* |$' "$page")" = "$(($(grep -c '^[a-z0-9-]* (' out) + 4))" # with heads and rules
+# Two heads and two rules beside them.
+holds "ChoosingAScheduler.md has rows of other schedulers" \
+  test "$(grep -c '^| [a-z0-9-]* | .* | .* |$' "$page")" = "$(($(grep -c '^[a-z0-9-]* (' out) + 4))"
 rm "$page"
 refused 64 "lcm does not have the spacing trailing" schedule --scheduler lcm --timesteps trailing --steps 4
 refused 64 "trailing changes nothing.* unipc" "${draw[@]}" --scheduler unipc --spacing beta --timesteps trailing --output made/x.png
