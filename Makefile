@@ -9,12 +9,16 @@ FROM ?= red apple
 TO ?= sunflower
 SWIFT_VERSION := 6.2
 LDM = Examples/.build/release/ldm
+SOURCES := Package.swift Sources Tests Examples/Package.swift Examples/Sources Examples/ImageServer/Package.swift Examples/ImageServer/Sources \
+  Benchmarks
 # Imports point down only; an import that Package.swift does not name is an error.
 # Colours are an option of the compiler, so that a build on a terminal would be another than one elsewhere, and take its minutes again.
 BUILD := swift build -c release --no-color-diagnostics --explicit-target-dependency-import-check error
 EXAMPLES := swift build -c release --no-color-diagnostics --package-path Examples
+SERVER := swift build -c release --no-color-diagnostics --package-path Examples/ImageServer
 
-.PHONY: help setup toolchain demo demo-video ldm install train-lora train-shapes test compatibility neon bench bench-peers format lint docs clean
+.PHONY: help setup toolchain demo demo-video ldm install server test-server train-lora train-shapes test compatibility neon bench bench-peers \
+  format lint docs clean
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +47,11 @@ ldm: setup ## Build the command-line tool
 install: ldm ## Install the tool: make install PREFIX=/usr/local
 	@Scripts/install-ldm "$${PREFIX:-/usr/local}"
 
+server: setup ## Start the picture server and its page: make server OPTIONS="--port 8080 --state pictures"
+	@echo "Building (some minutes the first time) …"
+	@$(SERVER) --product image-server --quiet
+	@exec Examples/ImageServer/.build/release/image-server $(OPTIONS)
+
 train-lora: setup ## Teach the embedded model a logo: make train-lora FOLDER=logo
 	@echo "Building (some minutes the first time) …"
 	@$(EXAMPLES) --product TrainLoRA --quiet
@@ -64,6 +73,8 @@ test: setup ## Run all tests, also with AVX2's kernels
 	swift build --no-color-diagnostics --package-path Benchmarks
 	Tests/CommandLine/run
 	Tests/Examples/run
+	$(SERVER)
+	Tests/ImageServer/run
 	Tests/TrainShapes/run
 	LATENTDIFFUSION_KERNELS=plain $(RUN_TESTS) --filter 'TensorTests.OperationTests|SinglePassTests'
 	LATENTDIFFUSION_KERNELS=plain Tests/CommandLine/run 1-reference
@@ -73,6 +84,14 @@ test: setup ## Run all tests, also with AVX2's kernels
 	  $(RUN_TESTS) && Tests/CommandLine/run; \
 	fi
 	Tests/OutsidePackage/run
+
+# Needs Chromium and its driver (Debian: chromium, chromium-driver), and a network for Python's packages.
+test-server: setup ## Test the server with a browser, with the clients openai and webuiapi, with schemathesis, and under load
+	$(SERVER)
+	Tests/ImageServer/run
+	Tests/ImageServer/page
+	Tests/ImageServer/clients
+	Tests/ImageServer/load
 
 compatibility: setup ## Run the tests and write the tables of Docs/Compatibility.md
 	$(BUILD) --build-tests
@@ -91,15 +110,15 @@ bench-peers: setup ## Compare with other engines: make bench-peers ROWS=unet-2,m
 	Benchmarks/Peers/run.sh $(if $(ROWS),--rows "$(ROWS)") $(if $(ROUNDS),--rounds "$(ROUNDS)")
 
 format: toolchain ## Format the sources
-	swift format -i -r --configuration .swift-format Package.swift Sources Tests Examples/Package.swift Examples/Sources Benchmarks
+	swift format -i -r --configuration .swift-format $(SOURCES)
 
 lint: toolchain ## Check the format, the lengths of lines and files, and the code in the documents
 	Scripts/check-lengths
 	Scripts/check-documentation-code
-	swift format lint --strict -r --configuration .swift-format Package.swift Sources Tests Examples/Package.swift Examples/Sources Benchmarks
+	swift format lint --strict -r --configuration .swift-format $(SOURCES)
 
 docs: toolchain ## Build the documentation
 	Docs/build.sh
 
 clean: ## Remove what was built
-	rm -rf .build Examples/.build Benchmarks/.build
+	rm -rf .build Examples/.build Examples/ImageServer/.build Benchmarks/.build

@@ -69,6 +69,24 @@ extension Picture {
   /// - Throws: `ImageFileError`.
   public init(data: Data, name: String = "The picture") throws(ImageFileError) { try self.init(bytes: Array(data), name: name) }
 
+  /// The width and height that the header of a PNG, JPEG or WebP file states, before it is turned: for programs that limit what they decode.
+  /// - Parameter name: the name in errors.
+  /// - Throws: `ImageFileError`.
+  public static func statedSize(of data: Data, name: String = "The picture") throws(ImageFileError) -> (width: Int, height: Int) {
+    let bytes = Array(data)
+    switch try PictureFormat(signatureOf: bytes, name: name) {
+    case .png:
+      let file = try PNGChunks(bytes, name: name)
+      return (file.width, file.height)
+    case .jpeg:
+      let file = try JPEGMarkers(bytes, name: name)
+      return (file.width, file.height)
+    case .webp:
+      let file = try WebPChunks(bytes, name: name)
+      return (file.width, file.height)
+    }
+  }
+
   private init(bytes: [UInt8], name: String) throws(ImageFileError) {
     switch try PictureFormat(signatureOf: bytes, name: name) {
     case .png:

@@ -78,7 +78,7 @@ extension DenoisingLoop {
     let predictedOriginal = try advance(in: context)
     let isDue = plan.request.previewInterval.map { (index + 1).isMultiple(of: $0) } ?? false
     return GenerationStep(
-      index: index, count: endStep - firstStep, timestep: timestep, latents: latents,
+      index: index, count: endStep - firstStep, timestep: timestep, latents: latents, predictedOriginal: predictedOriginal,
       preview: isDue ? try preview?.image(of: predictedOriginal ?? latents, in: context) : nil, truncations: plan.truncations)
   }
 }
@@ -101,6 +101,8 @@ public struct GenerationStep: Sendable {
   public let timestep: Float
   /// `[N, h, w, C]`, of clips `[N, F, h, w, C]`, after the step. After the last one these are what is decoded; whoever wants only latents stops there.
   public let latents: Tensor
+  /// What the step takes the picture for, in the shape of the latents (x̂₀): whoever stops early decodes this. Nil where the scheduler does not say it.
+  public let predictedOriginal: Tensor?
   /// `[N, h, w, 3]`, of clips `[N, F, h, w, 3]`, 0…1: a rough picture at the latents' size, where one was asked for.
   public let preview: Tensor?
   /// What the text encoder did not read of the prompts and the negative prompts: empty where it read all.

@@ -147,7 +147,7 @@ public struct GenerationSettings: Sendable, Equatable {
 }
 
 /// How a picture takes another size. Source: `resize_mode` of diffusers' `VaeImageProcessor`.
-public enum ResizeMode: String, Sendable, CaseIterable {
+public enum ResizeMode: String, Sendable, CaseIterable, Codable {
   /// Both sides for themselves; proportions may change (`default`).
   case stretch
   /// So that it covers the size; what sticks out on two sides is cut off (`crop`).

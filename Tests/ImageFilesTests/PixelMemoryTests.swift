@@ -1,3 +1,4 @@
+import Foundation
 import ImageFiles
 import Testing
 
@@ -12,6 +13,14 @@ import Testing
     // The last row needs no gap behind it.
     #expect(try Picture(bytes: Array(bytes.dropLast(2)), width: 2, height: 2, stride: 8, channels: 3) == picture)
     #expect(try Picture(bytes: picture.bytes(), width: 2, height: 2, channels: 3) == picture)
+  }
+
+  @Test func theStatedSizeNeedsNoPixels() throws {
+    for data in [try picture.pngData(), try picture.jpegData(), try picture.webpData()] {
+      let size = try Picture.statedSize(of: data)
+      #expect(size == (2, 2))
+      #expect(throws: ImageFileError.self) { try Picture.statedSize(of: data.prefix(6)) }
+    }
   }
 
   @Test func everyNumberOfChannelsIsRead() throws {

@@ -272,6 +272,8 @@ private struct KeepingAutoencoder: LatentAutoencoder {
     request.previewInterval = 2
     var previews: [Int] = []
     for try await case .step(let step) in try toyPipeline().generate(request) {
+      // What a program decodes that stops early.
+      #expect(step.predictedOriginal?.shape == step.latents.shape)
       guard let preview = step.preview else { continue }
       previews.append(step.index)
       #expect(preview.shape == [1, 5, 5, 3])

@@ -68,15 +68,8 @@ struct AdapterOptions: ParsableArguments {
 
   /// The prompt without its `<lora:name:weight>`, and compel's without `withLora(name, weight)`; and the files that these name.
   func taken(from prompt: String, profile: PromptProfile) throws -> (prompt: String, loras: [Lora]) {
-    var (rest, loras) = (prompt[...], [Lora]())
-    var text = ""
-    while let start = rest.firstRange(of: Self.tagStart) {
-      guard let end = rest[start.upperBound...].firstIndex(of: ">") else { break }
-      text += rest[..<start.lowerBound]
-      loras.append(try tagged(String(rest[start.upperBound..<end])))
-      rest = rest[rest.index(after: end)...]
-    }
-    text += rest
+    let (text, tags) = try LoraTag.taken(from: prompt)
+    let loras = try tags.map { try lora($0.name, weight: $0.weight, mark: $0.text) }
     guard profile == .compel else { return (text, loras) }
     let named = try CompelPrompt.takingLoras(from: text)
     return (named.text, try loras + named.loras.map { try lora($0.name, weight: $0.weight, mark: "withLora(\($0.name))") })
@@ -87,22 +80,11 @@ struct AdapterOptions: ParsableArguments {
   /// - Parameter texts: by the names of their options.
   func checkNone(in texts: KeyValuePairs<String, String?>) throws {
     for (option, text) in texts {
-      guard let text, let start = text.firstRange(of: Self.tagStart) else { continue }
+      guard let text, let start = text.firstRange(of: LoraTag.start) else { continue }
       let tag = text[start.lowerBound...].prefix { $0 != ">" }.prefix(200)
       throw Failure(
         "\(tag)> cannot be in \(option): a LoRA changes the model for all prompts; put it in --prompt, with a weight below 0 to avoid it.")
     }
-  }
-
-  private static let tagStart = "<lora:"
-
-  /// - Parameter tag: `name` or `name:weight`.
-  private func tagged(_ tag: String) throws -> Lora {
-    let parts = tag.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
-    guard let weight = parts.count == 1 ? 1 : Double(parts[1]), weight.isFinite, parts.count < 3 else {
-      throw Failure("<lora:\(tag)> in the prompt must be <lora:name> or <lora:name:weight>, where weight is a number such as 0.8.")
-    }
-    return try lora(parts[0], weight: weight, mark: "<lora:\(tag)>")
   }
 
   /// - Parameters:

@@ -1,5 +1,5 @@
 /// Whose conventions the marks in a prompt follow.
-public enum PromptProfile: String, Sendable, CaseIterable {
+public enum PromptProfile: String, Sendable, CaseIterable, Codable {
   /// A prompt is plain text.
   case diffusers
   /// stable-diffusion-webui's: weights that multiply, `BREAK`, prompts that change from step to step, and `AND`.

@@ -1,0 +1,63 @@
+import Foundation
+import HTTPTypes
+import Hummingbird
+import NIOCore
+
+/// Reads the bodies of requests within the limits.
+struct BodyReader: Sendable {
+  let limits: ServerLimits
+
+  /// The body as fields and files, from JSON or a form.
+  ///
+  /// - Throws: `ServerError` for another type, a body that is too long or comes too slowly, and what is no JSON and no form.
+  func fields(of request: inout Request, allowsForms: Bool = false) async throws -> (fields: RequestFields, files: [String: [Data]]) {
+    let type = request.headers[.contentType] ?? ""
+    let media = type.prefix { $0 != ";" }.trimmingCharacters(in: .whitespaces).lowercased()
+    if allowsForms, media == "multipart/form-data" { return try MultipartForm(await bytes(of: &request), contentType: type).fields() }
+    // A page of another site can send other types without asking; this one it cannot.
+    guard media == "application/json" else {
+      let forms = allowsForms ? " or multipart/form-data" : ""
+      throw ServerError(.unsupportedMediaType, "The body must be application/json\(forms).")
+    }
+    return (try RequestFields(json: await bytes(of: &request)), [:])
+  }
+
+  private func bytes(of request: inout Request) async throws -> Data {
+    let most = limits.bodyBytes
+    if let length = request.headers[.contentLength].flatMap({ Int($0) }), length > most { throw tooLong }
+    let body = request.body, seconds = limits.bodySeconds
+    do {
+      let buffer = try await withThrowingTaskGroup(of: ByteBuffer.self) { group in
+        group.addTask { try await body.collect(upTo: most) }
+        group.addTask {
+          try await Task.sleep(for: .seconds(seconds))
+          throw ServerError(.requestTimeout, "The body did not come within \(Int(seconds)) s.")
+        }
+        defer { group.cancelAll() }
+        return try await group.next() ?? ByteBuffer()
+      }
+      request.body = RequestBody(buffer: buffer)
+      return Data(buffer.readableBytesView)
+    } catch is NIOTooManyBytesError {
+      throw tooLong
+    }
+  }
+
+  private var tooLong: ServerError { ServerError(.contentTooLarge, "The body is longer than \(limits.bodyBytes) bytes.") }
+}
+
+extension Request {
+  /// Runs an operation that is cancelled when the client goes away. The connection is not used again afterwards.
+  func whileConnected(_ operation: @Sendable () async throws -> Response) async throws -> Response {
+    var response = try await body.consumeWithCancellationOnInboundClose { _ in try await operation() }
+    response.headers[.connection] = "close"
+    return response
+  }
+
+  /// The parameters of the query, which are texts.
+  var query: RequestFields {
+    var values: [String: JSONValue] = [:]
+    for (name, value) in uri.queryParameters { values[String(name)] = .text(String(value)) }
+    return RequestFields(values, readsTexts: true)
+  }
+}

@@ -1,0 +1,105 @@
+// The server's interface: calls with the key that it may want, refusals as errors, and streams of events.
+import { askForKey } from "./dialogs.js";
+
+/** What the server refused, or that it could not be reached. */
+export class Refusal extends Error {
+  /** The field of the request that is wrong, such as "steps", or null. */
+  param = null;
+  /** The status of HTTP; 0 where there was no answer. */
+  status = 0;
+}
+
+const keyName = "latent-diffusion.key";
+
+function headers(body) {
+  const key = sessionStorage.getItem(keyName);
+  return {
+    ...(key ? { Authorization: `Bearer ${key}` } : {}),
+    ...(body === undefined ? {} : { "Content-Type": "application/json" }),
+  };
+}
+
+async function refusal(response) {
+  const error = (await response.json().catch(() => null))?.error;
+  const result = new Refusal(error?.message ?? `The server answers with the status ${response.status}.`);
+  result.status = response.status;
+  result.param = error?.param ?? null;
+  const wait = Number(response.headers.get("Retry-After"));
+  if (response.status === 429 && wait > 0) {
+    const time = new Date(Date.now() + wait * 1000).toLocaleTimeString();
+    result.message += ` Try again in ${wait === 1 ? "1 second" : `${wait} seconds`}, at ${time}.`;
+  }
+  return result;
+}
+
+/** One key is asked for at a time, also where several calls were refused together. */
+let asking = null;
+
+async function newKey(used) {
+  // Another call may have brought a new key while this one was under way.
+  if (sessionStorage.getItem(keyName) !== used) return true;
+  asking ??= askForKey(used !== null).finally(() => { asking = null; });
+  const key = await asking;
+  if (key === null) return false;
+  sessionStorage.setItem(keyName, key);
+  return true;
+}
+
+async function call(method, path, { body, signal } = {}) {
+  for (;;) {
+    const used = sessionStorage.getItem(keyName);
+    let response;
+    try {
+      response = await fetch(path, {
+        method, signal, headers: headers(body), body: body === undefined ? undefined : JSON.stringify(body),
+      });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Refusal("The server cannot be reached.");
+    }
+    if (response.ok) return response;
+    if (response.status === 401 && await newKey(used)) continue;
+    throw await refusal(response);
+  }
+}
+
+export const get = async (path) => (await call("GET", path)).json();
+export const post = async (path, body) => (await call("POST", path, { body })).json();
+export const remove = async (path) => {
+  const response = await call("DELETE", path);
+  return response.status === 204 ? null : response.json();
+};
+export const bytes = async (path) => (await call("GET", path)).blob();
+
+/** The events of a stream, each `{ event, data }` with the data as JSON, until the stream ends. */
+export async function* events(path, signal) {
+  const response = await call("GET", path, { signal });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    let chunk;
+    try {
+      chunk = await reader.read();
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Refusal("The connection to the server is lost.");
+    }
+    if (chunk.done) return;
+    const blocks = (text + chunk.value).split(/\r?\n\r?\n/);
+    text = blocks.pop();
+    for (const block of blocks) {
+      const event = parsed(block);
+      if (event) yield event;
+    }
+  }
+}
+
+function parsed(block) {
+  const values = { event: "message", data: [] };
+  for (const line of block.split(/\r?\n/)) {
+    const [, name, value] = /^([^:]*):? ?(.*)$/.exec(line);
+    if (name === "event") values.event = value;
+    if (name === "data") values.data.push(value);
+  }
+  return values.data.length ? { event: values.event, data: JSON.parse(values.data.join("\n")) } : null;
+}
