@@ -63,6 +63,7 @@ struct ImageServerProgram: AsyncParsableCommand {
   }
 
   func run() async throws {
+    if memoryLimit != nil { Self.shareOneArena() }
     var logger = Logger(label: "image-server", factory: { StreamLogHandler.standardError(label: $0) })
     logger.logLevel = logLevel
     let temporary = state == nil ? FileManager.default.temporaryDirectory.appending(path: "image-server-\(UUID().uuidString)") : nil
@@ -81,6 +82,19 @@ struct ImageServerProgram: AsyncParsableCommand {
       )
       fflush(nil)
     }
+  }
+
+  /// Begins again with one arena for all threads. Otherwise glibc keeps an arena for each, and in it the memory of models that were let go, which would
+  /// go beyond the limit. Only the environment says so, and only before a program starts.
+  private static func shareOneArena() {
+    #if os(Linux)
+      let name = "MALLOC_ARENA_MAX"
+      guard ProcessInfo.processInfo.environment[name] == nil, setenv(name, "1", 1) == 0 else { return }
+      var arguments: [UnsafeMutablePointer<CChar>?] = CommandLine.arguments.map { strdup($0) }
+      arguments.append(nil)
+      // Where this fails the server goes on as it is.
+      execv("/proc/self/exe", &arguments)
+    #endif
   }
 
   private func configuration(_ folder: URL) throws -> ServerConfiguration {

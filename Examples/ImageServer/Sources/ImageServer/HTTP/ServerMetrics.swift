@@ -73,8 +73,8 @@ final class ServerMetrics: Sendable {
     label.replacing("\\", with: "\\\\").replacing("\"", with: "\\\"").replacing("\n", with: "\\n")
   }
 
-  /// Nil where the system does not say it in this way.
-  private static var residentBytes: Int? {
+  /// Of the process. Nil where the system does not say it in this way.
+  static var residentBytes: Int? {
     guard let text = try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8) else { return nil }
     return text.split(separator: " ").dropFirst().first.flatMap { Int($0) }.map { $0 * 4096 }
   }

@@ -30,6 +30,10 @@ actor ModelShelf {
   private var loaded: [String: Loaded] = [:]
   private var facts: [String: ModelFacts] = [:]
   private static let mostAdaptations = 4
+  /// What a plan counts for a program, and what a server takes beyond it once clients have come, as measured with two processors.
+  private static let (programBytes, serverBytes) = (42_000_000, 22_000_000)
+  /// Of the latter, what comes and goes.
+  private static let fleetingBytes = 6_000_000
 
   init(
     models: [NamedFile], loras: [NamedFile], limit: Int?, weights: WeightForm?, context: ExecutionContext, logger: Logger
@@ -39,7 +43,8 @@ actor ModelShelf {
       var names: Set<String> = []
       for file in files where !names.insert(file.name).inserted { throw .nameTaken(file.name) }
     }
-    (self.models, self.loras, self.limit, self.weights) = (models, loras, limit, weights)
+    (self.models, self.loras, self.weights) = (models, loras, weights)
+    self.limit = limit.map { $0 - Self.serverBytes }
     (self.context, self.logger) = (context, logger)
   }
 
@@ -114,16 +119,25 @@ actor ModelShelf {
   private func plan(for file: NamedFile, _ extent: GenerationExtent?) async throws -> MemoryPlan? {
     guard let limit else { return nil }
     let (weights, threads) = (weights, context.threads)
-    return try await context.run { _ in try MemoryPlan(for: file.url, extent, limit: limit, weights: weights, threads: threads) }
+    do {
+      return try await context.run { _ in try MemoryPlan(for: file.url, extent, limit: limit, weights: weights, threads: threads) }
+    } catch MemoryPlanError.limitTooSmall(_, let smallest, let extent) {
+      // The operator's limit is of the whole server.
+      throw MemoryPlanError.limitTooSmall(limit: limit + Self.serverBytes, smallest: smallest + Self.serverBytes, extent: extent)
+    }
   }
 
-  /// Lets models go that were not used for longest, until what stays and the new one fit the limit.
+  /// Lets models go that were not used for longest, until the process has room for the new one.
   private func makeRoom(for plan: MemoryPlan?) {
     guard let limit, let plan else { return }
-    func kept() -> Int { loaded.values.reduce(0) { $0 + ($1.plan?.keptBytes ?? 0) } }
-    while kept() + plan.predictedPeakBytes > limit, let oldest = loaded.min(by: { $0.value.lastUse < $1.value.lastUse })?.key {
+    BufferPool.releaseIdle()
+    let room = limit + Self.serverBytes - Self.fleetingBytes
+    while let resident = ServerMetrics.residentBytes, resident + plan.predictedPeakBytes - Self.programBytes > room,
+      let oldest = loaded.min(by: { $0.value.lastUse < $1.value.lastUse })?.key
+    {
       logger.info("letting a model go", metadata: ["model": "\(oldest)"])
       loaded[oldest] = nil
+      BufferPool.releaseIdle()
     }
   }
 }

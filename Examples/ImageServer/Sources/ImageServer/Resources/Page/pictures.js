@@ -26,7 +26,7 @@ const boxes = new ResizeObserver((entries) => {
   for (const { target } of entries) target.classList.toggle("pixelated", target.naturalWidth < target.clientWidth);
 });
 
-export function watch(image) {
+function watch(image) {
   image.addEventListener("load", () => image.classList.toggle("pixelated", image.naturalWidth < image.clientWidth));
   boxes.observe(image);
 }

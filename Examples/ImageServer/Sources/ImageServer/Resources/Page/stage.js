@@ -1,6 +1,6 @@
 // The stage: the job that is drawn now with its preview, what became of it, and the jobs that wait.
 import { cancel, unfinished } from "./jobs.js";
-import { actions, imageOf, watch } from "./pictures.js";
+import { actions, imageOf } from "./pictures.js";
 import { model } from "./choices.js";
 import { announcement, standing } from "./words.js";
 
@@ -74,15 +74,12 @@ function shape(frame, width, height) { frame.style.setProperty("--shape", `${wid
 export function showPreview(job, base64) {
   if (shown?.id !== job.id) return;
   if (!preview) {
-    preview = document.createElement("img");
-    preview.className = "frame preview pixelated";
-    preview.alt = "The picture as it is now";
-    const { request } = job;
-    preview.addEventListener("load", () => {
-      const isKnown = request?.width && request?.height;
-      shape(preview, isKnown ? request.width : preview.naturalWidth, isKnown ? request.height : preview.naturalHeight);
-    });
-    element("canvas").replaceChildren(preview);
+    const image = document.createElement("img"), { width, height } = job.request ?? {};
+    image.className = "frame preview pixelated";
+    image.alt = "The picture as it is now";
+    image.addEventListener("load", () => shape(image, ...(width && height ? [width, height] : [image.naturalWidth, image.naturalHeight])));
+    element("canvas").replaceChildren(image);
+    preview = image;
   }
   preview.src = `data:image/png;base64,${base64}`;
 }

@@ -2,7 +2,7 @@
 
 export const sizeInWords = (width, height) => `${width} × ${height}`;
 
-export function secondsInWords(seconds) {
+function secondsInWords(seconds) {
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
   if (seconds < 99.5) return `${Math.round(seconds)} s`;
   const minutes = Math.round(seconds / 60);
