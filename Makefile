@@ -117,7 +117,7 @@ lint: toolchain ## Check the format, the lengths of lines and files, and the cod
 	Scripts/check-documentation-code
 	swift format lint --strict -r --configuration .swift-format $(SOURCES)
 
-docs: toolchain ## Build the documentation
+docs: toolchain ## Build the documentation, and check its links
 	Docs/build.sh
 
 clean: ## Remove what was built

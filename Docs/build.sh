@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Builds the reference of all public symbols into .build/docs, with the toolchain's own docc.
-# Fails where a public symbol has no comment, or a comment has a broken link or names a parameter that is not there.
+# Fails where a public symbol has no comment, a comment has a broken link or names a parameter that is not there, or Scripts/check-links finds a link
+# that leads nowhere.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-modules=(Tensor LatentDiffusionFiles LatentDiffusionComponents LatentDiffusionWeights LatentDiffusionLayers Autoencoder UNet TextEncoder Schedulers Pipeline LatentDiffusion EmojiModel ImageFiles LatentDiffusionVideoFiles LatentDiffusionTrainingData LatentDiffusionTraining)
+modules=(Tensor LatentDiffusionFiles LatentDiffusionComponents LatentDiffusionWeights LatentDiffusionLayers Autoencoder UNet TextEncoder LatentDiffusionImageEncoder Schedulers Pipeline LatentDiffusion EmojiModel ImageFiles LatentDiffusionVideoFiles LatentDiffusionTrainingData LatentDiffusionTraining
+  LatentDiffusionMPI)
 output=.build/docs
 graphs=.build/docs-graphs
 log=.build/docs.log
@@ -47,12 +49,13 @@ fi
 
 echo "Building the pages …"
 failed=0
-# The articles show some of the pictures that the pages of Docs show.
+# The articles show some of the pictures that the pages of Docs show, and the tutorials steps of the examples.
 catalog=.build/docs-catalog/LatentDiffusion.docc
 rm -rf "$catalog"
 mkdir -p "${catalog%/*}"
 cp -r Docs/LatentDiffusion.docc "$catalog"
-cp Docs/Images/latent-*.png "$catalog/"
+cp Docs/Images/{latent-*,tutorial-*,schedulers.*,sigma-spacings.*} "$catalog/"
+Scripts/write-tutorial-steps "$catalog/Tutorials"
 "$docc" convert "$catalog" --fallback-display-name LatentDiffusion --fallback-bundle-identifier LatentDiffusion \
   --fallback-default-module-kind Module --additional-symbol-graph-dir "$graphs" --output-path "$output" --ide-console-output \
   >"$log" 2>&1 || failed=1
@@ -61,5 +64,14 @@ if grep -E '(warning|error): ' "$log" | grep -vE "Parameter '[^']*' is missing d
   failed=1
 fi
 [ "$failed" = 0 ] || { echo "The documentation has mistakes; all messages are in $log." >&2; exit 1; }
+# docc makes no page for the root.
+cat >"$output/index.html" <<'END'
+<!DOCTYPE html>
+<meta charset="utf-8">
+<meta http-equiv="refresh" content="0; url=documentation/latentdiffusion/">
+<title>LatentDiffusion</title>
+<a href="documentation/latentdiffusion/">LatentDiffusion</a>
+END
+Scripts/check-links "$output" "$graphs"
 echo "The pages are in $output. To read them: python3 -m http.server --directory $output"
-echo "and then http://localhost:8000/documentation/latentdiffusion"
+echo "and then http://localhost:8000"

@@ -75,5 +75,7 @@ let package = Package(
     program("AutoencoderAlone"),
     program("ComposedPipeline"),
     program("OwnAutoencoder"),
+    program("OwnScheduler"),
+    program("OwnFamily"),
   ]
 )

@@ -39,6 +39,16 @@ works schedule --scheduler euler --timesteps 999,600,300
 says '"timesteps":\[999,600,300\]'
 works schedulers
 says "dpmpp-2m .DPM.. 2M.: the usual choice"
+# The article has this list as tables.
+page=made/page.md
+tr -d '`' <"$root/Docs/LatentDiffusion.docc/ChoosingAScheduler.md" >"$page"
+while read -r row; do
+  holds "ChoosingAScheduler.md lacks the row $row" grep -qFx -- "$row" "$page"
+done < <(sed -nE 's/^([a-z0-9-]+) \((.+)\): (.*)$/| \1 | \2 | \3 |/p' out | sed -E 's/; (any |no )?--spacing.* \|$/ |/')
+# Two heads and two rules beside them.
+holds "ChoosingAScheduler.md has rows of other schedulers" \
+  test "$(grep -c '^| [a-z0-9-]* | .* | .* |$' "$page")" = "$(($(grep -c '^[a-z0-9-]* (' out) + 4))"
+rm "$page"
 refused 64 "lcm does not have the spacing trailing" schedule --scheduler lcm --timesteps trailing --steps 4
 refused 64 "trailing changes nothing.* unipc" "${draw[@]}" --scheduler unipc --spacing beta --timesteps trailing --output made/x.png
 refused 64 "dpmpp-2m-karras has the spacing karras" "${draw[@]}" --scheduler dpmpp-2m-karras --spacing beta --output made/x.png

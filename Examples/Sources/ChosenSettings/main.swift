@@ -7,12 +7,15 @@ import LatentDiffusion
 do {
   let folder = try CommandLine.arguments.dropFirst().first.map { URL(filePath: $0) } ?? EmojiModel.folder()
 
+  // step: 2
   // snippet: request
   var model = try StableDiffusion.load(from: folder)
   try model.use(.dpmSolverMultistep, spacing: .karras)
+  // step: 3
   var request = model.request("red apple", seed: 7)
-  request.negativePrompts = ["green apple"]
+  request.negativePrompts = ["blurry"]
   request.steps = 15
+  // step: 4
   for try await event in try model.pipeline.generate(request) {
     switch event {
     case .step(let step): print("step \(step.index + 1) of \(step.count)")
@@ -21,6 +24,7 @@ do {
   }
   // end snippet
   print("The picture is in chosen.png.")
+  // end step
 } catch {
   FileHandle.standardError.write(Data("\(error)\n".utf8))
   exit(1)

@@ -3,6 +3,7 @@ import Foundation
 import ImageFiles
 import LatentDiffusion
 
+// step: 2
 /// An autoencoder of one's own: another one, whose pictures it makes sharper.
 struct OwnAutoencoder: LatentAutoencoder {
   let base: any LatentAutoencoder
@@ -22,6 +23,7 @@ struct OwnAutoencoder: LatentAutoencoder {
   }
 }
 
+// end step
 extension Tensor {
   /// `[N, H, W, C]`: each pixel is the mean of itself and its eight neighbours.
   var blurred: Tensor { permuted([1, 2, 0, 3]).meanOfNeighbours.permuted([1, 0, 2, 3]).meanOfNeighbours.permuted([2, 1, 0, 3]) }
@@ -35,6 +37,7 @@ extension Tensor {
   }
 }
 
+// step: 3
 // Draws the same picture with a model's autoencoder and with one that sharpens, side by side: OwnAutoencoder [MODEL].
 do {
   let arguments = CommandLine.arguments.dropFirst()
@@ -45,11 +48,14 @@ do {
   var pipeline = model.pipeline
   pipeline.autoencoder = OwnAutoencoder(base: pipeline.autoencoder, amount: 1)
   // end snippet
+
+  // step: 4
   let pictures = [
     try await model.pipeline.images(for: request)[0].image, try await pipeline.images(for: request)[0].image,
   ]
   try Picture(Tensor.concatenated(pictures, axis: 2)).write(to: URL(filePath: "sharpened.png"))
   print("The pictures are in sharpened.png.")
+  // step: 3
 } catch {
   FileHandle.standardError.write(Data("\(error)\n".utf8))
   exit(1)
