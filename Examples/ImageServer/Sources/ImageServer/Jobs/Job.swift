@@ -46,8 +46,9 @@ struct Job: Sendable, Equatable, Codable {
 
 extension Job {
   /// Ends it with an error.
-  mutating func fail(with failure: any Error) {
-    (state, error) = (.failed, reason(failure))
+  /// - Parameter said: the error in a sentence.
+  mutating func fail(with failure: any Error, _ said: String) {
+    (state, error) = (.failed, said)
     errorStatus =
       switch failure {
       case let failure as ServerError: failure.status.code

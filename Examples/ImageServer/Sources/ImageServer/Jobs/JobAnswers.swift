@@ -37,6 +37,7 @@ struct RequestAnswer: Encodable {
   let spacing: String?
   let count: Int
   let strength: Double?
+  let keepUnmasked: Bool
   let extend: Borders?
   let profile: PromptProfile
   /// What the picture was made from.
@@ -46,7 +47,7 @@ struct RequestAnswer: Encodable {
     (prompt, negativePrompt, model, loras) = (request.prompt, request.negativePrompt, request.model, request.loras)
     (width, height, steps, guidance, seed) = (request.width, request.height, request.steps, request.guidance, request.seed)
     (scheduler, spacing, count, strength) = (request.scheduler, request.spacing, request.count, request.strength)
-    (extend, profile) = (request.extend, request.profile)
+    (keepUnmasked, extend, profile) = (request.keepUnmasked, request.extend, request.profile)
     task = request.extend != nil ? "outpainting" : request.hasMask ? "inpainting" : request.hasImage ? "image-to-image" : "text-to-image"
   }
 }
@@ -110,10 +111,12 @@ struct ModelAnswer: Encodable {
   let guidance: Double?
   let scheduler: String?
   let tasks: [String]?
+  /// Captions that it learned; nil: nothing says which.
+  let vocabulary: [String]?
 
   init(_ entry: ModelShelf.Entry) {
     let facts = entry.facts
-    (name, loaded) = (entry.name, entry.isLoaded)
+    (name, loaded, vocabulary) = (entry.name, entry.isLoaded, entry.captions)
     (width, height, steps, guidance) = (facts?.width, facts?.height, facts?.steps, facts?.guidance)
     (scheduler, tasks) = (facts?.scheduler, facts?.tasks)
   }

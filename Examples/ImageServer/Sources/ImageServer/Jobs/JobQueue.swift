@@ -241,11 +241,11 @@ actor JobQueue: Service {
       // It waits on disk for the next program.
       return leave(id, found)
     case .failure(is Drawing.Parked):
-      found.job.fail(with: ServerError.stopping)
+      found.job.fail(with: ServerError.stopping, ServerError.stopping.message)
     case .failure(is CancellationError):
       found.job.state = .cancelled
     case .failure(let error):
-      found.job.fail(with: error)
+      found.job.fail(with: error, shelf.withoutFolders(reason(error)))
       logger.warning("a job failed", metadata: ["job": "\(id)", "error": "\(reason(error))"])
     }
     live[id] = found
@@ -326,7 +326,7 @@ actor JobQueue: Service {
     for id in waiting {
       guard var found = live[id] else { continue }
       if found.isAttended {
-        found.job.fail(with: ServerError.stopping)
+        found.job.fail(with: ServerError.stopping, ServerError.stopping.message)
         live[id] = found
         end(id)
       } else {

@@ -8,6 +8,8 @@ actor ModelShelf {
   struct Entry: Sendable {
     let name: String
     let isLoaded: Bool
+    /// What it knows to draw; nil: nothing says it.
+    let captions: [String]?
     /// Nil until the model has been loaded.
     let facts: ModelFacts?
   }
@@ -67,7 +69,14 @@ actor ModelShelf {
     return found
   }
 
-  var entries: [Entry] { models.map { Entry(name: $0.name, isLoaded: loaded[$0.name] != nil, facts: facts[$0.name]) } }
+  var entries: [Entry] {
+    models.map { Entry(name: $0.name, isLoaded: loaded[$0.name] != nil, captions: $0.captions, facts: facts[$0.name]) }
+  }
+
+  /// A text that names a file by its path, without the folders: clients need not know them.
+  nonisolated func withoutFolders(_ text: String) -> String {
+    (models + loras).reduce(text) { $0.replacing($1.url.deletingLastPathComponent().path(percentEncoded: false), with: "") }
+  }
 
   var loadedNames: [String] { loaded.keys.sorted() }
 
@@ -160,7 +169,8 @@ struct ModelFacts: Sendable, Codable {
     let known: [any GenerationTask] = [
       TextToImage(), ImageToImage(.pixels(picture)), Inpainting(image: picture, mask: mask), InstructionEditing(picture),
     ]
-    tasks = known.filter { pipeline.takes($0) }.map(\.name)
+    let names = known.filter { pipeline.takes($0) }.map(\.name)
+    tasks = names + (names.contains("inpainting") ? ["outpainting"] : [])
   }
 }
 

@@ -15,6 +15,12 @@ public struct NamedFile: Sendable, Equatable {
   /// - Throws: `EmojiModelError`.
   public static func embedded() throws(EmojiModelError) -> NamedFile { NamedFile(name: "emoji", url: try EmojiModel.folder()) }
 
+  /// What a model knows to draw, where its folder says it: captions in `captions.txt`, with `|` between them. Nil: nothing says it.
+  var captions: [String]? {
+    guard let text = try? String(contentsOf: url.appending(path: "captions.txt"), encoding: .utf8) else { return nil }
+    return text.split(separator: "|").map { $0.trimmingCharacters(in: .whitespacesAndNewlines) }.filter { !$0.isEmpty }
+  }
+
   /// The models of a folder: its folders with a `model_index.json`, and its files of weights.
   /// - Throws: `ServerSetupError`.
   public static func models(in folder: URL) throws(ServerSetupError) -> [NamedFile] {
