@@ -134,6 +134,7 @@ public struct DiffusionModel: Sendable {
     if let width = defaults.width, let height = defaults.height { pipeline.defaultSize = PixelSize(width: width, height: height) }
     makeSchedule()
   }
+    pipeline.content = try source.content(of: family.parts(of: files).map(\.name), adapters: adapters, embeddings: embeddings)
 
   /// Lets another scheduler take the place of the model's own, as `from_config` does: what the model's file says holds for it too,
   /// and about what the file does not say it has its own defaults.

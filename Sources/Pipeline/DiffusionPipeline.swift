@@ -1,4 +1,5 @@
 import LatentDiffusionComponents
+import LatentDiffusionFiles
 import Schedulers
 import Tensor
 
@@ -36,6 +37,8 @@ public struct DiffusionPipeline: Sendable {
   public var admission: (@Sendable (GenerationExtent) throws -> Void)?
   /// The model that the components belong to; nil: none whose parameters a request can change.
   public var model: Adaptation.Model?
+  /// Stands for the files that the components were made of: a checkpoint of others is refused. Nil: nobody knows them.
+  public var content: ContentHash?
   /// For requests that have none of their own.
   public var adaptation: Adaptation?
   /// The matrix of previews; nil: it is fitted to the autoencoder when a generation needs one.

@@ -22,7 +22,7 @@ public struct Generation: AsyncSequence, Sendable {
     /// Where the generation is between two steps; nil before the first and after the last.
     /// - Throws: `EncodingError` where a scheduler, generator or guidance cannot be encoded.
     public var checkpoint: Checkpoint? {
-      get throws { if case .denoising(let loop, let plan, _) = stage { try Checkpoint(loop, of: plan.request) } else { nil } }
+      get throws { if case .denoising(let loop, let plan, _) = stage { try Checkpoint(loop, of: plan) } else { nil } }
     }
 
     /// - Throws: `CancellationError`, `GenerationError`, and what the components throw. Nothing comes after an error.
@@ -47,7 +47,7 @@ public struct Generation: AsyncSequence, Sendable {
       switch self {
       case .planned(let plan, let start):
         let preview = try plan.request.previewInterval.map { _ in try plan.pipeline.previewer(in: context) }
-        try start?.check(plan.request)
+        try start?.check(plan)
         let fresh = try plan.loop(in: context)
         let loop = try start?.applied(to: fresh) ?? fresh
         plan.phase(.denoising)

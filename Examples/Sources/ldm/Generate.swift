@@ -28,10 +28,10 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     var model: StableDiffusion
     var request: GenerationRequest
     /// The prompt as it was given.
-    let written: String
+    var written: String
     let plan: MemoryPlan?
-    /// Where the drawing was when another process left it.
-    let kept: KeepingOptions.Kept?
+    /// Where the drawing was when another process left it; nil once that is behind.
+    var kept: KeepingOptions.Kept?
     let context: ExecutionContext
   }
 
@@ -119,19 +119,18 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
 
   /// Makes the first steps with the first model, and turns the request into one for the second model, which makes the others. The first model is let go before
   /// the second is loaded.
-  private func refine(_ ready: inout Ready, with refiner: ModelOptions, _ progress: Progress) async throws {
-    let context = ready.context
+  /// - Returns: the pass of the second model.
+  private func refine(_ ready: inout Ready, with refiner: ModelOptions, _ progress: Progress) async throws -> DrawingPass {
+    let context = ready.context, name = "with the refiner"
     var request = ready.request
-    request.denoisingEnd = refining.place
-    var latents: Tensor?
-    for try await event in try ready.model.pipeline.generate(request, in: context, phase: { progress.phase($0) }) {
-      guard case .step(let step) = event else { break }
-      if step.index == 0 { for truncation in step.truncations { tell(truncation, progress) } }
-      progress.step(step)
-      latents = step.latents
-      if step.index + 1 == step.count { break }
+    let latents: Tensor
+    if let kept = try ready.kept?.start(of: name, count: drawn.count) {
+      latents = kept
+    } else {
+      ready.request.denoisingEnd = refining.place
+      latents = try await self.latents(of: ready, pass: DrawingPass(name: "before the refiner"), progress)
+      ready.kept = nil
     }
-    guard let latents else { return }
     let (steps, guidance, size) = (request.steps, request.guidance, latents.shape)
     progress.begin("Loading \(refiner.name)")
     let scale = ready.model.pipeline.autoencoder.spatialScale
@@ -151,6 +150,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
       for index in request.negativePrompts.indices { request.negativePrompts[index].second = nil }
     }
     ready.request = request
+    return DrawingPass(name: name, start: latents)
   }
 
   /// A picture of far more pixels than the model was made for would take minutes and look bad. It is drawn at the model's size in its own proportions, unless
@@ -301,13 +301,14 @@ extension DrawingOptions where Drawn == PictureOptions {
   ) async throws {
     if needsPrompt { try prompt.checkIsGiven() }
     try drawn.output.check(count: drawn.count)
-    try drawn.keeping.check(refiner: refining.refiner, usesOutput: drawn.output.isStandardOutput)
+    try drawn.keeping.check(usesOutput: drawn.output.isStandardOutput)
     let progress = Progress(keepsOutputFree: drawn.output.isStandardOutput, isJSON: drawn.keeping.json)
     do {
       var ready = try await ready(
         reading: files, strength: strength, imagePrompts: own(), loadNoise: drawn.seeds.loadNoise, progress, task())
-      if let refiner { try await refine(&ready, with: refiner, progress) }
-      let images = try await images(of: ready, progress)
+      var pass = DrawingPass()
+      if let refiner { pass = try await refine(&ready, with: refiner, progress) }
+      let images = try await images(of: ready, pass: pass, progress)
       let (sentence, files) = try write(images, ready)
       drawn.keeping.forget()
       try progress.end(sentence, files)

@@ -199,14 +199,13 @@ protocol DrawnOptions: ParsableArguments {
   func frameWindows() throws -> FrameWindows?
   /// Prompts of later frames; none without an implementation.
   var laterPrompts: [FramePrompt] { get }
-  /// What becomes of a drawing under way; without an implementation, nothing.
+  /// What becomes of a drawing under way.
   var keeping: KeepingOptions { get }
 }
 
 extension DrawnOptions {
   func frameWindows() -> FrameWindows? { nil }
   var laterPrompts: [FramePrompt] { [] }
-  var keeping: KeepingOptions { .none }
 }
 
 /// For commands that draw pictures.
