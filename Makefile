@@ -62,6 +62,7 @@ test: setup ## Run all tests, also with AVX2's kernels
 	$(RUN_TESTS)
 	$(EXAMPLES)
 	swift build --no-color-diagnostics --package-path Benchmarks
+	swift test -c release --no-color-diagnostics --package-path Integrations
 	Tests/CommandLine/run
 	Tests/Examples/run
 	Tests/TrainShapes/run
@@ -91,15 +92,17 @@ bench-peers: setup ## Compare with other engines: make bench-peers ROWS=unet-2,m
 	Benchmarks/Peers/run.sh $(if $(ROWS),--rows "$(ROWS)") $(if $(ROUNDS),--rounds "$(ROUNDS)")
 
 format: toolchain ## Format the sources
-	swift format -i -r --configuration .swift-format Package.swift Sources Tests Examples/Package.swift Examples/Sources Benchmarks
+	swift format -i -r --configuration .swift-format Package.swift Sources Tests Examples/Package.swift Examples/Sources Benchmarks \
+	  Integrations/Package.swift Integrations/Sources Integrations/Tests
 
 lint: toolchain ## Check the format, the lengths of lines and files, and the code in the documents
 	Scripts/check-lengths
 	Scripts/check-documentation-code
-	swift format lint --strict -r --configuration .swift-format Package.swift Sources Tests Examples/Package.swift Examples/Sources Benchmarks
+	swift format lint --strict -r --configuration .swift-format Package.swift Sources Tests Examples/Package.swift Examples/Sources Benchmarks \
+	  Integrations/Package.swift Integrations/Sources Integrations/Tests
 
 docs: toolchain ## Build the documentation
 	Docs/build.sh
 
 clean: ## Remove what was built
-	rm -rf .build Examples/.build Benchmarks/.build
+	rm -rf .build Examples/.build Benchmarks/.build Integrations/.build

@@ -352,7 +352,7 @@ extension Plan {
     }
     let start = try request.task.start(&preparation)
     try check(start)
-    let texts = try said(beside: pictures, in: context)
+    let texts = try context.observed(Work(.encodingPrompts)) { try said(beside: pictures, in: context) }
     let predictor = try steered(predictor, preparation, in: context)
     let perturbed = perturbed.map { network in (predictor as? ControlledPredictor)?.over(network) ?? network }
     // A second model goes on where the first one was; what starts from a picture begins to count there, as in the webui.
@@ -460,9 +460,11 @@ extension Plan {
     var context = context
     phase(.decoding(done: index, count: pictures))
     context.progress = { [phase, pictures] in phase(.decoding(done: index * $1 + run * $0, count: pictures * $1)) }
-    let decoded = try pipeline.autoencoder.image(
-      of: latents, framesOfClip: pipeline.autoencoder.decodesClips, keeping: keptPicture(picture), in: context
-    ).cropped(height: outputSize.height, width: outputSize.width)
+    let decoded = try context.observed(Work(.decoding, index: index, of: pictures)) { [context] in
+      try pipeline.autoencoder.image(
+        of: latents, framesOfClip: pipeline.autoencoder.decodesClips, keeping: keptPicture(picture), in: context
+      ).cropped(height: outputSize.height, width: outputSize.width)
+    }
     return (0..<run).map { place in
       let image = run == 1 ? decoded : decoded.rows(place..<place + 1)
       return GeneratedImage(
