@@ -14,7 +14,7 @@ LDM = Examples/.build/release/ldm
 BUILD := swift build -c release --no-color-diagnostics --explicit-target-dependency-import-check error
 EXAMPLES := swift build -c release --no-color-diagnostics --package-path Examples
 
-.PHONY: help setup toolchain demo demo-video ldm install train-lora train-shapes test compatibility neon bench bench-peers format lint docs clean
+.PHONY: help setup toolchain demo demo-video ldm install train-lora train-shapes test api compatibility neon bench bench-peers format lint docs clean
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,7 @@ test: setup ## Run all tests, also with AVX2's kernels
 	$(EXAMPLES)
 	swift build --no-color-diagnostics --package-path Benchmarks
 	swift test -c release --no-color-diagnostics --package-path Integrations
+	Scripts/check-api
 	Tests/CommandLine/run
 	Tests/Examples/run
 	Tests/TrainShapes/run
@@ -74,6 +75,9 @@ test: setup ## Run all tests, also with AVX2's kernels
 	  $(RUN_TESTS) && Tests/CommandLine/run; \
 	fi
 	Tests/OutsidePackage/run
+
+api: setup ## Compare the public interface with that of the last tag
+	Scripts/check-api
 
 compatibility: setup ## Run the tests and write the tables of Docs/Compatibility.md
 	$(BUILD) --build-tests
