@@ -50,6 +50,9 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     try adapters.checkNone(in: [
       "--prompt-2": prompt.prompt2, "--negative-prompt": prompt.negativePrompt, "--negative-prompt-2": prompt.negativePrompt2,
     ])
+    if let kind = scheduling.scheduler?.kind, !kind.leadsToPictures {
+      throw Failure("The scheduler \(kind.rawValue) leads from a picture to its noise and draws none; choose another with --scheduler.")
+    }
     for later in drawn.laterPrompts { try adapters.checkNone(in: ["--prompt-at": later.prompt.text]) }
     let kept = try drawn.keeping.kept()
     let windows = try drawn.frameWindows()
@@ -97,9 +100,6 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     var loaded = try await model.load(plan: plan, tiles: tiles, adapters: adapters, in: context)
     if let prediction = sampling.prediction { loaded.predictionType = prediction.type }
     if scheduling.scheduler == nil, let problem = loaded.schedulerProblem { throw Failure("\(problem) Name it with --scheduler.") }
-    if let kind = scheduling.scheduler?.kind, !kind.leadsToPictures {
-      throw Failure("The scheduler \(kind.rawValue) leads from a picture to its noise and draws none; choose another with --scheduler.")
-    }
     if scheduling.choosesAny {
       try loaded.use(
         scheduling.scheduler?.kind, spacing: scheduling.sigmaSpacing, timesteps: scheduling.timestepSpacing, betas: scheduling.betas,
