@@ -81,7 +81,7 @@ struct Plan: Sendable {
     if request.conditioning == nil { said[.prompt] = try scripts(request.prompts, isNegative: false) }
     guidance = try request.guidance(
       embedded: pipeline.predictor.embedsGuidance, composed: said[.prompt]?.contains(where: \.isComposed) ?? false,
-      steps: schedule.endStep - schedule.firstStep)
+      schedule: schedule)
     // Without guidance nobody looks at the negative ones.
     if guidance.rows.contains(where: { $0.text == .negativePrompt }), request.negativeConditioning == nil {
       said[.negativePrompt] = try scripts(request.negativeOrEmpty, isNegative: true)
