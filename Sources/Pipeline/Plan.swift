@@ -144,34 +144,9 @@ struct Plan: Sendable {
   }
 
   /// The tokens of the longest text of compel, which all others get; nil where there is none.
-  private var compelLength: Int? {
+  var compelLength: Int? {
     (scripts.values.flatMap { $0.flatMap(\.prompts) } + request.laterPrompts.map(\.prompt)).filter { $0.profile == .compel }
       .compactMap(pipeline.conditioner.length(of:)).max()
-  }
-
-  private func extent() throws -> GenerationExtent {
-    // The tokens of each row's text, where they are not as many for all.
-    let compelLength = compelLength
-    let lengths = try guidance.rows.filter { !$0.isPerturbed }.flatMap { row -> [Int?] in
-      guard let scripts = scripts[row.text] else {
-        return [(row.text == .prompt ? request.conditioning : request.negativeConditioning)?.length]
-      }
-      return try (0..<(scripts.map(\.parts.count).max() ?? 1)).map { number in
-        let texts = scripts.map { $0.part(number).texts.values }
-        let own = texts.compactMap { $0.compactMap { pipeline.conditioner.length(of: $0) }.max() }
-        guard !own.isEmpty else { return nil }
-        return try max(compelLength ?? 0, Conditioning.commonLength(own, profile: texts[0][0].profile))
-      }
-    }
-    let most = Dictionary(grouping: lengths) { $0 }.values.map(\.count).max() ?? 1
-    var extent = GenerationExtent(
-      size: size, images: count, rowsPerImage: most, sharesLatents: guidance.rows.allSatisfy(\.seesPicture),
-      encodesPicture: request.task.source(scale: pipeline.autoencoder.spatialScale).isPixels)
-    extent.controls = request.controls.map(\.model.name)
-    extent.contextLength = (lengths + request.laterPrompts.map { pipeline.conditioner.length(of: $0.prompt) }).compactMap(\.self).max()
-    (extent.frames, extent.frameWindows) = (frames, request.frameWindows)
-    extent.framesDecodedTogether = request.task.framesDecodedTogether
-    return extent
   }
 
   private func checkTensors() throws {

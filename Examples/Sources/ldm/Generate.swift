@@ -228,10 +228,23 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
       extent.rowsPerImage += rows - 1
       extent.contextLength = length
     }
+    extent.restingRows = guiding.restingRows * parts.count
+    extent.waitingTexts = (textsInTurn(text) - 1) * (extent.rowsPerImage + extent.restingRows)
+    extent.stepCaching = shortcuts.stepCaching
     (extent.frameWindows, extent.framesDecodedTogether) = (windows, task.framesDecodedTogether)
     let mostFrames = GenerationRequest.maximumPixels / (size.width * size.height)
     if case .count(let frames) = task.frames { extent.frames = max(1, min(frames, mostFrames)) }
     return extent
+  }
+
+  /// How many combinations of texts the prompts say in turn, if they change from step to step.
+  private func textsInTurn(_ text: String) -> Int {
+    let steps = sampling.steps ?? scheduling.settings?.count ?? 50, profile = prompt.profile
+    let texts = profile.composition(text).map(\.text) + [prompt.negativePrompt].compactMap(\.self)
+    let said = texts.map { (try? profile.schedule($0, steps: steps)) ?? [] }
+    // As many as there are steps at which one of them changes, or as all of them can be combined.
+    let changes = Set(said.flatMap { $0.map(\.lastStep) }).count
+    return max(1, said.reduce(1) { min($0 * max(1, Set($1.map(\.text)).count), max(changes, 1)) })
   }
 
   /// How many parts of the prompt are added up, and the tokens of the longest text. Nil where prompts are plain, or nothing says it before the model is loaded.
