@@ -10,14 +10,14 @@ TO ?= sunflower
 SWIFT_VERSION := 6.2
 LDM = Examples/.build/release/ldm
 SOURCES := Package.swift Sources Tests Examples/Package.swift Examples/Sources Examples/ImageServer/Package.swift Examples/ImageServer/Sources \
-  Benchmarks
+  Benchmarks Integrations/Package.swift Integrations/Sources Integrations/Tests
 # Imports point down only; an import that Package.swift does not name is an error.
 # Colours are an option of the compiler, so that a build on a terminal would be another than one elsewhere, and take its minutes again.
 BUILD := swift build -c release --no-color-diagnostics --explicit-target-dependency-import-check error
 EXAMPLES := swift build -c release --no-color-diagnostics --package-path Examples
 SERVER := swift build -c release --no-color-diagnostics --package-path Examples/ImageServer
 
-.PHONY: help setup toolchain demo demo-video ldm install server test-server train-lora train-shapes test compatibility neon bench bench-peers \
+.PHONY: help setup toolchain demo demo-video ldm install server test-server train-lora train-shapes test test-integrations api compatibility neon bench bench-peers \
   format lint docs clean
 
 help: ## List these targets
@@ -71,6 +71,7 @@ test: setup ## Run all tests, also with AVX2's kernels
 	$(RUN_TESTS)
 	$(EXAMPLES)
 	swift build --no-color-diagnostics --package-path Benchmarks
+	Scripts/check-api
 	Tests/CommandLine/run
 	Tests/Examples/run
 	$(SERVER)
@@ -92,6 +93,13 @@ test-server: setup ## Test the server with a browser, with the clients openai an
 	Tests/ImageServer/page
 	Tests/ImageServer/clients
 	Tests/ImageServer/load
+
+# The server is built with the adapters; this runs their own tests.
+test-integrations: setup ## Test the adapters to swift-log and swift-metrics
+	swift test -c release --no-color-diagnostics --package-path Integrations
+
+api: setup ## Compare the public interface with that of the last tag
+	Scripts/check-api
 
 compatibility: setup ## Run the tests and write the tables of Docs/Compatibility.md
 	$(BUILD) --build-tests
@@ -121,4 +129,4 @@ docs: toolchain ## Build the documentation, and check its links
 	Docs/build.sh
 
 clean: ## Remove what was built
-	rm -rf .build Examples/.build Examples/ImageServer/.build Benchmarks/.build
+	rm -rf .build Examples/.build Examples/ImageServer/.build Benchmarks/.build Integrations/.build

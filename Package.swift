@@ -56,7 +56,7 @@ let package = Package(
       dependencies: ["Tensor", "LatentDiffusionWeights", "LatentDiffusionLayers", "LatentDiffusionComponents"], path: "Sources/ImageEncoder"
     ),
     .target(name: "Schedulers", dependencies: ["Tensor", "LatentDiffusionComponents"]),
-    .target(name: "Pipeline", dependencies: ["Tensor", "LatentDiffusionComponents", "Schedulers"]),
+    .target(name: "Pipeline", dependencies: ["Tensor", "LatentDiffusionFiles", "LatentDiffusionComponents", "Schedulers"]),
     .target(
       name: "LatentDiffusion",
       dependencies: [

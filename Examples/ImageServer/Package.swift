@@ -11,6 +11,7 @@ let package = Package(
   ],
   dependencies: [
     .package(name: "LatentDiffusion", path: "../.."),
+    .package(name: "LatentDiffusionIntegrations", path: "../../Integrations"),
     .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.0", traits: ["FullFoundation"]),
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
     .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
@@ -25,6 +26,7 @@ let package = Package(
         .product(name: "LatentDiffusion", package: "LatentDiffusion"),
         .product(name: "EmojiModel", package: "LatentDiffusion"),
         .product(name: "ImageFiles", package: "LatentDiffusion"),
+        .product(name: "LatentDiffusionLogging", package: "LatentDiffusionIntegrations"),
         .product(name: "Hummingbird", package: "hummingbird"),
         .product(name: "HummingbirdCore", package: "hummingbird"),
         .product(name: "Logging", package: "swift-log"),

@@ -9,7 +9,23 @@ public protocol NoiseSource: Sendable, Codable {
   /// The seed of another source, below 2⁶³. Without an implementation, it follows from two normal numbers.
   mutating func seed() -> UInt64
   /// The same: one for all pictures, or one for each. Without an implementation, one.
-  mutating func seeds() -> [UInt64]
+  mutating func seeds() -> [NoiseSeed]
+}
+
+/// What noise follows from: a seed, or a place between two, whose noise lies between theirs.
+public struct NoiseSeed: Sendable, Hashable, Codable {
+  /// The seed, or the first of two.
+  public let first: UInt64
+  /// Nil: there is one alone.
+  public let second: UInt64?
+  /// The part of the way from the first to the second, 0…1.
+  public let position: Double
+
+  /// A seed.
+  public init(_ seed: UInt64) { (first, second, position) = (seed, nil, 0) }
+
+  /// A place between two seeds.
+  public init(_ first: UInt64, _ second: UInt64, position: Double) { (self.first, self.second, self.position) = (first, second, position) }
 }
 
 extension NoiseSource {
@@ -17,7 +33,7 @@ extension NoiseSource {
     normal(count).enumerated().sorted { ($0.element, $0.offset) < ($1.element, $1.offset) }.map(\.offset)
   }
 
-  public mutating func seeds() -> [UInt64] { [seed()] }
+  public mutating func seeds() -> [NoiseSeed] { [NoiseSeed(seed())] }
 
   public mutating func seed() -> UInt64 { normal(2).reduce(0) { $0 << 32 | UInt64($1.bitPattern) } & UInt64(Int.max) }
 }

@@ -65,10 +65,14 @@ public struct DiffusionModel: Sendable {
     from url: URL, replacing parts: [String: URL] = [:], weights: WeightForm? = nil, plan: MemoryPlan? = nil, adapters: [AdapterUse] = [],
     embeddings: [TextualInversion] = [], registry: ModelRegistry = .standard, in context: ExecutionContext = ExecutionContext()
   ) throws -> DiffusionModel {
-    let files = try ModelFiles.open(url, replacing: parts, registry: registry)
-    return try DiffusionModel(
-      files, of: registry.family(of: files), weights: plan?.weights ?? weights, plan: plan, adapters: adapters, embeddings: embeddings,
-      in: context)
+    let model = try context.observed(Work(.loadingModel, url.lastPathComponent)) {
+      let files = try ModelFiles.open(url, replacing: parts, registry: registry)
+      return try DiffusionModel(
+        files, of: registry.family(of: files), weights: plan?.weights ?? weights, plan: plan, adapters: adapters, embeddings: embeddings,
+        in: context)
+    }
+    for warning in model.warnings { context.workObserver?.warned("\(warning)") }
+    return model
   }
 
   /// The same on the engine's threads, for programs that must not wait: nothing of the caller's is blocked, and cancelling the task ends it.
@@ -130,6 +134,7 @@ public struct DiffusionModel: Sendable {
     pipeline.scalesPictures = assembly.scalesPictures
     if let plan { pipeline.admission = { try plan.admit($0) } }
     pipeline.model = identity
+    pipeline.content = try source.content(of: family.parts(of: files).map(\.name), adapters: adapters, embeddings: embeddings)
     pipeline.adaptation = added.components.isEmpty ? nil : try adaptation(by: added, in: context)
     if let width = defaults.width, let height = defaults.height { pipeline.defaultSize = PixelSize(width: width, height: height) }
     makeSchedule()

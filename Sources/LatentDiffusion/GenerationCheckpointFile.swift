@@ -6,14 +6,17 @@ import Tensor
 
 /// A checkpoint as one safetensors file: its large tensors as tensors, the rest as text in the metadata.
 extension Generation.Checkpoint {
-  private static let (versionKey, descriptionKey, version) = ("generation_checkpoint", "checkpoint", "1")
+  private static let (versionKey, descriptionKey, version) = ("generation_checkpoint", "checkpoint", "2")
 
   /// Writes the file: beside an older one, which it then replaces. A process that is killed meanwhile leaves the older one.
   ///
-  /// - Parameter notes: what a program wants to find again, by names of its own (`notes(in:)`).
+  /// - Parameters:
+  ///   - notes: what a program wants to find again, by names of its own (`notes(in:)`).
+  ///   - others: tensors that it wants to find again (`tensors(in:)`), such as what an earlier pass made.
   /// - Throws: `FileWriteError`; what encoding throws.
-  public func write(to url: URL, notes: [String: String] = [:]) throws {
+  public func write(to url: URL, notes: [String: String] = [:], tensors others: [String: Tensor] = [:]) throws {
     var rest = self, tensors = ["latents": latents]
+    for (name, tensor) in others { tensors["own.\(name)"] = tensor }
     for (pass, kept) in kept.enumerated() {
       for (name, tensor) in kept {
         tensors["kept.\(pass).\(name)"] = tensor
@@ -38,14 +41,25 @@ extension Generation.Checkpoint {
     } catch {
       throw CheckpointFileError.damaged(path: path, reason: "its description cannot be read")
     }
-    func tensor(_ name: String) throws -> Tensor {
-      guard let stored = file.tensors[name], stored.elementType == "F32", let values = try? file.tensor(name, shape: stored.shape) else {
-        throw CheckpointFileError.damaged(path: path, reason: "the tensor \(name) is missing")
-      }
-      return values.decoded()
+    latents = try Self.tensor("latents", in: file, path: path)
+    for pass in kept.indices {
+      for name in kept[pass].keys { kept[pass][name] = try Self.tensor("kept.\(pass).\(name)", in: file, path: path) }
     }
-    latents = try tensor("latents")
-    for pass in kept.indices { for name in kept[pass].keys { kept[pass][name] = try tensor("kept.\(pass).\(name)") } }
+  }
+
+  private static func tensor(_ name: String, in file: SafetensorsFile, path: String) throws(CheckpointFileError) -> Tensor {
+    guard let stored = file.tensors[name], stored.elementType == "F32", let values = try? file.tensor(name, shape: stored.shape) else {
+      throw .damaged(path: path, reason: "the tensor \(name) is missing")
+    }
+    return values.decoded()
+  }
+
+  /// The tensors that the program kept beside the checkpoint.
+  /// - Throws: `CheckpointFileError`, `SafetensorsError`.
+  public static func tensors(in url: URL) throws -> [String: Tensor] {
+    let file = try SafetensorsFile(url), path = url.path(percentEncoded: false), own = file.names.filter { $0.hasPrefix("own.") }
+    _ = try description(in: file, path: path)
+    return Dictionary(uniqueKeysWithValues: try own.map { (String($0.dropFirst(4)), try tensor($0, in: file, path: path)) })
   }
 
   /// What the program noted that wrote a file.

@@ -1,5 +1,6 @@
 import Foundation
 import LatentDiffusionComponents
+import LatentDiffusionFiles
 import LatentDiffusionImageEncoder
 import LatentDiffusionLayers
 import LatentDiffusionWeights
@@ -58,7 +59,7 @@ extension DiffusionModel {
   /// - Parameters:
   ///   - url: a file of the published layout: `image_proj.…`, and `ip_adapter.N.to_k_ip.weight` for each layer that attends to the text.
   ///   - imageEncoder: the tower that the adapter was trained with.
-  /// - Throws: `IPAdapterError`, `SafetensorsError`, `CancellationError`.
+  /// - Throws: `IPAdapterError`, `SafetensorsError`, `FileReadError`, `CancellationError`.
   public func adding(
     ipAdapter url: URL, imageEncoder: CLIPImageEncoder, in context: ExecutionContext = ExecutionContext()
   ) throws -> DiffusionModel {
@@ -67,6 +68,7 @@ extension DiffusionModel {
     let (conditioner, layers, report) = try IPAdapterFile(url).parts(for: unet, encoder: imageEncoder, in: context)
     result.pipeline.predictor = unet.adding(layers)
     result.pipeline.imageConditioners.append(conditioner)
+    try result.pipeline.content?.add(ContentHash(sampling: [url]))
     if let plan, plan.limit != nil, !plan.isBeside(url) { result.warnings.append(.outsidePlan(name: url.lastPathComponent)) }
     if !report.unused.isEmpty { result.warnings.append(.unusedTensors(component: url.lastPathComponent, names: report.unused)) }
     return result

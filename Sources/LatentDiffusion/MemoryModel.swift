@@ -217,8 +217,12 @@ struct MemoryModel: Sendable {
       try assembly.followConditioner(extent.images, size: extent.size, pictures: parts.pictures, $0)
     }
     let pass = try followed(passes, .predictor, choice) { engine in
-      let conditioning = text.conditioning?.extended(to: extent.images * extent.rowsPerImage, length: extent.contextLength, by: engine)
-      try assembly.followPass(conditioning, extent, steeredBy: parts.controls, height: height, width: width, engine)
+      func said(_ rows: Int) -> Conditioning? {
+        text.conditioning?.extended(to: extent.images * rows, length: extent.contextLength, by: engine)
+      }
+      try assembly.followPass(
+        said(extent.rowsPerImage), resting: extent.restingRows > 0 ? said(extent.restingRows) : nil, extent, steeredBy: parts.controls,
+        height: height, width: width, engine)
       return nil
     }.work
     let tiles = choice.tiling.tiles(height: height, width: width, scale: scale)
@@ -238,7 +242,9 @@ struct MemoryModel: Sendable {
     // The pictures that are done, and copies of the one that is being made.
     let count = extent.images * frames
     let pictures = (count + 3) * extent.size.width * extent.size.height * 3 * 4
-    let latents = Self.waste.buffers * Double(max(text.work.peakBytes, pass.peakBytes))
+    let rows = extent.images * (extent.rowsPerImage + extent.restingRows + extent.waitingTexts)
+    let said = text.conditioning?.extended(to: rows, length: extent.contextLength, by: CountingEngine(WorkCounter(), threads: 1)).bytes ?? 0
+    let latents = Self.waste.buffers * Double(max(text.work.peakBytes, pass.peakBytes) + said)
     let passing = max(latents, Self.waste.pictures * Double(max(decoding.peakBytes, encoding.peakBytes)) + Double(pictures))
     let area = Double(height * width) / Double(tile.height * tile.width) * (tiles?.areaFactor(height: height, width: width) ?? 1)
     let decodings = Double(extent.images * ((frames + together - 1) / together)) * area

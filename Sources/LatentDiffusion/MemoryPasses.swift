@@ -63,26 +63,41 @@ extension ModelAssembly {
     }
   }
 
-  /// A pass after the first, which leaves what every pass needs of the text.
+  /// A pass after the first, which leaves what every pass needs of the text, and after those that leave deep features.
+  /// - Parameter resting: the conditioning of rows in other passes, which remember something meanwhile.
   func followPass(
-    _ conditioning: Conditioning?, _ extent: GenerationExtent, steeredBy controls: [any ControlModel] = [], height: Int, width: Int,
+    _ conditioning: Conditioning?, resting: Conditioning? = nil, _ extent: GenerationExtent, steeredBy controls: [any ControlModel] = [],
+    height: Int, width: Int,
     _ engine: CountingEngine
   ) throws {
-    let latents = extent.images * (extent.sharesLatents ? 1 : extent.rowsPerImage)
-    let conditioning = completed(conditioning ?? Conditioning(rows: latents), by: engine)
+    func latents(_ rows: Int) -> Int { extent.images * (extent.sharesLatents ? 1 : rows) }
+    let conditioning = completed(conditioning ?? Conditioning(rows: latents(extent.rowsPerImage)), by: engine)
     let frames = predictor.clip.map { extent.frames ?? $0.usual }
+    func input(_ rows: Int) -> Tensor {
+      engine.input(Shape([latents(rows)] + (frames.map { [$0] } ?? []) + [height, width, predictor.inputChannels]))
+    }
+    // Whole passes take most: each is one here.
+    let shortcuts = Shortcuts(stepCaching: extent.stepCaching.map { StepCaching(interval: 1, branch: $0.branch, order: $0.order) })
+    let passes = 2 + (extent.stepCaching?.order ?? 0)
+    var others = PassMemory(shortcuts)
+    if let resting {
+      let told = completed(resting, by: engine)
+      for _ in 1..<passes {
+        _ = try predictor.predict(input(extent.restingRows), timestep: 0, conditioning: told, memory: &others, in: engine.context)
+      }
+    }
     let steered = try ControlledPredictor.steering(
       extent.frameWindows.map { try predictor.drawing(in: $0) } ?? predictor,
       controls.map { Control($0, picture: engine.input([1, extent.size.height, extent.size.width, $0.pictureChannels])) },
       rows: Array(repeating: GuidanceRow(.prompt), count: extent.rowsPerImage), steps: 2, count: extent.images, frames: frames,
       in: engine.context)
-    var memory = PassMemory()
-    for _ in 0..<2 {
+    var memory = PassMemory(shortcuts)
+    for _ in 0..<passes {
       engine.counter.beginPass()
       _ = try steered.predict(
-        engine.input(Shape([latents] + (frames.map { [$0] } ?? []) + [height, width, predictor.inputChannels])), timestep: 0,
-        conditioning: conditioning, memory: &memory, in: engine.context)
+        input(extent.rowsPerImage), timestep: 0, conditioning: conditioning, memory: &memory, in: engine.context)
     }
+    withExtendedLifetime(others) {}
   }
 
   /// With what a task gives the predictor beside the text.
@@ -133,6 +148,9 @@ extension ModelAssembly {
 }
 
 extension Conditioning {
+  /// Bytes of all its rows.
+  var bytes: Int { (contexts + [pooled].compactMap(\.self) + inputs.values).reduce(0) { $0 + 4 * $1.count } }
+
   /// The same with so many rows, as inputs that the engine does not count.
   /// - Parameter length: tokens of the text; nil: as many as it has.
   func extended(to rows: Int, length: Int? = nil, by engine: CountingEngine) -> Conditioning {

@@ -156,7 +156,9 @@ extension ModelFiles {
         path: url.path(percentEncoded: false), family: "a model whose \(name) is a \(className(of: name) ?? "component without a class")",
         supported: "a class that is registered")
     }
-    return try LoadReport.load(from: source, residency: residency, in: context) { try type.init(configuration: json, weights: $0) }
+    return try context.observed(Work(.loadingComponent, name)) {
+      try LoadReport.load(from: source, residency: residency, in: context) { try type.init(configuration: json, weights: $0) }
+    }
   }
 }
 
@@ -221,6 +223,9 @@ extension ModelComponent {
     let planned = plan?.isBeside(url) == true ? url.networkName : fitting
     let form = if let plan { plan.form(of: planned) } else { try weights ?? files.usualForm(of: fitting) }
     let made = try files.make(fitting, as: form, residency: plan?.residency(of: planned) ?? .packed, in: context)
+    if !made.report.unused.isEmpty {
+      context.workObserver?.warned("\(LoadWarning.unusedTensors(component: fitting, names: made.report.unused))")
+    }
     guard let component = made.component as? Self else {
       throw ModelFilesError.noSuchComponent(name: fitting, model: url.path(percentEncoded: false))
     }

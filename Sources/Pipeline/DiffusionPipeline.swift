@@ -1,4 +1,5 @@
 import LatentDiffusionComponents
+import LatentDiffusionFiles
 import Schedulers
 import Tensor
 
@@ -36,6 +37,8 @@ public struct DiffusionPipeline: Sendable {
   public var admission: (@Sendable (GenerationExtent) throws -> Void)?
   /// The model that the components belong to; nil: none whose parameters a request can change.
   public var model: Adaptation.Model?
+  /// Stands for the files that the components were made of: a checkpoint of others is refused. Nil: nobody knows them.
+  public var content: ContentHash?
   /// For requests that have none of their own.
   public var adaptation: Adaptation?
   /// The matrix of previews; nil: it is fitted to the autoencoder when a generation needs one.
@@ -134,7 +137,12 @@ public struct DiffusionPipeline: Sendable {
     try checkPixels(width: image.shape[2], height: image.shape[1])
     return try await context.run { context in
       // One at a time, as for `decode`.
-      let modes = try (0..<image.shape[0]).map { try autoencoder.checkedEncode(image.rows($0..<$0 + 1).centered, in: context).mode }
+      let count = image.shape[0]
+      let modes = try (0..<count).map { index in
+        try context.observed(Work(.encodingPicture, index: index, of: count)) {
+          try autoencoder.checkedEncode(image.rows(index..<index + 1).centered, in: context).mode
+        }
+      }
       return autoencoder.scaled(Tensor.concatenated(modes, axis: 0))
     }
   }
@@ -150,7 +158,13 @@ public struct DiffusionPipeline: Sendable {
     try checkPixels(width: latents.shape[2] * scale, height: latents.shape[1] * scale)
     return try await context.run { context in
       // One at a time: a decoder's buffers are large.
-      try Tensor.concatenated((0..<latents.shape[0]).map { try autoencoder.image(of: latents.rows($0..<$0 + 1), in: context) }, axis: 0)
+      let count = latents.shape[0]
+      let images = try (0..<count).map { index in
+        try context.observed(Work(.decoding, index: index, of: count)) {
+          try autoencoder.image(of: latents.rows(index..<index + 1), in: context)
+        }
+      }
+      return Tensor.concatenated(images, axis: 0)
     }
   }
 

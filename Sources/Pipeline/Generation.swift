@@ -18,20 +18,43 @@ public struct Generation: AsyncSequence, Sendable {
   public struct Iterator: AsyncIteratorProtocol {
     fileprivate var stage: Stage
     fileprivate let context: ExecutionContext
+    /// When the first event was asked for, where somebody wants to know.
+    private var start: ContinuousClock.Instant?
+
+    fileprivate init(stage: Stage, context: ExecutionContext) { (self.stage, self.context, start) = (stage, context, nil) }
 
     /// Where the generation is between two steps; nil before the first and after the last.
     /// - Throws: `EncodingError` where a scheduler, generator or guidance cannot be encoded.
     public var checkpoint: Checkpoint? {
-      get throws { if case .denoising(let loop, let plan, _) = stage { try Checkpoint(loop, of: plan.request) } else { nil } }
+      get throws { if case .denoising(let loop, let plan, _) = stage { try Checkpoint(loop, of: plan) } else { nil } }
     }
 
     /// - Throws: `CancellationError`, `GenerationError`, and what the components throw. Nothing comes after an error.
     public mutating func next() async throws -> GenerationEvent? {
       let current = stage
       stage = .finished
-      let (event, following) = try await context.run { try current.next(in: $0) }
-      stage = following
-      return event
+      if case .planned(let plan, _) = current { begin(plan) }
+      do {
+        let (event, following) = try await context.run { try current.next(in: $0) }
+        stage = following
+        if case .finished = following { end(current.plan) }
+        return event
+      } catch {
+        end(current.plan, with: error)
+        throw error
+      }
+    }
+
+    private mutating func begin(_ plan: Plan) {
+      guard let observer = context.workObserver else { return }
+      start = .now
+      observer.began(plan.work)
+      for truncation in plan.truncations { observer.warned("\(truncation)") }
+    }
+
+    private func end(_ plan: Plan?, with error: (any Error)? = nil) {
+      guard let start, let plan else { return }
+      context.workObserver?.ended(plan.work, after: .now - start, error: error)
     }
   }
 
@@ -43,11 +66,18 @@ public struct Generation: AsyncSequence, Sendable {
     case decoding(Tensor, Plan, index: Int, ready: ArraySlice<GeneratedImage>)
     case finished
 
+    var plan: Plan? {
+      switch self {
+      case .planned(let plan, _), .denoising(_, let plan, _), .decoding(_, let plan, _, _): plan
+      case .finished: nil
+      }
+    }
+
     func next(in context: ExecutionContext) throws -> (GenerationEvent?, Stage) {
       switch self {
       case .planned(let plan, let start):
         let preview = try plan.request.previewInterval.map { _ in try plan.pipeline.previewer(in: context) }
-        try start?.check(plan.request)
+        try start?.check(plan)
         let fresh = try plan.loop(in: context)
         let loop = try start?.applied(to: fresh) ?? fresh
         plan.phase(.denoising)
@@ -72,10 +102,15 @@ public struct Generation: AsyncSequence, Sendable {
   }
 }
 
+extension Plan {
+  /// The whole generation.
+  fileprivate var work: Work { Work(.generation, of: pictures) }
+}
+
 extension DenoisingLoop {
   fileprivate mutating func step(plan: Plan, preview: DiffusionPipeline.Previewer?, in context: ExecutionContext) throws -> GenerationStep {
     let (index, timestep) = (step - firstStep, scheduler.timesteps[step])
-    let predictedOriginal = try advance(in: context)
+    let predictedOriginal = try context.observed(Work(.step, index: index, of: endStep - firstStep)) { try advance(in: context) }
     let isDue = plan.request.previewInterval.map { (index + 1).isMultiple(of: $0) } ?? false
     return GenerationStep(
       index: index, count: endStep - firstStep, timestep: timestep, latents: latents, predictedOriginal: predictedOriginal,

@@ -1,10 +1,11 @@
 import Foundation
 import LatentDiffusionComponents
+import LatentDiffusionFiles
 import Tensor
 
 extension Generation {
   /// Where a generation is between two steps: it can be written to a file, and a generation of the same request on the same model goes on from it,
-  /// in this process or another, to the same picture.
+  /// in this process or another, to the same picture. What adapters add to one request alone (`GenerationRequest.adaptation`) is not compared.
   ///
   /// ```swift
   /// var steps = try pipeline.generate(request).makeAsyncIterator()
@@ -19,8 +20,10 @@ extension Generation {
     public package(set) var latents: Tensor
     /// The next step, an index into the scheduler's timesteps.
     public let step: Int
-    /// What was asked for: a digest of each part of the request.
-    private let asked: [String: UInt64]
+    /// What was asked for: a hash of each part of the request.
+    private let asked: [String: ContentHash]
+    /// What the model was made of; nil: nobody knows.
+    private let model: ContentHash?
     private let timesteps: [Float]
     /// The scheduler with its history, the generator of random numbers and the guidance, each as its own type encodes itself.
     private let scheduler: Data
@@ -31,11 +34,11 @@ extension Generation {
     private let passes: [Int]
     package var kept: [[String: Tensor]]
 
-    init(_ loop: DenoisingLoop, of request: GenerationRequest) throws {
+    init(_ loop: DenoisingLoop, of plan: Plan) throws {
       (latents, step, timesteps) = (loop.latents, loop.step, loop.scheduler.timesteps)
       (passes, kept) = (loop.memories.map(\.passes), loop.memories.map(\.kept))
       seed = loop.memories.first?.seed ?? 0
-      asked = request.digests
+      (asked, model) = (plan.request.contents, plan.pipeline.content)
       scheduler = try Self.encoded(loop.scheduler)
       noise = try Self.encoded(loop.noise)
       guidance = try Self.encoded(loop.guidance)
@@ -50,10 +53,16 @@ extension Generation {
 
     /// Says before anything is computed whether it belongs to a request.
     /// - Throws: `GenerationError.checkpointDoesNotFit`.
-    func check(_ request: GenerationRequest) throws(GenerationError) {
-      let asked = request.digests, parts = Set(asked.keys).union(self.asked.keys)
-      guard let other = parts.sorted().first(where: { asked[$0] != self.asked[$0] }) else { return }
-      throw .checkpointDoesNotFit(reason: "it was saved with \(other) other than the request's")
+    func check(_ plan: Plan) throws(GenerationError) {
+      let asked = plan.request.contents, parts = Set(asked.keys).union(self.asked.keys)
+      if let other = parts.sorted().first(where: { asked[$0] != self.asked[$0] }) {
+        throw .checkpointDoesNotFit(reason: "it was saved with \(other) other than the request's")
+      }
+      if let model, let content = plan.pipeline.content, model != content {
+        throw .checkpointDoesNotFit(
+          reason:
+            "the model's files or adapters are others than when it was saved, or are held in another form; begin anew, or put them back")
+      }
     }
 
     /// The loop of the same request, at this place.

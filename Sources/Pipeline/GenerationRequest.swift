@@ -52,7 +52,8 @@ public struct GenerationRequest: Sendable {
   public var guidanceMethod: (any Guidance)?
   /// Guidance away from a network whose attention is perturbed, beside the other one and also without it. Nil: none.
   public var perturbedAttention: PerturbedAttention?
-  /// The part of the steps, 0…1, in which predictions are guided; in the others there is the prompt's alone. Nil: all.
+  /// The part of the steps, 0…1, in which predictions are guided; in the others there is the prompt's alone. Where another model begins or ends the denoising
+  /// (`denoisingStart`, `denoisingEnd`), it is a part of that as a whole. Nil: all.
   public var guidanceInterval: ClosedRange<Double>?
   /// Steps whose prediction follows from those before, without asking the predictor: faster, and another picture. Nil: none.
   public var forecast: PredictionForecast?

@@ -81,7 +81,7 @@ struct Plan: Sendable {
     if request.conditioning == nil { said[.prompt] = try scripts(request.prompts, isNegative: false) }
     guidance = try request.guidance(
       embedded: pipeline.predictor.embedsGuidance, composed: said[.prompt]?.contains(where: \.isComposed) ?? false,
-      steps: schedule.endStep - schedule.firstStep)
+      schedule: schedule)
     // Without guidance nobody looks at the negative ones.
     if guidance.rows.contains(where: { $0.text == .negativePrompt }), request.negativeConditioning == nil {
       said[.negativePrompt] = try scripts(request.negativeOrEmpty, isNegative: true)
@@ -144,34 +144,9 @@ struct Plan: Sendable {
   }
 
   /// The tokens of the longest text of compel, which all others get; nil where there is none.
-  private var compelLength: Int? {
+  var compelLength: Int? {
     (scripts.values.flatMap { $0.flatMap(\.prompts) } + request.laterPrompts.map(\.prompt)).filter { $0.profile == .compel }
       .compactMap(pipeline.conditioner.length(of:)).max()
-  }
-
-  private func extent() throws -> GenerationExtent {
-    // The tokens of each row's text, where they are not as many for all.
-    let compelLength = compelLength
-    let lengths = try guidance.rows.filter { !$0.isPerturbed }.flatMap { row -> [Int?] in
-      guard let scripts = scripts[row.text] else {
-        return [(row.text == .prompt ? request.conditioning : request.negativeConditioning)?.length]
-      }
-      return try (0..<(scripts.map(\.parts.count).max() ?? 1)).map { number in
-        let texts = scripts.map { $0.part(number).texts.values }
-        let own = texts.compactMap { $0.compactMap { pipeline.conditioner.length(of: $0) }.max() }
-        guard !own.isEmpty else { return nil }
-        return try max(compelLength ?? 0, Conditioning.commonLength(own, profile: texts[0][0].profile))
-      }
-    }
-    let most = Dictionary(grouping: lengths) { $0 }.values.map(\.count).max() ?? 1
-    var extent = GenerationExtent(
-      size: size, images: count, rowsPerImage: most, sharesLatents: guidance.rows.allSatisfy(\.seesPicture),
-      encodesPicture: request.task.source(scale: pipeline.autoencoder.spatialScale).isPixels)
-    extent.controls = request.controls.map(\.model.name)
-    extent.contextLength = (lengths + request.laterPrompts.map { pipeline.conditioner.length(of: $0.prompt) }).compactMap(\.self).max()
-    (extent.frames, extent.frameWindows) = (frames, request.frameWindows)
-    extent.framesDecodedTogether = request.task.framesDecodedTogether
-    return extent
   }
 
   private func checkTensors() throws {
@@ -352,7 +327,7 @@ extension Plan {
     }
     let start = try request.task.start(&preparation)
     try check(start)
-    let texts = try said(beside: pictures, in: context)
+    let texts = try context.observed(Work(.encodingPrompts)) { try said(beside: pictures, in: context) }
     let predictor = try steered(predictor, preparation, in: context)
     let perturbed = perturbed.map { network in (predictor as? ControlledPredictor)?.over(network) ?? network }
     // A second model goes on where the first one was; what starts from a picture begins to count there, as in the webui.
@@ -460,9 +435,11 @@ extension Plan {
     var context = context
     phase(.decoding(done: index, count: pictures))
     context.progress = { [phase, pictures] in phase(.decoding(done: index * $1 + run * $0, count: pictures * $1)) }
-    let decoded = try pipeline.autoencoder.image(
-      of: latents, framesOfClip: pipeline.autoencoder.decodesClips, keeping: keptPicture(picture), in: context
-    ).cropped(height: outputSize.height, width: outputSize.width)
+    let decoded = try context.observed(Work(.decoding, index: index, of: pictures)) { [context] in
+      try pipeline.autoencoder.image(
+        of: latents, framesOfClip: pipeline.autoencoder.decodesClips, keeping: keptPicture(picture), in: context
+      ).cropped(height: outputSize.height, width: outputSize.width)
+    }
     return (0..<run).map { place in
       let image = run == 1 ? decoded : decoded.rows(place..<place + 1)
       return GeneratedImage(

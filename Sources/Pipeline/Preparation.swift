@@ -123,7 +123,9 @@ public struct Preparation {
     var context = context
     plan.phase(.encodingPicture(done: index, count: count))
     context.progress = { [phase = plan.phase] in phase(.encodingPicture(done: index * $1 + $0, count: count * $1)) }
-    return try plan.pipeline.autoencoder.checkedEncode(centered, in: context)
+    return try context.observed(Work(.encodingPicture, index: index, of: count)) { [context] in
+      try plan.pipeline.autoencoder.checkedEncode(centered, in: context)
+    }
   }
 }
 

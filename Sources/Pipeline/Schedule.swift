@@ -8,6 +8,8 @@ public struct Schedule: Sendable {
   public private(set) var firstStep: Int
   /// The step before which the loop ends; as many as the scheduler has timesteps, unless another model goes on.
   public private(set) var endStep: Int
+  /// The steps of all models together, of which this one runs those from `firstStep` on; more where another model begins or ends the denoising.
+  private(set) var denoising: Range<Int>
   /// The timesteps of the training (`num_train_timesteps`), by which a part of the denoising is measured.
   public var trainingSteps = 1000
 
@@ -18,6 +20,7 @@ public struct Schedule: Sendable {
     self.scheduler = scheduler
     self.firstStep = firstStep
     endStep = scheduler.timesteps.count
+    denoising = min(firstStep, endStep)..<endStep
   }
 
   /// The part of the schedule that a model does where others do the rest. Source: `denoising_start` in `get_timesteps` and `denoising_end` of diffusers'
@@ -27,6 +30,7 @@ public struct Schedule: Sendable {
     let timesteps = scheduler.timesteps
     func cutoff(_ part: Double) -> Float { Float((Double(trainingSteps) - part * Double(trainingSteps)).rounded(.toNearestOrEven)) }
     if let start {
+      result.denoising = 0..<timesteps.count
       let cutoff = cutoff(start)
       // All predictions of a step belong together.
       let order = max(scheduler.order, 1)

@@ -84,11 +84,11 @@ private func log(_ x: Float) -> Float { Float(Foundation.log(Double(x))) }
 
 /// The Brownian path of a run, whose seed is drawn when it is first asked for. Pictures with seeds of their own have paths of their own.
 struct BrownianPath: Sendable, Codable {
-  private var seeds: [UInt64] = []
+  private var seeds: [NoiseSeed] = []
 
   init(_ configuration: SchedulerConfiguration) throws(SchedulerError) {
     guard configuration.noiseSamplerSeed != nil else { return }
-    seeds = [UInt64(try configuration.count(.noiseSamplerSeed, configuration.noiseSamplerSeed, default: 0, in: 0...Int.max))]
+    seeds = [NoiseSeed(UInt64(try configuration.count(.noiseSamplerSeed, configuration.noiseSamplerSeed, default: 0, in: 0...Int.max)))]
   }
 
   /// Standard normal noise for a step between two σ of a schedule.
@@ -100,7 +100,13 @@ struct BrownianPath: Sendable, Codable {
     func path(_ seed: UInt64, like sample: Tensor) -> Tensor {
       BrownianTree(entropy: seed, from: sigmas.min() ?? 0, to: sigmas.max() ?? 0).noise(from: sigma, to: next, like: sample)
     }
-    guard seeds.count > 1, sample.shape[0].isMultiple(of: seeds.count) else { return path(seeds.first ?? 0, like: sample) }
+    func path(_ seed: NoiseSeed, like sample: Tensor) -> Tensor {
+      let start = path(seed.first, like: sample)
+      guard let second = seed.second else { return start }
+      return Tensor(
+        sphericalInterpolation(from: start.elements, to: path(second, like: sample).elements, at: seed.position), shape: sample.shape)
+    }
+    guard seeds.count > 1, sample.shape[0].isMultiple(of: seeds.count) else { return path(seeds.first ?? NoiseSeed(0), like: sample) }
     let each = sample.shape[0] / seeds.count
     return Tensor.concatenated(seeds.indices.map { path(seeds[$0], like: sample.rows($0 * each..<($0 + 1) * each)) }, axis: 0)
   }

@@ -91,19 +91,6 @@ extension DiffusionModel {
     let values = Dictionary(trained.map { ($0.component, $0.parameters.tensors) }) { first, _ in first }
     try source.files.write(replacing: values, configurations: configurations, to: url, in: context)
   }
-
-  /// Stands for the contents of components' files, for an `EncodingCache`.
-  ///
-  /// - Parameter components: by the names of their folders; those that the model lacks are left out.
-  /// - Throws: `TrainingDataError.unreadable`.
-  public func content(of components: [String]) throws -> ContentHash {
-    var hash = ContentHash()
-    for component in components where source.files.components.contains(component) {
-      hash.add(component)
-      hash.add(try ContentHash(sampling: source.files.storage(of: component)))
-    }
-    return hash
-  }
 }
 
 extension DiffusionModel {

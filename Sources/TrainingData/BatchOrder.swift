@@ -1,4 +1,5 @@
 import LatentDiffusionComponents
+import LatentDiffusionFiles
 import Tensor
 
 /// In which order pictures are seen: batch after batch without an end, each of pictures of one size.

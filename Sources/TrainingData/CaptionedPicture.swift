@@ -1,6 +1,7 @@
 import Foundation
 import ImageFiles
 import LatentDiffusionComponents
+import LatentDiffusionFiles
 
 /// A picture and what it shows. The pixels of a file are read when they are asked for, and not kept.
 public struct CaptionedPicture: Sendable {

@@ -1,5 +1,6 @@
 import Foundation
 import LatentDiffusionComponents
+import LatentDiffusionFiles
 import LatentDiffusionWeights
 import Tensor
 

@@ -1,5 +1,6 @@
 import ImageFiles
 import LatentDiffusionComponents
+import LatentDiffusionFiles
 import Tensor
 
 /// How pictures become the sizes that a network is trained in.

@@ -68,12 +68,8 @@ func fileData(at url: URL, limit: Int) throws(TrainingDataError) -> Data {
   let data: Data
   do {
     data = try Data(mapping: url)
-  } catch let error as CocoaError where error.code == .fileReadNoSuchFile {
-    throw .unreadable(path: path, reason: "there is no such file")
-  } catch let error as CocoaError where error.code == .fileReadNoPermission {
-    throw .unreadable(path: path, reason: "its permissions forbid it")
   } catch {
-    throw .unreadable(path: path, reason: "it is no ordinary file, or there is not enough memory to map it")
+    throw .unreadable(path: path, reason: error.reason)
   }
   guard data.count <= limit else { throw .unreadable(path: path, reason: "it has \(data.count) bytes, and at most \(limit) are read") }
   return data

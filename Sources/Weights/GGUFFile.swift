@@ -44,7 +44,7 @@ public struct GGUFFile: TensorFile {
     do {
       file = try Data(mapping: url)
     } catch {
-      throw .unreadable(path: path, reason: "there is no such file, it is no ordinary file, or its permissions forbid it")
+      throw .unreadable(path: path, reason: error.reason)
     }
     if !file.starts(with: GGUFHeader.signature), let foreign = ForeignFile(beginning: file.prefix(ForeignFile.signatureBytes)) {
       throw .foreign(path: path, foreign)

@@ -257,13 +257,18 @@ public struct ModelFiles: Sendable {
     }
   }
 
-  /// The files that a component is read from, sorted: all of its folder, or the single file.
+  /// The files that a component is read from, sorted: all of its folder that can be read, or the single file.
   package func storage(of component: String) -> [URL] {
     if let place = elsewhere[component] { return place.files.storage(of: place.name) }
     guard case .folder = source, let folder = try? folder(of: component),
       let names = try? FileManager.default.contentsOfDirectory(atPath: folder.path(percentEncoded: false))
     else { return [url] }
-    return names.sorted().map { folder.appending(path: $0) }.filter { !$0.hasDirectoryPath }
+    return names.sorted().map { folder.appending(path: $0) }.filter {
+      var isFolder: ObjCBool = false
+      let path = $0.path(percentEncoded: false)
+      return FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) && !isFolder.boolValue
+        && FileManager.default.isReadableFile(atPath: path)
+    }
   }
 
   /// The contents of `generation_defaults.json`, in which a model recommends steps and guidance; nil if there is none.

@@ -130,7 +130,7 @@ struct ModelFolder: Sendable {
     do {
       return try Data(mapping: url)
     } catch {
-      throw .unreadable(path: url.path(percentEncoded: false), reason: "it is no ordinary file, or its permissions forbid it")
+      throw .unreadable(path: url.path(percentEncoded: false), reason: error.reason)
     }
   }
 

@@ -40,12 +40,8 @@ public struct SafetensorsFile: TensorFile {
     let file: Data
     do {
       file = try Data(mapping: url)
-    } catch let error as CocoaError where error.code == .fileReadNoSuchFile {
-      throw .unreadable(path: path, reason: "there is no such file")
-    } catch let error as CocoaError where error.code == .fileReadNoPermission {
-      throw .unreadable(path: path, reason: "its permissions forbid it")
     } catch {
-      throw .unreadable(path: path, reason: "it is no ordinary file, or there is not enough memory to map it")
+      throw .unreadable(path: path, reason: error.reason)
     }
     self.url = url
     (metadata, table) = try Self.parse(file, url: url, path: path)

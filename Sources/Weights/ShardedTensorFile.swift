@@ -63,7 +63,7 @@ public struct ShardedTensorFile: TensorFile {
     do {
       json = try Data(mapping: url)
     } catch {
-      throw .unreadable(path: path, reason: "there is no such file, or it is not to be read")
+      throw .unreadable(path: path, reason: error.reason)
     }
     guard json.count <= SafetensorsFile.longestHeader else { throw .malformedIndex(path: path, reason: "it is too long") }
     do {

@@ -37,7 +37,7 @@ works upscale --prompt "" --image "$inputs/picture-24x12.png" --model "$models/u
 
 out=(--steps 1 --seed 1 --output made/a.png)
 refused 1 "not made for depth-to-image" depth2img --strength 1 --prompt "" --image "$inputs/picture.png" --depth "$inputs/picture.png" "${out[@]}"
-refused 1 "not made for upscaling" upscale --prompt "" --image "$inputs/picture.png" "${out[@]}"
+refused 1 "no upscaler; .*img2img --width" upscale --prompt "" --image "$inputs/picture.png" "${out[@]}"
 refused 1 "from 0 to 50" upscale --prompt "" --image "$inputs/picture-24x12.png" --noise-level 51 --model "$models/upscale7" "${out[@]}"
 refused 64 "noise-level" upscale --prompt "" --image "$inputs/picture-24x12.png" --noise-level -1 --model "$models/upscale7" "${out[@]}"
 refused 1 "draws no classes" class2img --class-label 1 "${out[@]}"

@@ -48,6 +48,9 @@ done
 warns "left out: \"" "${said[@]}" -p "$long" -o said-long.png
 warns "the negative prompt has" "${said[@]}" -p cat --negative-prompt "$long" -o said-long.png
 warns "left out" "${said[@]}" -p "$(printf 'cat %.0s' $(seq 2300))" --profile webui -o said-long.png
+# Told once, of a prompt that two models read.
+warns "left out: \"" "${said[@]}" -p "$long" --refiner "$models/sd1" -o said-long.png
+holds "it is told once" test "$(wc -l <err)" = 1
 works img2img --model "$models/sd1" --steps 4 --seed 1 --image said-plain.png -p "a [cat:dog:1] AND the sea :0.4" --profile webui -o said-over.png
 works "${said[@]}" --model "$models/sdxl" -p "$long" --prompt-2 "(a cat:1.2)" --profile webui -o said-xl.png
 works "${said[@]}" --model "$models/sdxl" -p "a [cat:dog:0.5] AND snow" --profile webui -o said-xl.png
@@ -91,3 +94,15 @@ refused 1 "swap" tokenize --model "$models/sd1" --profile compel 'cat.swap(dog)'
 warns "left out" tokenize --model "$models/sd1" --words "$long"
 says "^    –"
 refused 64 "goes with --words" tokenize --json cat
+# What changes from step to step, by its steps; and parts that are added up.
+works tokenize --model "$models/sd1" --words --profile webui --steps 20 "a [cat:dog:0.5]"
+says "^steps 1–10 of 20: a cat$"
+says "^steps 11–20 of 20: a dog$"
+holds "the marks are no words" test -z "$(grep -F '[' out)"
+works tokenize --model "$models/sd1" --words --json --profile webui --steps 20 "a [cat:dog:5] AND the sea:0.4"
+is_json out
+says '"steps":\[1,5\],"text":"a cat","weight":1'
+says '"steps":\[1,20\],"text":" the sea","weight":0.4'
+works tokenize --model "$models/sd1" --profile webui --steps 4 "[cat|dog]"
+says '"chunks":\[\[912,.*"steps":\[4,4\],"text":"dog"'
+refused 64 "--steps must be" tokenize --steps 0 cat

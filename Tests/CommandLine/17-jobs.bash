@@ -42,10 +42,60 @@ refused 1 "its Steps is 120 and not 20" txt2img --prompt "a red apple" --steps 2
 refused 1 "its Scheduler|its Sampler" txt2img --prompt "a red apple" --steps 120 --scheduler euler --checkpoint kept.safetensors --output made/x.png
 refused 1 "is no checkpoint" "${apple[@]}" --checkpoint whole.safetensors --output made/x.png
 refused 1 "no folder" "${apple[@]}" --checkpoint none/kept.safetensors --output made/x.png
-refused 1 "does not go with --refiner" "${apple[@]}" --refiner "$emoji" --checkpoint k.safetensors --output made/x.png
 head -c 3000 other.safetensors >kept.safetensors
 refused 1 "kept.safetensors" txt2img --prompt "a red apple" --steps 120 --checkpoint kept.safetensors --output made/x.png
 rm -f kept.safetensors
+
+# So do drawings of two models and of two passes, and walks: in either pass, and between two frames.
+goes_on() {
+  local ending=$1 kills=0 round
+  shift
+  works "$@" --output "whole.$ending"
+  for ((round = 0; round < 60 && kills < 15; round++)); do
+    "$ldm" "$@" --checkpoint kept.safetensors --output "made/x.$ending" >out 2>err </dev/null &
+    sleep "0.$(printf %02d $((RANDOM % 70 + 10)))"
+    if kill -KILL $! 2>/dev/null; then kills=$((kills + 1)); fi
+    wait $! 2>/dev/null
+    [ -e "made/x.$ending" ] && same "made/x.$ending" "whole.$ending"
+    rm -f made/*
+  done
+  [ $kills -ge 5 ] || fail "only $kills drawings were killed: ldm $*"
+  works "$@" --checkpoint kept.safetensors --output "x.$ending"
+  same "x.$ending" "whole.$ending"
+  holds "checkpoints are removed at the end: $(ls kept* 2>/dev/null)" [ -z "$(ls kept* 2>/dev/null)" ]
+}
+goes_on png "${apple[@]}" --steps 90 --refiner "$emoji" --switch-at 0.5
+goes_on png hires --prompt "a red apple" --seed 5 --steps 40 --scale 1.5 --strength 0.9
+goes_on png hires --prompt "a red apple" --seed 5 --steps 40 --scale 1.5 --strength 0.9 --enlarge latent --count 2
+goes_on webp morph --prompt "a red apple" --prompt sunflower --seed 5 --frames 7 --batch-size 2 --steps 30 --scheduler euler-a
+
+# begun ARGUMENTS…: a drawing that is killed once it has a checkpoint.
+begun() {
+  rm -f kept*
+  "$ldm" "$@" --steps 400 --checkpoint kept.safetensors --output made/x.png >out 2>err </dev/null &
+  for ((wait = 0; wait < 400; wait++)); do [ -s kept.safetensors ] && break; sleep 0.02; done
+  kill -KILL $! 2>/dev/null
+  wait $! 2>/dev/null
+  rm -f made/*
+  holds "there is a checkpoint" [ -s kept.safetensors ]
+}
+begun hires --prompt "a red apple" --seed 5
+refused 1 "another kind of drawing" "${apple[@]}" --steps 400 --checkpoint kept.safetensors --output made/x.png
+
+# A model whose file was replaced is noticed, whenever its file was written.
+cp -r "$emoji" model
+unet=model/unet/diffusion_pytorch_model.safetensors
+begun "${apple[@]}" --model model
+cp $unet unet && touch $unet
+works "${apple[@]}" --model model --steps 400 --checkpoint kept.safetensors --output x.png
+begun "${apple[@]}" --model model
+printf '\x12' | dd of=$unet bs=1 seek=$(($(stat -c %s $unet) - 2)) conv=notrunc 2>/dev/null
+if cmp -s unet $unet; then printf '\x13' | dd of=$unet bs=1 seek=$(($(stat -c %s $unet) - 2)) conv=notrunc 2>/dev/null; fi
+refused 1 "files of its model or adapters were replaced" "${apple[@]}" --model model --steps 400 --checkpoint kept.safetensors --output made/x.png
+cp unet $unet
+refused 1 "held in another form" "${apple[@]}" --model model --weights q8 --steps 400 --checkpoint kept.safetensors --output made/x.png
+works "${apple[@]}" --model model --steps 400 --checkpoint kept.safetensors --output x.png
+rm -rf model unet kept*
 
 # The result for other programs.
 works "${apple[@]}" --steps 2 --json --output x.png
@@ -100,7 +150,6 @@ works show x.png
 says 'Hires upscale: 2.0, Hires upscaler: Latent'
 refused 64 "--scale" hires --prompt a --scale 1 --output made/x.png
 refused 64 "--scale" hires --prompt a --scale nan --output made/x.png
-refused 64 "--checkpoint" hires --prompt a --checkpoint k.safetensors --output made/x.png
 
 # A text that no JPEG can hold is told, and the picture is there.
 head -c 40000 /dev/zero | tr '\0' a >prompt
@@ -160,6 +209,8 @@ for steps in 400 3; do
 done
 works batch one.jsonl --output changed
 is_png changed/changed.png 64 64
+works morph --prompt "a red apple" --prompt sunflower --frames 3 --seed 1 --steps 2 --json --output x.webp
+says '^\{"files":\["x.webp"\],"frames":3,"height":64,"seconds":[0-9.e-]+,"seed":1,"width":64\}$'
 echo '{"command": "morph", "prompt": ["a red apple", "sunflower"], "frames": 3, "seed": [1], "steps": 2}' >one.jsonl
 works batch one.jsonl --output changed
 says '"files":\["00001.webp"\],"frames":3'

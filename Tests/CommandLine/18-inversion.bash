@@ -1,4 +1,6 @@
 # The example of editing by inversion: the same words give the picture back, and others another one.
+# Before a model is loaded.
+refused 1 "leads from a picture to its noise" txt2img --prompt a --model missing --scheduler ddim-inverse --output made/x.png
 editor=$(dirname "$ldm")/EditByInversion
 holds "there is no $editor; build all of Examples" test -x "$editor"
 "$editor" inversion >out 2>err

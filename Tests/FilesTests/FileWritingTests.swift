@@ -3,7 +3,7 @@ import LatentDiffusionFiles
 import Testing
 
 /// A folder that is gone when the test is over.
-private final class Scratch {
+final class Scratch {
   let url = FileManager.default.temporaryDirectory.appending(path: "file-writing-" + UUID().uuidString)
 
   init() throws { try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true) }

@@ -21,6 +21,7 @@ import Testing
       _ = try await steps.next()
       try #require(try steps.checkpoint).write(to: file, notes: ["seed": "3", "a note": "\(step)"])
       #expect(try Generation.Checkpoint.notes(in: file) == ["seed": "3", "a note": "\(step)"])
+      #expect(try Generation.Checkpoint.tensors(in: file).isEmpty)
       let read = try Generation.Checkpoint(contentsOf: file)
       #expect(read.step == step)
       var images: [GeneratedImage] = []
@@ -50,12 +51,48 @@ import Testing
     }
   }
 
+  /// What a program keeps beside a checkpoint comes back.
+  @Test func tensorsComeBack() async throws {
+    let model = try StableDiffusion.load(from: EmojiModel.folder()), folder = try TemporaryFolder()
+    let file = folder.url.appending(path: "checkpoint.safetensors"), own = Tensor([1, 2, 3, 4, 5, 6], shape: [1, 2, 3])
+    var steps = try model.pipeline.generate(apple(model)).makeAsyncIterator()
+    _ = try await steps.next()
+    // The names are the program's own: they may be those of the checkpoint.
+    try #require(try steps.checkpoint).write(to: file, tensors: ["latents": own, "kept.0.x": own])
+    #expect(try Generation.Checkpoint.tensors(in: file).mapValues(\.elements) == ["latents": own.elements, "kept.0.x": own.elements])
+    #expect(try Generation.Checkpoint(contentsOf: file).latents.shape == [1, 16, 16, 4])
+  }
+
+  /// A file that was replaced, another form and other adapters make another model; where a file lies and when it was written do not matter.
+  @Test func otherModelsAreRefused() async throws {
+    let copy = try ModelCopy(), moved = try ModelCopy(), path = "unet/diffusion_pytorch_model.safetensors"
+    let model = try StableDiffusion.load(from: copy.folder)
+    var request = model.request("a cat", seed: 3)
+    (request.steps, request.width, request.height) = (4, 16, 16)
+    var steps = try model.pipeline.generate(request).makeAsyncIterator()
+    _ = try await steps.next()
+    let checkpoint = try #require(try steps.checkpoint)
+    func goesOn(_ model: StableDiffusion) async throws { for try await _ in try model.pipeline.generate(request, from: checkpoint) {} }
+    try await goesOn(StableDiffusion.load(from: moved.folder))
+    func isRefused(_ model: StableDiffusion, _ what: String) async {
+      let error = await #expect(throws: GenerationError.self, "\(what)") { try await goesOn(model) }
+      #expect(error?.description.contains("the model's files or adapters are others") == true, "\(what): \(error?.description ?? "")")
+    }
+    try await isRefused(StableDiffusion.load(from: moved.folder, weights: .float16), "another form")
+    let embedding = try TextualInversion(name: "<cat>", vectors: ["text_encoder": Tensor(shape: [1, 16])])
+    try await isRefused(StableDiffusion.load(from: moved.folder, embeddings: [embedding]), "a word")
+    try moved.editTensors(path) { tensors in
+      for (name, tensor) in tensors where name.hasSuffix("to_q.weight") { tensors[name] = 1.001 * tensor }
+    }
+    try await isRefused(StableDiffusion.load(from: moved.folder), "other weights")
+  }
+
   @Test func otherFilesAreRefused() async throws {
     let folder = try TemporaryFolder(), file = folder.url.appending(path: "file.safetensors")
     try SafetensorsWriter.write(["latents": Tensor(shape: [1, 2, 2, 4])], to: file)
     #expect(throws: CheckpointFileError.self) { try Generation.Checkpoint(contentsOf: file) }
     #expect(throws: CheckpointFileError.self) { try Generation.Checkpoint.notes(in: file) }
-    for metadata in [["generation_checkpoint": "2", "checkpoint": "{}"], ["generation_checkpoint": "1", "checkpoint": "{}"]] {
+    for metadata in [["generation_checkpoint": "3", "checkpoint": "{}"], ["generation_checkpoint": "2", "checkpoint": "{}"]] {
       try SafetensorsWriter.write(["latents": Tensor(shape: [1, 2, 2, 4])], metadata: metadata, to: file)
       #expect(throws: CheckpointFileError.self) { try Generation.Checkpoint(contentsOf: file) }
     }

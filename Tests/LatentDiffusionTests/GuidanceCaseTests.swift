@@ -117,6 +117,33 @@ private struct GuidanceCase: Decodable, Sendable, CustomTestStringConvertible {
     }
   }
 
+  /// Where one model goes on with what another began, the interval is one of both: the same model twice draws what it draws at once.
+  @Test func anIntervalIsOfTheWholeDenoising() async throws {
+    var model = try Self.given("pag").run.loadModel()
+    try model.use(.ddim)
+    var request = model.request("a cat", seed: 5)
+    (request.width, request.height, request.steps, request.guidance) = (16, 16, 10, 5)
+    func latents(_ request: GenerationRequest) async throws -> Tensor {
+      var latents = Tensor(shape: [0])
+      for try await case .step(let step) in try model.pipeline.generate(request) { latents = step.latents }
+      return latents
+    }
+    var results: [[Float]] = []
+    for interval in [0.2...0.7, 0.0...0.3, 0.6...1.0, 0.5...0.5] {
+      request.guidanceInterval = interval
+      let whole = try await latents(request)
+      var (first, second) = (request, request)
+      first.denoisingEnd = 0.5
+      second.denoisingStart = 0.5
+      second.task = ImageToImage(.latents(try await latents(first)))
+      (second.width, second.height) = (nil, nil)
+      let found = try await latents(second)
+      #expect(found.elements == whole.elements, "\(interval)")
+      results.append(whole.elements)
+    }
+    #expect(Set(results).count == 4)
+  }
+
   @Test func sameBytesForAnyNumberOfThreads() async throws {
     let given = try Self.given("freeu-pag-xl"), model = try given.run.loadModel()
     func drawn(_ threads: Int) async throws -> [Float] {

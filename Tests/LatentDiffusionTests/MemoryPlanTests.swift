@@ -2,6 +2,7 @@ import EmojiModel
 import Foundation
 import LatentDiffusion
 import LatentDiffusionTestSupport
+import Synchronization
 import Testing
 
 /// Plans for memory: what they refuse, and that they change no picture.
@@ -116,6 +117,56 @@ import Testing
     #expect(try peak(512) < peak(512, images: 16))
     #expect(try peak(64) < peak(64, encodes: true))
     #expect(try peak(64, length: 32) == peak(64) && peak(64) < peak(64, length: 32 * 100))
+  }
+
+  /// What waits between passes is counted: other rows' keys and values, texts that come later, deep features, and the second ones of order 1.
+  @Test func whatWaitsIsCounted() throws {
+    // So many that passes take more than decoding does.
+    var extent = GenerationExtent(size: PixelSize(width: 512, height: 512), images: 16)
+    func peak() throws -> Int { try MemoryPlan(for: url, extent).predictedPeakBytes }
+    let plain = try peak()
+    extent.restingRows = 1
+    let rested = try peak()
+    extent.waitingTexts = 100
+    let texts = try peak()
+    (extent.restingRows, extent.waitingTexts, extent.stepCaching) = (0, 0, StepCaching(interval: 3))
+    let cached = try peak()
+    extent.stepCaching?.order = 1
+    let twice = try peak()
+    #expect(plain < rested && rested < texts && plain < cached && cached < twice)
+    // The features of a map of 64 · 64 latents, for two rows: as much again.
+    #expect(abs(Double(twice - cached) / Double(cached - plain) - 1) < 0.5, "\(cached - plain) and \(twice - cached)")
+  }
+
+  /// A request says what waits.
+  @Test func requestsSayWhatWaits() async throws {
+    var model = try StableDiffusion.load(from: url)
+    let told = Mutex<[GenerationExtent]>([])
+    model.pipeline.admission = { extent in told.withLock { $0.append(extent) } }
+    func extent(_ change: (inout GenerationRequest) -> Void) throws -> GenerationExtent {
+      var request = model.request("a red apple", seed: 1)
+      (request.steps, request.guidance) = (10, 5)
+      change(&request)
+      _ = try model.pipeline.generate(request)
+      return try #require(told.withLock { $0.last })
+    }
+    let plain = try extent { _ in }
+    #expect(plain.rowsPerImage == 2 && plain.restingRows == 0 && plain.waitingTexts == 0 && plain.stepCaching == nil)
+    let perturbed = try extent { $0.perturbedAttention = PerturbedAttention(layers: ["down_blocks.1"]) }
+    #expect(perturbed.rowsPerImage == 2 && perturbed.restingRows == 1)
+    let inSome = try extent { $0.guidanceInterval = 0.2...0.5 }
+    #expect(inSome.rowsPerImage == 2 && inSome.restingRows == 1)
+    #expect(try extent { $0.stepCaching = StepCaching(interval: 2, order: 1) }.stepCaching?.order == 1)
+    let changing = try extent {
+      $0.prompts = ["a [red|green] apple"]
+      $0.follow(.webui)
+    }
+    #expect(changing.rowsPerImage == 2 && changing.waitingTexts == 2)
+    let composed = try extent {
+      $0.prompts = ["a [red:green:0.5] apple AND a [cat:dog:0.2]"]
+      $0.follow(.webui)
+    }
+    #expect(composed.rowsPerImage == 3 && composed.waitingTexts == 6)
   }
 
   /// The less memory, the slower, and never more of it than is allowed: for a model of the size of SDXL, of which nothing is written but the shapes.

@@ -2,6 +2,7 @@ import Foundation
 import LatentDiffusionComponents
 import LatentDiffusionTestSupport
 import Pipeline
+import Schedulers
 import Tensor
 import Testing
 
@@ -126,6 +127,33 @@ private struct PaddingConditioner: TextConditioner {
     #expect(between.inputs["time_ids"]?.elements == [8, 8])
     second.pooled = nil
     #expect(throws: ComponentError.self) { try first.interpolated(to: second, at: 0.25) }
+  }
+
+  /// What solvers draw from a Brownian path lies between the paths of both seeds: near a keyframe a picture is nearly the keyframe's.
+  @Test func brownianPathsLieBetweenTheSeeds() async throws {
+    var pipeline = toyPipeline()
+    pipeline.schedule = { steps, task, _ in
+      Schedule(
+        try SchedulerKind.dpmSolverSDE.make(configuration: SchedulerConfiguration(), steps: steps), steps: steps, strength: task.strength)
+    }
+    let walk = try await pipeline.walk(morph([("a", 1, 0), ("a", 2, 1)]), frames: 1001, like: toyRequest("", steps: 5))
+    func latents(_ index: Int) async throws -> [Float] {
+      try await pipeline.images(for: walk.request(index..<index + 1))[0].latents.elements
+    }
+    let keys = try await [latents(0), latents(500), latents(1000)]
+    for (index, key) in [(1, 0), (501, 1), (999, 2)] {
+      let near = try await latents(index), other = keys[(key + 1) % 3]
+      let (step, apart) = (compare(near, keys[key]).error, compare(near, other).error)
+      #expect(step < 0.02 && apart > 0.2, "frame \(index): \(step) of \(apart)")
+    }
+    for (seed, key) in [(1, 0), (2, 2)] as [(UInt64, Int)] {
+      var request = toyRequest("a", steps: 5)
+      request.seed = seed
+      #expect(try await pipeline.images(for: request)[0].latents.elements == keys[key])
+    }
+    // A batch of three is the same three.
+    let batch = try await pipeline.images(for: walk.request(499..<502)).map(\.latents.elements)
+    #expect(compare(batch[1], keys[1]).error < 1e-5)
   }
 
   @Test func placesFollowTheTimes() throws {

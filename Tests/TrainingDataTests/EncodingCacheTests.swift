@@ -242,31 +242,4 @@ private struct Letters: TextConditioner {
     var cache = try EncodingCache(at: URL(filePath: "/proc/none/cache.safetensors"))
     #expect(throws: FileWriteError.self) { try cache.encode(order(1).framedPictures(), by: ToyAutoencoder(), model: model, in: context) }
   }
-
-  @Test func filesAreToldApartByTheirContents() throws {
-    let folder = try TemporaryFolder()
-    let large = Data((0..<3_000_000).map { UInt8(truncatingIfNeeded: $0 &* 2_654_435_761 >> 11) })
-    let first = try folder.write("a.bin", large), second = try folder.write("b.bin", large)
-    let hash = try ContentHash(sampling: [first])
-    #expect(try ContentHash(sampling: [second]) == hash)
-    #expect(try ContentHash(sampling: [first, second]) != hash)
-    for change in [0, 2_999_999] {
-      var changed = large
-      changed[change] ^= 1
-      try folder.write("b.bin", changed)
-      #expect(try ContentHash(sampling: [second]) != hash)
-    }
-    try folder.write("b.bin", large + [0])
-    #expect(try ContentHash(sampling: [second]) != hash)
-    for length in [0, 1, 4095, 4096, 4097, 300_000] {
-      try folder.write("c.bin", large.prefix(length))
-      #expect(try ContentHash(sampling: [folder.url.appending(path: "c.bin")]).description.count == 16)
-    }
-    #expect(throws: TrainingDataError.self) { try ContentHash(sampling: [folder.url.appending(path: "none")]) }
-    #expect(try JSONDecoder().decode([ContentHash].self, from: JSONEncoder().encode([hash])) == [hash])
-    // The published value of FNV-1a for "foobar".
-    var known = ContentHash()
-    known.add("foobar".utf8)
-    #expect(known.description == "85944171f73967e8")
-  }
 }

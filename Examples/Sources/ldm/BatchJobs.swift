@@ -1,4 +1,5 @@
 import Foundation
+import LatentDiffusion
 
 /// A line of a file of jobs, or a part of it where its prompt names several words.
 struct BatchJob: Sendable {
@@ -79,19 +80,18 @@ struct BatchJob: Sendable {
     return "\(url.deletingPathExtension().lastPathComponent)-\(number)" + (url.pathExtension.isEmpty ? "" : ".\(url.pathExtension)")
   }
 
-  /// A number that changes with what is asked for. Source: the 64-bit FNV-1a of Fowler, Noll and Vo.
+  /// Changes with what is asked for.
   var digest: String {
-    let text = ([command, output ?? ""] + options).joined(separator: "\u{0}")
-    return String(text.utf8.reduce(0xCBF2_9CE4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }, radix: 16)
+    var hash = ContentHash(command)
+    for word in [output ?? ""] + options { hash.add(word) }
+    return hash.description
   }
 
   /// The words of the command that does it.
   func words(in folder: URL, checkpoint: String) -> [String] {
     let isClip = ["txt2video", "video2video", "img2video", "morph"].contains(command)
     let file = folder.appending(path: output ?? "\(id).\(isClip ? "webp" : "png")").path(percentEncoded: false)
-    // Walks are drawn frame by frame, and a refiner's steps are another model's.
-    let keeps = command != "morph" && command != "hires" && !options.contains { $0 == "--refiner" || $0.hasPrefix("--refiner=") }
-    return [command] + options + ["--output", file] + (keeps ? ["--checkpoint", checkpoint] : [])
+    return [command] + options + ["--output", file, "--checkpoint", checkpoint]
   }
 }
 

@@ -28,10 +28,10 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     var model: StableDiffusion
     var request: GenerationRequest
     /// The prompt as it was given.
-    let written: String
+    var written: String
     let plan: MemoryPlan?
-    /// Where the drawing was when another process left it.
-    let kept: KeepingOptions.Kept?
+    /// Where the drawing was when another process left it; nil once that is behind.
+    var kept: KeepingOptions.Kept?
     let context: ExecutionContext
   }
 
@@ -50,6 +50,9 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     try adapters.checkNone(in: [
       "--prompt-2": prompt.prompt2, "--negative-prompt": prompt.negativePrompt, "--negative-prompt-2": prompt.negativePrompt2,
     ])
+    if let kind = scheduling.scheduler?.kind, !kind.leadsToPictures {
+      throw Failure("The scheduler \(kind.rawValue) leads from a picture to its noise and draws none; choose another with --scheduler.")
+    }
     for later in drawn.laterPrompts { try adapters.checkNone(in: ["--prompt-at": later.prompt.text]) }
     let kept = try drawn.keeping.kept()
     let windows = try drawn.frameWindows()
@@ -97,9 +100,6 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
     var loaded = try await model.load(plan: plan, tiles: tiles, adapters: adapters, in: context)
     if let prediction = sampling.prediction { loaded.predictionType = prediction.type }
     if scheduling.scheduler == nil, let problem = loaded.schedulerProblem { throw Failure("\(problem) Name it with --scheduler.") }
-    if let kind = scheduling.scheduler?.kind, !kind.leadsToPictures {
-      throw Failure("The scheduler \(kind.rawValue) leads from a picture to its noise and draws none; choose another with --scheduler.")
-    }
     if scheduling.choosesAny {
       try loaded.use(
         scheduling.scheduler?.kind, spacing: scheduling.sigmaSpacing, timesteps: scheduling.timestepSpacing, betas: scheduling.betas,
@@ -119,19 +119,18 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
 
   /// Makes the first steps with the first model, and turns the request into one for the second model, which makes the others. The first model is let go before
   /// the second is loaded.
-  private func refine(_ ready: inout Ready, with refiner: ModelOptions, _ progress: Progress) async throws {
-    let context = ready.context
+  /// - Returns: the pass of the second model.
+  private func refine(_ ready: inout Ready, with refiner: ModelOptions, _ progress: Progress) async throws -> DrawingPass {
+    let context = ready.context, name = "with the refiner"
     var request = ready.request
-    request.denoisingEnd = refining.place
-    var latents: Tensor?
-    for try await event in try ready.model.pipeline.generate(request, in: context, phase: { progress.phase($0) }) {
-      guard case .step(let step) = event else { break }
-      if step.index == 0 { for truncation in step.truncations { tell(truncation, progress) } }
-      progress.step(step)
-      latents = step.latents
-      if step.index + 1 == step.count { break }
+    let latents: Tensor
+    if let kept = try ready.kept?.start(of: name, count: drawn.count) {
+      latents = kept
+    } else {
+      ready.request.denoisingEnd = refining.place
+      latents = try await self.latents(of: ready, pass: DrawingPass(name: "before the refiner"), progress)
+      ready.kept = nil
     }
-    guard let latents else { return }
     let (steps, guidance, size) = (request.steps, request.guidance, latents.shape)
     progress.begin("Loading \(refiner.name)")
     let scale = ready.model.pipeline.autoencoder.spatialScale
@@ -151,6 +150,7 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
       for index in request.negativePrompts.indices { request.negativePrompts[index].second = nil }
     }
     ready.request = request
+    return DrawingPass(name: name, start: latents)
   }
 
   /// A picture of far more pixels than the model was made for would take minutes and look bad. It is drawn at the model's size in its own proportions, unless
@@ -228,10 +228,23 @@ struct DrawingOptions<Words: WordOptions, Drawn: DrawnOptions>: ParsableArgument
       extent.rowsPerImage += rows - 1
       extent.contextLength = length
     }
+    extent.restingRows = guiding.restingRows * parts.count
+    extent.waitingTexts = (textsInTurn(text) - 1) * (extent.rowsPerImage + extent.restingRows)
+    extent.stepCaching = shortcuts.stepCaching
     (extent.frameWindows, extent.framesDecodedTogether) = (windows, task.framesDecodedTogether)
     let mostFrames = GenerationRequest.maximumPixels / (size.width * size.height)
     if case .count(let frames) = task.frames { extent.frames = max(1, min(frames, mostFrames)) }
     return extent
+  }
+
+  /// How many combinations of texts the prompts say in turn, if they change from step to step.
+  private func textsInTurn(_ text: String) -> Int {
+    let steps = sampling.steps ?? scheduling.settings?.count ?? 50, profile = prompt.profile
+    let texts = profile.composition(text).map(\.text) + [prompt.negativePrompt].compactMap(\.self)
+    let said = texts.map { (try? profile.schedule($0, steps: steps)) ?? [] }
+    // As many as there are steps at which one of them changes, or as all of them can be combined.
+    let changes = Set(said.flatMap { $0.map(\.lastStep) }).count
+    return max(1, said.reduce(1) { min($0 * max(1, Set($1.map(\.text)).count), max(changes, 1)) })
   }
 
   /// How many parts of the prompt are added up, and the tokens of the longest text. Nil where prompts are plain, or nothing says it before the model is loaded.
@@ -301,13 +314,14 @@ extension DrawingOptions where Drawn == PictureOptions {
   ) async throws {
     if needsPrompt { try prompt.checkIsGiven() }
     try drawn.output.check(count: drawn.count)
-    try drawn.keeping.check(refiner: refining.refiner, usesOutput: drawn.output.isStandardOutput)
+    try drawn.keeping.check(usesOutput: drawn.output.isStandardOutput)
     let progress = Progress(keepsOutputFree: drawn.output.isStandardOutput, isJSON: drawn.keeping.json)
     do {
       var ready = try await ready(
         reading: files, strength: strength, imagePrompts: own(), loadNoise: drawn.seeds.loadNoise, progress, task())
-      if let refiner { try await refine(&ready, with: refiner, progress) }
-      let images = try await images(of: ready, progress)
+      var pass = DrawingPass()
+      if let refiner { pass = try await refine(&ready, with: refiner, progress) }
+      let images = try await images(of: ready, pass: pass, progress)
       let (sentence, files) = try write(images, ready)
       drawn.keeping.forget()
       try progress.end(sentence, files)

@@ -147,6 +147,9 @@ struct GuidanceOptions: ParsableArguments {
     _ = try method(scale: 7.5)
   }
 
+  /// Rows of other passes for each part of a prompt: with perturbed attention, and of steps without guidance.
+  var restingRows: Int { (pagScale == nil ? 0 : 1) + (guidanceInterval == nil ? 0 : 1) }
+
   private func layers(of text: String) -> [String] {
     text.split(separator: ",").map { String($0.trimming(while: \.isWhitespace)) }.filter { !$0.isEmpty }
   }

@@ -34,21 +34,30 @@ struct HiRes: AsyncParsableCommand {
     guard (1...16).contains(scale), scale > 1 else { throw ValidationError("--scale must be a number above 1, up to 16.") }
     guard (1...100_000).contains(secondSteps ?? 1) else { throw ValidationError("--second-steps must be from 1 to 100000.") }
     guard options.refining.refiner == nil else { throw ValidationError("ldm hires takes no --refiner.") }
-    guard options.drawn.keeping.checkpoint == nil else { throw ValidationError("ldm hires takes no --checkpoint: it draws twice.") }
   }
 
   func run() async throws {
     let output = options.drawn.output
     try options.prompt.checkIsGiven()
     try output.check(count: options.drawn.count)
+    try options.drawn.keeping.check(usesOutput: output.isStandardOutput)
     let progress = Progress(keepsOutputFree: output.isStandardOutput, isJSON: options.drawn.keeping.json)
     do {
       var ready = try await options.ready(loadNoise: options.drawn.seeds.loadNoise, progress, TextToImage())
-      let small = try await options.images(of: ready, progress)
+      let name = "the second of two, over \(enlarge == .latent ? "latents" : "pixels")"
+      let small: Tensor
+      if let kept = try ready.kept?.start(of: name, count: options.drawn.count, channels: enlarge == .latent ? nil : 3) {
+        small = kept
+      } else {
+        let images = try await options.images(of: ready, pass: DrawingPass(name: "the first of two"), progress)
+        small = Tensor.concatenated(images.map { enlarge == .latent ? $0.latents : $0.image }, axis: 0)
+        ready.kept = nil
+      }
       ready.request = try second(ready, over: small)
-      let images = try await options.images(of: ready, progress)
+      let images = try await options.images(of: ready, pass: DrawingPass(name: name, start: small), progress)
       let (sentence, files) = try options.write(
         images, ready, settings: [.init("Hires upscale", "\(scale)"), .init("Hires upscaler", enlarge == .latent ? "Latent" : "Lanczos")])
+      options.drawn.keeping.forget()
       try progress.end(sentence, files)
     } catch {
       progress.clear()
@@ -57,21 +66,19 @@ struct HiRes: AsyncParsableCommand {
   }
 
   /// The request of the second pass.
-  private func second(_ ready: DrawingOptions<PromptOptions, PictureOptions>.Ready, over small: [GeneratedImage]) throws
-    -> GenerationRequest
-  {
+  /// - Parameter small: what the first one made, latents `[N, h, w, C]` or pictures `[N, H, W, 3]`.
+  private func second(_ ready: DrawingOptions<PromptOptions, PictureOptions>.Ready, over small: Tensor) throws -> GenerationRequest {
     let pipeline = ready.model.pipeline, multiple = pipeline.sideMultiple
     var request = ready.request
     func enlarged(_ side: Int) -> Int { max(multiple, Int((Double(side) * scale / Double(multiple)).rounded()) * multiple) }
-    let shape = small.first?.image.shape ?? [1, multiple, multiple, 3], width = enlarged(shape[2]), height = enlarged(shape[1])
+    let side = enlarge == .latent ? pipeline.autoencoder.spatialScale : 1
+    let width = enlarged(small.shape[2] * side), height = enlarged(small.shape[1] * side)
     switch enlarge {
     case .lanczos:
-      let pictures = small.map { Picture($0.image).resized(width: width, height: height).tensor() }
+      let pictures = (0..<small.shape[0]).map { Picture(small, index: $0).resized(width: width, height: height).tensor() }
       request.task = ImageToImage(.pixels(Tensor.concatenated(pictures, axis: 0)), strength: strength)
     case .latent:
-      let side = pipeline.autoencoder.spatialScale
-      let latents = small.map { $0.latents.interpolatedBicubic(height: height / side, width: width / side) }
-      request.task = ImageToImage(.latents(Tensor.concatenated(latents, axis: 0)), strength: strength)
+      request.task = ImageToImage(.latents(small.interpolatedBicubic(height: height / side, width: width / side)), strength: strength)
     }
     (request.width, request.height, request.noise) = (nil, nil, nil)
     request.steps = secondSteps ?? request.steps

@@ -9,7 +9,7 @@ struct KeepingOptions: ParsableArguments {
     parsing: .unconditional,
     help: """
       A file that holds the drawing after each step, until the picture is written. Where it is there already, the same command goes on from it: after \
-      Ctrl-C, a crash or a power cut at most a step is drawn again, and the picture is the same.
+      Ctrl-C, a crash or a power cut at most a step is drawn again, and the picture is the same. Frames of a walk that are done lie in files beside it.
       """)
   var checkpoint: String?
 
@@ -19,20 +19,10 @@ struct KeepingOptions: ParsableArguments {
   @Flag(help: "Tells the result as one JSON object on standard output, and nothing else there: files, size, seed and seconds.")
   var json = false
 
-  /// Of commands that have no such options. Every property needs a value: none has been read from a command line.
-  static var none: KeepingOptions {
-    var options = KeepingOptions()
-    (options.checkpoint, options.preview, options.json) = (nil, false, false)
-    return options
-  }
-
   /// - Parameter usesOutput: whether a picture goes to standard output.
-  func check(refiner: String?, usesOutput: Bool = false) throws {
+  func check(usesOutput: Bool = false) throws {
     if json, usesOutput {
       throw Failure("--json tells the result on standard output, so a picture cannot go there; give --output the name of a file.")
-    }
-    if checkpoint != nil, refiner != nil {
-      throw Failure("A checkpoint is of one model's steps, so it does not go with --refiner; leave one of them out.")
     }
   }
 
@@ -40,9 +30,24 @@ struct KeepingOptions: ParsableArguments {
   struct Kept {
     let checkpoint: Generation.Checkpoint
     let notes: [String: String]
+    fileprivate let start: Tensor?
 
     /// What a seed was that nobody gave.
     var seed: UInt64? { notes["seed"].flatMap(UInt64.init) }
+
+    /// What a pass began with, if the drawing was in it.
+    ///
+    /// - Parameters:
+    ///   - count: pictures of the drawing.
+    ///   - channels: of what the pass begins with; nil: any.
+    /// - Throws: a `Failure` where the file has something else.
+    func start(of pass: String, count: Int, channels: Int? = nil) throws -> Tensor? {
+      guard notes["pass"] == pass else { return nil }
+      guard let start, start.shape.rank == 4, start.shape[0] == count, start.shape.count > 0, start.isFinite,
+        start.shape.columns == channels ?? start.shape.columns, start.shape.rows <= GenerationRequest.maximumPixels
+      else { throw Failure("The checkpoint lacks what the pass before has made; delete it to begin anew.") }
+      return start
+    }
   }
 
   /// Reads the file; nil where none is asked for, or there is none yet.
@@ -53,45 +58,85 @@ struct KeepingOptions: ParsableArguments {
       try checkWritable(url)
       return nil
     }
-    return Kept(checkpoint: try Generation.Checkpoint(contentsOf: url), notes: try Generation.Checkpoint.notes(in: url))
+    return Kept(
+      checkpoint: try Generation.Checkpoint(contentsOf: url), notes: try Generation.Checkpoint.notes(in: url),
+      start: try Generation.Checkpoint.tensors(in: url)["start"])
   }
 
-  /// Removes the file, once the pictures are written.
-  func forget() {
-    if let checkpoint { try? FileManager.default.removeItem(atPath: checkpoint) }
+  /// The file of a part of the drawing that is done.
+  fileprivate func part(_ index: Int) -> String? { checkpoint.map { "\($0).part\(index + 1)" } }
+
+  /// Removes the files, once the pictures are written.
+  /// - Parameter parts: that the drawing had.
+  func forget(parts: Int = 0) {
+    for path in [checkpoint].compactMap(\.self) + (0..<parts).compactMap(part) { try? FileManager.default.removeItem(atPath: path) }
   }
+}
+
+/// A part of a drawing with steps of its own: a checkpoint is of one.
+struct DrawingPass {
+  /// What tells it from others of the same command.
+  var name = "the only one"
+  /// What passes before it made, if it begins with that.
+  var start: Tensor?
+  /// What is drawn beside what all commands say.
+  var settings: [GenerationParameters.Setting] = []
+  /// Whether phases other than its steps are shown.
+  var showsPhases = true
+  /// Shows a step; nil: as that of a picture.
+  var shows: ((GenerationStep) -> Void)?
 }
 
 extension DrawingOptions {
   /// Draws, says how far it is, and warns of what the model does not read.
-  func images(of ready: Ready, _ progress: Progress) async throws -> [GeneratedImage] {
-    var request = ready.request, images: [GeneratedImage] = []
-    let preview = drawn.keeping.preview ? TerminalPreview() : nil
-    if drawn.keeping.preview, preview == nil { progress.warn("--preview needs a terminal on standard error, so it shows nothing here.") }
-    if preview != nil { request.previewInterval = 1 }
-    let notes = notes(on: ready)
-    if let kept = ready.kept { try check(kept, notes) }
-    var events = try ready.model.pipeline.generate(request, from: ready.kept?.checkpoint, in: ready.context) { progress.phase($0) }
-      .makeAsyncIterator()
-    var isFirst = true
-    while let event = try await events.next() {
-      switch event {
-      case .step(let step):
-        if isFirst { for truncation in step.truncations { tell(truncation, progress) } }
-        isFirst = false
-        if let preview, let picture = step.preview { preview.show(Picture(picture.strip)) }
-        progress.step(step)
-        if let path = drawn.keeping.checkpoint, let checkpoint = try events.checkpoint {
-          try Signals.whole { try checkpoint.write(to: URL(filePath: path), notes: notes) }
-        }
-      case .image(let image): images.append(image)
-      }
+  func images(of ready: Ready, pass: DrawingPass = DrawingPass(), _ progress: Progress) async throws -> [GeneratedImage] {
+    var images: [GeneratedImage] = []
+    try await draw(ready, pass, progress) { event in
+      if case .image(let image) = event { images.append(image) }
+      return true
     }
     return images
   }
 
-  /// What a checkpoint is compared by beside what the library compares: the model, and everything that is written into pictures.
-  private func notes(on ready: Ready) -> [String: String] {
+  /// The same, but the latents after the last step.
+  func latents(of ready: Ready, pass: DrawingPass, _ progress: Progress) async throws -> Tensor {
+    var latents = Tensor(shape: [0])
+    try await draw(ready, pass, progress) { event in
+      guard case .step(let step) = event else { return false }
+      latents = step.latents
+      return step.index + 1 < step.count
+    }
+    return latents
+  }
+
+  /// - Parameter takes: an event; false where no more is wanted.
+  private func draw(_ ready: Ready, _ pass: DrawingPass, _ progress: Progress, takes: (GenerationEvent) -> Bool) async throws {
+    let keeping = drawn.keeping, notes = notes(on: ready, pass)
+    var request = ready.request
+    let preview = keeping.preview ? TerminalPreview() : nil
+    if keeping.preview, preview == nil { progress.warn("--preview needs a terminal on standard error, so it shows nothing here.") }
+    if preview != nil { request.previewInterval = 1 }
+    if let kept = ready.kept { try check(kept.notes, against: notes, in: keeping.checkpoint ?? "") }
+    let showsPhases = pass.showsPhases
+    var events = try ready.model.pipeline.generate(request, from: ready.kept?.checkpoint, in: ready.context) {
+      if showsPhases { progress.phase($0) }
+    }.makeAsyncIterator()
+    while let event = try await events.next() {
+      if case .step(let step) = event {
+        for truncation in step.truncations { tell(truncation, progress) }
+        if let preview, let picture = step.preview { preview.show(Picture(picture.strip)) }
+        if let shows = pass.shows { shows(step) } else { progress.step(step) }
+        if let path = keeping.checkpoint, let checkpoint = try events.checkpoint {
+          let tensors = pass.start.map { ["start": $0] } ?? [:]
+          try Signals.whole { try checkpoint.write(to: URL(filePath: path), notes: notes, tensors: tensors) }
+        }
+      }
+      guard takes(event) else { return }
+    }
+  }
+
+  /// What a checkpoint is compared by beside what the library compares: the files, and everything that is written into pictures.
+  func notes(on ready: Ready, _ pass: DrawingPass) -> [String: String] {
     let files = try? model.files
     let parts = [files?.base].compactMap(\.self) + (files?.parts ?? [:]).sorted { $0.key < $1.key }.map(\.value)
     // Pictures say only the names of these, and two folders can have files of one name.
@@ -99,26 +144,75 @@ extension DrawingOptions {
     let paths = (parts + beside.map { URL(filePath: $0) }).map { $0.standardizedFileURL.path(percentEncoded: false) }
     let written = parameters(
       prompt: ready.written, width: ready.request.width ?? 0, height: ready.request.height ?? 0, request: ready.request, model: ready.model,
-      others: [])
-    return ["seed": "\(ready.request.seed)", "model": paths.joined(separator: "\n"), "parameters": written.text]
+      others: pass.settings)
+    return [
+      "pass": pass.name, "seed": "\(ready.request.seed)", "model": paths.joined(separator: "\n"), "parameters": written.text,
+      "content": ready.model.pipeline.content?.description ?? "", "networks": (try? networks.description) ?? "",
+    ]
+  }
+
+  /// Stands for the files of networks that are beside the model, which its own content does not tell of.
+  private var networks: ContentHash {
+    get throws {
+      let roots = controls.files + [imagePrompts.files?.encoder].compactMap(\.self)
+      return try ContentHash(sampling: roots.flatMap { try filesOfFolder(at: $0) })
+    }
   }
 
   /// - Throws: a `Failure` where a checkpoint belongs to another command.
-  private func check(_ kept: KeepingOptions.Kept, _ notes: [String: String]) throws {
-    guard kept.notes != notes else { return }
-    let (old, new) = (
-      GenerationParameters(parsing: kept.notes["parameters"] ?? ""), GenerationParameters(parsing: notes["parameters"] ?? "")
-    )
-    let own = kept.notes["model"]?.split(separator: "\n").joined(separator: " with ")
-    var difference = "its model is \(own ?? "another one")"
+  private func check(_ kept: [String: String], against notes: [String: String], in path: String) throws {
+    guard kept != notes else { return }
+    let (old, new) = (GenerationParameters(parsing: kept["parameters"] ?? ""), GenerationParameters(parsing: notes["parameters"] ?? ""))
+    let own = kept["model"]?.split(separator: "\n").joined(separator: " with ")
+    var difference = "it is of another kind of drawing, or in another part of it"
+    if kept["networks"] != notes["networks"] { difference = "the networks beside its model were others" }
+    if kept["content"] != notes["content"] {
+      difference = "the files of its model or adapters were replaced since, or weights are held in another form"
+    }
+    if kept["model"] != notes["model"] { difference = "its model is \(own ?? "another one")" }
     if old.prompt != new.prompt || old.negativePrompt != new.negativePrompt { difference = "its prompts are others" }
     for name in (old.settings + new.settings).map(\.name) where old[name] != new[name] {
       difference = "its \(name) is \(old[name] ?? "not given") and not \(new[name] ?? "left out")"
     }
-    throw Failure(
-      "\(drawn.keeping.checkpoint ?? "") is the checkpoint of another command: \(difference). Delete it to begin anew, or give another --checkpoint."
-    )
+    throw Failure("\(path) is the checkpoint of another command: \(difference). Delete it to begin anew, or give another --checkpoint.")
   }
+}
+
+/// Parts of a drawing that are done: each is a file beside the checkpoint.
+extension DrawingOptions {
+  /// A part that another process has drawn; nil where there is none.
+  /// - Returns: latents `[N, h, w, C]` and pictures `[N, H, W, 3]`.
+  func keptPart(_ index: Int, of ready: Ready, _ notes: [String: String]) throws -> (latents: Tensor, image: Tensor)? {
+    guard let path = drawn.keeping.part(index), FileManager.default.fileExists(atPath: path) else { return nil }
+    let file = try SafetensorsFile(URL(filePath: path))
+    try check(file.metadata, against: notes, in: path)
+    let pipeline = ready.model.pipeline, shape = try pipeline.latentShape(for: ready.request), scale = pipeline.autoencoder.spatialScale
+    func tensor(_ name: String, _ shape: Shape) throws -> Tensor {
+      guard let tensor = try? file.tensor(name, shape: shape).decoded(), tensor.isFinite else {
+        throw Failure("\(path) is damaged; delete it to draw that part again.")
+      }
+      return tensor
+    }
+    return (try tensor("latents", shape), try tensor("image", [shape[0], shape[1] * scale, shape[2] * scale, 3]))
+  }
+
+  /// Keeps a part that is done.
+  func keepPart(_ index: Int, _ images: [GeneratedImage], _ notes: [String: String]) throws {
+    guard let path = drawn.keeping.part(index) else { return }
+    let tensors = [
+      "latents": Tensor.concatenated(images.map(\.latents), axis: 0), "image": Tensor.concatenated(images.map(\.image), axis: 0),
+    ]
+    try Signals.whole { try SafetensorsWriter.write(tensors, metadata: notes, to: URL(filePath: path)) }
+  }
+}
+
+/// A file itself, or those of a folder, sorted.
+private func filesOfFolder(at url: URL) throws -> [URL] {
+  let path = url.path(percentEncoded: false)
+  var isFolder: ObjCBool = false
+  guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), isFolder.boolValue else { return [url] }
+  return try FileManager.default.contentsOfDirectory(atPath: path).sorted().map { url.appending(path: $0) }
+    .filter { FileManager.default.fileExists(atPath: $0.path(percentEncoded: false), isDirectory: &isFolder) && !isFolder.boolValue }
 }
 
 extension Tensor {

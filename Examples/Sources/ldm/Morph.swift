@@ -89,6 +89,7 @@ struct MorphOptions: DrawnOptions {
   var batchSize = 1
 
   @OptionGroup(title: "Output") var file: ClipFileOptions
+  @OptionGroup(title: "Output") var keeping: KeepingOptions
 
   var count: Int { batchSize }
   var fps: Double { file.fps ?? 12 }
@@ -168,9 +169,10 @@ struct MorphCommand: AsyncParsableCommand {
     try drawn.file.check(framesPerSecond: drawn.fps)
     for prompt in words.prompt.dropFirst() { try options.adapters.checkNone(in: ["a --prompt after the first": prompt]) }
     for prompt in words.seconds.dropFirst() { try options.adapters.checkNone(in: ["--prompt-2": prompt]) }
-    let progress = Progress()
+    let progress = Progress(isJSON: drawn.keeping.json)
     do {
-      let ready = try await options.ready(progress, TextToImage())
+      var ready = try await options.ready(progress, TextToImage())
+      ready.written = words.prompt.joined(separator: "\n")
       let morph = try drawn.morph(words.prompts(like: ready.request.prompts.first), seed: ready.request.seed)
       let walk = try await ready.model.pipeline.walk(morph, frames: drawn.frameCount, like: ready.request, in: ready.context)
       for truncation in walk.truncations { options.tell(truncation, progress) }
@@ -180,13 +182,14 @@ struct MorphCommand: AsyncParsableCommand {
       var clip = try Clip(frames.map(\.picture), framesPerSecond: drawn.fps)
       clip.parameters =
         options.parameters(
-          prompt: words.prompt.joined(separator: "\n"), width: clip.width, height: clip.height, request: ready.request, model: ready.model,
+          prompt: ready.written, width: clip.width, height: clip.height, request: ready.request, model: ready.model,
           others: drawn.settings
         ).text
       let seeds = drawn.seeds.isEmpty ? [ready.request.seed] : drawn.seeds
       let written = try drawn.file.files.write(
         [clip], latents: withChannelsFirst(Tensor.concatenated(frames.map(\.latents), axis: 0)),
         image: Tensor.concatenated(frames.compactMap(\.image), axis: 0))
+      drawn.keeping.forget(parts: walk.batches(of: drawn.batchSize).count)
       try progress.end(
         "\(written), seed\(seeds.count == 1 ? "" : "s") \(seeds.map(\.description).joined(separator: ", "))",
         DrawnFiles(
@@ -209,16 +212,31 @@ struct MorphCommand: AsyncParsableCommand {
   private func drawings(
     of walk: MorphWalk, _ ready: DrawingOptions<MorphWords, MorphOptions>.Ready, _ progress: Progress
   ) async throws -> [Drawing] {
-    var drawings: [Drawing] = []
+    var drawings: [Drawing] = [], ready = ready
     let batches = walk.batches(of: options.drawn.batchSize), keepsImages = options.drawn.file.saveImageTensor != nil
-    for (index, batch) in batches.enumerated() {
-      let images = try await ready.model.pipeline.images(for: walk.request(batch), in: ready.context) { step in
-        progress.frames(batch, of: walk.places.count, batch: index, of: batches.count, step)
-      } phase: { phase in
-        // What follows is short, and the time that is left counts from the first step.
-        if index == 0 { progress.phase(phase) }
+    func add(_ latents: Tensor, _ image: Tensor) {
+      drawings += (0..<image.shape[0]).map {
+        Drawing(
+          picture: Picture(image, index: $0), latents: latents.rows($0..<$0 + 1), image: keepsImages ? image.rows($0..<$0 + 1) : nil)
       }
-      drawings += images.map { Drawing(picture: Picture($0.image), latents: $0.latents, image: keepsImages ? $0.image : nil) }
+    }
+    for (index, batch) in batches.enumerated() {
+      ready.request = try walk.request(batch)
+      // What is not of the steps is short after the first batch, and the time that is left counts from its first step.
+      let pass = DrawingPass(name: "frames from \(batch.lowerBound + 1)", settings: options.drawn.settings, showsPhases: index == 0) {
+        progress.frames(batch, of: walk.places.count, batch: index, of: batches.count, $0)
+      }
+      let notes = options.notes(on: ready, pass)
+      if let part = try options.keptPart(index, of: ready, notes) {
+        add(part.latents, part.image)
+      } else {
+        // The steps of a part that is done are of no use to the next one.
+        if index > 0, ready.kept?.notes["pass"] != pass.name { ready.kept = nil }
+        let images = try await options.images(of: ready, pass: pass, progress)
+        try options.keepPart(index, images, notes)
+        for image in images { add(image.latents, image.image) }
+        ready.kept = nil
+      }
     }
     return drawings
   }

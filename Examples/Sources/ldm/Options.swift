@@ -199,14 +199,13 @@ protocol DrawnOptions: ParsableArguments {
   func frameWindows() throws -> FrameWindows?
   /// Prompts of later frames; none without an implementation.
   var laterPrompts: [FramePrompt] { get }
-  /// What becomes of a drawing under way; without an implementation, nothing.
+  /// What becomes of a drawing under way.
   var keeping: KeepingOptions { get }
 }
 
 extension DrawnOptions {
   func frameWindows() -> FrameWindows? { nil }
   var laterPrompts: [FramePrompt] { [] }
-  var keeping: KeepingOptions { .none }
 }
 
 /// For commands that draw pictures.
@@ -282,8 +281,10 @@ struct ShortcutOptions: ParsableArguments {
     guard range.contains(mergeTokens ?? 0) else { throw ValidationError("--merge-tokens must be a number from 0 to \(range.upperBound).") }
   }
 
+  var stepCaching: StepCaching? { stepCache.map { StepCaching(interval: $0, order: stepCacheOrder ?? 0) } }
+
   func apply(to request: inout GenerationRequest) {
-    request.stepCaching = stepCache.map { StepCaching(interval: $0, order: stepCacheOrder ?? 0) }
+    request.stepCaching = stepCaching
     request.tokenMerging = mergeTokens
     request.forecast = forecast.map { PredictionForecast(interval: $0) }
   }

@@ -27,6 +27,8 @@ final class Progress: Sendable {
   private let start = ContinuousClock.now
   /// When the steps began, and how many there had been before, in another process.
   private let steps = Mutex<(began: ContinuousClock.Instant, before: Int?)?>(nil)
+  /// What was warned of.
+  private let warnings = Mutex<Set<String>>([])
   /// Where lines go that are not warnings: standard output, unless the picture goes there. Nil where the result alone is told.
   private let lines: FileHandle?
 
@@ -131,8 +133,9 @@ final class Progress: Sendable {
     write("\(what)\n", to: lines)
   }
 
-  /// Prints a warning on standard error.
+  /// Prints a warning on standard error, once.
   func warn(_ what: String) {
+    guard warnings.withLock({ $0.insert(what).inserted }) else { return }
     clear()
     if !isQuiet || Self.listener != nil { Progress.warn(what) }
   }

@@ -7,7 +7,8 @@ struct Upscale: AsyncParsableCommand {
     commandName: "upscale", abstract: "Enlarges a picture, with a model made for it.",
     discussion: """
       A latent upscaler doubles the sides. It takes a picture, which is resampled to sides that the model can double, or the latents of one. Other upscalers \
-      take a picture as it is.
+      take a picture as it is. With another model, ldm img2img --width W --height H --strength 0.3 enlarges a picture and draws over it, and ldm hires draws a \
+      large one from words.
 
       Example: ldm upscale --model models/x4-upscaler --prompt "a castle" --image small.png -o large.png
       """)
@@ -40,6 +41,11 @@ struct Upscale: AsyncParsableCommand {
     // What is wrong with a model is said when it is loaded.
     let files = try options.model.files, family = try? DiffusionModel.family(of: files.base, replacing: files.parts)
     let isLatent = family is StableDiffusionLatentUpscaleFamily, name = options.model.name
+    guard isLatent || family == nil || family is StableDiffusionUpscaleFamily else {
+      throw Failure(
+        "\(name) is no upscaler; give --model one, such as stable-diffusion-x4-upscaler or sd-x2-latent-upscaler, or enlarge the picture and draw over "
+          + "it with ldm img2img --width W --height H --strength 0.3.")
+    }
     switch (image, latents) {
     case (let image?, _) where isLatent:
       guard noiseLevel == nil else { throw Failure("\(name) is a latent upscaler and takes no --noise-level.") }

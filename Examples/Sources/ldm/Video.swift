@@ -136,7 +136,7 @@ extension DrawingOptions where Drawn == VideoOptions {
     try prompt.checkIsGiven()
     let fps = drawn.file.fps ?? rate ?? VideoOptions.usualRate
     try drawn.file.check(count: drawn.count, framesPerSecond: fps)
-    try drawn.keeping.check(refiner: nil)
+    try drawn.keeping.check()
     guard refining.refiner == nil else { throw Failure("A refiner draws pictures; leave --refiner out for clips.") }
     let progress = Progress(isJSON: drawn.keeping.json)
     do {

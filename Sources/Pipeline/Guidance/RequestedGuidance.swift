@@ -6,8 +6,9 @@ extension GenerationRequest {
   /// From the inside out: the method or the task's guidance, perturbed attention, the interval, what is forecast.
   /// - Parameters:
   ///   - composed: whether a prompt has parts that are added up, which are measured from the negative prompt.
-  ///   - steps: that are run.
-  func guidance(embedded: Bool, composed: Bool, steps: Int) throws -> any Guidance {
+  ///   - schedule: whose steps are run.
+  func guidance(embedded: Bool, composed: Bool, schedule: Schedule) throws -> any Guidance {
+    let steps = schedule.endStep - schedule.firstStep
     if guidanceMethod != nil, guidanceRescale != 0 {
       throw ComponentError.unsupported(component: "A method of guidance", option: "a guidance rescaling beside it")
     }
@@ -20,7 +21,7 @@ extension GenerationRequest {
       throw ComponentError.unsupported(
         component: "CFG++", option: "predictions that are forecast, since each step needs the noise of its own")
     }
-    if let guidanceInterval { result = result.within(guidanceInterval) }
+    if let guidanceInterval { result = result.within(guidanceInterval, of: schedule) }
     if let forecast { result = result.forecast(by: forecast) }
     if composed {
       for step in 0..<steps {

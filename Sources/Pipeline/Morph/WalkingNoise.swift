@@ -1,6 +1,4 @@
-import Foundation
 import LatentDiffusionComponents
-import Tensor
 
 /// The noise of pictures that lie between two seeds each: what is drawn for all pictures together has a part for each, as latents `[N, C, h, w]` have.
 struct WalkingNoise<Source: NoiseSource>: NoiseSource {
@@ -16,6 +14,12 @@ struct WalkingNoise<Source: NoiseSource>: NoiseSource {
       guard let end = second?.normal(count) else { return start }
       return sphericalInterpolation(from: start, to: end, at: position)
     }
+
+    mutating func seed() -> NoiseSeed {
+      let start = first.seed()
+      guard let end = second?.seed() else { return NoiseSeed(start) }
+      return NoiseSeed(start, end, position: position)
+    }
   }
   var rows: [Row]
 
@@ -27,7 +31,7 @@ struct WalkingNoise<Source: NoiseSource>: NoiseSource {
 
   mutating func permutation(_ count: Int) -> [Int] { rows[0].first.permutation(count) }
   mutating func seed() -> UInt64 { rows[0].first.seed() }
-  mutating func seeds() -> [UInt64] { rows.indices.map { rows[$0].first.seed() } }
+  mutating func seeds() -> [NoiseSeed] { rows.indices.map { rows[$0].seed() } }
 }
 
 /// - Parameter seeds: for each picture its two seeds, and the part of the way from the first to the second.
@@ -44,21 +48,4 @@ func walkingNoise(_ seeds: [(UInt64, UInt64, Double)], _ generator: @Sendable (U
       })
   }
   return walking(generator(seeds[0].0))
-}
-
-/// Between two vectors on the arc of a great circle, so that noise stays as long as noise is; on a straight line where they point almost the same way.
-/// Source: `slerp` of diffusers' community pipeline `interpolate_stable_diffusion`, with its threshold.
-package func sphericalInterpolation(from start: [Float], to end: [Float], at position: Double) -> [Float] {
-  let (lengths, product) = zip(start, end).reduce(into: (SIMD2<Double>.zero, 0.0)) { sums, pair in
-    let (first, second) = (Double(pair.0), Double(pair.1))
-    sums.0 += SIMD2(first * first, second * second)
-    sums.1 += first * second
-  }
-  let cosine = product / (lengths.x * lengths.y).squareRoot()
-  var weights = (1 - position, position)
-  if abs(cosine) <= 0.9995 {
-    let angle = acos(cosine)
-    weights = (sin(angle * (1 - position)) / sin(angle), sin(angle * position) / sin(angle))
-  }
-  return zip(start, end).map { Float(weights.0) * $0 + Float(weights.1) * $1 }
 }

@@ -23,6 +23,8 @@ public struct ExecutionContext: Sendable {
   public var observer: (@Sendable (_ module: String, _ result: Tensor) -> Void)?
   /// Receives the progress of a long operation that is done in parts, such as the tiles of a picture: before each part, and after the last.
   public var progress: (@Sendable (_ done: Int, _ count: Int) -> Void)?
+  /// Told of what is loaded and drawn here, how long that takes, and of warnings.
+  public var workObserver: (any WorkObserver)?
   /// What layers compute with in place of their own parameters, or add to them.
   public var adaptation: Adaptation?
 
@@ -85,6 +87,7 @@ public struct ExecutionContext: Sendable {
   public func run<Result: Sendable>(_ work: @escaping @Sendable (ExecutionContext) throws -> Result) async throws -> Result {
     var context = ExecutionContext(pool: pool, cancellation: Cancellation(within: cancellation))
     (context.observer, context.progress, context.engine, context.adaptation) = (observer, progress, engine, adaptation)
+    context.workObserver = workObserver
     let child = context
     try checkCancellation()
     return try await withTaskCancellationHandler {

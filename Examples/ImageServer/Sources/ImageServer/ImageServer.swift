@@ -2,6 +2,7 @@ import Foundation
 import Hummingbird
 import HummingbirdCore
 import LatentDiffusion
+import LatentDiffusionLogging
 import Logging
 import NIOCore
 import ServiceLifecycle
@@ -55,7 +56,8 @@ public struct ImageServer: Sendable {
   /// - Throws: `ServerSetupError`.
   public init(_ configuration: ServerConfiguration, logger: Logger) throws {
     (self.configuration, self.logger) = (configuration, logger)
-    let context = configuration.threads.map { ExecutionContext(threads: $0) } ?? ExecutionContext()
+    var context = configuration.threads.map { ExecutionContext(threads: $0) } ?? ExecutionContext()
+    context.workObserver = LoggingObserver(logger)
     let (limits, metrics) = (configuration.limits, ServerMetrics())
     let shelf = try ModelShelf(
       models: configuration.models, loras: configuration.loras, limit: configuration.memoryLimit, weights: configuration.weights,

@@ -95,9 +95,7 @@ actor ModelShelf {
     loaded[name] = nil
     let plan = try await plan(for: file, extent)
     makeRoom(for: plan)
-    logger.info("loading a model", metadata: ["model": "\(name)"])
     let model = try await StableDiffusion.loaded(from: file.url, weights: weights, plan: plan, in: context)
-    for warning in model.warnings { logger.warning("\(warning)", metadata: ["model": "\(name)"]) }
     loaded[name] = Loaded(model: model, plan: plan, lastUse: .now)
     facts[name] = ModelFacts(model)
     return model

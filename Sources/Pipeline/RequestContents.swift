@@ -1,16 +1,17 @@
 import Foundation
 import LatentDiffusionComponents
+import LatentDiffusionFiles
 import Tensor
 
 extension GenerationRequest {
-  /// A number for each part of what is asked for: where one differs between two requests, their pictures do. What has parts of its own to compare is left
+  /// A hash for each part of what is asked for: where one differs between two requests, their pictures do. What has parts of its own to compare is left
   /// to them: size, seed and schedule.
-  var digests: [String: UInt64] {
-    var result: [String: UInt64] = [:]
-    func tell(_ name: String, _ say: (inout RequestDigest) -> Void) {
-      var digest = RequestDigest()
-      say(&digest)
-      result[name] = digest.value
+  var contents: [String: ContentHash] {
+    var result: [String: ContentHash] = [:]
+    func tell(_ name: String, _ say: (inout ContentHash) -> Void) {
+      var hash = ContentHash()
+      say(&hash)
+      result[name] = hash
     }
     tell("prompts") {
       $0.add("\(prompts)", "\(laterPrompts.map { "\($0)" })", "\(imagesPerPrompt)", "\(sizes)")
@@ -56,25 +57,16 @@ extension GenerationRequest {
   }
 }
 
-/// A hash that is the same in every process. Source: the 64-bit FNV-1a of Fowler, Noll and Vo.
-private struct RequestDigest {
-  private(set) var value: UInt64 = 0xCBF2_9CE4_8422_2325
+extension ContentHash {
+  fileprivate mutating func add(_ texts: String...) { for text in texts { add(text) } }
 
-  private mutating func add(_ word: UInt64) { value = (value ^ word) &* 0x100_0000_01B3 }
-
-  mutating func add(_ texts: String...) {
-    for text in texts {
-      for byte in text.utf8 { add(UInt64(byte)) }
-      add(UInt64(1) << 32)
-    }
-  }
-
-  mutating func add(_ tensor: Tensor) {
+  /// Adds a shape and elements.
+  package mutating func add(_ tensor: Tensor) {
     add("\(tensor.shape)")
-    for element in tensor.elements { add(UInt64(element.bitPattern)) }
+    add(words: tensor.elements.lazy.map(\.bitPattern))
   }
 
-  mutating func add(_ conditioning: Conditioning?) {
+  fileprivate mutating func add(_ conditioning: Conditioning?) {
     guard let conditioning else { return add("nothing") }
     for tensor in conditioning.contexts + [conditioning.pooled].compactMap(\.self) { add(tensor) }
     for (name, tensor) in conditioning.inputs.sorted(by: { $0.key < $1.key }) {

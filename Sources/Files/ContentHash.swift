@@ -1,12 +1,11 @@
 import Foundation
-import Tensor
 
 /// 64 bits that stand for a content: contents that differ have different ones, but for a chance of about one in 10¹⁹.
 ///
 /// It tells changes from one another and is no protection against somebody who looks for two contents with the same hash.
 /// Source: FNV-1a of 64 bits (Fowler, Noll and Vo 1991).
 public struct ContentHash: Sendable, Hashable, Codable, CustomStringConvertible {
-  private var bits: UInt64 = 0xCBF2_9CE4_8422_2325
+  @usableFromInline var bits: UInt64 = 0xCBF2_9CE4_8422_2325
 
   /// Of nothing.
   public init() {}
@@ -18,10 +17,10 @@ public struct ContentHash: Sendable, Hashable, Codable, CustomStringConvertible 
   /// depend on where the files are or when they were written.
   ///
   /// - Parameter files: in an order that is always the same.
-  /// - Throws: `TrainingDataError.unreadable`.
-  public init(sampling files: [URL]) throws(TrainingDataError) {
+  /// - Throws: `FileReadError`.
+  public init(sampling files: [URL]) throws(FileReadError) {
     for url in files {
-      let data = try fileData(at: url, limit: .max)
+      let data = try Data(mapping: url)
       add(data.count)
       let piece = 4096, pieces = min(64, (data.count + piece - 1) / piece)
       for index in 0..<pieces {
@@ -32,9 +31,12 @@ public struct ContentHash: Sendable, Hashable, Codable, CustomStringConvertible 
   }
 
   /// Adds bytes. What is added does not say where it ends: add its length, too, where that could be mistaken.
-  public mutating func add(_ bytes: some Sequence<UInt8>) {
+  @inlinable public mutating func add(_ bytes: some Sequence<UInt8>) { add(words: bytes) }
+
+  /// Adds words, each as a whole.
+  @inlinable public mutating func add(words: some Sequence<some FixedWidthInteger & UnsignedInteger>) {
     var bits = bits
-    for byte in bytes { bits = (bits ^ UInt64(byte)) &* 0x100_0000_01B3 }
+    for word in words { bits = (bits ^ UInt64(truncatingIfNeeded: word)) &* 0x100_0000_01B3 }
     self.bits = bits
   }
 
