@@ -17,8 +17,8 @@ BUILD := swift build -c release --no-color-diagnostics --explicit-target-depende
 EXAMPLES := swift build -c release --no-color-diagnostics --package-path Examples
 SERVER := swift build -c release --no-color-diagnostics --package-path Examples/ImageServer
 
-.PHONY: help setup toolchain demo demo-video ldm install server test-server train-lora train-shapes test test-integrations api compatibility neon bench bench-peers \
-  format lint docs clean
+.PHONY: help setup toolchain demo demo-video ldm install server train-lora train-shapes test test-server test-integrations api compatibility neon \
+  bench bench-peers format lint docs clean
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
