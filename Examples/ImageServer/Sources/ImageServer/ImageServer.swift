@@ -70,12 +70,13 @@ public struct ImageServer: Sendable {
     let router = Router(context: BasicRequestContext.self, options: .autoGenerateHeadEndpoints)
     let description = try InterfaceDescription(
       Resources.data("openapi.json"), limits, names: ["models": shelf.models.map(\.name), "loras": shelf.loras.map(\.name)])
-    router.add(middleware: Self.gate(configuration, metrics, description))
-    SystemRoutes(queue: queue, shelf: shelf, metrics: metrics, page: try PageFile.all(), description: description)
+    let page = try PageFile.all(), reader = BodyReader(limits: limits, metrics: metrics)
+    router.add(middleware: Self.gate(configuration, metrics, description, page))
+    SystemRoutes(queue: queue, shelf: shelf, metrics: metrics, page: page, description: description)
       .add(to: router)
-    JobRoutes(queue: queue, shelf: shelf, limits: limits, version: Self.version).add(to: router)
-    OpenAIRoutes(queue: queue, shelf: shelf, limits: limits).add(to: router)
-    WebUIRoutes(queue: queue, shelf: shelf, limits: limits).add(to: router)
+    JobRoutes(queue: queue, shelf: shelf, reader: reader, version: Self.version).add(to: router)
+    OpenAIRoutes(queue: queue, shelf: shelf, reader: reader).add(to: router)
+    WebUIRoutes(queue: queue, shelf: shelf, reader: reader).add(to: router)
     responder = router.buildResponder()
   }
 
@@ -97,18 +98,21 @@ public struct ImageServer: Sendable {
       },
       logger: logger)
     // The last one is told to stop first: jobs end while their clients are still connected.
-    let group = ServiceGroup(
-      configuration: ServiceGroupConfiguration(
-        services: [application, queue], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
+    var services = ServiceGroupConfiguration(
+      services: [application, queue], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+    // Clients that do not read, or send nothing more, must not hold it up.
+    services.maximumGracefulShutdownDuration = configuration.grace + .seconds(5)
+    let group = ServiceGroup(configuration: services)
     try await group.run()
   }
 
-  private static func gate(_ configuration: ServerConfiguration, _ metrics: ServerMetrics, _ description: InterfaceDescription) -> Gate {
-    let loopback = ["localhost", "127.0.0.1", "::1"]
-    // Beyond loopback, nobody but the operator knows the machine's names.
-    let isLocal = loopback.contains(configuration.host)
-    let hosts = configuration.hostNames.flatMap { names in isLocal || !names.isEmpty ? Set(loopback + names + [configuration.host]) : nil }
+  private static func gate(
+    _ configuration: ServerConfiguration, _ metrics: ServerMetrics, _ description: InterfaceDescription, _ page: [PageFile]
+  ) -> Gate {
+    let hosts = configuration.hostNames.map { names in Set((["localhost", configuration.host] + names).map { $0.lowercased() }) }
+    let origins = configuration.allowedOrigins.map { $0.hasSuffix("/") ? String($0.dropLast()) : $0 }
     return Gate(
-      key: configuration.key, allowedOrigins: configuration.allowedOrigins, hosts: hosts, metrics: metrics, description: description)
+      key: configuration.key, allowedOrigins: origins, hosts: hosts,
+      openPaths: Set(page.map(\.path) + ["/health", "/ready", "/openapi.json"]), metrics: metrics, description: description)
   }
 }

@@ -25,4 +25,10 @@ public struct ServerLimits: Sendable, Equatable {
 
   /// The limits that are usual.
   public init() {}
+
+  /// Whether a picture of so many pixels may be sent.
+  func allowsSent(_ size: (width: Int, height: Int)) -> Bool {
+    let (pixels, isTooMany) = size.width.multipliedReportingOverflow(by: size.height)
+    return !isTooMany && pixels <= sentPixels
+  }
 }

@@ -12,13 +12,17 @@ struct Gate: RouterMiddleware {
   /// Nil: everybody may ask.
   let key: String?
   let allowedOrigins: [String]
-  /// Names that a `Host` may have; nil: any.
+  /// Names that a `Host` may have beside addresses, in small letters; nil: any.
   let hosts: Set<String>?
+  /// The paths that are open without the key; all others are not.
+  let openPaths: Set<String>
   let metrics: ServerMetrics
   let description: InterfaceDescription
 
   func handle(_ request: Request, context: Context, next: (Request, Context) async throws -> Response) async throws -> Response {
-    let style = ErrorStyle(of: request.uri.path)
+    // The router leaves out empty parts, so nothing here may look at a path that has some.
+    let path = "/" + request.uri.path.split(separator: "/").joined(separator: "/")
+    let style = ErrorStyle(of: path)
     var response: Response
     do {
       try checkHost(request)
@@ -27,7 +31,7 @@ struct Gate: RouterMiddleware {
       if request.method == .options, request.headers[.accessControlRequestMethod] != nil {
         response = Response(status: .noContent)
       } else {
-        if needsKey(request.uri.path) { try checkKey(request) }
+        if !openPaths.contains(path) { try checkKey(request) }
         do {
           response = try await next(request, context)
         } catch let error as HTTPError where error.status == .notFound {
@@ -59,7 +63,8 @@ struct Gate: RouterMiddleware {
 
   private func checkHost(_ request: Request) throws(ServerError) {
     guard let hosts, let host = request.head.authority else { return }
-    guard hosts.contains(Self.name(ofHost: host)) else {
+    let name = Self.name(ofHost: host)
+    guard hosts.contains(name) || Self.isAddress(name) else {
       throw ServerError(
         .init(code: 421, reasonPhrase: "Misdirected Request"),
         "This server does not answer for \(host.prefix(100)); allow it with --host-name.")
@@ -74,8 +79,6 @@ struct Gate: RouterMiddleware {
     }
   }
 
-  private func needsKey(_ path: String) -> Bool { ["/v1/", "/sdapi/", "/api/", "/metrics"].contains { path.hasPrefix($0) } }
-
   private func checkKey(_ request: Request) throws(ServerError) {
     guard let key else { return }
     let header = request.headers[.authorization] ?? ""
@@ -85,7 +88,8 @@ struct Gate: RouterMiddleware {
       case "bearer": words.last ?? ""
       // Clients of the webui send a name and a password, which is the key then.
       case "basic":
-        Data(base64Encoded: words.last ?? "").map { String(decoding: $0, as: UTF8.self) }?.split(separator: ":").last.map(String.init) ?? ""
+        Data(base64Encoded: words.last ?? "").map { String(decoding: $0, as: UTF8.self) }?.split(separator: ":", maxSplits: 1).last.map(
+          String.init) ?? ""
       default: ""
       }
     guard Self.areEqual(given, key) else {
@@ -99,6 +103,11 @@ struct Gate: RouterMiddleware {
     var difference = UInt64(given.count ^ key.count)
     for index in given.indices { difference |= UInt64(given[index] ^ (key.isEmpty ? 1 : key[index % key.count])) }
     return difference == 0
+  }
+
+  /// Whether a name is an address, which no other site's name can be.
+  private static func isAddress(_ name: String) -> Bool {
+    name.contains(":") || (!name.isEmpty && name.allSatisfy { $0.isNumber || $0 == "." })
   }
 
   /// Without the port.
@@ -126,7 +135,7 @@ enum ErrorStyle: Sendable {
 
   private func body(_ error: ServerError) -> JSONValue {
     let message = JSONValue.text(error.message), field = error.field.map(JSONValue.text) ?? .null
-    let type = error.status.code >= 500 ? "server_error" : error.status == .tooManyRequests ? "rate_limit_error" : "invalid_request_error"
+    let type = Self.type(of: error)
     switch self {
     case .own, .openAI:
       return .object([
@@ -139,8 +148,13 @@ enum ErrorStyle: Sendable {
     }
   }
 
+  /// OpenAI's name for a kind of error.
+  static func type(of error: ServerError) -> String {
+    error.status.code >= 500 ? "server_error" : error.status == .tooManyRequests ? "rate_limit_error" : "invalid_request_error"
+  }
+
   /// What of an error a client may know.
-  private static func serverError(_ error: any Error) -> ServerError {
+  static func serverError(_ error: any Error) -> ServerError {
     switch error {
     case let error as ServerError: error
     case let error as HTTPError where error.status == .notFound: ServerError(.notFound, "There is nothing here; see /openapi.json.")

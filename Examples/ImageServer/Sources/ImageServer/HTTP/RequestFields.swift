@@ -10,6 +10,8 @@ struct RequestFields: Sendable {
   /// What stands before the names in errors: `loras[0].`.
   private let path: String
   private var taken: Set<String> = []
+  /// Of a body: as many as a prompt may have, too.
+  private static let mostCommas = 20_000
 
   init(_ values: [String: JSONValue], readsTexts: Bool = false, path: String = "") {
     (self.values, self.readsTexts, self.path) = (values, readsTexts, path)
@@ -18,6 +20,10 @@ struct RequestFields: Sendable {
   /// - Parameter body: JSON, an object.
   /// - Throws: `ServerError`.
   init(json body: Data) throws(ServerError) {
+    // No request has many values, and each takes its time to read. Base64 has no commas.
+    guard body.count(where: { $0 == UInt8(ascii: ",") }) <= Self.mostCommas else {
+      throw ServerError(.badRequest, "The body has more than \(Self.mostCommas) values.")
+    }
     guard let value = try? JSONDecoder().decode(JSONValue.self, from: body) else {
       throw ServerError(.badRequest, "The body is no JSON, or has a number that is out of all range.")
     }

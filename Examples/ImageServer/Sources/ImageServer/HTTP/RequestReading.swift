@@ -2,10 +2,19 @@ import Foundation
 import HTTPTypes
 import Hummingbird
 import NIOCore
+import Synchronization
 
 /// Reads the bodies of requests within the limits.
-struct BodyReader: Sendable {
+///
+/// All bodies that are under way together have a limit, too, so that many clients cannot fill the memory.
+final class BodyReader: Sendable {
   let limits: ServerLimits
+  private let metrics: ServerMetrics
+  private let underWay = Mutex(0)
+  /// How many bodies of the longest kind may come at once.
+  private static let mostAtOnce = 6
+
+  init(limits: ServerLimits, metrics: ServerMetrics) { (self.limits, self.metrics) = (limits, metrics) }
 
   /// The body as fields and files, from JSON or a form.
   ///
@@ -23,8 +32,19 @@ struct BodyReader: Sendable {
   }
 
   private func bytes(of request: inout Request) async throws -> Data {
-    let most = limits.bodyBytes
-    if let length = request.headers[.contentLength].flatMap({ Int($0) }), length > most { throw tooLong }
+    let most = limits.bodyBytes, stated = request.headers[.contentLength].flatMap { Int($0) }
+    guard (0...most).contains(stated ?? 0) else { throw tooLong }
+    let reserved = stated ?? most
+    let hasRoom = underWay.withLock { bytes in
+      guard bytes + reserved <= Self.mostAtOnce * most else { return false }
+      bytes += reserved
+      return true
+    }
+    guard hasRoom else {
+      metrics.count(refused: "bodies")
+      throw ServerError(.serviceUnavailable, "Too many long requests come at once; ask again.", retryAfter: 5)
+    }
+    defer { underWay.withLock { $0 -= reserved } }
     let body = request.body, seconds = limits.bodySeconds
     do {
       let buffer = try await withThrowingTaskGroup(of: ByteBuffer.self) { group in

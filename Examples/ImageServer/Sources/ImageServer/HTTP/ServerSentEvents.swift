@@ -29,7 +29,7 @@ extension Response {
     -> Response
   {
     let body = ResponseBody { writer in
-      let (lines, line) = AsyncStream.makeStream(of: ByteBuffer.self)
+      let (lines, line) = AsyncStream.makeStream(of: ByteBuffer.self, bufferingPolicy: .bufferingNewest(256))
       let work = Task {
         defer { line.finish() }
         _ = try? await request.body.consumeWithCancellationOnInboundClose { _ in try await events { line.yield($0.buffer) } }

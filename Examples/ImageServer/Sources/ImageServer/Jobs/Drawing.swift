@@ -85,12 +85,17 @@ struct Drawing: Sendable {
         case .interrupt where step.index + 1 < step.count:
           try await finishEarly(step, asked, index, model, sent)
           return true
-        case .interrupt: break
+        case .skip where step.index + 1 < step.count:
+          try await finishEarly(step, asked, index, model, sent)
+          sign.wish = .goOn
+          return false
+        case .interrupt, .skip: break
         }
       case .image(let image):
         try await tell(.picture(drawn(sent.finished(Picture(image.image)), asked, index, model)))
       }
     }
+    if sign.wish == .skip { sign.wish = .goOn }
     return sign.wish == .interrupt
   }
 
@@ -203,8 +208,9 @@ struct Drawing: Sendable {
   private func check(_ asked: GenerationRequest, _ pipeline: DiffusionPipeline) throws {
     let scale = pipeline.autoencoder.spatialScale, shape = try pipeline.latentShape(for: asked)
     let (width, height) = (shape[2] * scale, shape[1] * scale)
-    guard width * height <= limits.pixels else {
-      throw ServerError.field("image", "The picture would have \(width)×\(height) pixels; at most \(limits.pixels) are allowed.")
+    guard max(width, height) <= limits.side, width * height <= limits.pixels else {
+      throw ServerError.field(
+        "image", "The picture would have \(width)×\(height) pixels; at most \(limits.pixels) are allowed, and \(limits.side) on a side.")
     }
   }
 
@@ -256,7 +262,6 @@ struct Drawing: Sendable {
   /// Where another process left the first picture; nil: nowhere. A damaged file is as good as none.
   private func savedPlace() -> Generation.Checkpoint? {
     guard let checkpoint, FileManager.default.fileExists(atPath: checkpoint.path(percentEncoded: false)) else { return nil }
-    defer { try? FileManager.default.removeItem(at: checkpoint) }
     guard (try? Generation.Checkpoint.notes(in: checkpoint))?[Self.pictureNote] == "\(first)" else { return nil }
     return try? Generation.Checkpoint(contentsOf: checkpoint)
   }

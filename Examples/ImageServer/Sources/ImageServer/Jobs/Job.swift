@@ -42,6 +42,13 @@ struct Job: Sendable, Equatable, Codable {
     let random = String(UInt64.random(in: 0..<36 * 36 * 36 * 36 * 36), radix: 36)
     id = time + String(repeating: "0", count: 5 - min(5, random.count)) + random
   }
+
+  /// The id of the job that a file belongs to, `ID-1.png` or `ID.safetensors`; nil: none.
+  static func id(ofFile name: String) -> String? {
+    let id = name.prefix { $0 != "-" && $0 != "." }
+    let isOne = id.count == 13 && id.count < name.count && id.utf8.allSatisfy { (48...57).contains($0) || (97...122).contains($0) }
+    return isOne ? String(id) : nil
+  }
 }
 
 extension Job {

@@ -47,7 +47,9 @@ actor JobQueue: Service {
   ) {
     (self.shelf, self.store, self.limits, self.context) = (shelf, store, limits, context)
     (self.grace, self.metrics, self.logger) = (grace, metrics, logger)
-    for job in store.jobs() {
+    let (jobs, unreadable) = store.jobs()
+    for name in unreadable { logger.warning("a job cannot be read, and is left as it is", metadata: ["file": "\(name)"]) }
+    for job in jobs {
       guard !job.state.isOver else {
         over.append(job)
         continue
@@ -134,11 +136,23 @@ actor JobQueue: Service {
       return stream
     }
     continuation.yield(.job(found.job, position: position(of: id)))
+    guard !isStopping || drawn == id else {
+      // It waits on disk, and nothing happens to it here any more.
+      continuation.finish()
+      return stream
+    }
     if let progress = found.progress { continuation.yield(.progress(progress)) }
     if let preview = found.preview { continuation.yield(.preview(step: preview.step, preview.picture)) }
     let listener = UUID()
     listeners[id, default: [:]][listener] = continuation
-    continuation.onTermination = { _ in Task { await self.forget(listener, of: id) } }
+    let isAttended = found.isAttended
+    continuation.onTermination = { _ in
+      Task {
+        await self.forget(listener, of: id)
+        // Nobody waits for it any more; one that is over is no longer there.
+        if isAttended { await self.cancel(id) }
+      }
+    }
     return stream
   }
 
@@ -156,8 +170,8 @@ actor JobQueue: Service {
     }
   }
 
-  /// Lets the job that is drawn end with what there is of its picture.
-  func interrupt() { if let drawn { live[drawn]?.sign.wish = .interrupt } }
+  /// Lets the picture that is drawn, or the whole job, end with what there is of it.
+  func stopDrawing(_ wish: StopSign.Wish) { if let drawn { live[drawn]?.sign.wish = wish } }
 
   /// Pictures of the gallery, the newest first.
   ///
@@ -165,7 +179,15 @@ actor JobQueue: Service {
   func pictures(before name: String?, most count: Int) -> [(picture: KeptPicture, job: Job)] {
     let all = over.reversed().lazy.flatMap { job in job.pictures.reversed().map { (picture: $0, job: job) } }
     guard let name else { return Array(all.prefix(count)) }
-    return Array(all.drop { $0.picture.name != name }.dropFirst().prefix(count))
+    // The picture itself may be gone by now.
+    let last = Self.place(name)
+    return Array(all.drop { Self.place($0.picture.name) >= last }.prefix(count))
+  }
+
+  /// Ids grow with time, and pictures of a job with their numbers.
+  private static func place(_ name: String) -> (id: String, number: Int) {
+    let parts = name.split(separator: "-", maxSplits: 1)
+    return (parts.first.map(String.init) ?? "", parts.last.flatMap { Int($0.prefix { $0.isNumber }) } ?? 0)
   }
 
   /// The file of a picture of the gallery; nil where there is none of that name.
@@ -177,7 +199,11 @@ actor JobQueue: Service {
 
   /// Removes a picture from the gallery, and its job with the last one.
   /// - Returns: whether there was one.
-  func forget(picture name: String) -> Bool {
+  /// - Throws: `ServerError` where its job is not over.
+  func forget(picture name: String) throws(ServerError) -> Bool {
+    guard !live.values.contains(where: { $0.job.pictures.contains { $0.name == name } }) else {
+      throw ServerError(.conflict, "The job of this picture is not over; delete it then.")
+    }
     guard let index = over.lastIndex(where: { $0.pictures.contains { $0.name == name } }) else { return false }
     over[index].pictures.removeAll { $0.name == name }
     store.forget(picture: name)
@@ -225,7 +251,11 @@ actor JobQueue: Service {
     found.drawing = drawing
     live[id] = found
     send(.job(job, position: nil), to: id)
-    let result = await drawing.result
+    let result = await withTaskCancellationHandler {
+      await drawing.result
+    } onCancel: {
+      drawing.cancel()
+    }
     drawn = nil
     finish(id, result)
   }
@@ -239,6 +269,9 @@ actor JobQueue: Service {
       (found.job.state, usualSeconds) = (found.job.error == nil ? .done : .failed, 0.7 * usualSeconds + 0.3 * seconds)
     case .failure(is Drawing.Parked) where !found.isAttended:
       // It waits on disk for the next program.
+      return leave(id, found)
+    case .failure(is CancellationError) where isStopping && !found.isAttended:
+      // The time of grace is over while a model is loaded, or a picture decoded.
       return leave(id, found)
     case .failure(is Drawing.Parked):
       found.job.fail(with: ServerError.stopping, ServerError.stopping.message)

@@ -8,12 +8,12 @@ import LatentDiffusion
 struct JobRoutes: Sendable {
   let queue: JobQueue
   let shelf: ModelShelf
-  let limits: ServerLimits
+  let reader: BodyReader
   let version: String
-  private var reader: BodyReader { BodyReader(limits: limits) }
+  private var limits: ServerLimits { reader.limits }
 
-  init(queue: JobQueue, shelf: ModelShelf, limits: ServerLimits, version: String) {
-    (self.queue, self.shelf, self.limits, self.version) = (queue, shelf, limits, version)
+  init(queue: JobQueue, shelf: ModelShelf, reader: BodyReader, version: String) {
+    (self.queue, self.shelf, self.reader, self.version) = (queue, shelf, reader, version)
   }
 
   func add(to router: Router<BasicRequestContext>) {
@@ -35,7 +35,7 @@ struct JobRoutes: Sendable {
     router.get("/api/pictures/:name") { request, context in try await picture(context, request) }
     router.delete("/api/pictures/:name") { _, context in
       let name = try context.parameters.require("name")
-      guard await queue.forget(picture: name) else { throw ServerError(.notFound, "There is no picture of this name.") }
+      guard try await queue.forget(picture: name) else { throw ServerError(.notFound, "There is no picture of this name.") }
       return Response(status: .noContent)
     }
   }
@@ -89,7 +89,7 @@ struct JobRoutes: Sendable {
     let files = RequestFiles(image: try fields.file("image"), mask: try fields.file("mask"))
     (asked.hasImage, asked.hasMask) = (files.image != nil, files.mask != nil)
     try asked.check(limits, shelf)
-    try files.check(limits)
+    try asked.checkCanvas(around: files.check(limits), limits)
     return (asked, files)
   }
 

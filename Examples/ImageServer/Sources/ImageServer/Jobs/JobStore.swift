@@ -63,22 +63,25 @@ struct JobStore: Sendable {
 
   func forget(picture name: String) { try? FileManager.default.removeItem(at: picture(name)) }
 
-  /// All jobs that are remembered, the oldest first. Files of jobs that nobody knows are removed: a program that was killed left them.
-  func jobs() -> [Job] {
-    let decoder = JSONDecoder()
-    let jobs = names(in: "jobs").filter { $0.hasSuffix(".json") }.compactMap { name -> Job? in
+  /// All jobs that are remembered, the oldest first, and the files of those that cannot be read. What a program that was killed left of jobs that have no file
+  /// is removed, and nothing that this program did not name.
+  func jobs() -> (jobs: [Job], unreadable: [String]) {
+    let decoder = JSONDecoder(), records = names(in: "jobs").filter { $0.hasSuffix(".json") }
+    let jobs = records.compactMap { name -> Job? in
       guard let data = try? Data(contentsOf: folder.appending(path: "jobs").appending(path: name)),
         let job = try? decoder.decode(Job.self, from: data), "\(job.id).json" == name
       else { return nil }
       return job
     }
-    let known = Set(jobs.map(\.id))
+    let known = Set(records.map { String($0.dropLast(5)) })
     for place in ["inputs", "checkpoints", "pictures"] {
-      for name in names(in: place) where !known.contains(String(name.prefix { $0.isLetter || $0.isNumber })) {
+      for name in names(in: place) {
+        guard let id = Job.id(ofFile: name), !known.contains(id) else { continue }
         try? FileManager.default.removeItem(at: folder.appending(path: place).appending(path: name))
       }
     }
-    return jobs.sorted { $0.id < $1.id }
+    let read = Set(jobs.map { "\($0.id).json" })
+    return (jobs.sorted { $0.id < $1.id }, records.filter { !read.contains($0) }.sorted())
   }
 
   private func names(in place: String) -> [String] {

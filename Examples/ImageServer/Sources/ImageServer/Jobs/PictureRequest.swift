@@ -91,17 +91,21 @@ struct RequestFiles: Sendable {
   var mask: Data?
 
   /// Says whether they are pictures of a size that is allowed, before anything waits for them.
+  /// - Returns: the size of the picture; nil where there is none.
   /// - Throws: `ServerError`.
-  func check(_ limits: ServerLimits) throws(ServerError) {
+  @discardableResult func check(_ limits: ServerLimits) throws(ServerError) -> (width: Int, height: Int)? {
+    var size: (width: Int, height: Int)?
     for (name, data) in [("image", image), ("mask", mask)] {
       guard let data else { continue }
       do {
-        let (width, height) = try Picture.statedSize(of: data, name: "The \(name)")
-        guard width * height <= limits.sentPixels else {
-          throw ServerError.field(name, "The \(name) has \(width)×\(height) pixels; send at most \(limits.sentPixels) in all.")
+        let stated = try Picture.statedSize(of: data, name: "The \(name)")
+        guard limits.allowsSent(stated) else {
+          throw ServerError.field(
+            name, "The \(name) has \(stated.width)×\(stated.height) pixels; send at most \(limits.sentPixels) in all.")
         }
         // The whole picture is decoded to find damage now, and not when its turn comes.
-        _ = try Picture(data: data, name: "The \(name)")
+        let picture = try Picture(data: data, name: "The \(name)")
+        if name == "image" { size = (picture.width, picture.height) }
       } catch let error as ServerError {
         throw error
       } catch {
@@ -109,10 +113,22 @@ struct RequestFiles: Sendable {
       }
     }
     if mask != nil, image == nil { throw .field("mask", "A mask needs a picture; send image, too.") }
+    return size
   }
 }
 
 extension PictureRequest {
+  /// Checks the canvas of a picture that is extended.
+  /// - Throws: `ServerError`.
+  func checkCanvas(around size: (width: Int, height: Int)?, _ limits: ServerLimits) throws(ServerError) {
+    guard let extend, let size else { return }
+    let (width, height) = (size.width + extend.left + extend.right, size.height + extend.top + extend.bottom)
+    guard max(width, height) <= limits.side, width * height <= limits.pixels else {
+      throw .field(
+        "extend", "The picture would have \(width)×\(height) pixels; at most \(limits.pixels) are allowed, and \(limits.side) on a side.")
+    }
+  }
+
   /// Checks what can be said before the model is loaded.
   /// - Throws: `ServerError`.
   func check(_ limits: ServerLimits, _ shelf: ModelShelf) throws(ServerError) {

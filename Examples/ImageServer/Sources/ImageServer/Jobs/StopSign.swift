@@ -4,8 +4,10 @@ import Synchronization
 final class StopSign: Sendable {
   enum Wish: Sendable {
     case goOn
-    /// What is there of the picture is the result.
+    /// What is there of the picture is the result, and no other follows.
     case interrupt
+    /// What is there of the picture is the result, and the job goes on with the next one.
+    case skip
     /// Another process goes on.
     case park
   }

@@ -44,7 +44,7 @@ struct OpenAIRequest: Sendable {
     picture.negativePrompt = try fields.text("negative_prompt", most: limits.promptCharacters) ?? ""
     picture.previewCount = stream ? partialImages : 0
     try takeIdle(&fields)
-    if edits { try takePictures(&fields, uploads) }
+    if edits { try takePictures(&fields, uploads, limits) }
     if let unknown = fields.left.first { throw .field(unknown, "There is no field \(unknown.prefix(100)).") }
     if stream, wantsURL { throw .field("response_format", "A stream carries pictures in base64; leave out response_format or stream.") }
     if partialImages > 0, !stream { throw .field("partial_images", "Partial images come in a stream; send stream, too.") }
@@ -86,7 +86,9 @@ struct OpenAIRequest: Sendable {
     for name in ["user", "safety_identifier"] { _ = try fields.text(name, most: 1000) }
   }
 
-  private mutating func takePictures(_ fields: inout RequestFields, _ uploads: [String: [Data]]) throws(ServerError) {
+  private mutating func takePictures(
+    _ fields: inout RequestFields, _ uploads: [String: [Data]], _ limits: ServerLimits
+  ) throws(ServerError) {
     for name in uploads.keys where !["image", "mask"].contains(name) { throw .field(name, "There is no file \(name.prefix(100)).") }
     let images = uploads["image"] ?? []
     guard images.count < 2 else { throw .field("image", "One picture is edited at a time; \(images.count) were sent.") }
@@ -97,19 +99,18 @@ struct OpenAIRequest: Sendable {
     picture.hasImage = true
     // What is transparent is painted anew: of the mask, or else of the picture itself.
     if let mask = files.mask {
-      files.mask = try Self.painted(mask, "mask") ?? mask
+      files.mask = try Self.painted(mask, "mask", limits) ?? mask
     } else {
-      files.mask = try Self.painted(image, "image")
+      files.mask = try Self.painted(image, "image", limits)
     }
     picture.hasMask = files.mask != nil
   }
 
   /// A mask that is white where a picture is transparent; nil for an opaque one.
-  private static func painted(_ data: Data, _ name: String) throws(ServerError) -> Data? {
+  private static func painted(_ data: Data, _ name: String, _ limits: ServerLimits) throws(ServerError) -> Data? {
     do {
-      let (width, height) = try Picture.statedSize(of: data, name: "The \(name)")
-      // The size is checked later, in a sentence of its own.
-      guard width * height <= Picture.largestSide * Picture.largestSide / 16 else { return nil }
+      // The size is refused later, in a sentence of its own.
+      guard limits.allowsSent(try Picture.statedSize(of: data, name: "The \(name)")) else { return nil }
       let picture = try Picture(data: data, name: "The \(name)")
       guard let alpha = picture.alpha, alpha.contains(where: { $0 < 255 }) else { return nil }
       return try Picture(width: picture.width, height: picture.height, pixels: alpha.flatMap { Array(repeating: 255 - $0, count: 3) })

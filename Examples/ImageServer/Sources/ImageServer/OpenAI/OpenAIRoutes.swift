@@ -9,9 +9,9 @@ import ImageFiles
 struct OpenAIRoutes: Sendable {
   let queue: JobQueue
   let shelf: ModelShelf
-  let limits: ServerLimits
+  let reader: BodyReader
 
-  init(queue: JobQueue, shelf: ModelShelf, limits: ServerLimits) { (self.queue, self.shelf, self.limits) = (queue, shelf, limits) }
+  init(queue: JobQueue, shelf: ModelShelf, reader: BodyReader) { (self.queue, self.shelf, self.reader) = (queue, shelf, reader) }
 
   func add(to router: Router<BasicRequestContext>) {
     router.get("/v1/models") { _, _ in Response.json(ModelList(data: shelf.models.map { Model(id: $0.name) })) }
@@ -28,8 +28,8 @@ struct OpenAIRoutes: Sendable {
 
   private func draw(_ request: Request, edits: Bool) async throws -> Response {
     var request = request
-    let (fields, files) = try await BodyReader(limits: limits).fields(of: &request, allowsForms: edits)
-    let asked = try OpenAIRequest(fields, files, edits: edits, limits, shelf)
+    let (fields, files) = try await reader.fields(of: &request, allowsForms: edits)
+    let asked = try OpenAIRequest(fields, files, edits: edits, reader.limits, shelf)
     // A refusal has a status of its own, so it comes before a stream begins.
     let attended = try await queue.attend(asked.picture, asked.files, keeps: asked.wantsURL)
     return asked.stream ? stream(attended, asked, request) : try await answer(attended, asked, request)
@@ -85,8 +85,8 @@ struct OpenAIRoutes: Sendable {
           case .job, .over: break
           }
         }
-      } catch let error as ServerError {
-        send(ServerSentEvent("error", StreamError(error)))
+      } catch {
+        send(ServerSentEvent("error", StreamError(ErrorStyle.serverError(error))))
       }
     }
   }
@@ -155,11 +155,12 @@ private struct StreamError: Encodable {
   struct Body: Encodable {
     let message: String
     let param: String?
-    let type = "server_error"
+    let type: String
+    let code: String?
   }
 
   let type = "error"
   let error: Body
 
-  init(_ error: ServerError) { self.error = Body(message: error.message, param: error.field) }
+  init(_ error: ServerError) { self.error = Body(message: error.message, param: error.field, type: ErrorStyle.type(of: error), code: nil) }
 }

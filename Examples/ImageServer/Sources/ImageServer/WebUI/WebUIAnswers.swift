@@ -41,7 +41,13 @@ private struct WebUIInfo: Encodable {
   let sdModelHash = ""
   let seedResizeFromW = 0
   let seedResizeFromH = 0
-  let denoisingStrength: Double?
+  /// Null where it means nothing, as the webui has it.
+  let denoisingStrength: JSONValue
+  let extraGenerationParams: [String: String] = [:]
+  let faceRestorationModel = JSONValue.null
+  let sdVaeName = JSONValue.null
+  let sdVaeHash = JSONValue.null
+  let version = ImageServer.version
   let indexOfFirstImage = 0
   let infotexts: [String]
   let styles: [String] = []
@@ -58,7 +64,7 @@ private struct WebUIInfo: Encodable {
     (seed, allSeeds, subseed, allSubseeds) = (request.seed, pictures.map(\.seed), request.seed, pictures.map(\.seed))
     (width, height) = (first?.width ?? 0, first?.height ?? 0)
     (samplerName, cfgScale, steps) = (first?.facts.sampler ?? "", first?.facts.guidance ?? 0, first?.facts.steps ?? 0)
-    (batchSize, sdModelName, denoisingStrength) = (asked.batchSize, request.model, request.strength)
+    (batchSize, sdModelName, denoisingStrength) = (asked.batchSize, request.model, request.strength.map(JSONValue.number) ?? .null)
     (infotexts, clipSkip) = (pictures.map(\.parameters), request.clipSkip)
     jobTimestamp = webUITimestamp(job.created)
     warnings = asked.warnings + job.warnings
@@ -82,14 +88,14 @@ struct WebUIProgress: Encodable {
   let progress: Double
   let etaRelative: Double
   let state: State
-  let currentImage: String?
-  let textinfo: String?
+  let currentImage: JSONValue
+  let textinfo: JSONValue
 
   static let idle = WebUIProgress(progress: 0, etaRelative: 0, state: State(), currentImage: nil, textinfo: nil)
 
   private init(progress: Double, etaRelative: Double, state: State, currentImage: String?, textinfo: String?) {
     (self.progress, self.etaRelative, self.state) = (progress, etaRelative, state)
-    (self.currentImage, self.textinfo) = (currentImage, textinfo)
+    (self.currentImage, self.textinfo) = (currentImage.map(JSONValue.text) ?? .null, textinfo.map(JSONValue.text) ?? .null)
   }
 
   /// - Throws: `ImageFileError`.

@@ -72,10 +72,10 @@ struct WebUISchedule: Encodable {
 struct WebUIModel: Encodable {
   let title: String
   let modelName: String
-  let hash: String? = nil
-  let sha256: String? = nil
+  let hash = JSONValue.null
+  let sha256 = JSONValue.null
   let filename: String
-  let config: String? = nil
+  let config = JSONValue.null
 
   init(name: String) { (title, modelName, filename) = (name, name, name) }
 }

@@ -45,11 +45,11 @@ struct WebUIRequest: Sendable {
     let strength = try fields.number("denoising_strength", in: 0...1)
     if fromPicture {
       picture.strength = strength ?? 0.75
-      try takePictures(&fields)
+      try takePictures(&fields, limits)
     }
     try refuseOthers(&fields)
     for name in fields.left { warnings.append("\(name) is not known here and changes nothing.") }
-    try checkTags()
+    try checkTags(shelf)
     try picture.check(limits, shelf)
     try files.check(limits)
   }
@@ -69,7 +69,7 @@ struct WebUIRequest: Sendable {
     if amount > 0 { picture.churn = .init(amount: amount, minimum: least, maximum: most == 0 ? nil : most, noise: noise) }
   }
 
-  private mutating func takePictures(_ fields: inout RequestFields) throws(ServerError) {
+  private mutating func takePictures(_ fields: inout RequestFields, _ limits: ServerLimits) throws(ServerError) {
     let images = try fields.list("init_images", most: 16) ?? []
     guard images.count == 1, case .text(let image) = images[0] else {
       throw .field("init_images", "init_images must be a list of one picture in base64; there are \(images.count).")
@@ -81,8 +81,9 @@ struct WebUIRequest: Sendable {
     picture.resizeMode = modes[try fields.integer("resize_mode", in: 0...2) ?? 0]
     let isInverted = try fields.integer("inpainting_mask_invert", in: 0...1) == 1,
       fill = try fields.integer("inpainting_fill", in: 0...3) ?? 1
-    let isWholePicture = try fields.flag("inpaint_full_res") != true
+    let isWholePicture = try fields.flag("inpaint_full_res") == false
     let padding = try fields.integer("inpaint_full_res_padding", in: 0...256) ?? 0, blur = try fields.number("mask_blur", in: 0...64) ?? 0
+    try files.check(limits)
     guard let mask = files.mask else { return }
     if isInverted { files.mask = try Self.inverted(mask) }
     if !isWholePicture { picture.onlyMasked = padding }
@@ -103,12 +104,15 @@ struct WebUIRequest: Sendable {
   }
 
   /// Tags of LoRAs are found now, so that a wrong one does not wait for its turn.
-  private func checkTags() throws(ServerError) {
+  private func checkTags(_ shelf: ModelShelf) throws(ServerError) {
+    let tags: [LoraTag]
     do {
-      _ = try LoraTag.taken(from: picture.prompt)
+      tags = try LoraTag.taken(from: picture.prompt).tags
     } catch {
       throw .field("prompt", "\(error)")
     }
+    guard tags.count <= 16 else { throw .field("prompt", "The prompt names \(tags.count) LoRAs; name at most 16.") }
+    for tag in tags { _ = try shelf.lora(tag.name, field: "prompt") }
     guard !picture.negativePrompt.contains(LoraTag.start) else {
       throw .field("negative_prompt", "A LoRA changes the model for all prompts; put it in prompt, with a weight below 0 to avoid it.")
     }

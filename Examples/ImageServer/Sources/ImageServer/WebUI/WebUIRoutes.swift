@@ -8,20 +8,21 @@ import LatentDiffusion
 struct WebUIRoutes: Sendable {
   let queue: JobQueue
   let shelf: ModelShelf
-  let limits: ServerLimits
+  let reader: BodyReader
+  private var limits: ServerLimits { reader.limits }
   private let options: WebUIOptions
 
-  init(queue: JobQueue, shelf: ModelShelf, limits: ServerLimits) {
-    (self.queue, self.shelf, self.limits, options) = (queue, shelf, limits, WebUIOptions(model: shelf.defaultModel))
+  init(queue: JobQueue, shelf: ModelShelf, reader: BodyReader) {
+    (self.queue, self.shelf, self.reader, options) = (queue, shelf, reader, WebUIOptions(model: shelf.defaultModel))
   }
 
   func add(to router: Router<BasicRequestContext>) {
     router.post("/sdapi/v1/txt2img") { request, _ in try await draw(request, fromPicture: false) }
     router.post("/sdapi/v1/img2img") { request, _ in try await draw(request, fromPicture: true) }
     router.get("/sdapi/v1/progress") { request, _ in try await progress(request) }
-    for name in ["interrupt", "skip"] {
+    for (name, wish) in [("interrupt", StopSign.Wish.interrupt), ("skip", .skip)] {
       router.post("/sdapi/v1/\(name)") { _, _ in
-        await queue.interrupt()
+        await queue.stopDrawing(wish)
         return Response.json(JSONValue.object([:]))
       }
     }
@@ -33,7 +34,7 @@ struct WebUIRoutes: Sendable {
     router.get("/sdapi/v1/options") { _, _ in Response.json(await options.values) }
     router.post("/sdapi/v1/options") { request, _ in
       var request = request
-      let (fields, _) = try await BodyReader(limits: limits).fields(of: &request)
+      let (fields, _) = try await reader.fields(of: &request)
       try await options.change(fields, shelf)
       return Response.json(JSONValue.null)
     }
@@ -42,7 +43,7 @@ struct WebUIRoutes: Sendable {
 
   private func draw(_ request: Request, fromPicture: Bool) async throws -> Response {
     var request = request
-    let (fields, _) = try await BodyReader(limits: limits).fields(of: &request)
+    let (fields, _) = try await reader.fields(of: &request)
     let asked = try WebUIRequest(fields, fromPicture: fromPicture, await options.current, limits, shelf)
     let attended = try await queue.attend(asked.picture, asked.files, keeps: asked.saves)
     return try await request.whileConnected {
@@ -61,7 +62,7 @@ struct WebUIRoutes: Sendable {
 
   private func pictureInfo(_ request: Request) async throws -> Response {
     var request = request
-    var (fields, _) = try await BodyReader(limits: limits).fields(of: &request)
+    var (fields, _) = try await reader.fields(of: &request)
     guard let image = try fields.file("image") else { throw ServerError.field("image", "There is no picture; send image.") }
     do {
       return Response.json(WebUIPictureInfo(try GenerationParameters(data: image, name: "The image")))

@@ -97,7 +97,7 @@ export async function* events(path, signal) {
 function parsed(block) {
   const values = { event: "message", data: [] };
   for (const line of block.split(/\r?\n/)) {
-    const [, name, value] = /^([^:]*):? ?(.*)$/.exec(line);
+    const [, name, value] = /^([^:]*):? ?(.*)$/s.exec(line);
     if (name === "event") values.event = value;
     if (name === "data") values.data.push(value);
   }
