@@ -187,7 +187,7 @@ struct MemoryModel: Sendable {
   }
 
   /// What a process takes without a model: the program and its libraries, what those make of their own, threads.
-  static let programBytes = 42_000_000
+  static let programBytes = 44_000_000
   /// What stays of the file beside a matrix that is streamed: the system maps pages around those that are asked for.
   private static let bytesPerStreamedMatrix = 1 << 16
   /// What pages and gaps add to weights that are kept, to buffers, and to those of the autoencoder, whose results are large and take turns in
