@@ -141,12 +141,12 @@ struct Named {
 
 extension Logger.Level: @retroactive ExpressibleByArgument {}
 
-/// `4GB`, `512MB`, or bytes.
+/// `4GB`, `512MB`, `2GiB`, or bytes: the units of `ldm`.
 func parsedBytes(_ text: String) throws -> Int {
-  let units = [("GB", 1e9), ("MB", 1e6), ("KB", 1e3), ("", 1)]
+  let units = [("GIB", 0x1p30), ("MIB", 0x1p20), ("GB", 1e9), ("MB", 1e6), ("", 1)]
   let words = text.uppercased()
   guard let (unit, factor) = units.first(where: { words.hasSuffix($0.0) }), let number = Double(words.dropLast(unit.count)),
     (1...1e15).contains(number * factor)
-  else { throw ValidationError("\(text) is no number of bytes such as 4GB, 512MB or 1000000.") }
+  else { throw ValidationError("\(text) is no number of bytes such as 4GB, 512MB, 2GiB or 1000000.") }
   return Int(number * factor)
 }

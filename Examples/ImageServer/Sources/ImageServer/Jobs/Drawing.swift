@@ -35,7 +35,7 @@ struct Drawing: Sendable {
   func run() async throws {
     await tell(.progress(JobProgress(phase: .loading, pictures: request.count)))
     let sent = try await sentPictures()
-    var model = try await shelf.model(request.model, for: extent(of: sent.image))
+    var model = try await shelf.model(request.model, for: extent(of: sent.image, usual: shelf.usualSize(request.model)))
     let (prompt, tagged) = try taken()
     let loras = request.loras + tagged
     let adaptation = try await shelf.adaptation(of: request.model, by: loras)
@@ -44,6 +44,7 @@ struct Drawing: Sendable {
     for index in first..<max(request.count, first) {
       var asked = try generationRequest(prompt, index, from: sent, for: model)
       asked.adaptation = adaptation
+      if index == 0 { for warning in idle(asked) { await tell(.warning(warning)) } }
       let isOver: Bool
       do {
         isOver = try await draw(asked, index, from: saved, model, sent)
@@ -77,10 +78,10 @@ struct Drawing: Sendable {
         switch sign.wish {
         case .goOn:
           guard let checkpoint, .now - lastSaving >= Self.savingInterval else { break }
-          try? save(steps.checkpoint, picture: index, to: checkpoint)
+          await save({ try steps.checkpoint }, picture: index, to: checkpoint)
           lastSaving = .now
         case .park:
-          if let checkpoint { try? save(steps.checkpoint, picture: index, to: checkpoint) }
+          if let checkpoint { await save({ try steps.checkpoint }, picture: index, to: checkpoint) }
           throw Parked()
         case .interrupt where step.index + 1 < step.count:
           try await finishEarly(step, asked, index, model, sent)
@@ -92,7 +93,7 @@ struct Drawing: Sendable {
         case .interrupt, .skip: break
         }
       case .image(let image):
-        try await tell(.picture(drawn(sent.finished(Picture(image.image)), asked, index, model)))
+        try await tell(.picture(await drawn(sent.finished(Picture(image.image)), asked, index, model)))
       }
     }
     if sign.wish == .skip { sign.wish = .goOn }
@@ -106,7 +107,7 @@ struct Drawing: Sendable {
     let image = try await model.pipeline.decode(step.predictedOriginal ?? step.latents, in: context)
     await tell(
       .warning("The drawing was interrupted after step \(step.index + 1) of \(step.count); this is what the picture was taken for."))
-    try await tell(.picture(drawn(sent.finished(Picture(image)), asked, index, model)))
+    try await tell(.picture(await drawn(sent.finished(Picture(image)), asked, index, model)))
   }
 
   private func warn(of truncations: [PromptTruncation]) async {
@@ -131,11 +132,30 @@ struct Drawing: Sendable {
     return (text, tags.map { LoraUse(name: $0.name, strength: $0.weight) })
   }
 
-  private func useScheduler(of model: inout StableDiffusion) throws {
+  /// The scheduler that is asked for by name, and the spacing, which the name may say.
+  private func chosen() throws -> (named: NamedScheduler?, spacing: SigmaSpacing?) {
     let named = try request.scheduler.map { try NamedScheduler($0) }
-    let spacing = request.spacing.flatMap(SigmaSpacing.init(rawValue:)) ?? named?.spacing
+    return (named, request.spacing.flatMap(SigmaSpacing.init(rawValue:)) ?? named?.spacing)
+  }
+
+  private func useScheduler(of model: inout StableDiffusion) throws {
+    let (named, spacing) = try chosen()
     guard named != nil || spacing != nil else { return }
     try model.use(named?.kind, spacing: spacing, algorithm: named?.algorithm)
+  }
+
+  /// What was asked for and has no effect with this model and scheduler. η is left out: clients of the webui send it whatever the sampler is.
+  private func idle(_ asked: GenerationRequest) -> [String] {
+    var sentences: [String] = []
+    if let churn = request.churn, churn.amount > 0, asked.sampling.churn == nil {
+      sentences.append("s_churn changes nothing: this scheduler has no churn.")
+    }
+    let isEdit = asked.task is InstructionEditing
+    if isEdit, request.strength != nil { sentences.append("The strength changes nothing: this model edits by instruction.") }
+    if !isEdit, request.imageGuidance != nil, request.imageGuidance != 1.5 {
+      sentences.append("image_cfg_scale changes nothing: this model does not edit by instruction.")
+    }
+    return sentences
   }
 
   private func generationRequest(
@@ -165,15 +185,17 @@ struct Drawing: Sendable {
     guard let image else { return TextToImage() }
     let pixels = image.tensor(), usual = { model.pipeline.usual?($0).strength }
     if let extend = request.extend {
-      return try Inpainting.outpainting(
+      var task = try Inpainting.outpainting(
         pixels, left: extend.left, right: extend.right, top: extend.top, bottom: extend.bottom, strength: request.strength ?? 1)
+      task.keepsPixelsOutsideMask = request.keepUnmasked
+      return task
     }
     if let mask {
       var task = Inpainting(image: pixels, mask: mask.mask(), keepsPixelsOutsideMask: request.keepUnmasked)
       task.strength = request.strength ?? usual(task) ?? task.strength
       return task
     }
-    let edit = InstructionEditing(pixels)
+    let edit = InstructionEditing(pixels, imageGuidance: request.imageGuidance ?? 1.5)
     if model.pipeline.takes(edit), !model.pipeline.takes(TextToImage()) { return edit }
     var task = ImageToImage(.pixels(pixels))
     task.strength = request.strength ?? usual(task) ?? task.strength
@@ -215,7 +237,14 @@ struct Drawing: Sendable {
   }
 
   /// The size of the work as far as it is known before the model is loaded; nil: that of the model.
-  private func extent(of image: Picture?) -> GenerationExtent? {
+  private func extent(of image: Picture?, usual: PixelSize?) -> GenerationExtent? {
+    // As `fit` has it.
+    if let image, let usual, request.width == nil, request.height == nil, request.extend == nil, !(request.hasMask && request.keepUnmasked),
+      image.width * image.height > 4 * usual.width * usual.height
+    {
+      return GenerationExtent(
+        size: usual.inProportions(of: PixelSize(width: image.width, height: image.height), multiple: 64), encodesPicture: true)
+    }
     func planned(_ side: Int) -> Int { (min(max(side, 64), limits.side) + 63) / 64 * 64 }
     let border = request.extend ?? Borders()
     guard let width = request.width ?? image.map({ $0.width + border.left + border.right }),
@@ -226,9 +255,8 @@ struct Drawing: Sendable {
 
   private func drawn(
     _ picture: Picture, _ asked: GenerationRequest, _ index: Int, _ model: StableDiffusion
-  ) throws -> DrawnPicture {
-    let named = try request.scheduler.map { try NamedScheduler($0) }
-    let spacing = request.spacing.flatMap(SigmaSpacing.init(rawValue:)) ?? named?.spacing
+  ) async throws -> DrawnPicture {
+    let (named, spacing) = try chosen()
     let sampler = model.schedulerKind.map { NamedScheduler($0, spacing, named?.algorithm).name } ?? ""
     let skip = request.profile == .diffusers ? request.clipSkip + 1 : request.clipSkip
     let others: [(String, String?)] = [
@@ -247,6 +275,7 @@ struct Drawing: Sendable {
     } catch ImageFileError.notEncodable {
       // The picture must not be lost for a text that is too long for its format.
       data = try request.format.data(of: picture, parameters: nil)
+      await tell(.warning("The picture does not say how it was made: the text is too long for its format."))
     }
     return DrawnPicture(
       index: index, data: data, width: picture.width, height: picture.height, seed: asked.seed, parameters: parameters.text,
@@ -255,8 +284,13 @@ struct Drawing: Sendable {
 
   // MARK: - Where it is
 
-  private func save(_ place: Generation.Checkpoint?, picture: Int, to url: URL) throws {
-    try place?.write(to: url, notes: [Self.pictureNote: "\(picture)"])
+  /// The drawing goes on where this fails; what is lost is told.
+  private func save(_ place: () throws -> Generation.Checkpoint?, picture: Int, to url: URL) async {
+    do {
+      try place()?.write(to: url, notes: [Self.pictureNote: "\(picture)"])
+    } catch {
+      await tell(.warning("Where the drawing is cannot be kept: \(reason(error))."))
+    }
   }
 
   /// Where another process left the first picture; nil: nowhere. A damaged file is as good as none.

@@ -105,13 +105,21 @@ actor JobQueue: Service {
   /// - Throws: `ServerError`, as `accept`.
   func attend(_ request: PictureRequest, _ files: RequestFiles, keeps: Bool) throws(ServerError) -> AttendedJob {
     let job = try accept(request, files, isAttended: true, keeps: keeps)
-    return AttendedJob(id: job.id, queue: self, events: events(of: job.id, buffered: nil) ?? AsyncStream { $0.finish() })
+    let (events, continuation) = AsyncStream.makeStream(of: JobEvent.self)
+    // Nobody waits for it any more; one that is over is no longer there.
+    listen(to: job.id, continuation) { await $0.cancel(job.id) }
+    return AttendedJob(id: job.id, queue: self, events: events)
   }
 
-  /// A job, and its place among those that wait: 1 is next. Nil where nobody knows it.
+  /// A job, and its place among those that wait: 1 is next. Nil where nobody knows it, or a client waits for it, who alone has it.
   func job(_ id: String) -> (job: Job, position: Int?, progress: JobProgress?)? {
-    if let found = live[id] { return (found.job, position(of: id), found.progress) }
+    if let found = live[id] { return found.isAttended ? nil : (found.job, position(of: id), found.progress) }
     return over.last { $0.id == id }.map { ($0, nil, nil) }
+  }
+
+  /// The job that is drawn, whoever waits for it.
+  var drawing: (job: Job, progress: JobProgress)? {
+    drawn.flatMap { live[$0] }.map { ($0.job, $0.progress ?? JobProgress(pictures: $0.job.request.count)) }
   }
 
   /// The newest first: those that are not over, and the last that are.
@@ -123,37 +131,39 @@ actor JobQueue: Service {
   /// The last preview of the job that is drawn.
   var preview: Picture? { drawn.flatMap { live[$0]?.preview?.picture } }
 
-  /// What happens to a job from now on, beginning with how it is; nil where nobody knows it.
+  /// What happens to a job from now on, beginning with how it is; nil where `job` gives none.
   ///
-  /// - Parameter buffered: events that wait for a slow client at most; older ones are dropped, and the last one never is. Nil: all.
-  func events(of id: String, buffered: Int?) -> AsyncStream<JobEvent>? {
-    let (stream, continuation) = AsyncStream.makeStream(
-      of: JobEvent.self, bufferingPolicy: buffered.map { .bufferingNewest($0) } ?? .unbounded)
-    guard let found = live[id] else {
-      guard let job = over.last(where: { $0.id == id }) else { return nil }
-      continuation.yield(.over(job))
+  /// - Parameter buffered: events that wait for a slow client at most; older ones are dropped, and the last one never is.
+  func events(of id: String, buffered: Int) -> AsyncStream<JobEvent>? {
+    guard let found = job(id) else { return nil }
+    let (stream, continuation) = AsyncStream.makeStream(of: JobEvent.self, bufferingPolicy: .bufferingNewest(buffered))
+    if found.job.state.isOver {
+      continuation.yield(.over(found.job))
       continuation.finish()
-      return stream
+    } else {
+      listen(to: id, continuation)
     }
+    return stream
+  }
+
+  /// - Parameter ended: done when nobody reads the events any more.
+  private func listen(
+    to id: String, _ continuation: AsyncStream<JobEvent>.Continuation, ended: @escaping @Sendable (JobQueue) async -> Void = { _ in }
+  ) {
+    guard let found = live[id] else { return continuation.finish() }
     continuation.yield(.job(found.job, position: position(of: id)))
-    guard !isStopping || drawn == id else {
-      // It waits on disk, and nothing happens to it here any more.
-      continuation.finish()
-      return stream
-    }
+    // It waits on disk, and nothing happens to it here any more.
+    guard !isStopping || drawn == id else { return continuation.finish() }
     if let progress = found.progress { continuation.yield(.progress(progress)) }
     if let preview = found.preview { continuation.yield(.preview(step: preview.step, preview.picture)) }
     let listener = UUID()
     listeners[id, default: [:]][listener] = continuation
-    let isAttended = found.isAttended
     continuation.onTermination = { _ in
       Task {
         await self.forget(listener, of: id)
-        // Nobody waits for it any more; one that is over is no longer there.
-        if isAttended { await self.cancel(id) }
+        await ended(self)
       }
     }
-    return stream
   }
 
   /// Ends a job that is not over.

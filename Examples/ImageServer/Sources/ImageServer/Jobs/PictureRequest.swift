@@ -34,6 +34,8 @@ struct PictureRequest: Sendable, Equatable, Codable {
   var scheduler: String?
   var spacing: String?
   var eta: Double?
+  /// How closely to keep to the picture, for models that edit by instruction; nil: what is usual.
+  var imageGuidance: Double?
   var churn: Churn?
   /// Pictures, one after the other.
   var count = 1
@@ -155,6 +157,7 @@ extension PictureRequest {
     }
     if extend != nil, !hasImage { throw .field("extend", "There is nothing to extend; send image, too.") }
     if extend != nil, hasMask { throw .field("mask", "A picture that is extended takes no mask; leave out mask or extend.") }
+    if resizeMode != nil, !hasImage { throw .field("resize_mode", "It says how a picture takes another size; send image, too.") }
     if strength != nil, !hasImage { throw .field("strength", "A strength says how much of a picture is changed; send image, too.") }
   }
 }

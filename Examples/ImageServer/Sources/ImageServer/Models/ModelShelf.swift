@@ -78,6 +78,12 @@ actor ModelShelf {
     (models + loras).reduce(text) { $0.replacing($1.url.deletingLastPathComponent().path(percentEncoded: false), with: "") }
   }
 
+  /// The size that a model was made for, as far as plans for memory want to know it; nil without a limit, or where its files do not say it.
+  func usualSize(_ name: String) throws -> PixelSize? {
+    guard limit != nil, let file = models.first(where: { $0.name == name }) else { return nil }
+    return try MemoryPlan.usualSize(of: file.url).size
+  }
+
   var loadedNames: [String] { loaded.keys.sorted() }
 
   /// A model, loaded if it is not, with room for a picture of a size.

@@ -81,21 +81,24 @@ struct WebUIRequest: Sendable {
     picture.resizeMode = modes[try fields.integer("resize_mode", in: 0...2) ?? 0]
     let isInverted = try fields.integer("inpainting_mask_invert", in: 0...1) == 1,
       fill = try fields.integer("inpainting_fill", in: 0...3) ?? 1
+    picture.imageGuidance = try fields.number("image_cfg_scale", in: 0...100)
     let isWholePicture = try fields.flag("inpaint_full_res") == false
     let padding = try fields.integer("inpaint_full_res_padding", in: 0...256) ?? 0, blur = try fields.number("mask_blur", in: 0...64) ?? 0
-    try files.check(limits)
+    let blurs = [blur] + (try ["mask_blur_x", "mask_blur_y"].map { name throws(ServerError) in try fields.number(name, in: 0...64) ?? 0 })
     guard let mask = files.mask else { return }
-    if isInverted { files.mask = try Self.inverted(mask) }
+    if isInverted { files.mask = try Self.inverted(mask, limits) }
     if !isWholePicture { picture.onlyMasked = padding }
     guard fill < 2 else {
       throw .field("inpainting_fill", "inpainting_fill must be 0 or 1: what is below the mask is the picture's, and not noise or nothing.")
     }
     if fill == 0, picture.strength ?? 1 < 1 { warnings.append("inpainting_fill 0 is drawn as 1: what is below the mask is the picture's.") }
-    if blur > 0 { warnings.append("mask_blur changes nothing: the edge of the mask is sharp.") }
+    if blurs.contains(where: { $0 > 0 }) { warnings.append("mask_blur changes nothing: the edge of the mask is sharp.") }
   }
 
-  private static func inverted(_ mask: Data) throws(ServerError) -> Data {
+  private static func inverted(_ mask: Data, _ limits: ServerLimits) throws(ServerError) -> Data {
     do {
+      // The size is refused later, in a sentence of its own.
+      guard limits.allowsSent(try Picture.statedSize(of: mask, name: "The mask")) else { return mask }
       let picture = try Picture(data: mask, name: "The mask")
       return try Picture(width: picture.width, height: picture.height, pixels: picture.pixels.map { 255 - $0 }).pngData()
     } catch {
@@ -125,7 +128,14 @@ struct WebUIRequest: Sendable {
     for name in ["subseed_strength", "seed_resize_from_h", "seed_resize_from_w"] where try fields.number(name, in: -1...1e6) ?? 0 > 0 {
       throw .field(name, "\(name) must be 0: there are no variations of seeds here.")
     }
-    for name in ["script_name", "refiner_checkpoint", "infotext", "hr_checkpoint_name"] where try fields.text(name) ?? "" != "" {
+    if try fields.number("initial_noise_multiplier", in: 0...10) ?? 1 != 1 {
+      throw .field("initial_noise_multiplier", "initial_noise_multiplier must be 1: the noise is the seed's.")
+    }
+    if try fields.number("s_min_uncond", in: 0...1e6) ?? 0 > 0 {
+      throw .field("s_min_uncond", "s_min_uncond must be 0: every step is guided.")
+    }
+    for name in ["script_name", "latent_mask", "refiner_checkpoint", "infotext", "hr_checkpoint_name"]
+    where try fields.text(name) ?? "" != "" {
       throw .field(name, "\(name) must be empty: this server does not have it.")
     }
     for name in ["styles", "script_args"] where try fields.list(name, most: 1000) ?? [] != [] {
@@ -142,16 +152,13 @@ struct WebUIRequest: Sendable {
     ("enable_hr", "enable_hr must be false: draw at the first size, and then larger with img2img."),
     ("restore_faces", "restore_faces must be false: this server has no model for it."),
     ("tiling", "tiling must be false: pictures have edges here."),
+    ("disable_extra_networks", "disable_extra_networks must be false: leave the LoRAs out of the prompt."),
     ("include_init_images", "include_init_images must be false: the pictures are the client's own."),
   ]
   private static let idle = [
     "subseed", "do_not_save_samples", "do_not_save_grid", "override_settings_restore_afterwards", "hr_scale", "hr_upscaler",
-    "hr_second_pass_steps",
-    "hr_resize_x", "hr_resize_y", "hr_sampler_name", "hr_scheduler", "hr_prompt", "hr_negative_prompt", "firstphase_width",
-    "firstphase_height",
-    "refiner_switch_at", "disable_extra_networks", "comments", "force_task_id", "image_cfg_scale", "initial_noise_multiplier",
-    "latent_mask",
-    "mask_blur_x", "mask_blur_y", "mask_round", "s_min_uncond",
+    "hr_second_pass_steps", "hr_resize_x", "hr_resize_y", "hr_sampler_name", "hr_scheduler", "hr_prompt", "hr_negative_prompt",
+    "firstphase_width", "firstphase_height", "refiner_switch_at", "comments", "force_task_id", "mask_round",
   ]
 }
 

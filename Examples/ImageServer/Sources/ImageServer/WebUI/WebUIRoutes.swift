@@ -55,9 +55,9 @@ struct WebUIRoutes: Sendable {
   private func progress(_ request: Request) async throws -> Response {
     var query = request.query
     let wantsPicture = try query.flag("skip_current_image") != true
-    guard let id = await queue.drawnID, let found = await queue.job(id) else { return Response.json(WebUIProgress.idle) }
+    guard let found = await queue.drawing else { return Response.json(WebUIProgress.idle) }
     let preview = wantsPicture ? await queue.preview : nil
-    return Response.json(try WebUIProgress(found.job, found.progress ?? JobProgress(), preview, waiting: await queue.waitingCount))
+    return Response.json(try WebUIProgress(found.job, found.progress, preview, waiting: await queue.waitingCount))
   }
 
   private func pictureInfo(_ request: Request) async throws -> Response {
