@@ -5,7 +5,7 @@ import Hummingbird
 /// Who may ask: clients with the key, and pages of other sites only where they were allowed to.
 ///
 /// A server on a loopback address can be reached by every page that a browser on the machine shows. So a request with an `Origin` of another site is refused
-/// unless it is allowed, and so is one whose `Host` is none of this server's, which another site's name would be that resolves to this machine.
+/// unless it is allowed. A request whose `Host` is no name of this server is refused, too: another site could let a name of its own resolve to this machine.
 struct Gate: RouterMiddleware {
   typealias Context = BasicRequestContext
 
@@ -20,14 +20,14 @@ struct Gate: RouterMiddleware {
   let description: InterfaceDescription
 
   func handle(_ request: Request, context: Context, next: (Request, Context) async throws -> Response) async throws -> Response {
-    // The router leaves out empty parts, so nothing here may look at a path that has some.
+    // The router ignores empty parts of a path, so the checks below must ignore them, too.
     let path = "/" + request.uri.path.split(separator: "/").joined(separator: "/")
     let style = ErrorStyle(of: path)
     var response: Response
     do {
       try checkHost(request)
       try checkOrigin(request)
-      // A browser asks without the key whether it may ask.
+      // A browser's preflight request carries no key.
       if request.method == .options, request.headers[.accessControlRequestMethod] != nil {
         response = Response(status: .noContent)
       } else {

@@ -2,7 +2,7 @@ import Foundation
 
 /// The fields of a request, by their names. They are taken one by one; what is left over was not understood.
 ///
-/// A value of another type, or beyond its range, is an error that names the field. Forms have texts alone, so a text that says a number is one there.
+/// A value of another type, or beyond its range, is an error that names the field. Forms have only texts, so their numbers are read from texts.
 struct RequestFields: Sendable {
   private let values: [String: JSONValue]
   /// Whether numbers and truth values may be texts, as in forms.

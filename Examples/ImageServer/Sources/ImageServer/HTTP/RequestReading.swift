@@ -23,7 +23,7 @@ final class BodyReader: Sendable {
     let type = request.headers[.contentType] ?? ""
     let media = type.prefix { $0 != ";" }.trimmingCharacters(in: .whitespaces).lowercased()
     if allowsForms, media == "multipart/form-data" { return try MultipartForm(await bytes(of: &request), contentType: type).fields() }
-    // A page of another site can send other types without asking; this one it cannot.
+    // A page of another site can send other types without a preflight request, but not this one.
     guard media == "application/json" else {
       let forms = allowsForms ? " or multipart/form-data" : ""
       throw ServerError(.unsupportedMediaType, "The body must be application/json\(forms).")

@@ -106,12 +106,12 @@ actor JobQueue: Service {
   func attend(_ request: PictureRequest, _ files: RequestFiles, keeps: Bool) throws(ServerError) -> AttendedJob {
     let job = try accept(request, files, isAttended: true, keeps: keeps)
     let (events, continuation) = AsyncStream.makeStream(of: JobEvent.self)
-    // Nobody waits for it any more; one that is over is no longer there.
+    // The client is gone, so its job ends. This does nothing to a job that is over.
     listen(to: job.id, continuation) { await $0.cancel(job.id) }
     return AttendedJob(id: job.id, queue: self, events: events)
   }
 
-  /// A job, and its place among those that wait: 1 is next. Nil where nobody knows it, or a client waits for it, who alone has it.
+  /// A job, and its place among those that wait: 1 is next. Nil where nobody knows it, or where it belongs to a client that waits for it.
   func job(_ id: String) -> (job: Job, position: Int?, progress: JobProgress?)? {
     if let found = live[id] { return found.isAttended ? nil : (found.job, position(of: id), found.progress) }
     return over.last { $0.id == id }.map { ($0, nil, nil) }
@@ -152,7 +152,7 @@ actor JobQueue: Service {
   ) {
     guard let found = live[id] else { return continuation.finish() }
     continuation.yield(.job(found.job, position: position(of: id)))
-    // It waits on disk, and nothing happens to it here any more.
+    // While the server stops, a waiting job stays on disk and has no further events.
     guard !isStopping || drawn == id else { return continuation.finish() }
     if let progress = found.progress { continuation.yield(.progress(progress)) }
     if let preview = found.preview { continuation.yield(.preview(step: preview.step, preview.picture)) }
@@ -353,7 +353,7 @@ actor JobQueue: Service {
       let sentence = "The picture cannot be kept: \(reason(error))."
       logger.error("a picture cannot be kept", metadata: ["job": "\(id)", "error": "\(reason(error))"])
       found.job.warnings.append(sentence)
-      // Nobody else has it.
+      // The gallery would have been the only place of this picture, so the job fails.
       if !found.isAttended {
         found.job.error = sentence
         found.sign.wish = .interrupt

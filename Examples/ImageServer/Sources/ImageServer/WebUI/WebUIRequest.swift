@@ -60,12 +60,12 @@ struct WebUIRequest: Sendable {
     let sampler = try fields.text("sampler_name", most: 100)
     let older = try fields.text("sampler_index", most: 100)
     let schedule = try fields.text("scheduler", most: 100)
-    // Who names nothing gets the model's own.
+    // Without a sampler, the model's own scheduler is used.
     if let name = sampler ?? older, !name.isEmpty { picture.scheduler = try WebUISampler.named(name, schedule: schedule) }
     picture.eta = try fields.number("eta", in: 0...1)
     let amount = try fields.number("s_churn", in: 0...1e4) ?? 0, most = try fields.number("s_tmax", in: 0...1e10) ?? 0
     let least = try fields.number("s_tmin", in: 0...1e10) ?? 0, noise = try fields.number("s_noise", in: 0...10) ?? 1
-    // The webui's 0 is no limit.
+    // In the webui, 0 means that there is no upper limit.
     if amount > 0 { picture.churn = .init(amount: amount, minimum: least, maximum: most == 0 ? nil : most, noise: noise) }
   }
 
@@ -144,7 +144,7 @@ struct WebUIRequest: Sendable {
     if let scripts = try fields.object("alwayson_scripts"), let name = scripts.left.first {
       throw .field(name, "\(name.prefix(100)) is a script that this server does not have.")
     }
-    // Fields that say how something is done which is not done, and where files go, which is nowhere.
+    // These only matter beside features that were refused above, or to files that this server does not write.
     for name in Self.idle { _ = fields.value(name) }
   }
 
