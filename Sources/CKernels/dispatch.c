@@ -6,8 +6,17 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
-extern const ck_kernels ck_table_avx2, ck_table_avx512, ck_table_avx512_vnni, ck_table_avx512_bf16, ck_table_amx;
+extern const ck_kernels ck_table_avx2, ck_table_avx_vnni, ck_table_avx512, ck_table_avx512_vnni, ck_table_avx512_bf16, ck_table_amx;
 
+static int has_avx2(void) {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+/// The compiler's runtime does not know AVX-VNNI by name in all versions.
+static int has_avx_vnni(void) {
+  unsigned a, b, c, d;
+  return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
 static int has_avx512(void) {
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
@@ -37,9 +46,8 @@ const ck_kernels *ck_kernels_for(int set) {
   switch (set) {
   case CK_SET_PLAIN: return &ck_table_plain;
 #if defined(__x86_64__)
-  case CK_SET_AVX2:
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") ? &ck_table_avx2 : 0;
+  case CK_SET_AVX2: return has_avx2() ? &ck_table_avx2 : 0;
+  case CK_SET_AVX_VNNI: return has_avx_vnni() ? &ck_table_avx_vnni : 0;
   case CK_SET_AVX512: return has_avx512() ? &ck_table_avx512 : 0;
   case CK_SET_AVX512_VNNI: return has_avx512() && __builtin_cpu_supports("avx512vnni") ? &ck_table_avx512_vnni : 0;
   case CK_SET_AVX512_BF16: return has_avx512bf16() ? &ck_table_avx512_bf16 : 0;

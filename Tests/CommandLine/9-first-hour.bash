@@ -2,7 +2,7 @@
 draw=(txt2img -p "a red apple" --steps 2 --seed 1)
 works "${draw[@]}" -o a.png --save-image-tensor ai.safetensors
 works --version
-says '^ldm [0-9.]+, kernels (amx|avx512|avx512vnni|avx512bf16|avx2|neon|plain)$'
+says '^ldm [0-9.]+, kernels (amx|avx512|avx512vnni|avx512bf16|avxvnni|avx2|neon|plain)$'
 (LATENTDIFFUSION_KERNELS=bogus && export LATENTDIFFUSION_KERNELS && warns 'LATENTDIFFUSION_KERNELS is "bogus".* is used\. Known are amx' --version)
 (LATENTDIFFUSION_KERNELS=neon && export LATENTDIFFUSION_KERNELS && [ "$(uname -m)" = aarch64 ] || warns 'neon, which this processor lacks' --version)
 

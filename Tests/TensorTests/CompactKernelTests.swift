@@ -112,7 +112,8 @@ import Testing
 
   // ------------------------------------------------------------------------------------------------------------------- 8 bits
 
-  /// Rows become the same bytes and sums, but where a value stands on the border of two: a step of one there.
+  /// Rows become the same bytes and sums, but where a value stands on the border of two: a step of one there. Sets with a scale for each block have
+  /// bytes of fewer bits, which are compared with the formula.
   @Test(arguments: KernelSet.vectors) func quantizedRows(set: KernelSet) {
     var numbers = Numbers(seed: 21)
     for (rows, k) in [(1, 32), (3, 64), (5, 320)] {
@@ -120,12 +121,17 @@ import Testing
       var x = numbers.normal(rows * ldx, deviation: 3)
       if rows > 1 { for i in 0..<k { x[ldx + i] = 0 } }
       func run(_ kernels: ck_kernels) -> (q: [Int8], scales: [Float], sums: [Int32]) {
-        var q = [Int8](repeating: 77, count: rows * ldq), scales = [Float](repeating: 0, count: rows)
+        var q = [Int8](repeating: 77, count: rows * ldq)
+        var scales = [Float](repeating: 0, count: kernels.row_scales == 0 ? rows : rows * k / 32)
         var sums = [Int32](repeating: 0, count: rows * k / 32)
         kernels.quantize_rows(rows, k, x, ldx, &q, ldq, &scales, &sums)
         return (q, scales, sums)
       }
       let (found, expected) = (run(set.table), run(ck_table_plain))
+      if set.table.row_scales != 0 {
+        checkBlocks(found, of: x, stride: ldx, rows: rows, k: k, bytesStride: ldq)
+        continue
+      }
       #expect(found.scales == expected.scales)
       for row in 0..<rows {
         for i in 0..<ldq {
@@ -139,6 +145,25 @@ import Testing
       }
       #expect(rows == 1 || found.scales[1] == 0 && found.q[ldq..<ldq + k].allSatisfy { $0 == 0 })
     }
+  }
+
+  /// Each block's largest value is a byte of the largest magnitude, all are within half a step, and nothing beyond a row is written.
+  private func checkBlocks(
+    _ found: (q: [Int8], scales: [Float], sums: [Int32]), of x: [Float], stride: Int, rows: Int, k: Int, bytesStride: Int
+  ) {
+    var most = 0
+    for row in 0..<rows {
+      for block in 0..<k / 32 {
+        let scale = found.scales[row * k / 32 + block], values = x[row * stride + block * 32..<row * stride + block * 32 + 32]
+        let bytes = found.q[row * bytesStride + block * 32..<row * bytesStride + block * 32 + 32]
+        #expect(zip(values, bytes).allSatisfy { abs($0 - scale * Float($1)) <= 0.5001 * scale })
+        #expect(found.sums[row * k / 32 + block] == bytes.reduce(0) { $0 - 128 * Int32($1) })
+        if values.contains(where: { $0 != 0 }) { most = max(most, bytes.reduce(0) { max($0, abs(Int($1))) }) }
+        #expect(values.contains { $0 != 0 } || scale == 0)
+      }
+      #expect(found.q[row * bytesStride + k..<(row + 1) * bytesStride].allSatisfy { $0 == 77 })
+    }
+    #expect(most == 64 || most == 127)
   }
 
   private func quantizedPanel(_ k: Int, _ numbers: inout Numbers) -> (values: [UInt8], scales: [UInt16]) {
@@ -197,33 +222,39 @@ import Testing
     for rows in Array(1...15) + [84, 253] {
       for beginning in Beginning.allCases {
         let k = [32, 64, 320][rows % 3], lda = k + 64, (ldc, ldr) = (37, 34)
-        let a = (0..<rows * lda).map { _ in Int8.random(in: -127...127, using: &numbers) }
-        let rowScales = numbers.normal(rows, deviation: 0.01), panel = quantizedPanel(k, &numbers)
+        // Bytes of sets with a scale for each block may have seven bits.
+        let isOfBlocks = set.table.row_scales != 0, most: Int8 = isOfBlocks ? 64 : 127
+        let a = (0..<rows * lda).map { _ in Int8.random(in: -most...most, using: &numbers) }
+        let rowScales = numbers.normal(isOfBlocks ? rows * k / 32 : rows, deviation: 0.01), panel = quantizedPanel(k, &numbers)
         let sums = (0..<rows * k / 32).map { place in
           let begin = place / (k / 32) * lda + place % (k / 32) * 32
           return (0..<32).reduce(Int32(0)) { $0 - 128 * Int32(a[begin + $1]) }
         }
         let start = numbers.normal(rows * ldc), bias = numbers.normal(32), residual = numbers.normal(rows * ldr)
-        func run(
-          _ kernel:
-            @convention(c) (
-              Int, Int, UnsafePointer<Int8>, Int, UnsafePointer<Float>, UnsafePointer<Int32>, UnsafePointer<UInt8>, UnsafePointer<UInt16>,
-              UnsafeMutablePointer<Float>, Int, Int32, UnsafePointer<Float>?, UnsafePointer<Float>?, Int
-            ) -> Void
-        ) -> [Float] {
-          var c = start
+        func run(_ kernel: ByteProduct, blocks: Range<Int>, into c: inout [Float], scales: [Float], sums: [Int32], _ beginning: Beginning) {
           bias.withUnsafeBufferPointer { bias in
             residual.withUnsafeBufferPointer { residual in
+              let (begin, panelBegin) = (blocks.lowerBound * 32, blocks.lowerBound * 32 * 32)
               kernel(
-                rows, k, a, lda, rowScales, sums, panel.values, panel.scales, &c, ldc,
-                Int32(beginning == .accumulated ? CK_BEGIN_ACCUMULATE : CK_BEGIN_FRESH),
+                rows, blocks.count * 32, Array(a[begin...]), lda, scales, sums, Array(panel.values[panelBegin...]),
+                Array(panel.scales[begin...]),
+                &c, ldc, Int32(beginning == .accumulated ? CK_BEGIN_ACCUMULATE : CK_BEGIN_FRESH),
                 [.bias, .biasAndResidual].contains(beginning) ? bias.baseAddress : nil,
                 [.residual, .biasAndResidual].contains(beginning) ? residual.baseAddress : nil, ldr)
             }
           }
-          return c
         }
-        let (found, expected) = (run(product), run(plain))
+        var (found, expected) = (start, start)
+        run(product, blocks: 0..<k / 32, into: &found, scales: rowScales, sums: sums, beginning)
+        if isOfBlocks {
+          // The formula knows one scale for a row, so it is asked block by block.
+          for block in 0..<k / 32 {
+            let scales = (0..<rows).map { rowScales[$0 * (k / 32) + block] }
+            run(plain, blocks: block..<block + 1, into: &expected, scales: scales, sums: sums, block == 0 ? beginning : .accumulated)
+          }
+        } else {
+          run(plain, blocks: 0..<k / 32, into: &expected, scales: rowScales, sums: sums, beginning)
+        }
         let isGapKept = (0..<rows * ldc).allSatisfy { $0 % ldc < 32 || found[$0] == start[$0] }
         #expect(isGapKept, "\(rows) rows of \(k), \(beginning)")
         worst.take(found, expected, tolerance: 1e-5, "\(rows) rows of \(k), \(beginning)")
@@ -231,6 +262,12 @@ import Testing
     }
     worst.report("gemm_panel_q8", set)
   }
+
+  private typealias ByteProduct =
+    @convention(c) (
+      Int, Int, UnsafePointer<Int8>, Int, UnsafePointer<Float>, UnsafePointer<Int32>, UnsafePointer<UInt8>, UnsafePointer<UInt16>,
+      UnsafeMutablePointer<Float>, Int, Int32, UnsafePointer<Float>?, UnsafePointer<Float>?, Int
+    ) -> Void
 
   @Test(arguments: KernelSet.vectors) func rowScales(set: KernelSet) {
     var numbers = Numbers(seed: 5)

@@ -12,7 +12,7 @@ struct KernelSet: Sendable, CustomTestStringConvertible {
 
   /// All but the plain one.
   static let vectors = [
-    CK_SET_AVX2, CK_SET_AVX512, CK_SET_AVX512_VNNI, CK_SET_AVX512_BF16, CK_SET_AMX, CK_SET_NEON,
+    CK_SET_AVX2, CK_SET_AVX_VNNI, CK_SET_AVX512, CK_SET_AVX512_VNNI, CK_SET_AVX512_BF16, CK_SET_AMX, CK_SET_NEON,
   ].map { KernelSet(code: Int32($0)) }.filter { ck_kernels_for($0.code) != nil }
   static let all = [KernelSet(code: Int32(CK_SET_PLAIN))] + vectors
 }

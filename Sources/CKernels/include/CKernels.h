@@ -28,6 +28,7 @@ enum {
   CK_SET_AVX512_VNNI = 4,
   CK_SET_AVX512_BF16 = 5,
   CK_SET_AMX = 6,
+  CK_SET_AVX_VNNI = 7,
 };
 
 enum {
@@ -180,6 +181,9 @@ typedef struct {
 
   /// The 36 values GgGᵀ of a 3 × 3 window whose nine taps have the stride `ldt`, for the 32 columns of a panel.
   void (*_Nonnull winograd_weights)(const float *_Nonnull taps, long ldt, float *_Nonnull u, long ldu);
+
+  /// Whether rows of bytes have a scale for each block, [rows][k / CK_BLOCK], not for a whole row.
+  int row_scales;
 
   /// Each row of k values (a multiple of CK_BLOCK) as bytes: x ≈ scale · q. `sums` [rows][k / CK_BLOCK] receives -128 times each block's sum,
   /// which corrects `gemm_panel_q8` for the 128 in the weights' bytes.

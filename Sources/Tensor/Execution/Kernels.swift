@@ -3,11 +3,11 @@ import Foundation
 
 /// The SIMD kernels of this process.
 enum Kernels {
-  /// The best set that the processor has. The environment variable `LATENTDIFFUSION_KERNELS` (plain, avx2, avx512, avx512vnni, avx512bf16, amx,
+  /// The best set that the processor has. The environment variable `LATENTDIFFUSION_KERNELS` (plain, avx2, avxvnni, avx512, avx512vnni, avx512bf16, amx,
   /// neon, blas) selects another one, for comparison. A set that the processor lacks is not used.
   nonisolated(unsafe) static let active: ck_kernels = {
     if let set = sets[asked], let table = ck_kernels_for(Int32(set)) { return table.pointee.forThisProcessor() }
-    let byWorth = ["amx", "avx512bf16", "avx512vnni", "avx512", "avx2", "neon"]
+    let byWorth = ["amx", "avx512bf16", "avx512vnni", "avx512", "avxvnni", "avx2", "neon"]
     let best = byWorth.lazy.compactMap { sets[$0].flatMap { ck_kernels_for(Int32($0)) } }.first?.pointee.forThisProcessor()
     #if canImport(Accelerate)
       return (best ?? ck_table_plain).withBLASProducts()
@@ -20,7 +20,8 @@ enum Kernels {
   fileprivate static let asked = ProcessInfo.processInfo.environment["LATENTDIFFUSION_KERNELS"] ?? ""
 
   fileprivate static let sets = [
-    "amx": CK_SET_AMX, "avx512bf16": CK_SET_AVX512_BF16, "avx512vnni": CK_SET_AVX512_VNNI, "avx512": CK_SET_AVX512, "avx2": CK_SET_AVX2,
+    "amx": CK_SET_AMX, "avx512bf16": CK_SET_AVX512_BF16, "avx512vnni": CK_SET_AVX512_VNNI, "avx512": CK_SET_AVX512,
+    "avxvnni": CK_SET_AVX_VNNI, "avx2": CK_SET_AVX2,
     "neon": CK_SET_NEON, "plain": CK_SET_PLAIN,
   ]
 
@@ -30,7 +31,7 @@ enum Kernels {
 
 /// The kernels that this process computes with, for programs that report them.
 public enum KernelSet {
-  /// The set in use: `amx`, `avx512bf16`, `avx512vnni`, `avx512`, `avx2`, `neon` or `plain`.
+  /// The set in use: `amx`, `avx512bf16`, `avx512vnni`, `avx512`, `avxvnni`, `avx2`, `neon` or `plain`.
   public static var active: String { Kernels.name }
 
   /// Why the set that the environment variable `LATENTDIFFUSION_KERNELS` names is not used; nil if it is used, or none is named.

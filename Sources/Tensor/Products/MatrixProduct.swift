@@ -412,7 +412,8 @@ struct MatrixProduct {
   }
 }
 
-/// Rows of a chunk as bytes, with a scale for each row that is found when the row is converted. Source: Jacob et al. 2018.
+/// Rows of a chunk as bytes, with scales that are found when a row is converted: one for the row or, if the kernels want so, for each of its blocks.
+/// Source: Jacob et al. 2018.
 struct QuantizedRows {
   let values: UnsafeMutablePointer<Int8>
   let stride: Int
@@ -425,11 +426,15 @@ struct QuantizedRows {
   init(rows: Int, k: Int) {
     // The stride is no power of two, so that rows do not compete for the same cache sets.
     (self.k, stride) = (k, k + 64)
-    storage = TensorStorage(count: rows * (stride / 4 + 1 + k / Int(CK_BLOCK)))
+    let blocks = k / Int(CK_BLOCK), scaled = Self.scales(ofBlocks: blocks)
+    storage = TensorStorage(count: rows * (stride / 4 + scaled + blocks))
     values = UnsafeMutableRawPointer(storage.pointer).bindMemory(to: Int8.self, capacity: rows * stride)
     scales = storage.pointer + rows * stride / 4
-    sums = UnsafeMutableRawPointer(scales + rows).bindMemory(to: Int32.self, capacity: rows * (k / Int(CK_BLOCK)))
+    sums = UnsafeMutableRawPointer(scales + rows * scaled).bindMemory(to: Int32.self, capacity: rows * blocks)
   }
+
+  /// The number of a row's scales.
+  private static func scales(ofBlocks blocks: Int) -> Int { Kernels.active.row_scales == 0 ? 1 : blocks }
 
   /// Converts some rows from those at `x`.
   func take(_ rows: Range<Int>, from x: UnsafePointer<Float>, stride ldx: Int) {
@@ -441,6 +446,7 @@ struct QuantizedRows {
 
   private init(_ other: QuantizedRows, from row: Int) {
     (values, stride, storage, k) = (other.values + row * other.stride, other.stride, other.storage, other.k)
-    (scales, sums) = (other.scales + row, other.sums + row * (other.k / Int(CK_BLOCK)))
+    let blocks = other.k / Int(CK_BLOCK)
+    (scales, sums) = (other.scales + row * Self.scales(ofBlocks: blocks), other.sums + row * blocks)
   }
 }
