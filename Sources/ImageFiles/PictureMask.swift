@@ -24,6 +24,13 @@ public struct PictureMask: Sendable, Equatable {
     self.init(width: picture.width, height: picture.height, values: picture.maskValues(from: channel))
   }
 
+  /// From `[1, height, width, 1]`, 0…1: rounded to the nearest. Values outside are clamped, and NaN becomes 0.
+  /// - Precondition: the tensor has this shape, and no side is 0.
+  public init(_ tensor: Tensor) {
+    precondition(tensor.shape.rank == 4 && tensor.shape[3] == 1, "A tensor of shape \(tensor.shape) is no mask.")
+    self.init(width: tensor.shape[2], height: tensor.shape[1], values: tensor.pictureBytes)
+  }
+
   /// As a task takes it, `[1, height, width, 1]`, 0…1.
   public func tensor() -> Tensor { Tensor(values.map { Float($0) / 255 }, shape: [1, height, width, 1]) }
 

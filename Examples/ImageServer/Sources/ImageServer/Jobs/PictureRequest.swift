@@ -44,8 +44,8 @@ struct PictureRequest: Sendable, Equatable, Codable {
   var hasMask = false
   var strength: Double?
   var keepUnmasked = true
-  /// Draws only the part around the mask, with so many pixels around it, at the size that is asked for; nil: the whole picture.
-  var onlyMasked: Int?
+  /// How the mask is used where it has a soft edge; nil: its edge is sharp.
+  var painting: MaskPainting?
   var extend: Borders?
   var resizeMode: ResizeMode?
   /// How prompts are read and noise is drawn.
@@ -120,6 +120,9 @@ struct RequestFiles: Sendable {
 }
 
 extension PictureRequest {
+  /// Whether the task itself keeps what is outside the mask, and so draws the picture at its own size.
+  var keepsByTask: Bool { keepUnmasked && painting == nil }
+
   /// Checks the canvas of a picture that is extended.
   /// - Throws: `ServerError`.
   func checkCanvas(around size: (width: Int, height: Int)?, _ limits: ServerLimits) throws(ServerError) {
