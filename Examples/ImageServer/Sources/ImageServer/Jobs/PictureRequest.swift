@@ -87,6 +87,9 @@ struct PictureForm: Sendable, Equatable, Codable {
   }
 }
 
+/// Where pictures that clients send are decoded to look for damage: one at a time, since a large one keeps a processor busy, and others wait for answers.
+@globalActor actor PictureReading { static let shared = PictureReading() }
+
 /// The files of a request.
 struct RequestFiles: Sendable {
   var image: Data?
@@ -95,7 +98,7 @@ struct RequestFiles: Sendable {
   /// Says whether they are pictures of a size that is allowed, before anything waits for them.
   /// - Returns: the size of the picture; nil where there is none.
   /// - Throws: `ServerError`.
-  @discardableResult func check(_ limits: ServerLimits) throws(ServerError) -> (width: Int, height: Int)? {
+  @PictureReading @discardableResult func check(_ limits: ServerLimits) throws(ServerError) -> (width: Int, height: Int)? {
     var size: (width: Int, height: Int)?
     for (name, data) in [("image", image), ("mask", mask)] {
       guard let data else { continue }

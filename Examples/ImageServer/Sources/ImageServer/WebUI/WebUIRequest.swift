@@ -19,7 +19,7 @@ struct WebUIRequest: Sendable {
   /// - Throws: `ServerError`.
   init(
     _ given: RequestFields, fromPicture: Bool, _ options: WebUIOptions.Current, _ limits: ServerLimits, _ shelf: ModelShelf
-  ) throws(ServerError) {
+  ) async throws(ServerError) {
     var fields = given
     var current = options
     if let changes = try fields.object("override_settings") { current = try current.changed(by: changes, shelf) }
@@ -50,7 +50,7 @@ struct WebUIRequest: Sendable {
     for name in fields.left { warnings.append("\(name) is not known here and changes nothing.") }
     try checkTags(shelf)
     try picture.check(limits, shelf)
-    try checkPainted(files.check(limits), limits)
+    try checkPainted(await files.check(limits), limits)
   }
 
   // MARK: - How
