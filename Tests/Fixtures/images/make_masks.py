@@ -1,16 +1,22 @@
 """Makes masks.json: what OpenCV and Pillow make of masks, by the steps that stable-diffusion-webui takes with them.
 
-    pip install opencv-python-headless==5.0.0 pillow==13.0.0 numpy
+    pip install pillow==13.0.0 numpy
     python make_masks.py
+
+OpenCV's blur is by the formula of its sources (8 bits, fixed point). Where opencv-python-headless is installed, it is compared with OpenCV itself.
 """
 
 import base64
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
+
+try:
+    import cv2
+except ImportError:
+    cv2 = None
 
 HERE = Path(__file__).resolve().parent
 
@@ -19,11 +25,30 @@ def b64(array):
     return base64.b64encode(np.ascontiguousarray(array, dtype=np.uint8).tobytes()).decode()
 
 
+def gaussian(mask, size, deviation):
+    """OpenCV's GaussianBlur of 8 bits along one axis: weights of 256ths, each with what rounding took from the one before; mirrored ends."""
+    count = max(size)
+    reach, axis = count // 2, 1 if size[0] > 1 else 0
+    bell = np.exp(-0.5 * np.arange(reach, 0, -1) ** 2 / deviation**2)
+    left, carried = [], 0.0
+    for exact in bell / (2 * bell.sum() + 1) * 256:
+        left.append(int(np.rint(exact + carried)))
+        carried += exact - left[-1]
+    weights = left + [256 - 2 * sum(left)] + left[::-1]
+    ends = [(0, 0), (0, 0)]
+    ends[axis] = (reach, reach)
+    longer, length = np.pad(mask.astype(np.int64), ends, mode="reflect"), mask.shape[axis]
+    parts = [weight * np.take(longer, np.arange(index, index + length), axis) for index, weight in enumerate(weights)]
+    result = ((sum(parts) + 128) >> 8).astype(np.uint8)
+    assert cv2 is None or np.array_equal(result, cv2.GaussianBlur(mask, size, deviation)), (size, deviation)
+    return result
+
+
 def blurred(mask, x, y):
     """Along rows, then along columns, each with a window of 2 ⌊2.5 σ + ½⌋ + 1 pixels."""
     for deviation, window in [(x, lambda size: (size, 1)), (y, lambda size: (1, size))]:
         if deviation > 0:
-            mask = cv2.GaussianBlur(mask, window(2 * int(2.5 * deviation + 0.5) + 1), deviation)
+            mask = gaussian(mask, window(2 * int(2.5 * deviation + 0.5) + 1), deviation)
     return mask
 
 
