@@ -69,18 +69,18 @@ extension Picture {
   }
 
   /// A mask as `[1, height, width, 1]`, 0…1. Luminance is that of ITU-R 601, as Pillow's `convert("L")`.
-  public func mask(from channel: MaskChannel = .luminance) -> Tensor {
-    let values: [Float] =
-      switch channel {
-      case .luminance:
-        (0..<width * height).map { pixel in
-          let red = Int(pixels[pixel * 3]), green = Int(pixels[pixel * 3 + 1]), blue = Int(pixels[pixel * 3 + 2])
-          return Float((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16) / 255
-        }
-      case .alpha:
-        alpha.map { $0.map { Float($0) / 255 } } ?? [Float](repeating: 1, count: width * height)
+  public func mask(from channel: MaskChannel = .luminance) -> Tensor { PictureMask(self, from: channel).tensor() }
+
+  /// The values of a mask, 0…255.
+  func maskValues(from channel: MaskChannel) -> [UInt8] {
+    switch channel {
+    case .luminance:
+      (0..<width * height).map { pixel in
+        let red = Int(pixels[pixel * 3]), green = Int(pixels[pixel * 3 + 1]), blue = Int(pixels[pixel * 3 + 2])
+        return UInt8((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16)
       }
-    return Tensor(values, shape: [1, height, width, 1])
+    case .alpha: alpha ?? [UInt8](repeating: 255, count: width * height)
+    }
   }
 
   /// One picture of a batch `[N, height, width, 3]` of colours 0…1, rounded to the nearest. Values outside are clamped, and NaN

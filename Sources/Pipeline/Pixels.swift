@@ -52,8 +52,10 @@ extension Tensor {
   /// The only channel `count` times.
   func channelRepeated(_ count: Int) -> Tensor { Tensor.concatenated(Array(repeating: self, count: count), axis: -1) }
 
-  /// The picture at another size, by way of one in its own proportions where that is asked for.
-  func resized(to size: PixelSize, mode: ResizeMode) -> Tensor {
+  /// Pictures 0…1 at another size, as a request's picture takes the size that is asked for: `[N, H, W, C]` → `[N, height, width, C]`. Values are rounded to
+  /// 255ths, as the reference does it.
+  /// - Precondition: rank 4, no empty picture, positive sides.
+  public func resized(to size: PixelSize, mode: ResizeMode) -> Tensor {
     let (height, width) = (shape[1], shape[2])
     guard mode != .stretch, width != size.width || height != size.height else { return resampled(height: size.height, width: size.width) }
     // As diffusers has it: the side that must be cut, or that is too short, is rounded down from the other's factor.

@@ -43,7 +43,7 @@ private struct AntialiasedLine {
       for (offset, cubic) in cubicWeights(place - place.rounded(.down)).enumerated() {
         let centre = min(max(first + offset, 0), length - 1)
         for (tap, weight) in blur.enumerated() where weight != 0 {
-          weights[Self.mirrored(centre + tap - radius, length), default: 0] += cubic * weight
+          weights[mirrored(centre + tap - radius, length), default: 0] += cubic * weight
         }
       }
       return weights.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
@@ -61,11 +61,11 @@ private struct AntialiasedLine {
     let sum = weights.reduce(0, +)
     return weights.map { $0 / sum }
   }
+}
 
-  /// A place beyond an end as its mirror image; the pixel at the end is not repeated.
-  private static func mirrored(_ place: Int, _ length: Int) -> Int {
-    guard length > 1 else { return 0 }
-    let period = 2 * (length - 1), inside = (place % period + period) % period
-    return inside < length ? inside : period - inside
-  }
+/// A place beyond an end of a line as its mirror image; the pixel at the end is not repeated.
+package func mirrored(_ place: Int, _ length: Int) -> Int {
+  guard length > 1 else { return 0 }
+  let period = 2 * (length - 1), inside = (place % period + period) % period
+  return inside < length ? inside : period - inside
 }

@@ -88,7 +88,7 @@ public struct ImageServer: Sendable {
     let host = configuration.host
     let application = Application(
       responder: responder,
-      server: .http1(configuration: .init(idleTimeout: .seconds(60))),
+      server: .http1(configuration.limits, idleTimeout: .seconds(60)),
       configuration: ApplicationConfiguration(
         address: .hostname(host, port: configuration.port), serverName: "ImageServer",
         availableConnectionsDelegate: MaximumAvailableConnections(configuration.limits.connections)),

@@ -12,6 +12,8 @@ struct RequestFields: Sendable {
   private var taken: Set<String> = []
   /// Of a body: as many as a prompt may have, too.
   private static let mostCommas = 20_000
+  /// In the mean of a text, at most.
+  private static let bytesOfLetter = 8
 
   init(_ values: [String: JSONValue], readsTexts: Bool = false, path: String = "") {
     (self.values, self.readsTexts, self.path) = (values, readsTexts, path)
@@ -50,8 +52,9 @@ struct RequestFields: Sendable {
   mutating func text(_ name: String, most length: Int = .max) throws(ServerError) -> String? {
     guard let value = value(name) else { return nil }
     guard case .text(let text) = value else { throw wrong(name, value, "a text") }
-    guard text.utf8.count <= length || text.count <= length else {
-      throw .field(path + name, "\(path)\(name) has \(text.count) letters; give at most \(length).")
+    // A letter with its marks can have any number of bytes, which would be kept and listed with a job.
+    guard text.utf8.count <= length || (text.utf8.count / Self.bytesOfLetter <= length && text.count <= length) else {
+      throw .field(path + name, "\(path)\(name) is too long; give at most \(length) letters, of \(Self.bytesOfLetter) bytes in the mean.")
     }
     return text
   }

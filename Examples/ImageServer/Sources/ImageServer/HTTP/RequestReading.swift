@@ -32,35 +32,41 @@ final class BodyReader: Sendable {
   }
 
   private func bytes(of request: inout Request) async throws -> Data {
-    let most = limits.bodyBytes, stated = request.headers[.contentLength].flatMap { Int($0) }
-    guard (0...most).contains(stated ?? 0) else { throw tooLong }
-    let reserved = stated ?? most
-    let hasRoom = underWay.withLock { bytes in
-      guard bytes + reserved <= Self.mostAtOnce * most else { return false }
-      bytes += reserved
-      return true
-    }
-    guard hasRoom else {
-      metrics.count(refused: "bodies")
-      throw ServerError(.serviceUnavailable, "Too many long requests come at once; ask again.", retryAfter: 5)
-    }
-    defer { underWay.withLock { $0 -= reserved } }
+    let stated = request.headers[.contentLength].flatMap { Int($0) }
+    guard (0...limits.bodyBytes).contains(stated ?? 0) else { throw tooLong }
     let body = request.body, seconds = limits.bodySeconds
-    do {
-      let buffer = try await withThrowingTaskGroup(of: ByteBuffer.self) { group in
-        group.addTask { try await body.collect(upTo: most) }
-        group.addTask {
-          try await Task.sleep(for: .seconds(seconds))
-          throw ServerError(.requestTimeout, "The body did not come within \(Int(seconds)) s.")
-        }
-        defer { group.cancelAll() }
-        return try await group.next() ?? ByteBuffer()
+    let buffer = try await withThrowingTaskGroup(of: ByteBuffer.self) { group in
+      group.addTask { try await self.collected(body) }
+      group.addTask {
+        try await Task.sleep(for: .seconds(seconds))
+        throw ServerError(.requestTimeout, "The body did not come within \(Int(seconds)) s.")
       }
-      request.body = RequestBody(buffer: buffer)
-      return Data(buffer.readableBytesView)
-    } catch is NIOTooManyBytesError {
-      throw tooLong
+      defer { group.cancelAll() }
+      return try await group.next() ?? ByteBuffer()
     }
+    request.body = RequestBody(buffer: buffer)
+    return Data(buffer.readableBytesView)
+  }
+
+  /// Only what has come counts among the bodies under way: a client that announces a long one and sends nothing keeps nobody out.
+  private func collected(_ body: RequestBody) async throws -> ByteBuffer {
+    var buffer = ByteBuffer()
+    defer { underWay.withLock { $0 -= buffer.readableBytes } }
+    for try await part in body {
+      let count = part.readableBytes
+      guard buffer.readableBytes + count <= limits.bodyBytes else { throw tooLong }
+      let hasRoom = underWay.withLock { bytes in
+        guard bytes + count <= Self.mostAtOnce * limits.bodyBytes else { return false }
+        bytes += count
+        return true
+      }
+      guard hasRoom else {
+        metrics.count(refused: "bodies")
+        throw ServerError(.serviceUnavailable, "Too many long requests come at once; ask again.", retryAfter: 5)
+      }
+      buffer.writeImmutableBuffer(part)
+    }
+    return buffer
   }
 
   private var tooLong: ServerError { ServerError(.contentTooLarge, "The body is longer than \(limits.bodyBytes) bytes.") }

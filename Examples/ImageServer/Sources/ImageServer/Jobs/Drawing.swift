@@ -120,9 +120,9 @@ struct Drawing: Sendable {
   // MARK: - What is drawn
 
   private func sentPictures() async throws -> SentPictures {
-    let (files, padding) = (files, request.onlyMasked)
-    let size = request.width.flatMap { width in request.height.map { (width, $0) } }
-    return try await context.run { _ in try SentPictures(files, onlyMasked: padding, size: size) }
+    let (files, painting, mode) = (files, request.painting, request.resizeMode ?? .stretch)
+    let size = request.width.flatMap { width in request.height.map { PixelSize(width: width, height: $0) } }
+    return try await context.run { _ in try SentPictures(files, painting, size: size, mode: mode) }
   }
 
   /// The prompt without LoRAs that it names, for profiles that have such tags.
@@ -169,7 +169,7 @@ struct Drawing: Sendable {
     }
     asked.follow(profile)
     asked.numbersSeeds = false
-    asked.task = try task(sent.image, sent.mask, for: model)
+    asked.task = try task(sent, for: model)
     asked.steps = request.steps ?? min(max(1, Int((Double(asked.steps) * request.effort).rounded())), limits.steps)
     asked.guidance = request.guidance ?? asked.guidance
     asked.sampling = sampling(for: model)
@@ -181,8 +181,8 @@ struct Drawing: Sendable {
     return asked
   }
 
-  private func task(_ image: Picture?, _ mask: Picture?, for model: StableDiffusion) throws -> any GenerationTask {
-    guard let image else { return TextToImage() }
+  private func task(_ sent: SentPictures, for model: StableDiffusion) throws -> any GenerationTask {
+    guard let image = sent.image else { return TextToImage() }
     let pixels = image.tensor(), usual = { model.pipeline.usual?($0).strength }
     if let extend = request.extend {
       var task = try Inpainting.outpainting(
@@ -190,8 +190,8 @@ struct Drawing: Sendable {
       task.keepsPixelsOutsideMask = request.keepUnmasked
       return task
     }
-    if let mask {
-      var task = Inpainting(image: pixels, mask: mask.mask(), keepsPixelsOutsideMask: request.keepUnmasked)
+    if let mask = sent.mask {
+      var task = Inpainting(image: pixels, mask: self.mask(mask, for: model.pipeline).tensor(), keepsPixelsOutsideMask: request.keepsByTask)
       task.strength = request.strength ?? usual(task) ?? task.strength
       return task
     }
@@ -200,6 +200,12 @@ struct Drawing: Sendable {
     var task = ImageToImage(.pixels(pixels))
     task.strength = request.strength ?? usual(task) ?? task.strength
     return task
+  }
+
+  /// A mask with a soft edge as the latents see it, if it says what is put back into them. A model that is shown the masked picture sees all of the mask.
+  private func mask(_ mask: PictureMask, for pipeline: DiffusionPipeline) -> PictureMask {
+    guard request.painting != nil, pipeline.predictor.inputChannels == pipeline.autoencoder.latentChannels else { return mask }
+    return mask.rounded(inSquaresOf: pipeline.autoencoder.spatialScale)
   }
 
   /// η and churn, where the scheduler has them: clients of the webui send them whatever the sampler is.
@@ -239,7 +245,7 @@ struct Drawing: Sendable {
   /// The size of the work as far as it is known before the model is loaded; nil: that of the model.
   private func extent(of image: Picture?, usual: PixelSize?) -> GenerationExtent? {
     // As `fit` has it.
-    if let image, let usual, request.width == nil, request.height == nil, request.extend == nil, !(request.hasMask && request.keepUnmasked),
+    if let image, let usual, request.width == nil, request.height == nil, request.extend == nil, !(request.hasMask && request.keepsByTask),
       image.width * image.height > 4 * usual.width * usual.height
     {
       return GenerationExtent(
@@ -259,15 +265,16 @@ struct Drawing: Sendable {
     let (named, spacing) = try chosen()
     let sampler = model.schedulerKind.map { NamedScheduler($0, spacing, named?.algorithm).name } ?? ""
     let skip = request.profile == .diffusers ? request.clipSkip + 1 : request.clipSkip
-    let others: [(String, String?)] = [
+    var others: [(name: String, value: String?)] = [
       ("Schedule type", spacing?.rawValue), ("Eta", asked.sampling.eta.map { "\($0)" }), ("Clip skip", skip > 1 ? "\(skip)" : nil),
       ("Profile", request.profile == .diffusers ? nil : request.profile.rawValue),
     ]
+    others += request.painting?.parameters ?? []
     let parameters = GenerationParameters(
       prompt: request.prompt, negativePrompt: request.negativePrompt, steps: asked.steps, sampler: sampler,
       guidanceScale: Float(asked.guidance), seed: asked.seed, width: picture.width, height: picture.height, model: request.model,
       strength: files.image == nil ? nil : Float(asked.task.strength),
-      others: others.compactMap { name, value in value.map { .init(name, $0) } }
+      others: others.compactMap { other in other.value.map { .init(other.name, $0) } }
         + request.loras.map { .init("LoRA", "\($0.name)=\($0.strength)") })
     let data: Data
     do {

@@ -52,13 +52,13 @@ struct JobRoutes: Sendable {
   private func submit(_ request: Request) async throws -> Response {
     var request = request
     var (fields, _) = try await reader.fields(of: &request)
-    let (asked, files) = try pictureRequest(&fields)
+    let (asked, files) = try await pictureRequest(&fields)
     if let unknown = fields.left.first { throw ServerError.field(unknown, "There is no field \(unknown.prefix(100)).") }
     let job = try await queue.accept(asked, files)
     return Response.json(try await answer(job.id), status: .accepted, headers: [.location: "/api/jobs/\(job.id)"])
   }
 
-  private func pictureRequest(_ fields: inout RequestFields) throws -> (PictureRequest, RequestFiles) {
+  private func pictureRequest(_ fields: inout RequestFields) async throws -> (PictureRequest, RequestFiles) {
     guard let prompt = try fields.text("prompt", most: limits.promptCharacters) else {
       throw ServerError.field("prompt", "A prompt says what to draw; send prompt (it may be empty).")
     }
@@ -89,7 +89,7 @@ struct JobRoutes: Sendable {
     let files = RequestFiles(image: try fields.file("image"), mask: try fields.file("mask"))
     (asked.hasImage, asked.hasMask) = (files.image != nil, files.mask != nil)
     try asked.check(limits, shelf)
-    try asked.checkCanvas(around: files.check(limits), limits)
+    try asked.checkCanvas(around: await files.check(limits), limits)
     return (asked, files)
   }
 

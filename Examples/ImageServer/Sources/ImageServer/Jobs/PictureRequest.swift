@@ -44,8 +44,8 @@ struct PictureRequest: Sendable, Equatable, Codable {
   var hasMask = false
   var strength: Double?
   var keepUnmasked = true
-  /// Draws only the part around the mask, with so many pixels around it, at the size that is asked for; nil: the whole picture.
-  var onlyMasked: Int?
+  /// How the mask is used where it has a soft edge; nil: its edge is sharp.
+  var painting: MaskPainting?
   var extend: Borders?
   var resizeMode: ResizeMode?
   /// How prompts are read and noise is drawn.
@@ -87,6 +87,9 @@ struct PictureForm: Sendable, Equatable, Codable {
   }
 }
 
+/// Where pictures that clients send are decoded to look for damage: one at a time, since a large one keeps a processor busy, and others wait for answers.
+@globalActor actor PictureReading { static let shared = PictureReading() }
+
 /// The files of a request.
 struct RequestFiles: Sendable {
   var image: Data?
@@ -95,7 +98,7 @@ struct RequestFiles: Sendable {
   /// Says whether they are pictures of a size that is allowed, before anything waits for them.
   /// - Returns: the size of the picture; nil where there is none.
   /// - Throws: `ServerError`.
-  @discardableResult func check(_ limits: ServerLimits) throws(ServerError) -> (width: Int, height: Int)? {
+  @PictureReading @discardableResult func check(_ limits: ServerLimits) throws(ServerError) -> (width: Int, height: Int)? {
     var size: (width: Int, height: Int)?
     for (name, data) in [("image", image), ("mask", mask)] {
       guard let data else { continue }
@@ -120,6 +123,9 @@ struct RequestFiles: Sendable {
 }
 
 extension PictureRequest {
+  /// Whether the task itself keeps what is outside the mask, and so draws the picture at its own size.
+  var keepsByTask: Bool { keepUnmasked && painting == nil }
+
   /// Checks the canvas of a picture that is extended.
   /// - Throws: `ServerError`.
   func checkCanvas(around size: (width: Int, height: Int)?, _ limits: ServerLimits) throws(ServerError) {

@@ -1,31 +1,67 @@
 import ImageFiles
+import LatentDiffusion
 
 /// The pictures that a job starts from, decoded.
 struct SentPictures: Sendable {
   /// What the model sees: the picture, or the part of it around the mask.
   private(set) var image: Picture?
-  private(set) var mask: Picture?
-  /// The whole picture and its mask, where the model sees a part.
-  private var whole: (image: Picture, mask: Picture, part: MaskedPart)?
+  private(set) var mask: PictureMask?
+  /// What is laid on the drawing where the mask is dark; nil: nothing, since the drawing's task does it.
+  private var cover: Cover?
 
-  /// - Parameters:
-  ///   - padding: pixels around the mask that the model sees; nil: it sees all.
-  ///   - size: what is drawn, whose proportions the part has; nil: any.
-  /// - Throws: `ImageFileError`.
-  init(_ files: RequestFiles, onlyMasked padding: Int?, size: (width: Int, height: Int)?) throws {
-    let image = try files.image.map { try Picture(data: $0, name: "The image") }
-    let mask = try files.mask.map { try Picture(data: $0, name: "The mask") }
-    (self.image, self.mask, whole) = (image, mask, nil)
-    guard let padding, let image, let mask else { return }
-    let fitting = mask.resized(width: image.width, height: image.height, filter: .nearest)
-    guard let part = MaskedPart(of: fitting, padding: padding, size: size) else { return }
-    (self.image, self.mask, whole) = (image.cropped(to: part), fitting.cropped(to: part), (image, fitting, part))
+  private struct Cover {
+    let image: Picture
+    let mask: PictureMask
+    /// The part that is drawn; nil: all of it.
+    let part: MaskedPart?
+    let mode: ResizeMode
   }
 
-  /// What was drawn, put into the picture that it is a part of.
+  /// - Parameters:
+  ///   - painting: how the mask is used; nil: the task sees it as it is.
+  ///   - size: what is drawn; nil: what the picture's size, or the part's, leads to.
+  ///   - mode: how a picture takes this size. A part keeps its proportions.
+  /// - Throws: `ImageFileError`.
+  init(_ files: RequestFiles, _ painting: MaskPainting?, size: PixelSize?, mode: ResizeMode) throws {
+    image = try files.image.map { try Picture(data: $0, name: "The image") }
+    let sentMask = try files.mask.map { try Picture(data: $0, name: "The mask") }
+    mask = sentMask.map { PictureMask($0) }
+    guard let painting, let sent = image?.flattened(), let sentMask else { return }
+    let soft = Self.binary(sentMask, isInverted: painting.isInverted).blurred(horizontally: painting.blurX, vertically: painting.blurY)
+    let fitting = soft.resized(width: sent.width, height: sent.height)
+    if let padding = painting.padding, let part = MaskedPart(of: fitting, padding: padding, size: size) {
+      let (image, mask) = (sent.cropped(to: part), fitting.cropped(to: part))
+      cover = Cover(image: sent, mask: fitting, part: part, mode: .crop)
+      show(image.resized(to: size, mode: .fill), mask.resized(to: size, mode: .fill), painting)
+    } else {
+      let (image, mask) = (sent.resized(to: size, mode: mode), fitting.resized(to: size, mode: mode))
+      cover = Cover(image: image, mask: mask, part: nil, mode: mode)
+      show(image, mask, painting)
+    }
+  }
+
+  private mutating func show(_ picture: Picture, _ mask: PictureMask, _ painting: MaskPainting) {
+    (image, self.mask) = (painting.fills ? picture.filled(where: mask) : picture, mask)
+  }
+
+  /// What is opaque in a mask with transparent pixels is painted anew, and of others what is bright.
+  private static func binary(_ mask: Picture, isInverted: Bool) -> PictureMask {
+    let isTransparent = mask.alpha?.contains { $0 < 255 } ?? false
+    let found = isTransparent ? PictureMask(mask, from: .alpha).map { $0 > 128 ? 255 : 0 } : PictureMask(mask)
+    return isInverted ? found.map { 255 - $0 } : found
+  }
+
+  /// What was drawn, with the picture that was sent where the mask is dark.
   func finished(_ drawn: Picture) -> Picture {
-    guard let (image, mask, part) = whole else { return drawn }
-    return image.replaced(by: drawn.resized(width: part.width, height: part.height), at: part, where: mask)
+    guard let cover else { return drawn }
+    if let part = cover.part {
+      let fitting = drawn.resized(to: PixelSize(width: part.width, height: part.height), mode: cover.mode)
+      return cover.image.laid(on: cover.image.replaced(by: fitting, at: part), except: cover.mask)
+    }
+    let size = PixelSize(width: drawn.width, height: drawn.height)
+    // Its edge is made twice as steep: where the mask is at least half bright, nothing of the picture is left.
+    let mask = cover.mask.resized(to: size, mode: cover.mode).map { UInt8(min(2 * Int($0), 255)) }
+    return cover.image.resized(to: size, mode: cover.mode).laid(on: drawn, except: mask)
   }
 }
 
@@ -37,11 +73,11 @@ struct MaskedPart: Sendable, Equatable {
   var height: Int { rows.count }
 
   /// - Parameter size: whose proportions the part has as far as the picture goes; nil: any.
-  /// - Returns: nil for a mask that is nowhere white.
-  init?(of mask: Picture, padding: Int, size: (width: Int, height: Int)?) {
+  /// - Returns: nil for a mask that is black everywhere.
+  init?(of mask: PictureMask, padding: Int, size: PixelSize?) {
     var (columns, rows, isEmpty) = (0..<0, 0..<0, true)
     for y in 0..<mask.height {
-      for x in 0..<mask.width where mask.isWhite(x, y) {
+      for x in 0..<mask.width where mask.values[y * mask.width + x] > 0 {
         columns = isEmpty ? x..<x + 1 : min(columns.lowerBound, x)..<max(columns.upperBound, x + 1)
         rows = isEmpty ? y..<y + 1 : min(rows.lowerBound, y)..<max(rows.upperBound, y + 1)
         isEmpty = false
@@ -70,10 +106,10 @@ extension Range<Int> {
 }
 
 extension Picture {
-  /// Whether a mask's pixel is to be painted, by its brightness.
-  fileprivate func isWhite(_ x: Int, _ y: Int) -> Bool {
-    let place = (y * width + x) * 3
-    return Int(pixels[place]) + Int(pixels[place + 1]) + Int(pixels[place + 2]) >= 3 * 128
+  /// - Parameter size: nil: its own.
+  fileprivate func resized(to size: PixelSize?, mode: ResizeMode) -> Picture {
+    guard let size, size != PixelSize(width: width, height: height) else { return self }
+    return mode == .stretch ? resized(width: size.width, height: size.height) : Picture(tensor().resized(to: size, mode: mode))
   }
 
   fileprivate func cropped(to part: MaskedPart) -> Picture {
@@ -82,14 +118,26 @@ extension Picture {
     return Picture(width: part.width, height: part.height, pixels: pixels)
   }
 
-  /// Another picture in the place of a part, where a mask is white.
-  fileprivate func replaced(by other: Picture, at part: MaskedPart, where mask: Picture) -> Picture {
+  /// Another picture in the place of a part.
+  fileprivate func replaced(by other: Picture, at part: MaskedPart) -> Picture {
     var pixels = pixels
     for (row, y) in part.rows.enumerated() {
-      for (column, x) in part.columns.enumerated() where mask.isWhite(x, y) {
-        for channel in 0..<3 { pixels[(y * width + x) * 3 + channel] = other.pixels[(row * part.width + column) * 3 + channel] }
-      }
+      let start = (y * width + part.columns.lowerBound) * 3
+      pixels.replaceSubrange(start..<start + part.width * 3, with: other.pixels[row * part.width * 3..<(row + 1) * part.width * 3])
     }
     return Picture(width: width, height: height, pixels: pixels)
+  }
+}
+
+extension PictureMask {
+  /// - Parameter size: nil: its own.
+  fileprivate func resized(to size: PixelSize?, mode: ResizeMode) -> PictureMask {
+    guard let size, size != PixelSize(width: width, height: height) else { return self }
+    return mode == .stretch ? resized(width: size.width, height: size.height) : PictureMask(tensor().resized(to: size, mode: mode))
+  }
+
+  fileprivate func cropped(to part: MaskedPart) -> PictureMask {
+    let values = part.rows.flatMap { y in self.values[y * width + part.columns.lowerBound..<y * width + part.columns.upperBound] }
+    return PictureMask(width: part.width, height: part.height, values: values)
   }
 }

@@ -23,7 +23,7 @@ struct OpenAIRequest: Sendable {
   /// - Throws: `ServerError`.
   init(
     _ given: RequestFields, _ uploads: [String: [Data]], edits: Bool, _ limits: ServerLimits, _ shelf: ModelShelf
-  ) throws(ServerError) {
+  ) async throws(ServerError) {
     var fields = given
     self.edits = edits
     guard let prompt = try fields.text("prompt", most: limits.promptCharacters) else {
@@ -44,12 +44,12 @@ struct OpenAIRequest: Sendable {
     picture.negativePrompt = try fields.text("negative_prompt", most: limits.promptCharacters) ?? ""
     picture.previewCount = stream ? partialImages : 0
     try takeIdle(&fields)
-    if edits { try takePictures(&fields, uploads, limits) }
+    if edits { try await takePictures(&fields, uploads, limits) }
     if let unknown = fields.left.first { throw .field(unknown, "There is no field \(unknown.prefix(100)).") }
     if stream, wantsURL { throw .field("response_format", "A stream carries pictures in base64; leave out response_format or stream.") }
     if partialImages > 0, !stream { throw .field("partial_images", "Partial images come in a stream; send stream, too.") }
     try picture.check(limits, shelf)
-    try files.check(limits)
+    try await files.check(limits)
   }
 
   private static func size(_ fields: inout RequestFields, _ limits: ServerLimits) throws(ServerError) -> PixelSize? {
@@ -88,7 +88,7 @@ struct OpenAIRequest: Sendable {
 
   private mutating func takePictures(
     _ fields: inout RequestFields, _ uploads: [String: [Data]], _ limits: ServerLimits
-  ) throws(ServerError) {
+  ) async throws(ServerError) {
     for name in uploads.keys where !["image", "mask"].contains(name) { throw .field(name, "There is no file \(name.prefix(100)).") }
     let images = uploads["image"] ?? []
     guard images.count < 2 else { throw .field("image", "One picture is edited at a time; \(images.count) were sent.") }
@@ -99,15 +99,15 @@ struct OpenAIRequest: Sendable {
     picture.hasImage = true
     // What is transparent is painted anew: of the mask, or else of the picture itself.
     if let mask = files.mask {
-      files.mask = try Self.painted(mask, "mask", limits) ?? mask
+      files.mask = try await Self.painted(mask, "mask", limits) ?? mask
     } else {
-      files.mask = try Self.painted(image, "image", limits)
+      files.mask = try await Self.painted(image, "image", limits)
     }
     picture.hasMask = files.mask != nil
   }
 
   /// A mask that is white where a picture is transparent; nil for an opaque one.
-  private static func painted(_ data: Data, _ name: String, _ limits: ServerLimits) throws(ServerError) -> Data? {
+  @PictureReading private static func painted(_ data: Data, _ name: String, _ limits: ServerLimits) throws(ServerError) -> Data? {
     do {
       // The size is refused later, in a sentence of its own.
       guard limits.allowsSent(try Picture.statedSize(of: data, name: "The \(name)")) else { return nil }

@@ -29,7 +29,7 @@ struct OpenAIRoutes: Sendable {
   private func draw(_ request: Request, edits: Bool) async throws -> Response {
     var request = request
     let (fields, files) = try await reader.fields(of: &request, allowsForms: edits)
-    let asked = try OpenAIRequest(fields, files, edits: edits, reader.limits, shelf)
+    let asked = try await OpenAIRequest(fields, files, edits: edits, reader.limits, shelf)
     // A refusal has a status of its own, so it comes before a stream begins.
     let attended = try await queue.attend(asked.picture, asked.files, keeps: asked.wantsURL)
     return asked.stream ? stream(attended, asked, request) : try await answer(attended, asked, request)

@@ -1,5 +1,4 @@
 import Foundation
-import ImageFiles
 import LatentDiffusion
 
 /// A request of the webui's interface, `txt2img` or `img2img`.
@@ -20,7 +19,7 @@ struct WebUIRequest: Sendable {
   /// - Throws: `ServerError`.
   init(
     _ given: RequestFields, fromPicture: Bool, _ options: WebUIOptions.Current, _ limits: ServerLimits, _ shelf: ModelShelf
-  ) throws(ServerError) {
+  ) async throws(ServerError) {
     var fields = given
     var current = options
     if let changes = try fields.object("override_settings") { current = try current.changed(by: changes, shelf) }
@@ -45,13 +44,13 @@ struct WebUIRequest: Sendable {
     let strength = try fields.number("denoising_strength", in: 0...1)
     if fromPicture {
       picture.strength = strength ?? 0.75
-      try takePictures(&fields, limits)
+      try takePictures(&fields)
     }
     try refuseOthers(&fields)
     for name in fields.left { warnings.append("\(name) is not known here and changes nothing.") }
     try checkTags(shelf)
     try picture.check(limits, shelf)
-    try files.check(limits)
+    try checkPainted(await files.check(limits), limits)
   }
 
   // MARK: - How
@@ -69,7 +68,7 @@ struct WebUIRequest: Sendable {
     if amount > 0 { picture.churn = .init(amount: amount, minimum: least, maximum: most == 0 ? nil : most, noise: noise) }
   }
 
-  private mutating func takePictures(_ fields: inout RequestFields, _ limits: ServerLimits) throws(ServerError) {
+  private mutating func takePictures(_ fields: inout RequestFields) throws(ServerError) {
     let images = try fields.list("init_images", most: 16) ?? []
     guard images.count == 1, case .text(let image) = images[0] else {
       throw .field("init_images", "init_images must be a list of one picture in base64; there are \(images.count).")
@@ -79,31 +78,37 @@ struct WebUIRequest: Sendable {
     (picture.hasImage, picture.hasMask) = (true, files.mask != nil)
     let modes = [ResizeMode.stretch, .crop, .fill]
     picture.resizeMode = modes[try fields.integer("resize_mode", in: 0...2) ?? 0]
-    let isInverted = try fields.integer("inpainting_mask_invert", in: 0...1) == 1,
-      fill = try fields.integer("inpainting_fill", in: 0...3) ?? 1
     picture.imageGuidance = try fields.number("image_cfg_scale", in: 0...100)
-    let isWholePicture = try fields.flag("inpaint_full_res") == false
-    let padding = try fields.integer("inpaint_full_res_padding", in: 0...256) ?? 0, blur = try fields.number("mask_blur", in: 0...64) ?? 0
-    let blurs = [blur] + (try ["mask_blur_x", "mask_blur_y"].map { name throws(ServerError) in try fields.number(name, in: 0...64) ?? 0 })
-    guard let mask = files.mask else { return }
-    if isInverted { files.mask = try Self.inverted(mask, limits) }
-    if !isWholePicture { picture.onlyMasked = padding }
+    let (painting, fill) = try Self.painting(&fields)
+    let roundsMask = try fields.flag("mask_round") ?? true
+    guard picture.hasMask else { return }
     guard fill < 2 else {
-      throw .field("inpainting_fill", "inpainting_fill must be 0 or 1: what is below the mask is the picture's, and not noise or nothing.")
+      throw .field("inpainting_fill", "inpainting_fill must be 0 or 1: what is below the mask is neither noise nor nothing here.")
     }
-    if fill == 0, picture.strength ?? 1 < 1 { warnings.append("inpainting_fill 0 is drawn as 1: what is below the mask is the picture's.") }
-    if blurs.contains(where: { $0 > 0 }) { warnings.append("mask_blur changes nothing: the edge of the mask is sharp.") }
+    guard roundsMask else { throw .field("mask_round", "mask_round must be true: latents are either painted anew or kept.") }
+    picture.painting = painting
   }
 
-  private static func inverted(_ mask: Data, _ limits: ServerLimits) throws(ServerError) -> Data {
-    do {
-      // The size is refused later, in a sentence of its own.
-      guard limits.allowsSent(try Picture.statedSize(of: mask, name: "The mask")) else { return mask }
-      let picture = try Picture(data: mask, name: "The mask")
-      return try Picture(width: picture.width, height: picture.height, pixels: picture.pixels.map { 255 - $0 }).pngData()
-    } catch {
-      throw .field("mask", "\(error)")
+  /// How the mask is used, and with what it is filled. What is left out is as in the webui.
+  private static func painting(_ fields: inout RequestFields) throws(ServerError) -> (MaskPainting, fill: Int) {
+    var painting = MaskPainting()
+    painting.isInverted = try fields.integer("inpainting_mask_invert", in: 0...1) == 1
+    let both = try fields.number("mask_blur", in: 0...64)
+    let x = try fields.number("mask_blur_x", in: 0...64), y = try fields.number("mask_blur_y", in: 0...64)
+    (painting.blurX, painting.blurY) = (both ?? x ?? 4, both ?? y ?? 4)
+    let fill = try fields.integer("inpainting_fill", in: 0...3) ?? 0
+    painting.fills = fill == 0
+    let padding = try fields.integer("inpaint_full_res_padding", in: 0...256) ?? 0
+    if try fields.flag("inpaint_full_res") ?? true { painting.padding = padding }
+    return (painting, fill)
+  }
+
+  /// Without a size the picture is prepared at its own, which takes its time.
+  private func checkPainted(_ sent: (width: Int, height: Int)?, _ limits: ServerLimits) throws(ServerError) {
+    guard picture.painting != nil, picture.width == nil || picture.height == nil, let sent, sent.width * sent.height > limits.pixels else {
+      return
     }
+    throw .field("width", "A picture of \(sent.width)×\(sent.height) with a mask is too large to be drawn; send width and height.")
   }
 
   /// Tags of LoRAs are found now, so that a wrong one does not wait for its turn.
@@ -158,7 +163,7 @@ struct WebUIRequest: Sendable {
   private static let idle = [
     "subseed", "do_not_save_samples", "do_not_save_grid", "override_settings_restore_afterwards", "hr_scale", "hr_upscaler",
     "hr_second_pass_steps", "hr_resize_x", "hr_resize_y", "hr_sampler_name", "hr_scheduler", "hr_prompt", "hr_negative_prompt",
-    "firstphase_width", "firstphase_height", "refiner_switch_at", "comments", "force_task_id", "mask_round",
+    "firstphase_width", "firstphase_height", "refiner_switch_at", "comments", "force_task_id",
   ]
 }
 

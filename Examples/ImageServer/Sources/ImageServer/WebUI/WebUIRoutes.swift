@@ -44,7 +44,7 @@ struct WebUIRoutes: Sendable {
   private func draw(_ request: Request, fromPicture: Bool) async throws -> Response {
     var request = request
     let (fields, _) = try await reader.fields(of: &request)
-    let asked = try WebUIRequest(fields, fromPicture: fromPicture, await options.current, limits, shelf)
+    let asked = try await WebUIRequest(fields, fromPicture: fromPicture, options.current, limits, shelf)
     let attended = try await queue.attend(asked.picture, asked.files, keeps: asked.saves)
     return try await request.whileConnected {
       let (job, pictures) = try await attended.outcome()

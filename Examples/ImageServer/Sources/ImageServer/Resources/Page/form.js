@@ -1,4 +1,5 @@
 // The form: its modes as tabs, the values of its fields, what is wrong beside them, and their memory over a reload.
+import { forGood } from "./storage.js";
 
 const form = document.getElementById("form");
 const tabs = [...document.querySelectorAll("#tabs [role=tab]")];
@@ -51,9 +52,15 @@ export function values() {
   const result = {};
   for (const field of fields) {
     if (field.type === "checkbox") result[field.name] = field.checked;
-    else if (field.value !== "") result[field.name] = field.type === "number" ? Number(field.value) : field.value;
+    else if (field.value !== "") result[field.name] = field.type === "number" ? numberOf(field) : field.value;
   }
   return result;
+}
+
+/** A seed of more digits than a number has here stays a text. */
+function numberOf(field) {
+  const number = Number(field.value);
+  return field.name === "seed" && /^\d+$/.test(field.value) && !Number.isSafeInteger(number) ? field.value : number;
 }
 
 /** Fills the fields; those without a value become empty. */
@@ -135,13 +142,12 @@ let recalling = false;
 function remember() {
   if (recalling) return;
   const rest = [...remembered].map(([name, part]) => [name, part.give()]);
-  localStorage.setItem(memory, JSON.stringify({ mode, values: values(), ...Object.fromEntries(rest) }));
+  forGood.set(memory, JSON.stringify({ mode, values: values(), ...Object.fromEntries(rest) }));
 }
 
 /** Fills the form as it was left. */
 export function recall() {
-  let stored = {};
-  try { stored = JSON.parse(localStorage.getItem(memory)) ?? {}; } catch { /* As if there were none. */ }
+  const stored = forGood.value(memory) ?? {};
   recalling = true;
   fill(stored.values ?? {});
   for (const [name, part] of remembered) if (stored[name] !== undefined) part.take(stored[name]);

@@ -1,5 +1,6 @@
 // The page's own jobs: sent, followed while they wait and are drawn, cancelled, and found again after a reload.
 import { Refusal, events, get, post, remove } from "./server.js";
+import { forGood } from "./storage.js";
 
 const memory = "latent-diffusion.jobs";
 const isUnfinished = (job) => job.state === "waiting" || job.state === "drawing";
@@ -51,11 +52,8 @@ function update(job) {
   if (!isUnfinished(job)) on.finished(job);
 }
 
-function remembered() {
-  try { return JSON.parse(localStorage.getItem(memory)) ?? []; } catch { return []; }
-}
-
-const store = (ids) => localStorage.setItem(memory, JSON.stringify(ids));
+const remembered = () => forGood.value(memory) ?? [];
+const store = (ids) => forGood.set(memory, JSON.stringify(ids));
 
 // Following
 

@@ -1,11 +1,12 @@
-// The editor of the mask: brush, eraser, undo, with mouse, touch, pen or keyboard.
+// The editor of the mask: brush, eraser, undo, with mouse, touch, pen or keyboard. The mask is remembered until the tab is closed.
 import { Mask } from "./mask.js";
 import { forgive, onChange } from "./form.js";
 import { onPicture, picture } from "./start-picture.js";
+import { forTab } from "./storage.js";
 
 const element = (id) => document.getElementById(id);
 const canvas = element("mask-canvas"), ring = element("brush"), size = element("brush-size");
-const kept = 32;
+const kept = 32, memory = "latent-diffusion.mask";
 let mask = null, states = [], place = { x: 0, y: 0 }, last = null, spaceIsDown = false;
 
 /** The mask as a PNG, or null where nothing is painted. */
@@ -14,9 +15,11 @@ export const png = async () => mask && mask.share > 0 ? mask.png() : null;
 const diameter = () => Number(size.value);
 const erases = () => element("mask-erase").getAttribute("aria-pressed") === "true";
 
-function begin() {
+function begin(isFromBefore) {
   mask = picture && new Mask(picture.width, picture.height);
   states = [];
+  if (isFromBefore) recall();
+  else forTab.remove(memory);
   element("easel").hidden = element("mask-tools").hidden = !mask;
   element("mask-words").textContent = "";
   if (!mask) return;
@@ -28,6 +31,16 @@ function begin() {
   size.value = Math.max(1, Math.round(side / 8));
   place = { x: mask.width / 2, y: mask.height / 2 };
   draw();
+}
+
+/** Keeps the mask over a reload. */
+function remember() {
+  if (mask) forTab.set(memory, JSON.stringify({ width: mask.width, height: mask.height, runs: mask.runs }));
+}
+
+function recall() {
+  const { width, height, runs } = forTab.value(memory) ?? {};
+  if (width === mask.width && height === mask.height) mask.runs = runs;
 }
 
 function draw() {
@@ -58,6 +71,7 @@ function change(what) {
   keep();
   what();
   draw();
+  remember();
   forgive();
 }
 
@@ -65,6 +79,7 @@ function undo() {
   const state = states.pop();
   if (state) mask.pixels = state;
   draw();
+  remember();
 }
 
 function toggleErase() {
@@ -107,7 +122,12 @@ canvas.addEventListener("pointermove", (event) => {
   for (const each of events.length ? events : [event]) strokeTo(each);
   draw();
 });
-for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, () => { last = null; });
+for (const name of ["pointerup", "pointercancel"]) {
+  canvas.addEventListener(name, () => {
+    if (last) remember();
+    last = null;
+  });
+}
 canvas.addEventListener("pointerleave", () => { ring.hidden = document.activeElement !== canvas; });
 canvas.addEventListener("contextmenu", (event) => event.preventDefault());
 
@@ -130,6 +150,11 @@ function paintHere() {
   change(() => mask.disc(place.x, place.y, diameter(), erases() ? 0 : 1));
 }
 
+function liftBrush() {
+  if (spaceIsDown) remember();
+  spaceIsDown = false;
+}
+
 canvas.addEventListener("keydown", (event) => {
   const direction = directions[event.key];
   if (direction) move(direction, event.shiftKey);
@@ -141,14 +166,14 @@ canvas.addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
-canvas.addEventListener("keyup", (event) => { if (event.key === " ") spaceIsDown = false; });
+canvas.addEventListener("keyup", (event) => { if (event.key === " ") liftBrush(); });
 canvas.addEventListener("focus", () => {
   ring.hidden = false;
   showBrush();
 });
 canvas.addEventListener("blur", () => {
   ring.hidden = true;
-  spaceIsDown = false;
+  liftBrush();
 });
 
 size.addEventListener("input", draw);

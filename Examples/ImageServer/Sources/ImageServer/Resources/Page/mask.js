@@ -32,6 +32,23 @@ export class Mask {
   clear() { this.pixels.fill(0); }
   invert() { for (let i = 0; i < this.pixels.length; i++) this.pixels[i] = 1 - this.pixels[i]; }
 
+  /** The lengths of runs of equal pixels, row by row. Those of the first run are not painted; it may have none. */
+  get runs() {
+    const runs = [0];
+    let value = 0;
+    for (const pixel of this.pixels) {
+      if (pixel !== value) runs.push(0);
+      value = pixel;
+      runs[runs.length - 1]++;
+    }
+    return runs;
+  }
+
+  set runs(runs) {
+    let place = 0;
+    for (const [index, length] of runs.entries()) this.pixels.fill(index % 2, place, place += length);
+  }
+
   /** The painted part, 0…1. */
   get share() {
     let sum = 0;

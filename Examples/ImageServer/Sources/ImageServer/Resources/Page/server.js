@@ -1,5 +1,6 @@
 // The server's interface: calls with the key that it may want, refusals as errors, and streams of events.
 import { askForKey } from "./dialogs.js";
+import { forTab } from "./storage.js";
 
 /** What the server refused, or that it could not be reached. */
 export class Refusal extends Error {
@@ -12,12 +13,18 @@ export class Refusal extends Error {
 const keyName = "latent-diffusion.key";
 
 function headers(body) {
-  const key = sessionStorage.getItem(keyName);
+  const key = forTab.get(keyName);
   return {
     ...(key ? { Authorization: `Bearer ${key}` } : {}),
     ...(body === undefined ? {} : { "Content-Type": "application/json" }),
   };
 }
+
+// Seeds have up to 20 digits, and numbers here 15. So longer ones are texts on this side, and numbers on the server's.
+// A text that contains such words has a backslash before each quotation mark, and stays as it is.
+
+const written = (value) => JSON.stringify(value).replace(/"seed":"(\d+)"/g, '"seed":$1');
+const read = (text) => JSON.parse(text.replace(/"seed":(\d{16,})/g, '"seed":"$1"'));
 
 async function refusal(response) {
   const error = (await response.json().catch(() => null))?.error;
@@ -37,21 +44,21 @@ let asking = null;
 
 async function newKey(used) {
   // Another call may have brought a new key while this one was under way.
-  if (sessionStorage.getItem(keyName) !== used) return true;
+  if (forTab.get(keyName) !== used) return true;
   asking ??= askForKey(used !== null).finally(() => { asking = null; });
   const key = await asking;
   if (key === null) return false;
-  sessionStorage.setItem(keyName, key);
+  forTab.set(keyName, key);
   return true;
 }
 
 async function call(method, path, { body, signal } = {}) {
   for (;;) {
-    const used = sessionStorage.getItem(keyName);
+    const used = forTab.get(keyName);
     let response;
     try {
       response = await fetch(path, {
-        method, signal, headers: headers(body), body: body === undefined ? undefined : JSON.stringify(body),
+        method, signal, headers: headers(body), body: body === undefined ? undefined : written(body),
       });
     } catch (error) {
       if (error.name === "AbortError") throw error;
@@ -63,11 +70,13 @@ async function call(method, path, { body, signal } = {}) {
   }
 }
 
-export const get = async (path) => (await call("GET", path)).json();
-export const post = async (path, body) => (await call("POST", path, { body })).json();
+const answer = async (response) => read(await response.text());
+
+export const get = async (path) => answer(await call("GET", path));
+export const post = async (path, body) => answer(await call("POST", path, { body }));
 export const remove = async (path) => {
   const response = await call("DELETE", path);
-  return response.status === 204 ? null : response.json();
+  return response.status === 204 ? null : answer(response);
 };
 export const bytes = async (path) => (await call("GET", path)).blob();
 
@@ -101,5 +110,5 @@ function parsed(block) {
     if (name === "event") values.event = value;
     if (name === "data") values.data.push(value);
   }
-  return values.data.length ? { event: values.event, data: JSON.parse(values.data.join("\n")) } : null;
+  return values.data.length ? { event: values.event, data: read(values.data.join("\n")) } : null;
 }

@@ -1,6 +1,7 @@
 // The picture to start from: chosen, dropped, pasted, or taken from the gallery.
 import { blame, changed, choose, forgive, mode } from "./form.js";
 import { limits } from "./choices.js";
+import { forTab } from "./storage.js";
 import { sizeInWords } from "./words.js";
 
 const element = (id) => document.getElementById(id);
@@ -9,14 +10,14 @@ const changes = new EventTarget();
 /** The chosen picture: `{ width, height, url, blob }`, or null. The URL shows it, and the blob is sent. */
 export let picture = null;
 
-/** Calls `listener` when another picture was chosen. */
-export const onPicture = (listener) => changes.addEventListener("change", listener);
+/** Calls `listener` when another picture was chosen, and says whether it is the one from before a reload. */
+export const onPicture = (listener) => changes.addEventListener("change", ({ detail }) => listener(detail.isFromBefore));
 
 const memory = "latent-diffusion.picture";
 /** Larger pictures would fill what a browser keeps for a page. */
 const remembered = 1 << 21;
 
-function show(chosen, words) {
+function show(chosen, words, isFromBefore = false) {
   if (picture) URL.revokeObjectURL(picture.url);
   picture = chosen;
   element("started").hidden = !chosen;
@@ -26,25 +27,26 @@ function show(chosen, words) {
   element("start-words").textContent = words;
   element("file").value = "";
   remember(words);
-  changes.dispatchEvent(new Event("change"));
+  changes.dispatchEvent(new CustomEvent("change", { detail: { isFromBefore } }));
   changed();
 }
 
 /** Keeps the picture until the tab is closed, so that it survives a reload. */
 async function remember(words) {
-  sessionStorage.removeItem(memory);
+  forTab.remove(memory);
   if (!picture || picture.blob.size > remembered) return;
   const { width, height, blob } = picture, url = await dataURL(blob);
-  sessionStorage.setItem(memory, JSON.stringify({ width, height, words, url }));
+  // Another one may have been chosen meanwhile.
+  if (picture?.blob === blob) forTab.set(memory, JSON.stringify({ width, height, words, url }));
 }
 
 /** Takes the picture that was there before a reload. */
 export function recall() {
-  const stored = JSON.parse(sessionStorage.getItem(memory) ?? "null");
+  const stored = forTab.value(memory);
   if (!stored) return;
   const { width, height, words } = stored;
   const blob = new Blob([Uint8Array.from(atob(stored.url.split(",")[1]), (letter) => letter.charCodeAt(0))], { type: "image/png" });
-  show({ width, height, url: URL.createObjectURL(blob), blob }, words);
+  show({ width, height, url: URL.createObjectURL(blob), blob }, words, true);
 }
 
 /** Takes a file as the picture to start from. */
