@@ -12,7 +12,7 @@ from passes import CACHE
 
 HERE = Path(__file__).resolve().parent
 TITLES = {"ours": "ours", "pytorch": "PyTorch", "openvino": "OpenVINO", "openvino-int8": "OpenVINO in 8 bits",
-          "pictures": "ours over as many pictures",
+          "pictures": "ours over as many pictures", "ours-float16": "ours with float16 weights",
           "sdcpp": "stable-diffusion.cpp"}
 
 
@@ -33,7 +33,7 @@ class Engines:
     def run(self, engine, row, number=0):
         """One process. `number` is that of the round."""
         run = {"ours": self.ours, "pytorch": self.pytorch, "openvino": self.openvino, "openvino-int8": self.openvino_int8,
-               "pictures": self.pictures_alone}
+               "pictures": self.pictures_alone, "ours-float16": self.as_in_the_file}
         return self.sdcpp(row, number) if engine == "sdcpp" else run[engine](row)
 
     def model(self, row):
@@ -44,6 +44,10 @@ class Engines:
         model = [] if row.model else ["--model", self.model(row)]
         options = [option.format(model=self.model(row)) for option in row.options]
         return answer([self.given.tool, "bench", *model, *self.work(row._replace(frames=None)), *options], row.environment)
+
+    def as_in_the_file(self, row):
+        """The same pass with the model's own weights, which are computed with in float32."""
+        return self.ours(row._replace(options=()))
 
     def pictures_alone(self, row):
         """The network without its layers between frames, over as many pictures as there are frames."""

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 EMOJI = Path(__file__).resolve().parents[2] / "Sources/EmojiModel/Resources/emoji"
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+OURS_AVX2 = {"LATENTDIFFUSION_KERNELS": "avx2"}
 
 
 class Target(NamedTuple):
@@ -45,8 +46,9 @@ class Row(NamedTuple):
     @property
     def peers_work(self):
         """What a peer is told. Rows that differ in more than ours are measured one by one."""
+        ours = tuple(self.environment.items()) if "ours-float16" in self.peers else ()
         return (self.part, self.batch, self.side, self.repeats, self.shape, self.model, self.steps, self.frames,
-                tuple(self.peers_environment.items()))
+                tuple(self.peers_environment.items()), ours)
 
 
 class Memory(NamedTuple):
@@ -78,8 +80,21 @@ SPEED = {
     "emoji": Row("picture of the embedded model", "picture", 1, 64, (Target(0.33, ("pytorch",)),), repeats=3, model=EMOJI),
     "unet-2-int8": Row("U-Net, 512×512, batch 2, ours in 8 bits", "predictor", 2, 512,
                        (Target(0.42, FLOAT), Target(0.90, ("openvino-int8",))), options=("--weights", "q8")),
-    "unet-2-avx2": Row("U-Net, 512×512, batch 2, both with AVX2 only", "predictor", 2, 512, (Target(1.0, ("pytorch",)),),
-                       environment={"LATENTDIFFUSION_KERNELS": "avx2"}, peers_environment=AVX2),
+    "unet-2-avx2": Row("U-Net, 512×512, batch 2, all with AVX2 only", "predictor", 2, 512, (Target(0.60, FLOAT),),
+                       environment=OURS_AVX2, peers_environment=AVX2),
+    "vae-decode-avx2": Row("VAE decode, 512×512, all with AVX2 only", "vae-decode", 1, 512, (Target(0.36, FLOAT),),
+                           environment=OURS_AVX2, peers_environment=AVX2),
+    "unet-2-int8-avx2": Row("U-Net, 512×512, batch 2, in 8 bits, all with AVX2 only", "predictor", 2, 512,
+                            (Target(0.70, ("ours-float16",)), Target(1.0, ("openvino-int8",))), options=("--weights", "q8"),
+                            environment=OURS_AVX2, peers_environment=AVX2),
+    "emoji-avx2": Row("picture of the embedded model, all with AVX2 only", "picture", 1, 64, (Target(0.33, ("pytorch",)),), repeats=3, model=EMOJI,
+                      environment=OURS_AVX2, peers_environment=AVX2),
+    "unet-2-avxvnni": Row("U-Net, 512×512, batch 2, ours in 8 bits with AVX-VNNI", "predictor", 2, 512, (Target(0.50, ("ours-float16",)),),
+                          options=("--weights", "q8"), environment={"LATENTDIFFUSION_KERNELS": "avxvnni"}),
+    "unet-2-q4": Row("U-Net, 512×512, batch 2, weights of 4 bits", "predictor", 2, 512, (Target(1.10, ("ours-float16",)),),
+                     options=("--weights", "q4_0")),
+    "unet-1-q4": Row("U-Net, 512×512, batch 1, weights of 4 bits", "predictor", 1, 512, (Target(1.0, ("ours-float16",)),),
+                     options=("--weights", "q4_0")),
     "sdxl-unet-2": Row("SDXL's U-Net, 1024×1024, batch 2", "predictor", 2, 1024, (Target(0.62, FLOAT),), shape="sdxl"),
     "sdxl-unet-1": Row("SDXL's U-Net, 512×512, batch 1", "predictor", 1, 512, (Target(0.70, FLOAT),), shape="sdxl"),
     "controlnet": Row("ControlNet, 512×512, batch 2", "controlnet", 2, 512, (Target(0.62, FLOAT),), options=("--controlnet", "{model}/controlnet")),

@@ -71,6 +71,32 @@ private final class Gate: Sendable {
     tally.expectEach(50)
   }
 
+  /// A slowed thread does its chunks once, as the others do, and fewer of them: it works at half of their speed.
+  @Test func slowedThreads() async throws {
+    let tally = Tally(200), byThread = Mutex([ObjectIdentifier: Int]())
+    try await ExecutionContext(pool: ThreadPool(threads: 2, slowed: 1)).run { context in
+      for _ in 0..<5 {
+        try context.parallel(200) { index in
+          let end = ContinuousClock.now + .microseconds(200)
+          while ContinuousClock.now < end {}
+          tally.note(index)
+          byThread.withLock { $0[ObjectIdentifier(Thread.current), default: 0] += 1 }
+        }
+      }
+    }
+    tally.expectEach(5)
+    #expect(byThread.withLock { $0.values.reduce(0, +) } == 1000)
+  }
+
+  @Test func cacheSizes() {
+    #expect(CacheSizes.bytes("512K") == 524_288 && CacheSizes.bytes("32M") == 32 << 20 && CacheSizes.bytes("49152") == 49_152)
+    for wrong in ["", "K", "0K", "-3K", "12X", "99999999999999999999K"] { #expect(CacheSizes.bytes(wrong) == nil, "\(wrong)") }
+    #expect(CacheSizes.count("0-7,64-71") == 16 && CacheSizes.count("3") == 1 && CacheSizes.count("0,2,4-5") == 4)
+    for wrong in ["", "-", "7-3", "x"] { #expect(CacheSizes.count(wrong) == 0, "\(wrong)") }
+    let machine = CacheSizes.machine
+    #expect(machine.secondLevel >= 64 << 10 && machine.lastLevel >= 256 << 10 && machine.lastLevel(for: 1) == machine.lastLevel)
+  }
+
   /// More jobs than threads share them, and never more than `threads` indices are being run.
   @Test(arguments: [1, 2, 3]) func jobsAtOnce(threads: Int) async throws {
     let context = ExecutionContext(threads: threads)

@@ -51,6 +51,13 @@ struct Bench: AsyncParsableCommand {
   @Flag(help: "Compute layers again on the way back of a pass that trains: less memory, and about a third more time.")
   var recompute = false
 
+  @Option(
+    parsing: .unconditional,
+    help:
+      "So many of the threads take twice the time for what they do, as slower cores would: how well work is shared between unequal processors."
+  )
+  var slowedThreads = 0
+
   @Flag(help: "Print one line of JSON.")
   var json = false
 
@@ -83,6 +90,9 @@ struct Bench: AsyncParsableCommand {
     guard memory.memoryLimit == nil || !pass.trains else {
       throw ValidationError("--memory-limit does not go with passes that train: --recompute takes less memory.")
     }
+    guard (0..<(model.threads ?? 1024)).contains(slowedThreads) else {
+      throw ValidationError("--slowed-threads must be from 0 to fewer than --threads.")
+    }
     guard !recompute || pass.trains else { throw ValidationError("--recompute goes with passes that train alone.") }
     guard adapters.settings.isEmpty || pass == .picture else {
       throw ValidationError("--lora and --embedding go with --pass picture alone.")
@@ -92,9 +102,13 @@ struct Bench: AsyncParsableCommand {
     }
   }
 
+  private var context: ExecutionContext {
+    slowedThreads == 0 ? model.context : ExecutionContext(pool: ThreadPool(threads: model.threads, slowed: slowedThreads))
+  }
+
   func run() async throws {
     let start = ContinuousClock.now
-    let work = try await prepared(in: model.context)
+    let work = try await prepared(in: context)
     if !json {
       // Written at once, even into a pipe, so that a reader can measure the time from the process's start.
       let loading = String(format: "loaded in %.2f s\n", (ContinuousClock.now - start) / .seconds(1))

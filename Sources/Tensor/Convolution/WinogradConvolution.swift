@@ -30,7 +30,7 @@ struct WinogradConvolution {
     let ofTiles = ProductFactors.split.isAvailable
     let keepsWeights = ofTiles || tiles > 2 * blockTiles
     let own = ownWork(channels + 16, panels: panels, ofTiles: ofTiles)
-    let group = min(tiles, keepsWeights ? threads * own.tiles : max(blockTiles, threads * threadFloats / (36 * (channels + 16))))
+    let group = min(tiles, keepsWeights ? threads * own.tiles : max(blockTiles, groupFloats(threads) / (36 * (channels + 16))))
     func transformed(_ tiles: Int) -> Int {
       36 * matrixStride(tiles * (channels + 16)) + 72 * tiles * ((channels + shortRun - 1) / shortRun)
     }
@@ -43,14 +43,15 @@ struct WinogradConvolution {
     return [lines, shared] + Array(repeating: task, count: threads).flatMap { $0 }
   }
 
-  /// Floats for each thread in the transformed tiles of a group: one megabyte, so that all panels read them from the last-level cache.
-  private static let threadFloats = 1 << 18
+  /// Floats in the transformed tiles of a group: for each thread a megabyte, or half of its part of the last-level cache if that is less, so that all
+  /// panels read them from there.
+  private static func groupFloats(_ threads: Int) -> Int { threads * min(1 << 18, CacheSizes.machine.lastLevel(for: threads) / 8) }
   /// The most tiles in a task: a multiple of every kernel's tile height (14, 12 and 6).
   private static let blockTiles = 168
   /// With fast tile products (AMX): the tiles of pictures that a thread transforms for itself, so few that one product's rows stay in the
   /// second-level cache, and the floats of all sums that are made from them at once, 4 MB.
   private static let wordTiles = 96, wordSums = 1 << 20
-  /// The tiles of a thread where all weights take no more than a megabyte: a multiple of 14 and 6.
+  /// The tiles of a thread where all weights fit in the second-level cache: a multiple of 14 and 6.
   private static let fewTiles = 42
   /// Channels whose weights are transformed at once if a picture has many tiles, for which reading weights from the last-level cache pays off: 640
   /// channels of a panel take 3 MB.
@@ -105,7 +106,7 @@ struct WinogradConvolution {
 
   /// The threads transform tiles together, group by group. Then each task makes a panel of outputs for a block of tiles.
   private func runTogether(_ tiles: Int, in context: ExecutionContext) throws {
-    let groups = evenRuns(of: 0..<tiles, atMost: max(Self.blockTiles, context.threads * Self.threadFloats / (36 * inputStride)))
+    let groups = evenRuns(of: 0..<tiles, atMost: max(Self.blockTiles, Self.groupFloats(context.threads) / (36 * inputStride)))
     var source = ConvolvedLines(of: map, most: groups.reduce(0) { max($0, self.lines(read: $1).count) })
     var transformed = Transformed(tiles: groups[0].count, self)
     for group in groups {
@@ -143,13 +144,13 @@ struct WinogradConvolution {
 
   /// The approximate number of tiles that a thread transforms for itself, and the panels for which it then makes each product in turn.
   ///
-  /// Weights that are few stay in the second-level cache beside few tiles. With others it is two megabytes of tiles, but enough that reading the
+  /// Weights that are few stay in the second-level cache beside few tiles. With others it is up to two megabytes of tiles, but enough that reading the
   /// weights pays off.
   /// - Parameter stride: between tiles, in words.
   private static func ownWork(_ stride: Int, panels: Int, ofTiles: Bool) -> (tiles: Int, panels: Int) {
     if ofTiles { return (wordTiles, max(1, wordSums / sumFloats(wordTiles))) }
-    if 36 * stride * panels * panel <= threadFloats { return (fewTiles, panels) }
-    return (min(blockTiles, max(blockTiles / 2, 2 * threadFloats / (36 * stride))), 1)
+    if 36 * stride * panels * panel <= CacheSizes.machine.secondLevel / 4 { return (fewTiles, panels) }
+    return (min(blockTiles, max(blockTiles / 2, 2 * groupFloats(1) / (36 * stride))), 1)
   }
 
   /// Blocks with the same number of tiles, and as many for each thread.

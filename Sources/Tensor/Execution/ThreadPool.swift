@@ -15,9 +15,16 @@ public final class ThreadPool: Sendable {
   /// The most threads that a pool starts, even if more are requested.
   public static let maximumThreads = 1024
 
-  /// - Parameter threads: from 1 up to `maximumThreads`; `nil` means the number of the machine's processors.
-  public init(threads: Int? = nil) {
+  /// The number of threads, the last ones, that wait after each chunk as long as it took.
+  private let slowed: Int
+
+  /// - Parameters:
+  ///   - threads: from 1 up to `maximumThreads`; `nil` means the number of the machine's processors.
+  ///   - slowed: so many of them, the last ones, take twice the time for their chunks of loops, as slower cores do: for measuring how loops share
+  ///     their work between unequal processors.
+  public init(threads: Int? = nil, slowed: Int = 0) {
     self.threads = min(max(1, threads ?? ProcessInfo.processInfo.activeProcessorCount), Self.maximumThreads)
+    self.slowed = slowed
     for number in 0..<self.threads {
       let thread = Thread { [queue] in queue.serve(as: number) }
       thread.name = "LatentDiffusion \(number)"
@@ -41,7 +48,7 @@ public final class ThreadPool: Sendable {
     }
     withoutActuallyEscaping(isCancelled) { isCancelled in
       withoutActuallyEscaping(body) { body in
-        let loop = ParallelLoop(count: count, threads: threads, isCancelled: isCancelled, body: body)
+        let loop = ParallelLoop(count: count, threads: threads, slowed: slowed, isCancelled: isCancelled, body: body)
         queue.add(loop)
         loop.takeChunks(as: thread)
         queue.finish(loop)
@@ -66,7 +73,11 @@ private final class ParallelLoop: @unchecked Sendable {
   /// Whether the thread that made the loop sleeps until all helpers have left.
   let isAwaited = Atomic<Bool>(false)
 
-  init(count: Int, threads: Int, isCancelled: @escaping () -> Bool, body: @escaping (Int) -> Void) {
+  /// Threads from this number on are slowed.
+  private let firstSlowed: Int
+
+  init(count: Int, threads: Int, slowed: Int, isCancelled: @escaping () -> Bool, body: @escaping (Int) -> Void) {
+    firstSlowed = threads - slowed
     shares = ChunkShares(count: count, shares: min(threads, count))
     self.isCancelled = isCancelled
     self.body = body
@@ -96,7 +107,16 @@ private final class ParallelLoop: @unchecked Sendable {
 
   func takeChunks(as thread: Int) {
     guard let isCancelled, let body else { return }
-    while !isCancelled(), let index = shares.take(for: thread) { body(index) }
+    guard thread >= firstSlowed else {
+      while !isCancelled(), let index = shares.take(for: thread) { body(index) }
+      return
+    }
+    while !isCancelled(), let index = shares.take(for: thread) {
+      let start = ContinuousClock.now
+      body(index)
+      let end = ContinuousClock.now, wanted = end + (end - start)
+      while ContinuousClock.now < wanted, !isCancelled() { kernelPause() }
+    }
   }
 }
 

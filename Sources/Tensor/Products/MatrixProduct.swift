@@ -110,10 +110,11 @@ struct MatrixProduct {
   /// The form of the factors.
   private(set) var factors = ProductFactors.floats
 
-  /// The most rows in a block: a multiple of the kernels' tile heights (14, 12 and 6; 32). With words, blocks are larger, so that converting a panel pays off.
-  private static let floatRows = 252, wordRows = 512
+  /// The most rows in a block: a multiple of the kernels' tile heights (14, 12 and 6; 32), whose chunk takes up to two thirds of the second-level cache.
+  /// More than 252 gain nothing in a larger one. With words, blocks are larger, so that converting a panel pays off.
+  private static let floatRows = max(84, min(252, CacheSizes.machine.secondLevel * 2 / 3 / (84 * 4 * gatheredStride) * 84)), wordRows = 512
   private var blockRows: Int { factors.isOfTiles ? Self.wordRows : Self.floatRows }
-  /// The inner elements of a chunk. 252 · 320 floats take a third of a megabyte.
+  /// The inner elements of a chunk. It is the same on all machines, because crossed and 8-bit products have a scale for each chunk of a row.
   static let chunkLength = 320
   /// The stride between a chunk's gathered rows, in floats.
   fileprivate static let gatheredStride = gatheredStride(chunkLength)
