@@ -60,9 +60,13 @@ public struct PictureMask: Sendable, Equatable {
   /// - Precondition: `side` is positive.
   public func rounded(inSquaresOf side: Int) -> PictureMask {
     let small = resized(width: max(1, width / side), height: max(1, height / side), by: .bicubic)
-    let values = (0..<height).flatMap { y in
-      (0..<width).map { x in
-        small.values[min(y / side, small.height - 1) * small.width + min(x / side, small.width - 1)] < 128 ? UInt8(0) : 255
+    var values: [UInt8] = []
+    values.reserveCapacity(width * height)
+    for y in 0..<height {
+      let line = min(y / side, small.height - 1) * small.width
+      for x in 0..<width {
+        let value = small.values[line + min(x / side, small.width - 1)]
+        values.append(value < 128 ? 0 : 255)
       }
     }
     return PictureMask(width: width, height: height, values: values)

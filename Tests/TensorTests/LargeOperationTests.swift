@@ -150,8 +150,9 @@ struct LargeOperationTests {
     }
   }
 
-  /// 8-bit weights are what they decode to. Where activations are 8-bit too, each is off by up to half a step, 1/254 of the largest of its row:
-  /// 1 % of a sum's size, at the far end of thousands six times that, and twice where two such sums are multiplied.
+  /// 8-bit weights are what they decode to. Where activations are 8-bit too, each is off by up to half a step, 1/254 of the largest of its row or (AVX2)
+  /// 1/128 of the largest of its block: 1 % of a sum's size, at the far end of thousands six times that, and three times that where two such sums
+  /// are multiplied.
   @Test(arguments: [false, true]) func quantizedProducts(isGated: Bool) throws {
     var numbers = Numbers(seed: 11)
     for (rows, inputs, outputs) in [(300, 640, 256), (5, 32, 64), (260, 992, 80), (1, 320, 320)] {
@@ -161,7 +162,7 @@ struct LargeOperationTests {
       let exact = try PackedMatrix(WeightTensor(weights.decoded()), isGated: isGated, in: context)
       expectClose(
         try x.multiplied(by: matrix, bias: matrix.arranged(bias), in: context),
-        try x.multiplied(by: exact, bias: exact.arranged(bias), in: context), tolerance: isGated ? 0.12 : 0.06,
+        try x.multiplied(by: exact, bias: exact.arranged(bias), in: context), tolerance: isGated ? 0.18 : 0.06,
         "\(rows) rows, \(inputs) → \(outputs)")
     }
   }

@@ -3,19 +3,19 @@ import Foundation
 /// The processor's caches, by which loops choose how much they work on at once.
 ///
 /// Only the numbers of rows and tiles depend on them, which change no result. The lengths of the parts of sums are the same on all machines.
-struct CacheSizes {
+package struct CacheSizes {
   /// Bytes of a core's own second-level cache.
-  let secondLevel: Int
+  package let secondLevel: Int
   /// Bytes of a last-level cache, and the number of processors that share it.
-  let lastLevel: Int
-  let sharing: Int
+  package let lastLevel: Int
+  package let sharing: Int
 
   /// Those of the first processor, or usual ones where the system does not tell. Where cores are unequal, the first is one of the fast ones, whose
   /// caches are larger, so slower cores may read a little from farther away.
-  static let machine = CacheSizes()
+  package static let machine = CacheSizes()
 
   /// Bytes of the last-level cache for each of so many threads.
-  func lastLevel(for threads: Int) -> Int { lastLevel / max(1, min(threads, sharing)) }
+  package func lastLevel(for threads: Int) -> Int { lastLevel / max(1, min(threads, sharing)) }
 
   private init() {
     let (second, last) = (Self.system(level: 2), Self.system(level: 3))
@@ -43,7 +43,7 @@ struct CacheSizes {
   }
 
   /// The bytes that a size such as 512K names; nil if it is none.
-  static func bytes(_ size: String) -> Int? {
+  package static func bytes(_ size: String) -> Int? {
     let units: [Character: Int] = ["K": 1 << 10, "M": 1 << 20, "G": 1 << 30]
     let unit = size.last.flatMap { units[$0] }
     guard let count = Int(unit == nil ? size : String(size.dropLast())), (1..<1 << 30).contains(count) else { return nil }
@@ -51,7 +51,7 @@ struct CacheSizes {
   }
 
   /// The number of processors that a list such as 0-7,64-71 names; 0 if it is none.
-  static func count(_ list: String) -> Int {
+  package static func count(_ list: String) -> Int {
     list.split(separator: ",").reduce(0) { sum, run in
       let ends = run.split(separator: "-").compactMap { Int($0) }.filter { (0..<1 << 20).contains($0) }
       guard let first = ends.first, let last = ends.last, first <= last else { return sum }
