@@ -16,6 +16,9 @@ public struct PassMemory: Sendable {
   public var kept: [String: Tensor]
   /// What the predictor can compute again, of a type of its own; it is not saved.
   public var cache: (any Sendable)?
+  /// `[k · N, H, W, 1]`: how much attention each pixel got of all in the self-attention of the predictor's middle, 1 in the mean. The last pass left it,
+  /// where the predictor was asked for it (`PredictorChange.toldAttention`). It is not saved.
+  public var attention: Tensor?
 
   /// - Parameters:
   ///   - shortcuts: none by default.

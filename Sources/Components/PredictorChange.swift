@@ -5,6 +5,8 @@ public enum PredictorChange: Sendable, Hashable {
   /// In these layers each token sees itself alone (`pag_applied_layers`): regular expressions that are looked for in the layers' names, such as `mid` or
   /// `up_blocks.0.attentions.0`.
   case perturbedAttention([String])
+  /// Each pass leaves in its memory how much attention the pixels get in the middle (`PassMemory.attention`).
+  case toldAttention
   /// What the way up takes from below is amplified, and what it takes from the way down is attenuated.
   case freeU(FreeU)
 
@@ -13,6 +15,7 @@ public enum PredictorChange: Sendable, Hashable {
     switch self {
     case .windows: "windows of FreeNoise"
     case .perturbedAttention: "perturbed attention"
+    case .toldAttention: "self-attention guidance"
     case .freeU: "FreeU"
     }
   }

@@ -97,6 +97,12 @@ public struct Attention: Sendable {
     try out(toV(x, in: context), adding: residual, in: context)
   }
 
+  /// How much attention each token gets of all in self-attention, in the mean over the heads: `[N, L, channels]` → `[N, L]`, 1 in the mean.
+  /// - Throws: `CancellationError`.
+  func received(by x: Tensor, in context: ExecutionContext) throws -> Tensor {
+    try Tensor.attentionReceived(queries: toQ(x, in: context), keys: toK(x, in: context), heads: heads, scale: scale, in: context)
+  }
+
   /// Attention of each token to itself and to earlier ones, of which some are seen by none.
   ///
   /// - Parameters:

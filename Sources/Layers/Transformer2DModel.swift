@@ -67,6 +67,19 @@ public struct Transformer2DModel: Sendable {
     for index in blocks.indices { blocks[index].perturb(where: isMeant) }
   }
 
+  /// How much attention each pixel gets in the first block's self-attention, in the mean over the heads: `[N, H, W, C]` → `[N, H, W, 1]`, 1 in the
+  /// mean. Nil where there is no such attention.
+  /// - Throws: `CancellationError`.
+  public func attentionReceived(by x: Tensor, in context: ExecutionContext) throws -> Tensor? {
+    guard let first = blocks.first, first.hasSelfAttention else { return nil }
+    let (batch, height, width) = (x.shape[0], x.shape[1], x.shape[2]), entered = try projIn(norm(x, in: context), in: context)
+    let received = try first.attentionReceived(by: entered.reshaped([batch, height * width, entered.shape.columns]), in: context)
+    return received.reshaped([batch, height, width, 1])
+  }
+
+  /// Whether its first block has self-attention.
+  public var hasSelfAttention: Bool { blocks.first?.hasSelfAttention ?? false }
+
   /// The attention to the text of every block, of those between frames none.
   public var textAttentions: [Attention] { blocks.map(\.attn2) }
 
@@ -125,8 +138,14 @@ public struct BasicTransformerBlock: Sendable {
     path = weights.prefix
   }
 
+  fileprivate var hasSelfAttention: Bool { !onlyCrossAttention }
+
+  fileprivate func attentionReceived(by x: Tensor, in context: ExecutionContext) throws -> Tensor {
+    try attn1.received(by: norm1(x, in: context), in: context)
+  }
+
   fileprivate mutating func perturb(where isMeant: (String) -> Bool) {
-    if !onlyCrossAttention, isMeant(attn1.path) { isPerturbed = true }
+    if hasSelfAttention, isMeant(attn1.path) { isPerturbed = true }
   }
 
   /// Adds the projections of a text that every pass needs.

@@ -80,8 +80,9 @@ struct DenoisingLoop: Sendable {
     for index in stage.passes {
       let pass = passes.passes[index]
       memories[index].step = step - firstStep
+      let seen = try pass.rows.map { $0.isDegraded ? try degraded($0, in: stage, knowing: predictions) : latents }
       let prediction = try pass.predictor.predict(
-        input(pass.rows), timestep: scheduler.timesteps[step], conditioning: pass.conditioning(at: step),
+        input(pass.rows, of: seen), timestep: scheduler.timesteps[step], conditioning: pass.conditioning(at: step),
         memory: &memories[index], in: context)
       let channels = latents.shape.columns, places = latents.shape.dimensions.dropFirst().dropLast()
       let expected = Shape([pass.rows.count * count] + places + [pass.predictor.outputChannels])
@@ -97,14 +98,14 @@ struct DenoisingLoop: Sendable {
     return stage.combined(predictions)
   }
 
-  /// The latents and what is beside them: one for each picture, or one for each row where rows see different things.
-  private func input(_ rows: [GuidanceRow]) -> Tensor {
-    let scaled = scheduler.scaleInput(latents, at: step)
-    guard let beside else { return scaled }
-    func seen(_ row: GuidanceRow) -> Tensor {
-      Tensor.concatenated([scaled, row.seesPicture ? beside : Tensor(shape: beside.shape)], axis: -1)
+  /// The latents that rows see and what is beside them: one for each picture, or one for each row where rows see different things.
+  private func input(_ rows: [GuidanceRow], of latents: [Tensor]) -> Tensor {
+    func seen(_ row: Int) -> Tensor {
+      let scaled = scheduler.scaleInput(latents[row], at: step)
+      guard let beside else { return scaled }
+      return Tensor.concatenated([scaled, rows[row].seesPicture ? beside : Tensor(shape: beside.shape)], axis: -1)
     }
-    guard Set(rows.map(\.seesPicture)).count > 1 else { return seen(rows[0]) }
-    return Tensor.concatenated(rows.map(seen), axis: 0)
+    let isOne = latents.allSatisfy { $0.isIdentical(to: latents[0]) } && (beside == nil || Set(rows.map(\.seesPicture)).count == 1)
+    return isOne ? seen(0) : Tensor.concatenated(rows.indices.map(seen), axis: 0)
   }
 }

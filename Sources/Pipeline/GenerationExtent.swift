@@ -8,8 +8,8 @@ public struct GenerationExtent: Sendable, Equatable {
   public var images: Int
   /// Rows of a pass for each picture: 2 with guidance, 1 without, 3 for edits, and one more for each further part of a prompt.
   public var rowsPerImage: Int
-  /// Rows of other passes for each picture, of which keys, values and deep features stay in memory meanwhile: those with perturbed attention, with texts of
-  /// other lengths, or of other steps.
+  /// Rows of other passes for each picture, of which keys, values and deep features stay in memory meanwhile: those with perturbed attention, of
+  /// degraded latents, with texts of other lengths, or of other steps.
   public var restingRows = 0
   /// Texts for each picture, beside one of each row, that wait for their steps, since a prompt changes from step to step.
   public var waitingTexts = 0
@@ -64,7 +64,6 @@ extension Plan {
 
   /// How much it has to do at once.
   func extent() throws -> GenerationExtent {
-    struct Kind: Hashable { let length: Int?, isPerturbed: Bool }
     var parts: [GuidanceRow.Text: [Part]] = [:]
     for row in guidance.rows where parts[row.text] == nil { parts[row.text] = try self.parts(of: row.text) }
     // As `GuidedPasses` puts rows together: each stage has its own passes, which all remember something.
@@ -72,7 +71,7 @@ extension Plan {
     var passes: [[Part]] = []
     for rows in Set((0..<steps).map { guidance.rows(at: $0, of: steps) }) {
       let own = rows.flatMap { row in
-        (parts[row.text] ?? []).map { (kind: Kind(length: $0.length, isPerturbed: row.isPerturbed), part: $0) }
+        (parts[row.text] ?? []).map { (kind: GuidedPasses.Kind(row, length: $0.length), part: $0) }
       }
       passes += Dictionary(grouping: own, by: \.kind).values.map { $0.map(\.part) }
     }

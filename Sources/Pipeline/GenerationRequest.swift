@@ -52,6 +52,9 @@ public struct GenerationRequest: Sendable {
   public var guidanceMethod: (any Guidance)?
   /// Guidance away from a network whose attention is perturbed, beside the other one and also without it. Nil: none.
   public var perturbedAttention: PerturbedAttention?
+  /// s of self-attention guidance: how far predictions are pushed away from those of latents that are blurred where the network's middle looks most, beside
+  /// the other guidance and also without it (`sag_scale`). It goes with pictures, and without step caching. Nil: none.
+  public var selfAttentionScale: Float?
   /// The part of the steps, 0…1, in which predictions are guided; in the others there is the prompt's alone. Where another model begins or ends the denoising
   /// (`denoisingStart`, `denoisingEnd`), it is a part of that as a whole. Nil: all.
   public var guidanceInterval: ClosedRange<Double>?

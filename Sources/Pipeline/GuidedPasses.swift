@@ -5,6 +5,17 @@ import Tensor
 ///
 /// Rows whose texts have one length share a pass. A text of several parts is several rows, which are added up.
 struct GuidedPasses: Sendable {
+  /// What rows of one pass have in common: the length of their texts, nil where all are of one, the predictor, and whether they see degraded latents.
+  struct Kind: Hashable {
+    private let length: Int?
+    private let isPerturbed: Bool
+    let isDegraded: Bool
+
+    init(_ row: GuidanceRow, length: Int?) {
+      (self.length, isPerturbed, isDegraded) = (length, row.isPerturbed, row.isDegraded)
+    }
+  }
+
   /// Rows that go through the predictor together.
   struct Pass: Sendable {
     let predictor: any NoisePredictor
@@ -36,6 +47,9 @@ struct GuidedPasses: Sendable {
 
     /// Rows of all its passes, for each picture.
     var count: Int { rows.count }
+
+    /// Where among all its rows one of the guidance's is; nil: nowhere.
+    func place(of row: GuidanceRow) -> Int? { rows.firstIndex { kinds[$0.kind] == row } }
   }
 
   /// Of all stages.
@@ -74,18 +88,18 @@ struct GuidedPasses: Sendable {
     }
   }
 
-  /// Places of rows that can share a pass: those with texts of one length that go through the same predictor.
+  /// Places of rows that can share a pass. How latents are degraded follows from other passes, so those come first.
   private static func groups(of rows: [Row], _ kinds: [GuidanceRow]) -> [[Int]] {
-    var groups: [(length: Int?, isPerturbed: Bool, places: [Int])] = []
+    var groups: [(kind: Kind, places: [Int])] = []
     for (place, row) in rows.enumerated() {
-      let length = row.part.told.values[0].length, isPerturbed = kinds[row.kind].isPerturbed
-      if let known = groups.firstIndex(where: { $0.length == length && $0.isPerturbed == isPerturbed }) {
+      let kind = Kind(kinds[row.kind], length: row.part.told.values[0].length)
+      if let known = groups.firstIndex(where: { $0.kind == kind }) {
         groups[known].places.append(place)
       } else {
-        groups.append((length, isPerturbed, [place]))
+        groups.append((kind, [place]))
       }
     }
-    return groups.map(\.places)
+    return (groups.filter { !$0.kind.isDegraded } + groups.filter(\.kind.isDegraded)).map(\.places)
   }
 
   /// - Parameter step: from 0, of those that are run.
@@ -93,7 +107,7 @@ struct GuidedPasses: Sendable {
 
   /// The row from which the parts of another one are measured: that of the negative prompt which sees the same. Nil where there is none.
   static func origin(of row: GuidanceRow, in kinds: [GuidanceRow]) -> Int? {
-    kinds.firstIndex { $0.text == .negativePrompt && $0.seesPicture == row.seesPicture }
+    kinds.firstIndex { $0.text == .negativePrompt && $0.seesPicture == row.seesPicture && $0.isDegraded == row.isDegraded }
   }
 }
 

@@ -8,6 +8,8 @@ struct Plan: Sendable {
   let predictor: any NoisePredictor
   /// The same with perturbed attention, for rows that are to go through it; nil where there are none.
   let perturbed: (any NoisePredictor)?
+  /// The same that tells what its middle looks at, for rows on which others depend; nil where none do.
+  let telling: (any NoisePredictor)?
   let request: GenerationRequest
   let schedule: Schedule
   /// As it is before the first step.
@@ -82,6 +84,7 @@ struct Plan: Sendable {
     guidance = try request.guidance(
       embedded: pipeline.predictor.embedsGuidance, composed: said[.prompt]?.contains(where: \.isComposed) ?? false,
       schedule: schedule)
+    telling = try guidance.rows.contains(where: \.isDegraded) ? drawing.changed(by: .toldAttention) : nil
     // Without guidance nobody looks at the negative ones.
     if guidance.rows.contains(where: { $0.text == .negativePrompt }), request.negativeConditioning == nil {
       said[.negativePrompt] = try scripts(request.negativeOrEmpty, isNegative: true)
@@ -120,11 +123,28 @@ struct Plan: Sendable {
     if perturbed != nil, !guidance.rows.contains(GuidanceRow(.prompt)) {
       throw .unsupported(component: "A guidance that does not look at the prompt", option: "perturbed attention")
     }
+    if telling != nil { try checkDegradedRows(steps) }
     if request.forecast != nil, schedule.scheduler.takesVariance {
       throw .unsupported(component: "A scheduler that takes variances", option: "forecasts")
     }
     if request.forecast != nil, schedule.scheduler.order > 1 {
       throw .unsupported(component: "A scheduler that corrects each step by a second prediction", option: "forecasts")
+    }
+  }
+
+  /// Latents are degraded by a prediction and by the attention of its pass.
+  private func checkDegradedRows(_ steps: Int) throws(ComponentError) {
+    if schedule.scheduler.takesVariance {
+      throw .unsupported(component: "A scheduler that takes variances", option: "self-attention guidance")
+    }
+    if request.stepCaching != nil {
+      throw .unsupported(component: "Step caching", option: "self-attention guidance, which needs the network's middle in each step")
+    }
+    for step in 0..<steps {
+      let rows = guidance.rows(at: step, of: steps)
+      guard rows.allSatisfy({ !$0.isDegraded || rows.contains($0.undegraded) }) else {
+        throw .missingInput(component: "A guidance by degraded latents", argument: "the row that sees them as they are")
+      }
     }
   }
 
@@ -329,11 +349,15 @@ extension Plan {
     try check(start)
     let texts = try context.observed(Work(.encodingPrompts)) { try said(beside: pictures, in: context) }
     let predictor = try steered(predictor, preparation, in: context)
-    let perturbed = perturbed.map { network in (predictor as? ControlledPredictor)?.over(network) ?? network }
+    func controlled(_ network: (any NoisePredictor)?) -> any NoisePredictor {
+      guard let network else { return predictor }
+      return (predictor as? ControlledPredictor)?.over(network) ?? network
+    }
+    let (perturbed, telling) = (controlled(perturbed), controlled(telling))
     // A second model goes on where the first one was; what starts from a picture begins to count there, as in the webui.
     let origin = request.denoisingStart == nil ? schedule.firstStep : 0
     let passes = try GuidedPasses(guidance, steps: schedule.endStep - schedule.firstStep, saying: texts, from: origin) { rows in
-      let own = rows.contains(where: \.isPerturbed) ? perturbed ?? predictor : predictor
+      let own = rows[0].isPerturbed ? perturbed : rows[0].isDegraded ? predictor : telling
       return (own as? ControlledPredictor)?.asked(rows) ?? own
     } completed: { conditioning, rows in
       var conditioning = conditioning

@@ -41,8 +41,8 @@ extension GenerationRequest {
     }
     tell("a guidance") {
       $0.add(
-        "\(guidance)", "\(guidanceRescale)", "\(guidanceInterval as Any)", "\(perturbedAttention as Any)", "\(freeU as Any)",
-        guidanceMethod.map(written) ?? "")
+        "\(guidance)", "\(guidanceRescale)", "\(guidanceInterval as Any)", "\(perturbedAttention as Any)",
+        "\(selfAttentionScale as Any)", "\(freeU as Any)", guidanceMethod.map(written) ?? "")
     }
     tell("noise settings") { $0.add("\(sampling)") }
     tell("short cuts") { $0.add("\(shortcuts)", "\(forecast as Any)") }

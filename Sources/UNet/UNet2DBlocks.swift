@@ -255,8 +255,10 @@ struct MidBlock: Sendable {
     for index in attentions.indices { attentions[index].perturb(where: isMeant) }
   }
 
-  func callAsFunction(_ x: Tensor, _ pass: UNetPass) throws -> Tensor {
+  /// - Parameter tell: told how much attention each pixel gets in self-attention, `[N, H, W, 1]`; nil: nobody asks.
+  func callAsFunction(_ x: Tensor, _ pass: UNetPass, telling tell: ((Tensor) -> Void)? = nil) throws -> Tensor {
     var x = try resnet(0, x, pass)
+    if let tell, let received = try attentions.first?.attentionReceived(by: x, in: pass.context) { tell(received) }
     if let attention = attentions.first { x = try attention(x, attendingTo: pass.text, in: pass.context) }
     if let pixelAttention { x = try pixelAttention(x, in: pass.context) }
     if let frameAttention = frameAttentions.first { x = try frameAttention(x, frames: pass.frames, in: pass.windows, in: pass.context) }

@@ -19,6 +19,8 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
   public private(set) var motion: MotionConfiguration?
   /// In which the frames of a clip see one another; nil: all see all.
   private var windows: FrameWindows?
+  /// Whether passes leave in their memory what attention the pixels of the middle get.
+  private var tellsAttention = false
 
   /// - Throws: `WeightErrors`, `CancellationError`.
   public init(_ configuration: UNet2DConfiguration, weights: WeightScope) throws {
@@ -110,6 +112,8 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
         [try pass(whole, in: context)]
       }
     let features = outputs.compactMap(\.deepFeatures)
+    let attention = outputs.compactMap(\.attention)
+    memory.attention = attention.isEmpty ? nil : try joined(attention, in: context)
     if deepFeatures == nil { DeepFeatures.keep(features.isEmpty ? nil : try joined(features, in: context), at: timestep, in: &memory) }
     memory.endPass()
     return try joined(outputs.map(\.prediction), in: context)
@@ -180,6 +184,8 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     let prediction: Tensor
     /// Nil unless the next pass may reuse them.
     let deepFeatures: Tensor?
+    /// Of the middle; nil where nobody asks.
+    let attention: Tensor?
   }
 
   private func pass(_ inputs: Inputs, in context: ExecutionContext) throws -> Outputs {
@@ -192,6 +198,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     var x = try wayDown.entered(configuration.centersInput ? distinct.scaled(by: 2, plus: -1, in: context) : distinct, pass)
     var skips = [x]
     let residuals = inputs.conditioning.residuals ?? FeatureResiduals()
+    var attention: Tensor?
     x = try wayDown.descend(
       x, skips: &skips, upTo: inputs.deepFeatures == nil ? .max : (branch ?? 0) + 1, adding: residuals.levels, pass)
     for (index, residual) in residuals.skips.enumerated() {
@@ -201,7 +208,7 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
       try check(deepFeatures, meeting: x, batch: rows, branch: branch ?? 0)
       x = deepFeatures
     } else {
-      if let midBlock { x = try midBlock(x, pass) }
+      if let midBlock { x = try midBlock(x, pass, telling: tellsAttention ? { attention = $0 } : nil) }
       for residual in residuals.levels.dropFirst(configuration.levels.count) + [residuals.middle].compactMap(\.self) {
         x = try x.adding(control: residual, in: context)
       }
@@ -213,7 +220,9 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     x = try ascend(x, skips: &skips, leaving: 0, pass)
     let prediction = try convOut(convNormOut(x, activation: .silu, in: context), in: context)
     let shape = Shape([inputs.rows] + inputs.latents.shape.dimensions.dropFirst().dropLast() + [outputChannels])
-    return Outputs(prediction: prediction.reshaped(shape), deepFeatures: kept)
+    return Outputs(
+      prediction: prediction.reshaped(shape), deepFeatures: kept,
+      attention: try attention.map { try $0.repeated(rows / $0.shape[0], in: context) })
   }
 
   /// - Throws: `ComponentError` if there is no such branch.
@@ -259,8 +268,8 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     return result
   }
 
-  /// - Throws: `ComponentError` for windows of a network without motion modules or of more frames than those have positions for, for perturbed attention of
-  ///   clips, and for layers that are not there.
+  /// - Throws: `ComponentError` for windows of a network without motion modules or of more frames than those have positions for, for perturbed attention and
+  ///   maps of attention of clips, and for layers that are not there.
   public func changed(by change: PredictorChange) throws -> any NoisePredictor {
     var result = self
     switch change {
@@ -271,6 +280,12 @@ public struct UNet2DConditionModel: NoisePredictor, ModelComponent {
     case .perturbedAttention(let layers):
       guard clip == nil else { throw ComponentError.unsupported(component: "A U-Net for clips", option: change.option) }
       try layers.forEach { try result.perturb($0) }
+    case .toldAttention:
+      guard clip == nil else { throw ComponentError.unsupported(component: "A U-Net for clips", option: change.option) }
+      guard midBlock?.attentions.first?.hasSelfAttention ?? false else {
+        throw ComponentError.unsupported(component: "A U-Net without self-attention in its middle", option: change.option)
+      }
+      result.tellsAttention = true
     case .freeU(let factors):
       for (index, factors) in [(factors.b1, factors.s1), (factors.b2, factors.s2)].enumerated() where index < upBlocks.count {
         result.upBlocks[index].entering = SkipScaling(backbone: factors.0, skip: factors.1)

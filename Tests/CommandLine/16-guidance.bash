@@ -14,6 +14,12 @@ guided pag-layers "${drawn[@]}" --guidance 5 --pag-scale 2.5 --pag-layers 'down_
   --scheduler ddim
 guided pag-adaptive "${drawn[@]}" --guidance 5 --pag-scale 3 --pag-adaptive-scale 0.004 --guidance-rescale 0.6 --scheduler dpmpp-2m
 guided pag-img2img img2img --model "$models/sd1" --prompt "a photo of the cat" --image "$inputs/picture.png" --strength 0.6 --guidance 5 --pag-scale 3
+guided sag "${drawn[@]}" --guidance 5 --sag-scale 0.75 --width 64 --height 48 --scheduler unipc
+holds "a picture says how it was guided" grep -aq "SAG scale: 0.75" r.png
+works txt2img --model "$models/sd1" --like r.png --output again.png
+same r.png again.png
+guided sag-alone "${drawn[@]}" --guidance 1 --sag-scale 1 --width 64 --height 64 --scheduler ddim
+works "${drawn[@]}" --guidance 1 --sag-scale 1 --guidance-interval 0,0.5 --memory-limit 200MB --output r.png
 guided freeu "${drawn[@]}" --guidance 5 --freeu 1.5,1.6,0.9,0.2
 guided apg "${drawn[@]}" --guidance 9 --apg eta=0,momentum=-0.5,norm_threshold=2.5 --scheduler ddim
 holds "a picture says what its guidance was told" grep -aq "APG: \"eta=0,momentum=-0.5,norm_threshold=2.5\"" r.png
@@ -39,6 +45,8 @@ for interval in 0.5 0.8,0.2 -1,1 0,2 a,b 0,nan; do
   refused 64 "guidance-interval|invalid" "${drawn[@]}" --guidance-interval "$interval" --output made/x.png
 done
 for scale in 0 -1 nan 1e9; do refused 64 "pag-scale must be a number" "${drawn[@]}" --pag-scale "$scale" --output made/x.png; done
+for scale in 0 -1 nan 1e9; do refused 64 "sag-scale must be a number" "${drawn[@]}" --sag-scale "$scale" --output made/x.png; done
+refused 1 "Step caching has no self-attention guidance" "${drawn[@]}" --sag-scale 1 --step-cache 2 --output made/x.png
 refused 64 "go with --pag-scale" "${drawn[@]}" --pag-layers mid --output made/x.png
 refused 1 "found in the name of a layer" "${drawn[@]}" --pag-scale 3 --pag-layers nowhere --output made/x.png
 refused 1 "a regular expression" "${drawn[@]}" --pag-scale 3 --pag-layers '(.*)*(.*)*(.*)*(.*)*x9' --output made/x.png
@@ -62,4 +70,5 @@ refused 1 "has a guidance of its own" edit --model "$models/edit8" --prompt cat 
 refused 64 "forecast must be from 1" "${drawn[@]}" --forecast 0 --output made/x.png
 refused 1 "needs the noise of its own" "${drawn[@]}" --cfg-plus-plus --scheduler ddim --forecast 2 --output made/x.png
 refused 1 "clips" txt2video --model "$models/sd1" --motion-module "$root/Tests/Fixtures/motion/v1" --prompt cat --pag-scale 3 --output made/x.webp
+refused 1 "clips" txt2video --model "$models/sd1" --motion-module "$root/Tests/Fixtures/motion/v1" --prompt cat --sag-scale 1 --output made/x.webp
 cd ..

@@ -7,6 +7,7 @@ import Testing
 private struct GuidanceCase: Decodable, Sendable, CustomTestStringConvertible {
   var run: PipelineCase
   let pag: Perturbed?
+  let sag: Float?
   /// b1, b2, s1, s2.
   let freeu: [Float]?
   let apg: Projected?
@@ -33,13 +34,14 @@ private struct GuidanceCase: Decodable, Sendable, CustomTestStringConvertible {
     let phi: Float?
   }
 
-  private enum CodingKeys: CodingKey { case pag, freeu, apg, interval, thresholding, renoising }
+  private enum CodingKeys: CodingKey { case pag, sag, freeu, apg, interval, thresholding, renoising }
 
   init(from decoder: any Decoder) throws {
     run = try PipelineCase(from: decoder)
     run.home = "guidance"
     let values = try decoder.container(keyedBy: CodingKeys.self)
     pag = try values.decodeIfPresent(Perturbed.self, forKey: .pag)
+    sag = try values.decodeIfPresent(Float.self, forKey: .sag)
     freeu = try values.decodeIfPresent([Float].self, forKey: .freeu)
     apg = try values.decodeIfPresent(Projected.self, forKey: .apg)
     interval = try values.decodeIfPresent([Double].self, forKey: .interval)
@@ -59,6 +61,7 @@ private struct GuidanceCase: Decodable, Sendable, CustomTestStringConvertible {
     var request = try run.request()
     let scale = Float(run.guidance)
     request.perturbedAttention = pag.map { PerturbedAttention(scale: $0.scale, adaptiveScale: $0.adaptive ?? 0, layers: $0.layers) }
+    request.selfAttentionScale = sag
     request.freeU = freeu.map { FreeU(b1: $0[0], b2: $0[1], s1: $0[2], s2: $0[3]) }
     request.guidanceInterval = interval.map { $0[0]...$0[1] }
     if let apg {
@@ -78,7 +81,7 @@ private struct GuidanceCase: Decodable, Sendable, CustomTestStringConvertible {
 @Suite struct GuidanceCaseTests {
   private static let cases = (try? GuidanceCase.all()) ?? []
 
-  @Test func allCasesAreHere() { #expect(Self.cases.count == 22) }
+  @Test func allCasesAreHere() { #expect(Self.cases.count == 27) }
 
   private static func given(_ name: String) throws -> GuidanceCase { try #require(cases.first { $0.run.name == name }) }
 
@@ -88,10 +91,10 @@ private struct GuidanceCase: Decodable, Sendable, CustomTestStringConvertible {
   }
 
   /// What a guidance remembers, and what the passes of other rows have left, belongs to a place.
-  @Test(arguments: ["apg", "pag-batch", "interval", "cfgpp-euler-a"]) func placesGoOn(_ name: String) async throws {
+  @Test(arguments: ["apg", "pag-batch", "sag-batch", "interval", "cfgpp-euler-a"]) func placesGoOn(_ name: String) async throws {
     let given = try Self.given(name), model = try given.run.loadModel()
     var request = try given.request()
-    request.stepCaching = StepCaching(interval: 2)
+    if given.sag == nil { request.stepCaching = StepCaching(interval: 2) }
     let whole = try await model.pipeline.images(for: request)
     for stop in [1, 4] {
       var steps = try model.pipeline.generate(request).makeAsyncIterator()
@@ -144,12 +147,49 @@ private struct GuidanceCase: Decodable, Sendable, CustomTestStringConvertible {
     #expect(Set(results).count == 4)
   }
 
-  @Test func sameBytesForAnyNumberOfThreads() async throws {
-    let given = try Self.given("freeu-pag-xl"), model = try given.run.loadModel()
+  @Test(arguments: ["freeu-pag-xl", "sag-batch"]) func sameBytesForAnyNumberOfThreads(_ name: String) async throws {
+    let given = try Self.given(name), model = try given.run.loadModel()
     func drawn(_ threads: Int) async throws -> [Float] {
       try await model.pipeline.images(for: given.request(), in: ExecutionContext(threads: threads)).flatMap { $0.image.elements }
     }
     #expect(try await drawn(1) == drawn(2))
+  }
+
+  /// Where latents are scaled otherwise, they are degraded alike: DDIM and Euler's method go the same way, so pictures on it are the same.
+  @Test func latentsOfAnyScaleAreDegraded() async throws {
+    let given = try Self.given("sag-alone")
+    func originals(_ scheduler: SchedulerKind, degrading: Bool = true) async throws -> [Tensor] {
+      var model = try given.run.loadModel(), request = try given.request(), result: [Tensor] = []
+      try model.use(scheduler, timesteps: .leading)
+      if !degrading { request.selfAttentionScale = nil }
+      for try await case .step(let step) in try model.pipeline.generate(request) {
+        result.append(try #require(step.predictedOriginal))
+      }
+      return result
+    }
+    let (ddim, euler, plain) = (try await originals(.ddim), try await originals(.euler), try await originals(.ddim, degrading: false))
+    #expect(ddim.count == given.run.steps && euler.count == ddim.count)
+    for (index, expected) in ddim.enumerated() {
+      expectClose(euler[index], expected, tolerance: 1e-3, "step \(index)")
+      #expect(compare(plain[index].elements, expected.elements).error > 0.01)
+    }
+  }
+
+  /// Kinds of guidance stand beside one another.
+  @Test func bothKindsOfAttentionGoTogether() async throws {
+    let given = try Self.given("sag"), model = try given.run.loadModel()
+    func drawn(_ change: (inout GenerationRequest) -> Void) async throws -> [Float] {
+      var request = try given.request()
+      change(&request)
+      return try await model.pipeline.images(for: request)[0].latents.elements
+    }
+    let results = try await [
+      drawn { _ in }, drawn { $0.perturbedAttention = PerturbedAttention() }, drawn { $0.guidanceInterval = 0.2...0.6 },
+      drawn { $0.guidanceMethod = AdaptiveProjectedGuidance(scale: 5, eta: 0) }, drawn { $0.forecast = PredictionForecast() },
+      drawn { $0.tokenMerging = 0.5 },
+    ]
+    for (index, result) in results.enumerated() { #expect(results.firstIndex(of: result) == index) }
+    #expect(try await drawn { $0.perturbedAttention = PerturbedAttention(scale: 0) } == results[0])
   }
 
   /// What changes nothing changes no bit.
@@ -163,6 +203,7 @@ private struct GuidanceCase: Decodable, Sendable, CustomTestStringConvertible {
     let expected = try await drawn { _ in }
     #expect(try await drawn { $0.guidanceInterval = 0...1 } == expected)
     #expect(try await drawn { $0.guidanceMethod = DynamicThresholding(scale: 5, mimicScale: 5) } == expected)
+    #expect(try await drawn { $0.selfAttentionScale = 0 } == expected)
     let unguided = try await drawn { $0.guidance = 1 }
     #expect(try await drawn { $0.guidanceInterval = 0.5...0.5 } == unguided)
     #expect(try await drawn { $0.guidanceMethod = AdaptiveProjectedGuidance(scale: 1) } == unguided)
@@ -183,9 +224,21 @@ private struct GuidanceCase: Decodable, Sendable, CustomTestStringConvertible {
     for scale: Float in [.nan, -1, .infinity] {
       #expect(try !error { $0.perturbedAttention = PerturbedAttention(scale: scale) }.isEmpty)
     }
+    for scale: Float in [.nan, -1, .infinity] { #expect(try error { $0.selfAttentionScale = scale }.contains("self-attention guidance")) }
+    let both = try error { ($0.selfAttentionScale, $0.stepCaching) = (0.5, StepCaching(interval: 2)) }
+    #expect(both.contains("Step caching has no self-attention guidance"))
     #expect(try !error { $0.guidanceInterval = 0.5...1.5 }.isEmpty)
     #expect(try !error { $0.freeU = FreeU(b1: .nan, b2: 1, s1: 1, s2: 1) }.isEmpty)
     // sd1's own scheduler is PNDM.
     #expect(try error { $0.guidanceMethod = RenoisingGuidance() }.contains("CFG++"))
+  }
+
+  @Test func aMiddleWithoutAttentionIsRefused() throws {
+    let model = try DiffusionModel.load(from: ReferenceModel("ssd").folder)
+    var request = model.request("a")
+    request.selfAttentionScale = 0.75
+    #expect {
+      try model.pipeline.generate(request)
+    } throws: { "\($0)" == "A U-Net without self-attention in its middle has no self-attention guidance; leave it out." }
   }
 }

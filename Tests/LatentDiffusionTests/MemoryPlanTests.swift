@@ -154,6 +154,8 @@ import Testing
     #expect(plain.rowsPerImage == 2 && plain.restingRows == 0 && plain.waitingTexts == 0 && plain.stepCaching == nil)
     let perturbed = try extent { $0.perturbedAttention = PerturbedAttention(layers: ["down_blocks.1"]) }
     #expect(perturbed.rowsPerImage == 2 && perturbed.restingRows == 1)
+    let degraded = try extent { $0.selfAttentionScale = 0.75 }
+    #expect(degraded.rowsPerImage == 2 && degraded.restingRows == 1)
     let inSome = try extent { $0.guidanceInterval = 0.2...0.5 }
     #expect(inSome.rowsPerImage == 2 && inSome.restingRows == 1)
     #expect(try extent { $0.stepCaching = StepCaching(interval: 2, order: 1) }.stepCaching?.order == 1)

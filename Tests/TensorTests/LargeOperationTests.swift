@@ -208,6 +208,27 @@ struct LargeOperationTests {
     }
   }
 
+  /// Each token's own column of the probabilities: what attention gives where its value alone is one.
+  @Test func attentionReceived() throws {
+    var numbers = Numbers(seed: 8)
+    for (n, heads, width, l, s) in [(2, 3, 40, 170, 100), (1, 1, 6, 4, 4), (2, 2, 64, 33, 65), (1, 2, 7, 200, 1)] {
+      let queries = numbers.tensor([n, l, heads * width]), keys = numbers.tensor([n, s, heads * width])
+      let scale = 1 / Float(width).squareRoot()
+      let found = try Tensor.attentionReceived(queries: queries, keys: keys, heads: heads, scale: scale, in: context)
+      let columns = (0..<s).map { key in
+        let values = Tensor((0..<n * s * heads * width).map { $0 / (heads * width) % s == key ? 1 : 0 }, shape: keys.shape)
+        let seen = Plain.attention(queries, keys, values, heads: heads, scale: scale, causal: false)
+        return seen.mean(axis: 2, in: context).mean(axis: 1, in: context).reshaped([n, 1]) * Float(l)
+      }
+      expectClose(
+        found, Tensor.concatenated(columns, axis: 1), tolerance: 3 * Self.productTolerance, "\(heads) heads of \(width), \(l), \(s)")
+      let engine = CountingEngine(WorkCounter(), threads: 2)
+      let counted = try Tensor.attentionReceived(
+        queries: engine.input(queries.shape), keys: engine.input(keys.shape), heads: heads, scale: scale, in: engine.context)
+      #expect(counted.shape == found.shape && engine.counter.operations == Double(2 * n * heads * width * l * s))
+    }
+  }
+
   /// Where the mean is m deviations the float32 formula x · scale + shift loses m of its digits' last places: 1e-7 · m.
   @Test func groupNorms() throws {
     var numbers = Numbers(seed: 7)
@@ -278,6 +299,9 @@ struct LargeOperationTests {
         Work(name: "softmax", inputs: [x]) { try x.softmax(in: $0) },
         Work(name: "attention", inputs: [queries, keys, values]) {
           try Tensor.attention(queries: queries, keys: keys, values: values, heads: 4, scale: 0.2, in: $0)
+        },
+        Work(name: "attention received", inputs: [queries, keys]) {
+          try Tensor.attentionReceived(queries: queries, keys: keys, heads: 4, scale: 0.2, in: $0)
         },
         Work(name: "causal attention", inputs: [queries, keys, values]) {
           try Tensor.attention(queries: queries, keys: keys, values: values, heads: 2, scale: 0.2, causal: true, in: $0)

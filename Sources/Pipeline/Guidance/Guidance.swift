@@ -49,13 +49,16 @@ public struct GuidanceRow: Sendable, Hashable, Codable {
   public let seesPicture: Bool
   /// Whether it goes through a predictor of which some layers of attention are perturbed.
   public let isPerturbed: Bool
+  /// Whether it sees latents that are degraded where the network's middle looks most: those of the row that is like it otherwise, which must be asked for, too.
+  public let isDegraded: Bool
 
   /// - Parameters:
   ///   - text: that it sees.
   ///   - seesPicture: whether it sees what a task puts beside the latents.
   ///   - isPerturbed: whether it goes through a predictor of which some layers of attention are perturbed (`GenerationRequest.perturbedAttention`).
-  public init(_ text: Text, seesPicture: Bool = true, isPerturbed: Bool = false) {
-    (self.text, self.seesPicture, self.isPerturbed) = (text, seesPicture, isPerturbed)
+  ///   - isDegraded: whether it sees latents that are degraded where the network's middle looks most.
+  public init(_ text: Text, seesPicture: Bool = true, isPerturbed: Bool = false, isDegraded: Bool = false) {
+    (self.text, self.seesPicture, self.isPerturbed, self.isDegraded) = (text, seesPicture, isPerturbed, isDegraded)
   }
 }
 

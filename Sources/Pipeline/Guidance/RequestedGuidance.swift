@@ -3,7 +3,7 @@ import LatentDiffusionComponents
 extension GenerationRequest {
   /// How predictions are combined. Up to 1 there is nothing to guide with, and a network that embeds the guidance is told it instead.
   ///
-  /// From the inside out: the method or the task's guidance, perturbed attention, the interval, what is forecast.
+  /// From the inside out: the method or the task's guidance, perturbed attention, self-attention guidance, the interval, what is forecast.
   /// - Parameters:
   ///   - composed: whether a prompt has parts that are added up, which are measured from the negative prompt.
   ///   - schedule: whose steps are run.
@@ -17,6 +17,7 @@ extension GenerationRequest {
     let own = perturbedAttention == nil ? guidanceRescale : 0
     var result: any Guidance = try guidanceMethod ?? (isGuided ? task.guidance(scale: guidance, rescale: own) : Unguided())
     if let perturbedAttention { result = result.beside(perturbedAttention, rescale: isGuided ? Float(guidanceRescale) : 0) }
+    if let selfAttentionScale { result = result.besideSelfAttention(scale: selfAttentionScale) }
     if forecast != nil, (0..<steps).contains(where: { result.renoisingRow(at: $0, of: steps) != nil }) {
       throw ComponentError.unsupported(
         component: "CFG++", option: "predictions that are forecast, since each step needs the noise of its own")
@@ -41,6 +42,7 @@ extension GenerationRequest {
     try checkNumber("The scale of perturbed attention", perturbedAttention?.scale ?? 1, in: 0...1000)
     try checkNumber("The adaptive scale of perturbed attention", perturbedAttention?.adaptiveScale ?? 0, in: 0...1000)
     try checkNumber("The number of layers with perturbed attention", perturbedAttention?.layers.count ?? 1, in: 1...1000)
+    try checkNumber("The scale of self-attention guidance", selfAttentionScale ?? 0, in: 0...1000)
     try checkNumber("The start of guidance", guidanceInterval?.lowerBound ?? 0, in: 0...1)
     try checkNumber("The end of guidance", guidanceInterval?.upperBound ?? 1, in: 0...1)
     try checkNumber("The interval of forecasts", forecast?.interval ?? 1, in: 1...100_000)

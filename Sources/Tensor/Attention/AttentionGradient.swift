@@ -122,8 +122,9 @@ struct AttentionGradient {
   func run(pair: Int, in context: ExecutionContext) {
     let place = pair / heads * keyCount * stride + pair % heads * width
     let buffers = Buffers(Self.buffers(keys: keyCount, width: width))
-    turn(keys.pointer + place, into: buffers.turnedKeys.pointer)
-    turn(values.pointer + place, into: buffers.turnedValues.pointer)
+    for (source, turned) in [(keys, buffers.turnedKeys), (values, buffers.turnedValues)] {
+      PackedMatrix.turn(source.pointer + place, rows: keyCount, width: width, stride: stride, into: turned.pointer)
+    }
     for begin in Swift.stride(from: 0, to: length, by: Self.queryBlock) where !context.isCancelled {
       let block = begin..<min(length, begin + Self.queryBlock)
       sumProducts(block, pair: pair, buffers)
@@ -183,17 +184,6 @@ struct AttentionGradient {
     for (row, query) in block.enumerated() where query + 1 < range.upperBound {
       let first = max(query + 1, range.lowerBound) - range.lowerBound
       (scores + row * Self.scoreStride + first).update(repeating: -.infinity, count: range.count - first)
-    }
-  }
-
-  /// A head's keys or values in panels of 32 with a line for each feature.
-  private func turn(_ source: UnsafePointer<Float>, into target: UnsafeMutablePointer<Float>) {
-    withUnsafeTemporaryAllocation(of: UnsafeRawPointer?.self, capacity: Self.panel) { lines in
-      guard let all = lines.baseAddress else { return }
-      for first in Swift.stride(from: 0, to: keyCount, by: Self.panel) {
-        for line in 0..<Self.panel { lines[line] = first + line < keyCount ? UnsafeRawPointer(source + (first + line) * stride) : nil }
-        ck_pack_panel(4, width, 1, all, target + first * width)
-      }
     }
   }
 }

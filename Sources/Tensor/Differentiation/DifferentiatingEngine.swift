@@ -203,6 +203,11 @@ struct DifferentiatingEngine: Engine {
     return forward.result
   }
 
+  /// Without a gradient: what is asked of it is which tokens get more than others.
+  func attentionReceived(queries: Tensor, keys: Tensor, heads: Int, scale: Float, in context: ExecutionContext) throws -> Tensor {
+    try base.attentionReceived(queries: queries, keys: keys, heads: heads, scale: scale, in: plain(context))
+  }
+
   func frameAttention(
     queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, in context: ExecutionContext
   ) throws -> Tensor {

@@ -316,6 +316,17 @@ public struct CountingEngine: Engine {
     return result
   }
 
+  public func attentionReceived(
+    queries: Tensor, keys: Tensor, heads: Int, scale: Float, in context: ExecutionContext
+  ) throws -> Tensor {
+    let (n, count, width) = (keys.shape[0], keys.shape[1], keys.shape[2] / heads)
+    let own = ReceivedAttention.buffers(keys: count, width: width)
+    counter.note(
+      operations: 2 * Double(queries.count) * Double(count),
+      buffers: [n * heads * count] + Array(repeating: own, count: threads).flatMap { $0 })
+    return new([n, count])
+  }
+
   public func frameAttention(
     queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, in context: ExecutionContext
   ) throws -> Tensor {

@@ -40,6 +40,9 @@ public protocol Engine: Sendable {
     in context: ExecutionContext
   ) throws -> Tensor
 
+  /// How much attention each token gets, in the mean over the heads: see `Tensor.attentionReceived`.
+  func attentionReceived(queries: Tensor, keys: Tensor, heads: Int, scale: Float, in context: ExecutionContext) throws -> Tensor
+
   /// Attention along the second axis, at every place by itself: see `Tensor.attention(acrossFrames:keys:values:heads:scale:in:)`.
   func frameAttention(
     queries: Tensor, keys: Tensor, values: Tensor, heads: Int, scale: Float, in context: ExecutionContext

@@ -3,7 +3,7 @@
 
     python make_guidance.py      # with the environment of requirements.txt
 
-Perturbed attention and FreeU are diffusers' own. Other kinds have no pipeline of Stable Diffusion: there the network's two answers are both replaced by
+Perturbed attention, self-attention guidance and FreeU are diffusers' own. Other kinds have no pipeline of Stable Diffusion: there the network's two answers are both replaced by
 what the kind makes of them, so that the pipeline's own formula gives just that. Adaptive projected guidance and intervals are diffusers' guiders; dynamic
 thresholding and CFG++ are computed here, by the formulas of their sources.
 """
@@ -31,6 +31,7 @@ HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "guidance"
 PERTURBED = {"text-to-image": diffusers.StableDiffusionPAGPipeline, "image-to-image": diffusers.StableDiffusionPAGImg2ImgPipeline}
 XL_PERTURBED = {"text-to-image": diffusers.StableDiffusionXLPAGPipeline}
+DEGRADED = {"text-to-image": diffusers.StableDiffusionSAGPipeline}
 PLAIN, XL_PLAIN = dict(pipelines.PIPELINES), dict(pipelines.XL_PIPELINES)
 
 
@@ -47,6 +48,11 @@ CASES = [
     drawn("pag-batch", prompt=[CAT, BOAT], negative_prompts=[BLURRED, ""], images_per_prompt=2, pag=dict(scale=3.0, layers=["mid"]), scheduler="euler-a"),
     drawn("pag-xl", "sdxl", pag=dict(scale=3.0, layers=["mid"]), scheduler="euler"),
     drawn("pag-img2img", pipeline="image-to-image", image="picture.png", strength=0.6, pag=dict(scale=3.0, layers=["mid"])),
+    drawn("sag", sag=0.75, width=64, height=48, scheduler="unipc"),
+    drawn("sag-alone", sag=1.0, guidance=1.0, width=64, height=64, scheduler="ddim"),
+    drawn("sag-batch", prompt=[CAT, BOAT], negative_prompts=[BLURRED, ""], images_per_prompt=2, sag=0.75, width=64, height=48, scheduler="ddpm"),
+    drawn("sag-v", "sd2", sag=0.5, width=32, height=32, scheduler="ddim"),
+    drawn("sag-odd", "odd", sag=0.75, width=40, height=40, scheduler="dpmpp-2m"),
     drawn("freeu", freeu=[1.5, 1.6, 0.9, 0.2]),
     drawn("freeu-wide", width=48, height=16, freeu=[1.2, 1.4, 0.5, 1.3], scheduler="ddim"),
     drawn("freeu-odd", "odd", width=40, height=40, freeu=[1.1, 1.2, 0.6, 0.4]),
@@ -155,8 +161,25 @@ def renoised(pipeline, given):
     scheduler.step = step
 
 
+def degraded(pipeline, given):
+    """Self-attention guidance, where rounding decides of no place whether it is blurred."""
+    mask = pipeline.sag_masking
+
+    def masked(original, attention, size, timestep, noise):
+        heads = len(attention) // len(original)
+        received = attention.unflatten(0, (len(original), heads)).mean(1).sum(1)
+        nearest = float((received - 1).abs().min())
+        assert nearest > 1e-4, f"{given['name']}: a place gets {nearest} more or less attention than decides"
+        return mask(original, attention, size, timestep, noise)
+
+    pipeline.sag_masking = masked
+    return dict(sag_scale=given["sag"])
+
+
 def prepare(pipeline, given):
     more = {}
+    if "sag" in given:
+        more |= degraded(pipeline, given)
     if "pag" in given:
         pipeline.set_pag_applied_layers(given["pag"]["layers"])
         more |= dict(pag_scale=given["pag"]["scale"], pag_adaptive_scale=given["pag"].get("adaptive", 0.0))
@@ -174,6 +197,8 @@ def prepare(pipeline, given):
 
 def runs(given, dtype):
     pipelines.PIPELINES, pipelines.XL_PIPELINES = (PERTURBED, XL_PERTURBED) if "pag" in given else (PLAIN, XL_PLAIN)
+    if "sag" in given:
+        pipelines.PIPELINES = DEGRADED
     return run(HERE / given["model"], HERE / "inputs", given, dtype, prepare)[1]
 
 
