@@ -34,6 +34,12 @@ enum CommandLineArguments {
     return (rest.remove(at: index), rest)
   }
 
+  /// All values of an option.
+  static func values(of option: String, in arguments: [String]) -> [String] {
+    guard let (value, rest) = taking(option, from: arguments) else { return [] }
+    return [value] + values(of: option, in: rest)
+  }
+
   /// The names, with their dashes, of everything that takes a value, in all commands.
   private static func optionNames(of command: any ParsableCommand.Type) -> Set<String> {
     Set(dump(of: command)?.all.filter { $0.kind == "option" }.flatMap(\.spellings) ?? [])

@@ -20,7 +20,8 @@ struct CommandRun {
       throw Failure("\(name) is no command that draws; those are \(names).")
     }
     let given = CommandLineArguments.separatingEmptyValues(words, of: LDM.self)
-    let expanded = try Defaults.expanded(Like.expanded(given, of: LDM.self), of: LDM.self)
+    let asked = try Like.expanded(given, of: LDM.self)
+    let expanded = try Fast.expanded(Defaults.expanded(asked, of: LDM.self), own: asked.count - 1, of: LDM.self)
     command = try Self.parsed(type, Array(expanded.dropFirst()))
   }
 

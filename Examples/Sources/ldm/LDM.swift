@@ -24,7 +24,8 @@ import LatentDiffusion
     if let problem = KernelSet.problem { Progress.warn(problem) }
     let work = Task {
       let asked = try Like.expanded(ConfigFile.expanded(given), of: Self.self)
-      var command = try parseAsRoot(Defaults.expanded(asked, of: Self.self))
+      let all = try Defaults.expanded(asked, of: Self.self)
+      var command = try parseAsRoot(Fast.expanded(all, own: asked.count - 1, of: Self.self))
       if KernelSet.isDebugBuild, command is any AsyncParsableCommand {
         Progress.warn("This is a debug build, which is some ten times slower; build with -c release (make ldm does).")
       }

@@ -214,6 +214,7 @@ struct PictureOptions: DrawnOptions {
   @OptionGroup(title: "Output") var output: OutputOptions
   @OptionGroup(title: "Output") var keeping: KeepingOptions
   @OptionGroup(title: "Sampling") var like: LikeOptions
+  @OptionGroup(title: "Sampling") var fast: FastOptions
 
   var count: Int { seeds.count }
   var seed: UInt64? { seeds.seed }

@@ -140,11 +140,14 @@ final class Progress: Sendable {
     if !isQuiet || Self.listener != nil { Progress.warn(what) }
   }
 
-  static func warn(_ what: String) {
+  static func warn(_ what: String) { note(what, as: "Warning: ") }
+
+  /// Prints a sentence on standard error.
+  static func note(_ what: String, as kind: String = "") {
     if let listener { return listener.tell(.warning(what)) }
     var sentence = what.split(whereSeparator: \.isNewline).joined(separator: " ")
     sentence.unicodeScalars.removeAll { $0.properties.generalCategory == .control }
-    try? FileHandle.standardError.write(contentsOf: Data("Warning: \(sentence)\n".utf8))
+    try? FileHandle.standardError.write(contentsOf: Data("\(kind)\(sentence)\n".utf8))
   }
 
   /// Prints the result as the last line.
