@@ -57,6 +57,7 @@ struct ReceivedAttention {
 
   func run(pair: Int, in context: ExecutionContext) {
     let buffers = Self.buffers(keys: keyCount, width: width).map { TensorStorage(count: $0) }
+    // An array may be freed after its last use, while its buffers' pointers are in use.
     defer { withExtendedLifetime(buffers) {} }
     let (turned, scores, scoreStride) = (buffers[0].pointer, buffers[1].pointer, Self.scoreStride(keys: keyCount))
     let sample = pair / heads, head = pair % heads * width, length = queries.shape[1], sums = received.mutablePointer + pair * keyCount

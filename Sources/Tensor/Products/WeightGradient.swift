@@ -151,6 +151,8 @@ struct WeightGradient {
     let slice = slices[index],
       target = sums.mutablePointer + part * sums.shape[1] * sums.shape[2] + slice.outputs.lowerBound * sums.shape[2]
     let bands = images * bandsPerImage, buffers = buffers.map { TensorStorage(count: $0) }
+    // An array may be freed after its last use, while its buffers' pointers are in use.
+    defer { withExtendedLifetime(buffers) {} }
     for band in bands * part / parts..<bands * (part + 1) / parts {
       let first = band % bandsPerImage * bandRows, rows = first..<min(height, first + bandRows), image = band / bandsPerImage
       if isPointwise, slice.channels.count.isMultiple(of: 8) {
