@@ -3,8 +3,8 @@
 #if defined(__x86_64__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 // Four products of bytes take three instructions, and four of floats take four. 4 × 2 sums measure best.
-// The first instruction adds two products in 16 bits: 2 · 255 · 64 fits. So a row's bytes have seven bits. They are as exact as eight
-// with a scale for a whole row, since every block has its own.
+// The first instruction adds two products in 16 bits: 2 · 255 · 64 fits. So a row's bytes have seven bits. They are about as exact as eight bits
+// with a scale for a whole row, since every block has its own scale.
 #define CK_MR_Q8 4
 #define CK_NV_Q8 2
 #define CK_ROW_BYTE 64
