@@ -166,6 +166,17 @@ import Testing
     #expect(most == 64 || most == 127)
   }
 
+  /// What is no number makes a scale that is none, so that products show it.
+  @Test(arguments: KernelSet.vectors) func quantizedNaN(set: KernelSet) {
+    for place in [0, 31, 32, 95] {
+      var x = [Float](repeating: 0.5, count: 96), q = [Int8](repeating: 0, count: 96)
+      var scales = [Float](repeating: 0, count: 3), sums = [Int32](repeating: 0, count: 3)
+      x[place] = .nan
+      set.table.quantize_rows(1, 96, x, 96, &q, 96, &scales, &sums)
+      #expect(scales[set.table.row_scales == 0 ? 0 : place / 32].isNaN, "at \(place)")
+    }
+  }
+
   private func quantizedPanel(_ k: Int, _ numbers: inout Numbers) -> (values: [UInt8], scales: [UInt16]) {
     let values = (0..<k * 32).map { _ in UInt8.random(in: 1...255, using: &numbers) }
     // Halves between 2⁻⁷ and 2⁻⁵.
